@@ -1,0 +1,46 @@
+"""Errors that speak to the user: what is wrong, where, and what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class UserError(Exception):
+    """Something that the user can put right.
+
+    Args:
+        what: What is wrong, one sentence.
+        where: The option, file or place that it concerns, e.g. ``"data"`` or a path.
+        hint: What to do next.
+    """
+
+    def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
+        self.what, self.where, self.hint = what, where, hint
+        super().__init__(str(self))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments would be lost when a loader process hands the error to its parent.
+        return (_rebuild, (self.what, self.where, self.hint))
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{text}\n  -> {self.hint}" if self.hint else text
+
+    @staticmethod
+    def several(problems: Sequence[UserError]) -> UserError:
+        """One error that lists all `problems`, so that a user mends them in one go."""
+        if len(problems) == 1:
+            return problems[0]
+        lines = [f"{number}. {problem}" for number, problem in enumerate(problems, start=1)]
+        return UserError(f"{len(problems)} problems:\n" + "\n".join(lines))
+
+
+def _rebuild(what: str, where: str | None, hint: str | None) -> UserError:
+    return UserError(what, where=where, hint=hint)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """``"did you mean 'epochs'?"`` for a misspelt `word`, or None where nothing in `known` is near."""
+    near = difflib.get_close_matches(word, list(known), n=2, cutoff=0.6)
+    return f"did you mean {' or '.join(repr(word) for word in near)}?" if near else None
