@@ -1,0 +1,96 @@
+"""Contact sheets: small pictures in rows, labelled, on a transparent ground that suits light and dark pages."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+LIMIT = 480_000
+"""Bytes of one sheet: the three of a run stay under 1.5 MB."""
+_TILES = (192, 176, 160, 144, 128, 112, 96, 80, 64)
+_CHIP = (12, 14, 18, 190)
+_COLOURS = ((255, 196, 61), (94, 200, 255), (255, 122, 162), (140, 230, 140))
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a sheet.
+
+    Attributes:
+        pixels: uint8 (H, W, 3) RGB. Shown whole, scaled to fit its square.
+        label: Written into its corner; nothing when empty.
+        boxes: (x0, y0, x1, y1, colour number), outlines in pixels of the picture.
+        smooth: False keeps the edges of pixels that are scaled up.
+    """
+
+    pixels: NDArray[np.uint8]
+    label: str = ""
+    boxes: Sequence[tuple[float, float, float, float, int]] = ()
+    smooth: bool = True
+
+
+def save(path: Path, rows: Sequence[Sequence[Tile]], *, gap_after: Sequence[int] = (), limit: int = LIMIT) -> None:
+    """Write the sheet as PNG, with the largest tiles that keep it under `limit` bytes.
+
+    Args:
+        path: Where to.
+        rows: The tiles of each row.
+        gap_after: Columns followed by a wider gap, e.g. 0 to set the first column apart.
+        limit: Bytes; passed only if even the smallest tiles need more.
+    """
+    for size in _TILES:
+        data = io.BytesIO()
+        draw(rows, size, gap_after).save(data, "PNG", optimize=size <= 112)
+        if data.tell() <= limit:
+            break
+    path.write_bytes(data.getvalue())
+
+
+def draw(rows: Sequence[Sequence[Tile]], size: int, gap_after: Sequence[int] = ()) -> Image.Image:
+    """The sheet as an RGBA picture, its tiles `size` pixels square."""
+    gap = max(2, size // 24)
+    lefts = [column * (size + gap) + 2 * gap * sum(one < column for one in gap_after) for column in range(_width(rows))]
+    sheet = Image.new("RGBA", (max(lefts, default=0) + size, len(rows) * (size + gap) - gap))
+    for number, row in enumerate(rows):
+        for left, tile in zip(lefts, row, strict=False):
+            sheet.alpha_composite(_draw_tile(tile, size), (left, number * (size + gap)))
+    return sheet
+
+
+def _width(rows: Sequence[Sequence[Tile]]) -> int:
+    return max((len(row) for row in rows), default=0)
+
+
+def _draw_tile(tile: Tile, size: int) -> Image.Image:
+    height, width = tile.pixels.shape[:2]
+    scale = size / max(height, width)
+    shown = (max(1, round(width * scale)), max(1, round(height * scale)))
+    method = Image.Resampling.LANCZOS if tile.smooth else Image.Resampling.NEAREST
+    # The two lowest bits are mostly noise: invisible at this size, and a third of the file.
+    pixels = np.asarray(Image.fromarray(tile.pixels).resize(shown, method)) & 0xFC
+    square = Image.new("RGBA", (size, size))
+    left, top = (size - shown[0]) // 2, (size - shown[1]) // 2
+    square.paste(Image.fromarray(pixels | pixels >> 6), (left, top))
+    pen = ImageDraw.Draw(square)
+    for x0, y0, x1, y1, colour in tile.boxes:
+        corners = (left + x0 * scale, top + y0 * scale, left + x1 * scale - 1, top + y1 * scale - 1)
+        pen.rectangle(corners, outline=(*_COLOURS[colour % len(_COLOURS)], 255), width=max(1, size // 80))
+    return Image.alpha_composite(square, _chip(tile.label, size)) if tile.label else square
+
+
+def _chip(label: str, size: int) -> Image.Image:
+    """`label` in white on a dark rounded patch in the upper left corner of a transparent square."""
+    layer = Image.new("RGBA", (size, size))
+    pen = ImageDraw.Draw(layer)
+    font = ImageFont.load_default(max(9.0, size / 10))
+    pad, edge = max(3, size // 32), max(2, size // 32)
+    _, _, right, bottom = pen.textbbox((edge + pad, edge + pad), label, font=font)
+    pen.rounded_rectangle((edge, edge, right + pad, bottom + pad), radius=pad, fill=_CHIP)
+    pen.text((edge + pad, edge + pad), label, font=font, fill=(255, 255, 255, 255))
+    return layer
