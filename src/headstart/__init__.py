@@ -1,1 +1,28 @@
-"""Self-supervised pretraining of YOLO detectors on your own images, and the proof of whether it helped."""
+"""Self-supervised pretraining of YOLO detectors on your own images, and the proof of whether it helped.
+
+import headstart
+run = headstart.pretrain(data="my/images", model="yolo11n.yaml", epochs=100)
+YOLO(run.checkpoint).train(data="my.yaml")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from headstart.errors import UserError
+
+if TYPE_CHECKING:
+    from headstart.detectors.ultralytics import load_into
+    from headstart.pretraining import Run, pretrain
+
+__all__ = ["Run", "UserError", "load_into", "pretrain"]
+
+# Imported when first used: torch and Ultralytics take seconds, a misspelt option should not.
+_HOMES = {"pretrain": "pretraining", "Run": "pretraining", "load_into": "detectors.ultralytics"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'headstart' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"headstart.{_HOMES[name]}"), name)

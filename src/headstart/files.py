@@ -1,0 +1,62 @@
+"""Writing files so that a reader never sees half of one, and a full disk is said in words."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from headstart.errors import UserError
+
+_REASONS = {
+    errno.ENOSPC: ("the disk is full", "free some space, or choose another folder with out="),
+    errno.EDQUOT: ("your disk quota is used up", "free some space, or choose another folder with out="),
+    errno.EACCES: ("no permission to write here", "choose another folder with out="),
+    errno.EROFS: ("this file system is read-only", "choose another folder with out="),
+}
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn what the system says while `path` is written into a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        what, hint = _REASONS.get(error.errno or 0, (f"cannot be written: {error.strerror or error}", None))
+        raise UserError(what, where=str(path), hint=hint) from error
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then put it in place in one step.
+
+    Raises:
+        UserError: Full disk, no permission; `path` is then as it was before, and nothing is left beside it.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with explained(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                write(temporary)
+            except RuntimeError as error:
+                # torch.save reports a failed write of its zip file as a RuntimeError without an errno.
+                raise _disk_error(temporary, error) from error
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _disk_error(path: Path, error: RuntimeError) -> Exception:
+    if "write" not in str(error).lower() and "PytorchStreamWriter" not in str(error):
+        return error
+    stat = os.statvfs(path.parent)
+    full = stat.f_bavail * stat.f_frsize < 2**20
+    return OSError(errno.ENOSPC if full else errno.EIO, str(error).splitlines()[0])
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

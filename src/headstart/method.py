@@ -1,0 +1,131 @@
+"""The contract of a method, and the EMA teacher that most of them have.
+
+A method is one file in ``methods/`` (or a user's own) with ``class Settings(MethodSettings)``, optionally ``PRESETS``
+(name -> option values), and one subclass of `Method`. The training loop calls, each step and in this order:
+`before_step`, `forward` with the views, backward, `after_backward`, the optimizer.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from headstart.errors import UserError
+from headstart.schedules import Progress
+from headstart.settings import MethodInfo, PretrainSettings
+from headstart.views import View, ViewSpec
+
+
+class Method(nn.Module, ABC):
+    """Student, teacher, heads and loss of one way to pretrain.
+
+    Args:
+        settings: The method's own ``Settings``.
+        run: The options that every method has (crop sizes among them).
+        student: The part of the detector that is trained: called with images float (B, 3, H, W) in [0, 1] it returns
+            a list of maps, one a width in `widths`.
+        widths: Channels of these maps.
+
+    Attributes:
+        trains: What is pretrained: ``backbone`` (the student returns its last map) or ``neck`` (backbone and neck; the
+            student returns the pyramid that the detection head reads).
+    """
+
+    trains: ClassVar[Literal["backbone", "neck"]] = "backbone"
+
+    def __init__(self, settings: Any, run: PretrainSettings, student: nn.Module, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.settings, self.run, self.widths = settings, run, tuple(widths)
+        self.student = student
+
+    @abstractmethod
+    def view_specs(self) -> list[ViewSpec]:
+        """The views that `forward` gets of every batch, in this order."""
+
+    @abstractmethod
+    def forward(self, views: list[View], progress: Progress) -> Tensor:
+        """The loss of one step: a scalar, float32 whatever the precision of the network."""
+
+    def before_step(self, progress: Progress) -> None:  # noqa: B027 - optional, most methods need only one of the two
+        """Called before the forward pass: the place for the teacher's update."""
+
+    def after_backward(self, progress: Progress) -> None:  # noqa: B027
+        """Called between backward and the optimizer: the place to drop gradients."""
+
+    def measures(self) -> dict[str, float]:
+        """Measures of the last step for metrics.jsonl; `headstart.health.Health` tells which names it judges.
+
+        Called at logged steps only, since reading a number makes the host wait for the device.
+        """
+        return {}
+
+    def exported(self, which: Literal["student", "teacher"]) -> nn.Module:
+        """The trunk whose weights go back into the detector."""
+        if which == "teacher":
+            teacher = getattr(self, "teacher", None)
+            if teacher is None:
+                raise UserError("this method has no teacher", where="export", hint="use export=student")
+            return teacher  # type: ignore[no-any-return]
+        return self.student
+
+
+def frozen_copy(module: nn.Module) -> nn.Module:
+    """A copy of `module` with weights of its own that no gradient reaches, for a teacher."""
+    twin = copy.deepcopy(module)
+    return twin.requires_grad_(False)
+
+
+@torch.no_grad()
+def update_ema(pairs: Iterable[tuple[nn.Module, nn.Module]], momentum: float) -> None:
+    """``teacher = momentum * teacher + (1 - momentum) * student``, for every parameter of every (student, teacher) pair.
+
+    Parameters only: buffers (batch-norm statistics) are left to the teacher's own forward passes.
+    The same arithmetic as ``lightly.models.utils.update_momentum``.
+    """
+    student: list[Tensor] = []
+    teacher: list[Tensor] = []
+    for source, target in pairs:
+        student += source.parameters()
+        teacher += target.parameters()
+    torch._foreach_mul_(teacher, momentum)
+    torch._foreach_add_(teacher, student, alpha=1.0 - momentum)
+
+
+def method_class(info: MethodInfo) -> type[Method]:
+    """Import the file of a method and return its one `Method` subclass.
+
+    Raises:
+        UserError: The file cannot be imported, or does not have exactly one.
+    """
+    module = _import(info.path, info.name)
+    found = [
+        item
+        for item in vars(module).values()
+        if isinstance(item, type) and issubclass(item, Method) and item.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        raise UserError(f"must have one subclass of headstart.method.Method, has {len(found)}", where=str(info.path))
+    return found[0]
+
+
+def _import(path: Path, name: str) -> Any:
+    if path.parent == Path(__file__).parent / "methods":
+        return importlib.import_module(f"headstart.methods.{name}")
+    spec = importlib.util.spec_from_file_location(f"headstart_user_method_{name}", path)
+    if spec is None or spec.loader is None:
+        raise UserError("is not a Python file", where=str(path))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"cannot be imported: {type(error).__name__}: {error}", where=str(path)) from error
+    return module

@@ -1,0 +1,125 @@
+"""DINO: a student matches the output of its own moving average over crops of the same image.
+
+Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", 2021 (arXiv 2104.14294), on a detector's
+backbone: its last map is average-pooled, and a projection head gives K scores. The cross-entropy between the teacher's
+scores (centred, sharpened; global crops only) and the student's (all crops) is the loss, equation 3 of the paper.
+
+Batch normalisation: student and teacher both stay in training mode, so each view is normalised by its own batch. The
+teacher's weights are the moving average of the student's, its running statistics are not: they come from its own passes
+over global crops. They do not enter the loss, and reach the user only with ``export=teacher``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightly.loss import DINOLoss
+from lightly.models.modules import DINOProjectionHead
+from pydantic import Field
+from torch import Tensor, nn
+
+from headstart import probes, schedules
+from headstart.method import Method, frozen_copy, update_ema
+from headstart.schedules import Progress
+from headstart.settings import MethodSettings, PretrainSettings, Scale
+from headstart.views import View, ViewSpec, dino_specs
+
+
+class Settings(MethodSettings):
+    """Options of DINO."""
+
+    locals: int = Field(6, ge=0, description="local crops an image, beside the two global ones")
+    global_scale: Scale = Field((0.4, 1.0), description="share of the image's area that a global crop covers")
+    local_scale: Scale = Field((0.05, 0.4), description="share of the image's area that a local crop covers")
+    hidden_dim: int = Field(512, ge=1, description="hidden width of the projection head")
+    bottleneck_dim: int = Field(64, ge=1, description="width before the last layer of the projection head")
+    output_dim: int = Field(2048, ge=2, description="scores of the projection head, K")
+    student_temp: float = Field(0.1, gt=0, description="temperature of the student's scores")
+    teacher_temp: float = Field(0.04, gt=0, description="temperature of the teacher's scores")
+    warmup_teacher_temp: float = Field(0.04, gt=0, description="the teacher's temperature at the first step")
+    warmup_teacher_temp_epochs: float = Field(5, ge=0, description="epochs from there to teacher_temp")
+    center_momentum: float = Field(0.9, ge=0, lt=1, description="moving average of the teacher's centre")
+    ema_start: float = Field(0.996, ge=0, le=1, description="momentum of the teacher at the first step")
+    ema_end: float = Field(1.0, ge=0, le=1, description="momentum of the teacher at the last step (cosine between)")
+    freeze_last_layer: float = Field(1, ge=0, description="epochs in which the head's last layer is not trained")
+
+
+# The tutorial's recipe is what the fields above say; the name keeps it when the defaults move on.
+PRESETS: dict[str, dict[str, Any]] = {"tutorial": {}}
+
+
+class DINO(Method):
+    """DINO on the average-pooled last map of a backbone."""
+
+    def __init__(self, settings: Settings, run: PretrainSettings, student: nn.Module, widths: tuple[int, ...]) -> None:
+        super().__init__(settings, run, student, widths)
+        self.teacher = frozen_copy(student)
+        self.student_head, self.teacher_head = self._head(), self._head()  # a deepcopy of this head raises
+        self.teacher_head.load_state_dict(self.student_head.state_dict())
+        self.teacher_head.requires_grad_(False)
+        self.criterion = DINOLoss(
+            output_dim=settings.output_dim,
+            student_temp=settings.student_temp,
+            center_momentum=settings.center_momentum,
+        )
+
+    def _head(self) -> nn.Module:
+        s = self.settings
+        head: nn.Module = DINOProjectionHead(self.widths[-1], s.hidden_dim, s.bottleneck_dim, s.output_dim)
+        return head
+
+    def view_specs(self) -> list[ViewSpec]:
+        """Two global crops, then the local ones, as ``lightly.transforms.DINOTransform`` draws them."""
+        s = self.settings
+        return dino_specs(
+            imgsz=self.run.imgsz,
+            local_imgsz=self.run.local_imgsz,
+            locals=s.locals,
+            global_scale=s.global_scale,
+            local_scale=s.local_scale,
+        )
+
+    def before_step(self, progress: Progress) -> None:
+        """Move the teacher towards the student."""
+        s = self.settings
+        momentum = schedules.cosine(progress.step, progress.steps, s.ema_start, s.ema_end)
+        update_ema([(self.student, self.teacher), (self.student_head, self.teacher_head)], momentum)
+
+    def forward(self, views: list[View], progress: Progress) -> Tensor:
+        """Cross-entropy between the teacher's scores of global crops and the student's of all others."""
+        temperature = self._temperature(progress)
+        with torch.no_grad():
+            teacher = [self.teacher_head(_pool(self.teacher(view.images))).float() for view in views[:2]]
+        pooled = [_pool(self.student(view.images)) for view in views]
+        student = [self.student_head(features).float() for features in pooled]
+        with torch.autocast(teacher[0].device.type, enabled=False):
+            self._seen = (torch.cat(teacher), self.criterion.center[0].clone(), temperature, pooled[0].detach())
+            loss: Tensor = self.criterion(teacher, student, teacher_temp=temperature)
+        return loss
+
+    def _temperature(self, progress: Progress) -> float:
+        s = self.settings
+        done = min(1.0, progress.epoch / s.warmup_teacher_temp_epochs) if s.warmup_teacher_temp_epochs else 1.0
+        return float(s.warmup_teacher_temp + (s.teacher_temp - s.warmup_teacher_temp) * done)
+
+    def measures(self) -> dict[str, float]:
+        """Entropy of the teacher's answers and spread of the student's features, with their alarm lines."""
+        scores, center, temperature, features = self._seen
+        entropy, highest = probes.teacher_entropy((scores - center) / temperature)
+        return {
+            "teacher_entropy": entropy,
+            "teacher_entropy_max": highest,
+            "feature_spread": probes.feature_spread(features),
+            "spread_alarm": probes.spread_alarm(self.widths[-1]),
+        }
+
+    def after_backward(self, progress: Progress) -> None:
+        """Leave the last layer as it is during the first epochs: it stabilises the start."""
+        if progress.epoch < self.settings.freeze_last_layer:
+            for parameter in self.student_head.last_layer.parameters():
+                parameter.grad = None
+
+
+def _pool(maps: list[Tensor]) -> Tensor:
+    return maps[-1].mean(dim=(2, 3))

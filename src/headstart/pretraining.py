@@ -1,0 +1,363 @@
+"""Pretrain a detector on unlabelled images: the whole job, from files to a checkpoint that was read back and compared."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from headstart import checkpoint, probes, run, settings
+from headstart.detector import Detector, HandBack, check_model, load_detector
+from headstart.errors import UserError
+from headstart.files import write_text
+from headstart.images.decode import DecodeError, read_image
+from headstart.images.index import ImageIndex, check_sources, find_images
+from headstart.images.loader import ImageLoader, steps_for
+from headstart.method import Method, method_class
+from headstart.progress import Display, duration
+from headstart.run import RunFolder
+from headstart.settings import PretrainSettings, Resolved
+from headstart.training import Outcome, train
+from headstart.views import ViewSpec, make_views
+
+# A resumed run may be moved to another machine, and told to say more or less; all else would make it another run.
+MAY_CHANGE = ("out", "resume", "workers", "device", "log_every", "save_every", "report")
+PROBE_IMAGES = 256
+
+
+@dataclass
+class Run:
+    """A pretraining that ended.
+
+    Attributes:
+        folder: The run folder.
+        checkpoint: The detector to fine-tune, ``YOLO(run.checkpoint)``; None where the run was interrupted.
+        handback: What arrived in it, tensor by tensor.
+        step: Steps done.
+        interrupted: Whether Ctrl-C ended it; ``pretrain(out=run.folder, resume=True)`` goes on.
+    """
+
+    folder: Path
+    checkpoint: Path | None
+    handback: HandBack | None
+    step: int
+    interrupted: bool
+
+
+def pretrain(**options: Any) -> Run:
+    """Pretrain a detector on unlabelled images.
+
+    Args:
+        options: As the command takes them; ``headstart pretrain --help`` lists all. ``data`` is needed.
+
+    Raises:
+        UserError: Every problem of the options together, before an image is read; later what cannot be gone on from.
+    """
+    resuming = bool(options.get("resume"))
+    given = _stored_options(options) if resuming else options
+    resolved = settings.resolve(given, _check)
+    folder = _open_folder(resolved.run, resuming)
+    try:
+        return _pretrain(resolved, folder, resuming)
+    except UserError as error:
+        folder.log(f"stopped: {error}")
+        raise
+    finally:
+        folder.close()
+
+
+def _pretrain(resolved: Resolved, folder: RunFolder, resuming: bool) -> Run:
+    s = resolved.run
+    state = checkpoint.load(folder.checkpoints) if resuming else None
+    images = find_images(s.data)
+    steps = planned_steps(s, len(images))
+    torch.manual_seed(s.seed)
+    detector = load_detector(_model(s, folder, resuming), s.init)
+    fabric = make_fabric(s)
+    method = _make_method(resolved, detector)
+    trunk = set(method.student.state_dict())
+    rest = {name: tensor for name, tensor in detector.module.state_dict().items() if name not in trunk}
+    if state:
+        detector.module.load_state_dict(state["rest"], strict=False)
+    elif not isinstance(s.model, str):
+        detector.save(folder.path / "start.pt", {})
+    specs = method.view_specs()
+    start = int(state["step"]) if state else 0
+    with ImageLoader(
+        images,
+        batch=s.batch,
+        max_area=needed_area(specs),
+        workers=_workers(s, fabric),
+        seed=s.seed,
+        start_step=start,
+        steps=steps,
+        pin=fabric.device.type == "cuda",
+    ) as loader:
+        facts = _facts(resolved, detector, images, steps, fabric, loader.workers)
+        if not resuming:
+            folder.write_settings(settings.to_dict(resolved), facts)
+        display = Display(steps, start)
+        _introduce(display, folder, facts, detector, resuming, start)
+        with display:
+            outcome = train(
+                method,
+                loader,
+                fabric=fabric,
+                run=folder,
+                settings=s,
+                optimization=resolved.method,
+                images=len(images),
+                steps=steps,
+                display=display,
+                rest=rest,
+                resume=state,
+            )
+    if outcome.interrupted:
+        return _interrupted(folder, outcome, steps, display)
+    return _finish(resolved, folder, detector, method, images, outcome, display)
+
+
+def _finish(
+    resolved: Resolved,
+    folder: RunFolder,
+    detector: Detector,
+    method: Method,
+    images: ImageIndex,
+    outcome: Outcome,
+    display: Display,
+) -> Run:
+    """Hand the weights back, prove that they arrived, look at what was learnt."""
+    method.to("cpu")
+    exported = method.exported(resolved.run.export).state_dict()
+    detector.graft(exported)
+    info = {"method": resolved.info.name, "export": resolved.run.export, "steps": outcome.step, "images": len(images)}
+    detector.save(folder.result, info)
+    handback = detector.verify(folder.result, trained=set(exported))
+    write_text(folder.path / "handback.json", json.dumps(handback.as_dict(), indent=2) + "\n")
+    for line in handback.lines():
+        folder.log(line)
+        display.say(line)
+    if resolved.run.report:
+        _draw(resolved, folder, detector, method, images)
+    display.say(f"{outcome.step} steps in {duration(outcome.seconds)}, {folder.skipped} images skipped")
+    if folder.skipped:
+        display.say(f"skipped images and why: {folder.path / 'skipped.csv'}")
+    if resolved.run.report:
+        display.say(f"report:    {folder.path / 'report.html'}")
+    display.say(f"fine-tune: yolo {detector.task} train model={folder.result} data=your.yaml")
+    return Run(folder.path, folder.result, handback, outcome.step, interrupted=False)
+
+
+def _draw(resolved: Resolved, folder: RunFolder, detector: Detector, method: Method, images: ImageIndex) -> None:
+    from headstart.report import write_report
+
+    samples = _samples(images)
+    shown = samples[:6]
+    height, width = (max(image.shape[side] for image in shown) for side in (1, 2))
+    pixels = torch.zeros(len(shown), 3, height, width, dtype=torch.uint8)
+    for row, image in zip(pixels, shown, strict=True):
+        row[:, : image.shape[1], : image.shape[2]] = image
+    sizes = torch.tensor([image.shape[1:] for image in shown])
+    views = make_views(pixels, sizes, method.view_specs(), torch.Generator().manual_seed(resolved.run.seed))
+    trunk = detector.trunk(neck=method.trains == "neck").eval()
+
+    @torch.no_grad()
+    def features(batch: Tensor) -> tuple[Tensor, Tensor]:
+        last = trunk(batch)[-1]
+        return last.mean(dim=(2, 3)), last
+
+    stride = detector.backbone.stride
+    imgsz = max(stride, resolved.run.imgsz // stride * stride)
+    probes.write_assets(folder.path, features, samples, views, imgsz=imgsz)
+    write_report(folder.path)
+
+
+def _samples(images: ImageIndex) -> list[Tensor]:
+    """Up to `PROBE_IMAGES` images, evenly spread over the index, at most 512 x 512 pixels' worth each."""
+    step = max(1, len(images) // PROBE_IMAGES)
+    samples = []
+    for number in range(0, len(images), step):
+        try:
+            pixels = read_image(images.path(number), max_area=512 * 512)
+        except DecodeError:
+            continue
+        samples.append(torch.from_numpy(pixels).permute(2, 0, 1))
+        if len(samples) == PROBE_IMAGES:
+            break
+    return samples
+
+
+def _interrupted(folder: RunFolder, outcome: Outcome, steps: int, display: Display) -> Run:
+    folder.event(outcome.step, "info", "interrupted")
+    display.say(f"\nstopped at step {outcome.step} of {steps}; everything is saved. To go on:")
+    display.say(f"  headstart pretrain resume=true out={folder.path}")
+    return Run(folder.path, None, None, outcome.step, interrupted=True)
+
+
+# -- before the run ---------------------------------------------------------------------------------------------------
+
+
+def _check(given: Mapping[str, Any]) -> list[UserError]:
+    """Problems that only a look at files and devices shows; nothing is read or built yet."""
+    problems: list[UserError] = []
+    data = given.get("data")
+    if isinstance(data, (str, os.PathLike)) or (isinstance(data, list) and all(isinstance(d, str) for d in data)):
+        problems += check_sources(data)
+    problems += check_model(given["model"])
+    init = given.get("init")
+    if isinstance(init, str):
+        problems += [UserError(p.what, where="init", hint=p.hint) for p in check_model(init)]
+        if not init.endswith(".pt"):
+            problems.append(UserError(f"must be a .pt checkpoint, not {init!r}", where="init"))
+    problem = _device_problem(str(given["device"]))
+    if problem:
+        problems.append(problem)
+    if given.get("out") and not given.get("resume"):
+        problem = run.refusal(Path(str(given["out"])), overwrite=given.get("overwrite") is True)
+        if problem:
+            problems.append(problem)
+    return problems
+
+
+def _stored_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the run to go on with, in place of those that the user leaves out.
+
+    Raises:
+        UserError: No ``out``, no run there, or an option that would make it another run.
+    """
+    if not options.get("out"):
+        raise UserError("say which run to go on with", where="resume", hint="add out=<its folder>")
+    folder = RunFolder.open(Path(str(options["out"])))
+    try:
+        stored = folder.read_settings()["options"]
+    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise UserError(f"cannot be read: {error}", where=str(folder.path / "settings.yaml")) from error
+    given = {key: value for key, value in options.items() if key != "cfg"}
+    changed = [
+        UserError(f"was {stored[key]!r} when the run began, is {given[key]!r} now", where=key)
+        for key in given
+        if key in stored and key not in MAY_CHANGE and isinstance(given[key], (str, int, float, bool, list))
+        if str(given[key]) != str(stored[key]) and not (key == "data" and [given[key]] == stored[key])
+    ]
+    if changed:
+        changed.append(
+            UserError("a resumed run keeps its settings", hint="leave these options out, or start a new run")
+        )
+        raise UserError.several(changed)
+    live = str(stored["model"]).startswith("live ")
+    if live:
+        stored["model"] = str(folder.path / "start.pt")
+    kept = {key: value for key, value in given.items() if key in MAY_CHANGE or key not in stored}
+    return {**stored, **kept, "overwrite": False}
+
+
+def _open_folder(s: PretrainSettings, resuming: bool) -> RunFolder:
+    if resuming:
+        folder = RunFolder.open(Path(str(s.out)))
+        folder.truncate_metrics(checkpoint.load(folder.checkpoints)["step"] + 1)
+        return folder
+    name = Path(s.model).stem if isinstance(s.model, str) else type(s.model).__name__.lower()
+    path = Path(s.out) if s.out else run.new_folder(Path("runs") / "pretrain", f"{name}-{Path(s.method).stem}")
+    return RunFolder.create(path, overwrite=s.overwrite)
+
+
+def _model(s: PretrainSettings, folder: RunFolder, resuming: bool) -> Any:
+    start = folder.path / "start.pt"
+    return str(start) if resuming and start.is_file() else s.model
+
+
+def _make_method(resolved: Resolved, detector: Detector) -> Method:
+    kind = method_class(resolved.info)
+    neck = kind.trains == "neck"
+    widths = [level.width for level in detector.levels] if neck else [detector.backbone.width]
+    return kind(resolved.method, resolved.run, detector.trunk(neck=neck), widths)
+
+
+def planned_steps(s: PretrainSettings, images: int) -> int:
+    """Steps of a run: as given, or from the epochs; without either 15,000, or 10 epochs if that is more."""
+    if s.steps is not None:
+        return s.steps
+    return steps_for(s.epochs, images, s.batch) if s.epochs else max(15_000, steps_for(10, images, s.batch))
+
+
+def needed_area(specs: list[ViewSpec]) -> int:
+    """Pixels that an image must keep so that its smallest crops are not enlarged."""
+    return int(max(spec.size**2 / spec.scale[0] for spec in specs))
+
+
+def _workers(s: PretrainSettings, fabric: Fabric) -> int:
+    if s.workers != "auto":
+        return s.workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 16) if fabric.device.type == "cuda" else max(1, cores // 2)
+
+
+def _device_problem(device: str) -> UserError | None:
+    name = device.removeprefix("cuda:")
+    if name in {"auto", "cpu"}:
+        return None
+    if name == "mps":
+        return None if torch.backends.mps.is_available() else UserError("there is no Apple GPU here", where="device")
+    if name != "cuda" and not name.isdigit():
+        return UserError(f"must be auto, cpu, cuda, mps or the index of a GPU, not {device!r}", where="device")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
+        return UserError("there is no CUDA GPU that torch can use here", where="device", hint="use device=cpu or auto")
+    if name.isdigit() and int(name) >= count:
+        return UserError(f"there is no GPU {name}", where="device", hint=f"GPUs here: 0 to {count - 1}")
+    return None
+
+
+def make_fabric(s: PretrainSettings) -> Fabric:
+    """Device and precision of a run, with "auto" resolved."""
+    name = s.device.removeprefix("cuda:")
+    cuda = torch.cuda.is_available() and name not in {"cpu", "mps"}
+    devices: Any = [int(name)] if name.isdigit() else 1
+    accelerator = "cuda" if cuda else "mps" if name == "mps" else "cpu" if name == "cpu" else "auto"
+    auto = "bf16" if cuda and torch.cuda.is_bf16_supported() else "32"
+    kind: Any = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[
+        auto if s.precision == "auto" else s.precision
+    ]
+    return Fabric(accelerator=accelerator, devices=devices, precision=kind)
+
+
+def _facts(
+    resolved: Resolved, detector: Detector, images: ImageIndex, steps: int, fabric: Fabric, workers: int
+) -> dict[str, Any]:
+    return {
+        "images": len(images),
+        "steps": steps,
+        "epochs": round(steps * resolved.run.batch / len(images), 2),
+        "workers": workers,
+        "device": str(fabric.device),
+        "precision": str(fabric._precision.precision),
+        "detector": {
+            "name": detector.name,
+            "task": detector.task,
+            "classes": len(detector.names),
+            "backbone": {"stride": detector.backbone.stride, "width": detector.backbone.width},
+            "levels": [{"stride": level.stride, "width": level.width} for level in detector.levels],
+        },
+    }
+
+
+def _introduce(
+    display: Display, folder: RunFolder, facts: dict[str, Any], detector: Detector, resuming: bool, start: int
+) -> None:
+    lines = [
+        f"{facts['images']} images, {detector.name} ({detector.task}), backbone {facts['detector']['backbone']['width']} "
+        f"wide at stride {facts['detector']['backbone']['stride']}",
+        f"{facts['steps']} steps ({facts['epochs']:g} epochs) on {facts['device']}, {facts['precision']}, into {folder.path}",
+    ]
+    lines += [f"going on from step {start}"] if resuming else []
+    for line in lines:
+        folder.log(line)
+        display.say(line)

@@ -1,0 +1,93 @@
+"""What the user sees while a run works: a live line in a terminal, a few plain lines anywhere else."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
+
+
+class Display:
+    """Progress of a run with `steps` steps.
+
+    In a terminal: a bar with rate, time left, loss and health. Elsewhere (a log file, a pipe): one line at every tenth
+    of the way, and alarms.
+
+    Args:
+        steps: Steps in all.
+        start: Steps done before (a resumed run).
+        console: Where to write; standard error of this process by default.
+    """
+
+    def __init__(self, steps: int, start: int = 0, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self.steps, self.start = steps, start
+        self._told = start
+        self._began = time.perf_counter()
+        self._bar: Progress | None = None
+        if self.console.is_terminal:
+            columns = (
+                TextColumn("[bold]pretrain"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
+            self._bar = Progress(*columns, console=self.console, transient=False)
+            self._task = self._bar.add_task("", total=steps, completed=start, note="reading the first images")
+
+    def __enter__(self) -> Display:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def say(self, message: str) -> None:
+        """Print a line."""
+        self.console.print(Text(message))
+
+    def alarm(self, message: str) -> None:
+        """Print an alarm."""
+        self.console.print(Text(f"! {message}", style="bold red"))
+
+    def update(
+        self, step: int, epoch: float, values: dict[str, Any], rate: float, alarms: list[str], skipped: int
+    ) -> None:
+        """Show where the run stands.
+
+        Args:
+            step: Steps done.
+            epoch: Passes over the images done.
+            values: ``loss`` and the method's measures.
+            rate: Images per second since the last call.
+            alarms: Kinds of alarm that sound now.
+            skipped: Images that could not be used so far.
+        """
+        done = step - self.start
+        left = (time.perf_counter() - self._began) / done * (self.steps - step) if done else 0.0
+        health = f"ALARM: {', '.join(alarms)}" if alarms else "healthy"
+        note = f"epoch {epoch:.1f}  loss {values['loss']:.3f}  {rate:.1f} images/s  {duration(left)} left  {health}"
+        note += f"  {skipped} skipped" if skipped else ""
+        if self._bar:
+            self._bar.update(self._task, completed=step, note=note)
+        elif step == 1 or step == self.steps or (step - self._told) * 10 >= self.steps:
+            self._told = step
+            self.say(f"step {step}/{self.steps}  {note}")
+
+
+def duration(seconds: float) -> str:
+    """``'45 s'``, ``'3 min 20 s'`` or ``'2 h 05 min'``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,259 @@
+"""Each option declared once: type, range, default and what it does.
+
+The command line, the Python function, ``cfg=file.yaml`` and the run folder's ``settings.yaml`` all read these classes.
+Nothing here imports torch, so that ``--help`` and a misspelt key are answered at once.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from headstart.errors import UserError, did_you_mean
+
+Scale = tuple[float, float]
+METHODS_FOLDER = Path(__file__).parent / "methods"
+
+
+class Options(BaseModel):
+    """A frozen group of options; numbers are taken where a name is wanted (``device=0``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, arbitrary_types_allowed=True)
+
+
+class PretrainSettings(Options):
+    """What every pretraining has, whatever the method."""
+
+    data: str | list[str] = Field(
+        description="images: a folder (nested), a glob, a .txt list, files, or an Ultralytics dataset YAML (its train "
+        "part); several as [a, b] or by repeating data="
+    )
+    model: Any = Field("yolo11n.yaml", description="detector: a .yaml (random weights), a .pt, or a live YOLO object")
+    method: str = Field("dino", description="how to pretrain: the name of a method, or the path of a .py file with one")
+    preset: str = Field("tutorial", description="named set of defaults of the method; single options override it")
+    init: str | None = Field(None, description="a .pt whose weights the model starts from, e.g. COCO weights")
+    epochs: float | None = Field(None, gt=0, description="passes over the images (this or steps)")
+    steps: int | None = Field(
+        None, ge=1, description="optimizer steps (this or epochs); without either: 15000, or 10 epochs if that is more"
+    )
+    batch: int = Field(64, ge=2, description="images a step")
+    imgsz: int = Field(224, ge=32, le=4096, description="side of the global crops, pixels")
+    local_imgsz: int = Field(96, ge=32, le=4096, description="side of the local crops, pixels")
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        "auto", description="processes that read images; 0 reads in the main process"
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, mps, or the index of a GPU")
+    precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(str)] = Field(
+        "auto", description="arithmetic of the network (losses are float32): auto is bf16 on GPUs that have it, else 32"
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of weights, image order and views")
+    out: str | None = Field(None, description="run folder; by default a new one below runs/pretrain")
+    export: Literal["student", "teacher"] = Field("student", description="whose weights the checkpoint gets")
+    resume: bool = Field(False, description="go on with the run in out=; its settings are taken from the folder")
+    overwrite: bool = Field(False, description="replace the run in out=")
+    log_every: int = Field(10, ge=1, description="steps between two lines of metrics.jsonl")
+    save_every: int = Field(500, ge=1, description="steps between two checkpoints of the run")
+    report: bool = Field(True, description="draw report.html at the end")
+
+
+class MethodSettings(Options):
+    """What every method has: how its weights are optimized. Methods add their own."""
+
+    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="optimizer")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay; biases and norms have none")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd; beta1 of adam")
+    warmup: float = Field(0.0, ge=0, le=1, description="share of the steps over which the learning rate rises")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate after the warm-up")
+    clip: float | None = Field(None, gt=0, description="largest gradient norm; none: not clipped")
+
+
+class MethodInfo(NamedTuple):
+    """What a method's file says of itself, read without importing torch."""
+
+    name: str
+    path: Path
+    summary: str
+    settings: type[MethodSettings]
+    presets: dict[str, dict[str, Any]]
+
+
+class Resolved(NamedTuple):
+    """The settings of one pretraining, valid and complete."""
+
+    run: PretrainSettings
+    method: MethodSettings
+    info: MethodInfo
+
+
+def method_names() -> list[str]:
+    """Names of the methods that come with headstart: the files of its folder."""
+    return sorted(path.stem for path in METHODS_FOLDER.glob("*.py") if path.stem != "__init__")
+
+
+def read_method(name: str) -> MethodInfo:
+    """Read the options of a method from its file: ``class Settings``, ``PRESETS`` and the first docstring line.
+
+    Only these and the light imports they need are run, because importing the file itself would import torch.
+
+    Raises:
+        UserError: No such method, or the file has no ``Settings``.
+    """
+    path = Path(name) if name.endswith(".py") else METHODS_FOLDER / f"{name}.py"
+    if not path.is_file() or path.stem == "__init__":
+        hint = did_you_mean(name, method_names()) or f"methods: {', '.join(method_names())}, or the path of a .py file"
+        raise UserError(f"there is no method {name!r}", where="method", hint=hint)
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        nodes = [node for node in tree.body if _declares_options(node)]
+        space: dict[str, Any] = {"__name__": f"headstart_method_options.{path.stem}"}
+        exec(compile(ast.Module(body=nodes, type_ignores=[]), str(path), "exec"), space)
+        settings: type[MethodSettings] = space["Settings"]
+        settings.model_rebuild(_types_namespace=space)
+    except KeyError:
+        raise UserError("has no class Settings(MethodSettings)", where=str(path)) from None
+    except Exception as error:
+        raise UserError(f"its options cannot be read: {error}", where=str(path)) from error
+    summary = (ast.get_docstring(tree) or "").split("\n")[0].rstrip(".")
+    return MethodInfo(path.stem, path, summary, settings, space.get("PRESETS", {}))
+
+
+def _declares_options(node: ast.stmt) -> bool:
+    if isinstance(node, ast.ImportFrom):
+        return node.module in {"__future__", "typing", "pydantic", "headstart.settings"}
+    if isinstance(node, ast.ClassDef):
+        return node.name == "Settings"
+    target = (
+        node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
+    )
+    return isinstance(target, ast.Name) and target.id == "PRESETS"
+
+
+def resolve(
+    options: Mapping[str, Any], check: Callable[[Mapping[str, Any]], list[UserError]] = lambda given: []
+) -> Resolved:
+    """Turn what the user gave into complete settings.
+
+    Args:
+        options: Option name to value; ``cfg`` may name a YAML file with more of them, which the others override.
+        check: Looks at the values given, whatever else is wrong with them, and returns more problems.
+
+    Raises:
+        UserError: Every problem together: unknown keys with a suggestion, wrong types, values out of range.
+    """
+    problems: list[UserError] = []
+    given = {**_read_cfg(options.get("cfg"), problems), **{k: v for k, v in options.items() if k != "cfg"}}
+    info = _method_of(given, problems)
+    general = set(PretrainSettings.model_fields)
+    own = set(info.settings.model_fields) if info else set()
+    if info:  # without a method its options cannot be told from misspelt ones
+        problems += [_unknown(key, [*general, *own, "cfg"]) for key in given if key not in general | own]
+    preset = _preset_of(given, info, problems)
+    merged = {**preset, **given}
+    run = _build(PretrainSettings, {k: v for k, v in merged.items() if k in general}, problems)
+    method = _build(info.settings, {k: v for k, v in merged.items() if k in own}, problems) if info else None
+    if given.get("epochs") is not None and given.get("steps") is not None:
+        problems.append(UserError("give one of the two, not both", where="epochs, steps"))
+    if run and run.resume and run.overwrite:
+        problems.append(UserError("give one of the two, not both", where="resume, overwrite"))
+    problems += check({**{k: f.default for k, f in PretrainSettings.model_fields.items() if k != "data"}, **merged})
+    if problems or run is None or method is None or info is None:
+        raise UserError.several(problems)
+    return Resolved(run, method, info)
+
+
+def _read_cfg(path: object, problems: list[UserError]) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        content = yaml.safe_load(Path(str(path)).read_text(encoding="utf-8")) or {}
+        if not isinstance(content, dict):
+            raise ValueError("it must hold 'key: value' lines")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        problems.append(UserError(f"cannot read {str(path)!r}: {error}", where="cfg"))
+        return {}
+    return {str(key): value for key, value in content.items()}
+
+
+def _method_of(given: Mapping[str, Any], problems: list[UserError]) -> MethodInfo | None:
+    try:
+        return read_method(str(given.get("method", PretrainSettings.model_fields["method"].default)))
+    except UserError as error:
+        problems.append(error)
+        return None
+
+
+def _preset_of(given: Mapping[str, Any], info: MethodInfo | None, problems: list[UserError]) -> dict[str, Any]:
+    if info is None:
+        return {}
+    default = PretrainSettings.model_fields["preset"].default
+    name = str(given.get("preset", default))
+    if name in info.presets or ("preset" not in given and not info.presets):
+        return info.presets.get(name, {})
+    if "preset" not in given:  # a method without the general default: its first preset
+        return next(iter(info.presets.values()))
+    hint = did_you_mean(name, info.presets) or f"presets of {info.name}: {', '.join(info.presets) or 'none'}"
+    problems.append(UserError(f"method {info.name!r} has no preset {name!r}", where="preset", hint=hint))
+    return {}
+
+
+def _unknown(key: str, known: list[str]) -> UserError:
+    hint = did_you_mean(key, known) or "see headstart pretrain --help for all options"
+    return UserError(f"there is no option {key!r}", hint=hint)
+
+
+def _build(kind: type[Any], values: Mapping[str, Any], problems: list[UserError]) -> Any:
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        # A union reports each of its branches; one line a field is what a user can act on.
+        by_field: dict[str, list[str]] = {}
+        for item in error.errors():
+            by_field.setdefault(str(item["loc"][0]), []).append(_in_words(item))
+        for field, words in by_field.items():
+            value = "" if field not in values else f", not {values[field]!r}"
+            hint = kind.model_fields[field].description
+            problems.append(UserError(f"{' or '.join(dict.fromkeys(words))}{value}", where=field, hint=hint))
+        return None
+
+
+_WORDS = {
+    "missing": "is needed",
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "literal_error": "must be {expected}",
+    "string_type": "must be a text",
+    "list_type": "a list",
+    "tuple_type": "must be a pair such as [0.4, 1.0]",
+    "too_short": "must have {min_length} values",
+    "too_long": "must have {max_length} values",
+}
+
+
+def _in_words(item: Any) -> str:
+    kind = str(item["type"])
+    for part, words in {
+        "int_": "must be a whole number",
+        "float_": "must be a number",
+        "bool_": "must be true or false",
+    }.items():
+        if kind.startswith(part):
+            return words
+    return _WORDS[kind].format(**item.get("ctx", {})) if kind in _WORDS else str(item["msg"])
+
+
+def to_dict(settings: Resolved) -> dict[str, Any]:
+    """Plain values for ``settings.yaml``; a live model is described by its class and origin."""
+    values = {**settings.run.model_dump(), **settings.method.model_dump()}
+    if not isinstance(values["model"], str):
+        model = settings.run.model
+        origin = getattr(model, "ckpt_path", None) or getattr(model, "cfg", None) or "in memory"
+        values["model"] = f"live {type(model).__name__} ({origin})"
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

@@ -1,0 +1,198 @@
+"""The one training loop, read top to bottom."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from headstart import checkpoint, schedules
+from headstart.errors import UserError
+from headstart.health import Health
+from headstart.images.loader import ImageLoader
+from headstart.method import Method
+from headstart.progress import Display
+from headstart.run import RunFolder
+from headstart.schedules import Progress
+from headstart.settings import MethodSettings, PretrainSettings
+from headstart.views import make_views
+
+
+@dataclass
+class Outcome:
+    """How a training ended.
+
+    Attributes:
+        step: Steps done.
+        interrupted: Whether Ctrl-C ended it before its last step.
+        seconds: Time in the loop.
+    """
+
+    step: int
+    interrupted: bool
+    seconds: float
+
+
+def train(
+    method: Method,
+    loader: ImageLoader,
+    *,
+    fabric: Fabric,
+    run: RunFolder,
+    settings: PretrainSettings,
+    optimization: MethodSettings,
+    images: int,
+    steps: int,
+    display: Display,
+    rest: dict[str, Tensor],
+    resume: dict[str, Any] | None = None,
+) -> Outcome:
+    """Train `method` on the batches of `loader` up to step `steps`.
+
+    Everything random in a step is a function of the seed and the step, so that a resumed run repeats the uninterrupted
+    one bit for bit.
+
+    Args:
+        method: Its parameters that require gradients are trained.
+        loader: Starts at the resumed step.
+        fabric: Device and precision.
+        run: Where metrics, events, skipped images and checkpoints go.
+        settings: Seed, and how often to log and save.
+        optimization: Optimizer, rate, schedule.
+        images: Number of images, for epochs.
+        steps: Steps in all.
+        display: Shown to the user.
+        rest: Tensors of the detector that are not trained, kept in the checkpoints.
+        resume: A checkpoint's content to go on from.
+
+    Raises:
+        UserError: The loss is no longer finite, the disk is full, no image can be read.
+    """
+    step = 0
+    optimizer = make_optimizer(method, optimization, fused=fabric.device.type == "cuda")
+    if resume:
+        method.load_state_dict(resume["method"])
+    module, wrapped = fabric.setup(method, optimizer)
+    if resume:
+        optimizer.load_state_dict(resume["optimizer"])
+        _set_random_state(resume["random"])
+        step = int(resume["step"])
+    module.train()
+    specs = method.view_specs()
+    views_random = torch.Generator()
+    health = Health()
+    began = mark = time.perf_counter()
+    waited, marked_step = 0.0, step
+    batches = iter(loader)
+
+    def save() -> None:
+        state = {"step": step, "method": method.state_dict(), "optimizer": optimizer.state_dict(), "rest": rest}
+        checkpoint.save(run.checkpoints, {**state, "random": _random_state()})
+
+    with interruptible() as stop:
+        while step < steps and not stop.is_set():
+            progress = Progress(step, steps, step * settings.batch / images)
+
+            # -- images and views
+            waiting = time.perf_counter()
+            batch = next(batches).to(fabric.device)
+            waited += time.perf_counter() - waiting
+            run.skip(batch.skipped)
+            views_random.manual_seed(settings.seed * 1_000_003 + step)
+            views = make_views(batch.pixels, batch.sizes, specs, views_random)
+
+            # -- one step
+            rate = schedules.learning_rate(progress, optimization.lr, optimization.warmup, optimization.schedule)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            method.before_step(progress)
+            loss = module(views, progress)
+            fabric.backward(loss)
+            method.after_backward(progress)
+            if optimization.clip is not None:
+                fabric.clip_gradients(module, wrapped, max_norm=optimization.clip, error_if_nonfinite=False)
+            wrapped.step()
+            wrapped.zero_grad()
+            step += 1
+
+            # -- what it looks like
+            if step % settings.log_every == 0 or step == steps or step == 1:
+                values = {"loss": float(loss.detach()), **method.measures()}
+                now = time.perf_counter()
+                timing = {
+                    "images_per_second": (step - marked_step) * settings.batch / (now - mark),
+                    "data_wait": min(1.0, waited / (now - mark)),
+                    "seconds": now - began,
+                }
+                epoch = step * settings.batch / images
+                run.metrics({"step": step, "epoch": round(epoch, 4), "lr": rate, **values, **timing})
+                for message in health.update(step, values):
+                    run.event(step, "alarm", message)
+                    display.alarm(message)
+                display.update(step, epoch, values, timing["images_per_second"], health.active, run.skipped)
+                mark, waited, marked_step = now, 0.0, step
+                if not math.isfinite(values["loss"]):
+                    raise UserError(
+                        f"the loss at step {step} is not a number, so the weights are no longer usable",
+                        where=str(run.path),
+                        hint=f"start again with overwrite=true and a lower rate, e.g. lr={optimization.lr / 10:g}",
+                    )
+            if step % settings.save_every == 0 and step < steps:
+                save()
+    save()
+    return Outcome(step, step < steps, time.perf_counter() - began)
+
+
+def make_optimizer(method: nn.Module, settings: MethodSettings, *, fused: bool = False) -> torch.optim.Optimizer:
+    """The optimizer of everything in `method` that requires gradients; biases and norms without weight decay."""
+    parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=fused)
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=settings.lr, betas=(settings.momentum, 0.999), fused=fused)
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets, so that a step is finished and saved; a second Ctrl-C stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
+        yield stop
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _random_state() -> dict[str, Any]:
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
