@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+os.environ.setdefault("YOLO_OFFLINE", "true")  # Ultralytics looks for updates and fonts otherwise
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 small JPEGs with coloured rectangles on noise, 80 to 120 pixels wide and high."""
+    folder = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for number in range(24):
+        height, width = random.integers(80, 120, 2)
+        image = random.integers(0, 80, (height, width, 3), dtype=np.uint8)
+        for _ in range(4):
+            x, y = random.integers(0, 70, 2).tolist()
+            cv2.rectangle(image, (x, y), (x + 25, y + 20), random.integers(0, 255, 3).tolist(), -1)
+        cv2.imwrite(str(folder / f"{number:02d}.jpg"), image)
+    return folder
