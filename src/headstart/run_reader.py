@@ -1,0 +1,154 @@
+"""Read a run folder as it is found: finished, interrupted, or with files that are missing or cut short."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from headstart.errors import UserError
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """What is known of a run.
+
+    Attributes:
+        path: The folder.
+        settings: ``settings.yaml``: ``options``, ``resolved``, ``versions``, ``git``, ``command``, ``started``.
+        metrics: A column (N,) for every name in ``metrics.jsonl``, by rising step; nan where a line lacks it.
+        events: ``events.jsonl``: ``step``, ``kind``, ``message``.
+        hand_back: ``handback.json``; empty where the run has not come so far.
+        skipped: First rows of ``skipped.csv``: path and reason.
+        skipped_count: All its rows.
+        probe: ``assets/probe.json``.
+        finished: The detector was handed back.
+    """
+
+    path: Path
+    settings: dict[str, Any]
+    metrics: dict[str, Floats]
+    events: list[dict[str, Any]]
+    hand_back: dict[str, Any]
+    skipped: list[tuple[str, str]]
+    skipped_count: int
+    probe: dict[str, Any]
+    finished: bool
+
+    def option(self, name: str, default: Any = None) -> Any:
+        """The value that option `name` had in the end: what "auto" became, not "auto"."""
+        for part in ("resolved", "options"):
+            found = self.settings.get(part)
+            if isinstance(found, dict) and found.get(name) is not None:
+                return found[name]
+        return self.settings.get(name, default)
+
+    def column(self, name: str) -> Floats:
+        """A column of the metrics; all nan where nothing of that name was logged."""
+        return self.metrics.get(name, np.full(len(self.metrics.get("step", ())), math.nan))
+
+    @property
+    def seconds(self) -> float:
+        """Time spent, summed over the parts of a run that was resumed; 0 where nothing was logged."""
+        times = self.column("seconds")
+        times = times[np.isfinite(times)]
+        if not len(times):
+            return 0.0
+        rises = np.diff(times, prepend=0.0)
+        return float(np.where(rises < 0, times, rises).sum())
+
+
+def find_run(path: Path) -> FoundRun:
+    """Read the run in folder `path`.
+
+    Raises:
+        UserError: There is no run: neither ``settings.yaml`` nor ``metrics.jsonl``.
+    """
+    if not any((path / name).is_file() for name in ("settings.yaml", "metrics.jsonl")):
+        what = "holds no run: neither settings.yaml nor metrics.jsonl" if path.is_dir() else "there is no such folder"
+        raise UserError(what, where=str(path), hint="give the folder that `headstart pretrain` wrote (its out=)")
+    skipped, count = _skipped(path / "skipped.csv")
+    hand_back = _json(path / "handback.json")
+    return FoundRun(
+        path=path,
+        settings=_settings(path / "settings.yaml"),
+        metrics=_columns(_lines(path / "metrics.jsonl")),
+        events=[event for event in _lines(path / "events.jsonl") if event.get("message")],
+        hand_back=hand_back,
+        skipped=skipped,
+        skipped_count=count,
+        probe=_json(path / "assets" / "probe.json"),
+        finished=bool(hand_back) or (path / "headstart.pt").is_file(),
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(_text(path))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(_text(path))
+    except yaml.YAMLError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file; a line that was cut short is left out."""
+    objects = []
+    for line in _text(path).splitlines():
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict):
+            objects.append(found)
+    return objects
+
+
+def _columns(lines: list[dict[str, Any]]) -> dict[str, Floats]:
+    """Columns in the order of the steps; of a step that was logged twice (before and after a resume) the later one."""
+    by_step = {_number(line.get("step")): line for line in lines}
+    steps = sorted(step for step in by_step if math.isfinite(step))
+    names = dict.fromkeys(name for line in lines for name in line)
+    return {name: np.array([_number(by_step[step].get(name)) for step in steps], dtype=np.float64) for name in names}
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def _skipped(path: Path, limit: int = 50) -> tuple[list[tuple[str, str]], int]:
+    rows: list[tuple[str, str]] = []
+    count = 0
+    try:
+        with path.open(newline="", encoding="utf-8", errors="replace") as stream:
+            for row in csv.reader(line.replace("\0", "") for line in stream):
+                if row and row[:2] != ["path", "reason"]:
+                    count += 1
+                    if len(rows) < limit:
+                        rows.append((row[0], row[1] if len(row) > 1 else ""))
+    except (OSError, csv.Error):
+        pass
+    return rows, count
