@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from headstart.arrival import fingerprint
+from headstart.errors import UserError
+from headstart.finetune import FinetuneSettings, finetune, read_curve, read_result
+from headstart.scenes import draw_dataset
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finetune")
+    draw_dataset(folder / "data", unlabelled=0, train=8, val=4, imgsz=64)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings(work: Path) -> FinetuneSettings:
+    data, start = work / "data/scenes.yaml", work / "start.pt"
+    if not start.exists():
+        save_start(start)
+    return FinetuneSettings(
+        data,
+        start,
+        work / "runs",
+        "one",
+        epochs=1,
+        imgsz=64,
+        batch=4,
+        seed=3,
+        device="cpu",
+        threads=1,
+        extra={"nbs": 4},
+    )
+
+
+def save_start(path: Path, **yaml: Any) -> None:
+    """A checkpoint as Ultralytics saves it, its 80 classes not ours; `yaml` is changed after the weights were made."""
+    from ultralytics import YOLO
+
+    torch.manual_seed(11)
+    yolo = YOLO("yolo11n.yaml")
+    with torch.no_grad():
+        for parameter in yolo.model.parameters():
+            # An Ultralytics checkpoint is float16: values that survive that are what must arrive bit by bit.
+            parameter.copy_(parameter.half())
+    yolo.model.yaml.update(yaml)
+    yolo.save(path)
+
+
+def test_one_epoch_from_a_checkpoint(settings: FinetuneSettings) -> None:
+    result = finetune(settings)
+    assert len(result.curve) == 1
+    assert (result.map50_95, result.map50) == (result.curve[-1].map50_95, result.curve[-1].map50)
+    assert 0 <= result.map50_95 <= result.map50 <= 1
+    assert result.seconds > result.curve[-1].seconds > 0
+    # Only the last convolution of each level's class branch (weight and bias, 3 levels) knows the classes.
+    arrival = result.arrival
+    assert (arrival.tensors, arrival.model, arrival.ema) == (499, 493, 493)
+    assert {name.split(".", 3)[2] for name in arrival.skipped} == {"cv3"}
+    assert read_result(result.folder) == result
+
+    files = {path.relative_to(result.folder).as_posix() for path in result.folder.rglob("*") if path.is_file()}
+    assert {"args.yaml", "results.csv", "train.log", "arrived.json", "weights/last.pt"} <= files
+    assert "weights/best.pt" not in files, "it would have been chosen by the test score"
+    assert not [name for name in files if name.endswith((".png", ".jpg"))]
+
+
+def test_the_run_used_what_was_asked_for(settings: FinetuneSettings) -> None:
+    import yaml
+
+    folder = settings.folder if settings.folder.exists() else finetune(settings).folder
+    used = yaml.safe_load((folder / "args.yaml").read_text())
+    expected = {"optimizer": "AdamW", "lr0": 0.001, "seed": 3, "nbs": 4, "patience": 0, "warmup_bias_lr": 0.0}
+    assert {key: used[key] for key in expected} == expected
+    checkpoint = torch.load(folder / "weights/last.pt", weights_only=False, map_location="cpu")
+    assert checkpoint["train_args"]["model"] == str(settings.start)
+
+
+def test_a_start_that_ultralytics_would_drop_is_caught(settings: FinetuneSettings, work: Path) -> None:
+    # The checkpoint's own YAML says "s": Ultralytics rebuilds a model twice as wide, and copies what happens to fit.
+    save_start(work / "broken.pt", scale="s")
+    broken = dataclasses.replace(settings, start=work / "broken.pt", name="broken")
+    with pytest.raises(UserError) as caught:
+        finetune(broken)
+    message = str(caught.value)
+    assert "tensors did not reach the trainer's model" in message
+    assert "model.0.conv.weight (shape (16, 3, 3, 3), there (32, 3, 3, 3))" in message
+    assert "broken.pt" in message
+    with pytest.raises(UserError, match="not a finished training"):
+        read_result(broken.folder)
+
+
+def test_a_failure_shows_the_end_of_the_log(settings: FinetuneSettings, work: Path) -> None:
+    (work / "nowhere.yaml").write_text("train: images/none\nval: images/none\nnames: [a]\n")
+    with pytest.raises(UserError) as caught:
+        finetune(dataclasses.replace(settings, data=work / "nowhere.yaml", name="nowhere"))
+    assert "images not found" in str(caught.value)
+    assert "train.log" in str(caught.value)
+
+
+def trainer(model: torch.nn.Module, ema: torch.nn.Module, names: dict[int, str]) -> Any:
+    class Holder:
+        pass
+
+    holder, average = Holder(), Holder()
+    average.ema = ema  # type: ignore[attr-defined]
+    holder.__dict__.update(model=model, ema=average, data={"names": names})
+    return holder
+
+
+class Tiny(torch.nn.Module):
+    def __init__(self, classes: int = 2) -> None:
+        super().__init__()
+        self.model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, classes))
+
+
+@pytest.mark.parametrize(
+    ("where", "key", "message"),
+    [
+        ("model", "model.0.weight", "1 of 4 tensors did not reach the trainer's model:\n    model.0.weight"),
+        ("ema", "model.0.bias", "1 of 4 tensors did not reach the trainer's EMA:\n    model.0.bias"),
+        ("ema", "model.1.weight", "1 of 4 tensors did not reach the trainer's EMA:\n    model.1.weight"),
+    ],
+)
+def test_one_altered_value_is_seen(where: str, key: str, message: str) -> None:
+    from headstart.arrival import check_arrival
+
+    start, names = Tiny(), {0: "a", 1: "b"}
+    modules = {"model": Tiny(), "ema": Tiny()}
+    for module in modules.values():
+        module.load_state_dict(start.state_dict())
+    arrival = check_arrival(trainer(names=names, **modules), start.state_dict(), names, "x.pt")
+    assert (arrival.tensors, arrival.model, arrival.ema, arrival.parameters) == (4, 4, 4, 12)
+    assert arrival.initial == fingerprint(start.state_dict())
+    with torch.no_grad():
+        modules[where].state_dict()[key].view(-1)[0] += 1e-6
+    with pytest.raises(UserError) as caught:
+        check_arrival(trainer(names=names, **modules), start.state_dict(), names, "x.pt")
+    assert message in str(caught.value)
+
+
+def test_other_classes_excuse_the_head_alone() -> None:
+    from headstart.arrival import check_arrival
+
+    start, module = Tiny(2), Tiny(3)
+    module.model[0].load_state_dict(start.model[0].state_dict())
+    both = {"model": module, "ema": module}
+    arrival = check_arrival(
+        trainer(names={0: "a", 1: "b", 2: "c"}, **both), start.state_dict(), {0: "a", 1: "b"}, "x.pt"
+    )
+    assert arrival.skipped == ("model.1.weight", "model.1.bias")
+    with pytest.raises(UserError, match=r"2 of 4 tensors.*\n.*model\.1\.weight \(shape"):
+        check_arrival(trainer(names={0: "a", 1: "b"}, **both), start.state_dict(), {0: "a", 1: "b"}, "x.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimizer": "auto"}, "optimizer: 'auto' chooses optimizer and learning rate by the number of iterations"),
+        ({"optimizer": "SDG"}, "did you mean 'SGD'?"),
+        ({"start": "missing.pt"}, "start: missing.pt does not exist"),
+        ({"start": "weights.onnx"}, "start: weights.onnx is neither a checkpoint nor a model"),
+        ({"data": "missing.yaml"}, "data: missing.yaml does not exist"),
+        ({"name": "a/b"}, "name: 'a/b' is no folder name"),
+        ({"epochs": 0}, "epochs: 0 is too small"),
+        ({"lr0": 0.0}, "lr0: 0.0 is no learning rate"),
+        ({"device": "0,1"}, "device: '0,1' names several devices"),
+        ({"extra": {"patience": 5}}, "extra.patience: cannot be changed: stopping early would choose"),
+        ({"extra": {"lr0": 5}}, "extra.lr0: has a field of its own\n  -> set lr0"),
+        ({"extra": {"warmup_epoch": 5}}, "did you mean 'warmup_epochs'"),
+    ],
+)
+def test_bad_settings_are_refused(settings: FinetuneSettings, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        dataclasses.replace(settings, **change).check()
+    assert message in str(caught.value)
+
+
+def test_all_problems_are_told_at_once(settings: FinetuneSettings) -> None:
+    with pytest.raises(UserError, match="3 problems"):
+        dataclasses.replace(settings, epochs=0, optimizer="auto", data="x.yaml").check()
+
+
+def test_somebody_elses_folder_is_left_alone(settings: FinetuneSettings, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match="no run of this kind"):
+        finetune(dataclasses.replace(settings, out=tmp_path))
+    assert (tmp_path / "one/thesis.tex").read_text() == "mine"
+
+
+def test_curve_is_read_as_ultralytics_writes_it(tmp_path: Path) -> None:
+    head = "epoch,time,train/box_loss,metrics/precision(B),metrics/recall(B),metrics/mAP50(B),metrics/mAP50-95(B)\n"
+    (tmp_path / "results.csv").write_text(head + "1,2.5,3.1,0.1,0.2,0.3,0.15\n2,5.0,2.9,0.1,0.2,0.25,0.125\n")
+    curve = read_curve(tmp_path / "results.csv")
+    assert [(row.epoch, row.seconds, row.map50_95, row.map50) for row in curve] == [
+        (1, 2.5, 0.15, 0.3),
+        (2, 5, 0.125, 0.25),
+    ]
+    (tmp_path / "results.csv").write_text(head + "1,2.5,nan,nan,nan,nan,nan\n")
+    with pytest.raises(UserError, match="diverged"):
+        read_curve(tmp_path / "results.csv")
+
+
+def test_the_request_can_be_run_by_hand(settings: FinetuneSettings) -> None:
+    folder = settings.folder if settings.folder.exists() else finetune(settings).folder
+    request = json.loads((folder / "finetune.json").read_text())
+    assert FinetuneSettings(**request) == settings.resolved()
