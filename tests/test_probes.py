@@ -191,7 +191,7 @@ def samples(count: int) -> list[Tensor]:
 def views(count: int) -> list[View]:
     boxes = torch.tensor([[2.0, 3.0, 30.0, 35.0]]).repeat(count, 1)
     sizes = {"global": 64, "local": 32}
-    return [View(torch.rand(count, 3, sizes[n], sizes[n]), boxes, Spec(n)) for n in ("global", "global", "local")]
+    return [View(torch.rand(count, 3, sizes[n], sizes[n]), boxes, Spec(f"{n}0")) for n in ("global", "global", "local")]
 
 
 def test_write_assets(tmp_path: Path) -> None:

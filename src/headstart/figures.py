@@ -126,13 +126,14 @@ def line_chart(
     with rc_context(_STYLE):
         figure = Figure(figsize=(size[0] / 72, size[1] / 72))
         axes = figure.add_axes((46 / size[0], 34 / size[1], 1 - 100 / size[0], 1 - 46 / size[1]))
+        logged = values
         if smoothed and len(values) >= 40:
             axes.plot(*thin(steps, values), color=_ACCENT, alpha=0.28, linewidth=1)
             values = smooth(values)
         shown = thin(steps, values)
         alone = np.isfinite(values).sum() < 3
         axes.plot(*shown, color=_ACCENT, linewidth=2, marker="o" if alone else None, solid_joinstyle="round")
-        _limit(axes, values, limits, marks)
+        _limit(axes, logged, limits, marks)
         _decorate(axes, steps, size, percent)
         for mark in marks:
             _draw_mark(axes, mark)
@@ -147,7 +148,7 @@ def _limit(axes: Any, values: Floats, limits: tuple[float | None, float | None],
     low = float(finite.min()) if limits[0] is None else limits[0]
     high = float(finite.max()) if limits[1] is None else limits[1]
     high = max([high, *(mark.value * 1.04 for mark in marks)])
-    usual = float(np.quantile(finite, 0.98))
+    usual = float(np.quantile(finite, 0.95))
     if limits[1] is None and usual > 0 and high > 20 * usual:
         # A single explosion would press everything else flat.
         high = 3 * usual
@@ -165,7 +166,7 @@ def _decorate(axes: Any, steps: Floats, size: tuple[int, int], percent: bool) ->
     axes.margins(x=0.0 if len(steps) > 2 else 0.2)
     axes.xaxis.set_major_locator(MaxNLocator(6 if size[0] > 600 else 4, integer=True, steps=_NICE))
     left, right = axes.get_xlim()
-    ticks = [tick for tick in axes.get_xticks() if left <= tick <= right]
+    ticks = [tick for tick in axes.get_xticks() if left <= tick <= right] if len(steps) > 2 else steps.tolist()
     axes.set_xticks(ticks, [f"{'' if at else 'step '}{tick:,.0f}" for at, tick in enumerate(ticks)])
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=_NICE))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.0%}" if percent else number(y)))

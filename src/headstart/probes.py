@@ -210,11 +210,11 @@ def _write_views(folder: Path, samples: Sequence[Tensor], views: Sequence[SeenVi
 
 
 def _titles(views: Sequence[SeenView]) -> tuple[list[str], list[int]]:
-    """A title for each view, numbered where several share a name, and the number of its kind."""
-    names = [str(getattr(view.spec, "name", "view")) for view in views]
-    kinds = list(dict.fromkeys(name.rstrip("0123456789 _-") for name in names))
+    """A title for each view, e.g. ``local 2`` for the second that is called local, and the number of its kind."""
+    names = [str(getattr(view.spec, "name", "view")).rstrip("0123456789 _-") or "view" for view in views]
+    kinds = list(dict.fromkeys(names))
     titles = [f"{name} {names[: i + 1].count(name)}" if names.count(name) > 1 else name for i, name in enumerate(names)]
-    return titles, [kinds.index(name.rstrip("0123456789 _-")) for name in names]
+    return titles, [kinds.index(name) for name in names]
 
 
 def _write_neighbours(

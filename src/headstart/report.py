@@ -96,6 +96,7 @@ def _content(run: FoundRun) -> dict[str, Any]:
         "pictures": _pictures(run),
         "skipped": run.skipped,
         "skipped_count": run.skipped_count,
+        "finished": run.finished,
         "settings": _settings(run),
         "versions": _flat(run.settings.get("versions")) + _flat({"git": run.settings.get("git")}),
         "command_line": str(run.settings.get("command") or ""),
@@ -122,9 +123,8 @@ def _facts(run: FoundRun) -> list[tuple[str, str, str]]:
     spread, line = _finite(run.column("feature_spread")), _finite(run.column("spread_alarm"))
     if len(spread) and len(line):
         facts.append(("Feature spread", f"{spread[-1] * SPREAD / line[-1]:.0%}", f"of ideal, alarm at {SPREAD:.0%}"))
-    facts.append(
-        ("Skipped files", f"{run.skipped_count:,}", "unreadable" if run.skipped_count else "all could be read")
-    )
+    remark = "unreadable" if run.skipped_count else "all could be read" if run.finished else "so far"
+    facts.append(("Skipped files", f"{run.skipped_count:,}", remark))
     return facts
 
 
@@ -133,10 +133,10 @@ def _finite(values: Floats) -> Floats:
 
 
 def _ends(values: Floats) -> tuple[float, float] | None:
-    """Mean of the first and of the last twentieth of a line."""
+    """Median of the first and of the last twentieth of a line."""
     finite = _finite(values)
     few = max(1, len(finite) // 20)
-    return (float(finite[:few].mean()), float(finite[-few:].mean())) if len(finite) else None
+    return (float(np.median(finite[:few])), float(np.median(finite[-few:]))) if len(finite) else None
 
 
 # -- charts -----------------------------------------------------------------------------------------------------------
@@ -165,9 +165,13 @@ def _loss(run: FoundRun) -> Chart:
     if ends:
         first, last = ends
         word = "fell" if last < first else "rose"
-        note = f"It {word} from {number(first)} to {number(last)}." if len(_finite(loss)) > 1 else f"{number(first)}."
+        note = (
+            f"It {word} from {number(first)} to {number(last)}."
+            if len(_finite(loss)) > 1
+            else f"Logged once: {number(first)}."
+        )
         if len(_finite(loss)) >= 40:
-            note = f"{note[:-1]} (means of the first and last twentieth)."
+            note = f"{note[:-1]} (medians of the first and last twentieth)."
     if len(bad):
         began = run.column("step")[bad[0]]
         note += f" Not a number at {len(bad):,} of {len(loss):,} logged steps, first at step {began:,.0f}."
@@ -212,10 +216,10 @@ def _health_charts(run: FoundRun) -> list[Chart]:
 
 def _rate(run: FoundRun) -> Chart:
     rate = _finite(run.column("images_per_second"))
-    note = f"Median {number(float(np.median(rate)))}, first and last tenth " if len(rate) else ""
-    if len(rate):
-        tenth = max(1, len(rate) // 10)
-        note += f"{number(float(np.median(rate[:tenth])))} and {number(float(np.median(rate[-tenth:])))}."
+    note = f"Median {number(float(np.median(rate)))}." if len(rate) else ""
+    if len(rate) >= 20:
+        first, last = _ends(rate) or (0.0, 0.0)
+        note = f"{note[:-1]}; {number(first)} at first, {number(last)} in the end."
     limits = (0.0, float(np.quantile(rate, 0.99)) * 1.15 if len(rate) else None)
     return _chart(run, "rate", "Speed", "images/s", note, "images_per_second", limits=limits, smoothed=True)
 
@@ -245,7 +249,7 @@ def _schedules(run: FoundRun) -> list[Chart]:
     rate, ema = _finite(run.column("lr")), _finite(run.column("ema"))
     note = f"Highest {number(float(rate.max()))}, at the end {number(float(rate[-1]))}." if len(rate) else ""
     limits = (0.0, float(rate.max()) * 1.15 if len(rate) else None)
-    charts = [_chart(run, "lr", "Learning rate", "per step", note, "lr", limits=limits)]
+    charts = [_chart(run, "lr", "Learning rate", "", note, "lr", limits=limits, full=not len(ema))]
     if len(ema):
         note = (
             f"The teacher keeps this share of itself at each step: {number(float(ema[0]))} to {number(float(ema[-1]))}."
