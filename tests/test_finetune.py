@@ -71,6 +71,7 @@ def test_one_epoch_from_a_checkpoint(settings: FinetuneSettings) -> None:
     assert {"args.yaml", "results.csv", "train.log", "arrived.json", "weights/last.pt"} <= files
     assert "weights/best.pt" not in files, "it would have been chosen by the test score"
     assert not [name for name in files if name.endswith((".png", ".jpg"))]
+    assert not list(settings.folder.parents[1].rglob("*.cache")), "the data are the user's"
 
 
 def test_the_run_used_what_was_asked_for(settings: FinetuneSettings) -> None:

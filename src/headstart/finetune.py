@@ -149,9 +149,6 @@ class FinetuneResult:
     arrival: Arrival
 
 
-# --- settings
-
-
 def _file_problems(settings: FinetuneSettings) -> list[UserError]:
     """What is wrong with the paths. A model YAML that Ultralytics ships has no path of its own: it looks it up."""
     problems = []
@@ -217,9 +214,6 @@ def ultralytics_arguments() -> dict[str, Any]:
         raise UserError("ultralytics is not installed", hint="pip install ultralytics")
     text = (Path(spec.origin).parent / "cfg" / "default.yaml").read_text(encoding="utf-8")
     return dict(yaml.safe_load(text))
-
-
-# --- the calling process
 
 
 def finetune(settings: FinetuneSettings) -> FinetuneResult:
@@ -322,9 +316,6 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
-# --- the child process
-
-
 def main(arguments: list[str]) -> int:
     """``python -m headstart.finetune REQUEST.json``: train as the request says; 0 when all went well."""
     request = Path(arguments[0])
@@ -343,6 +334,7 @@ def _train(settings: FinetuneSettings) -> None:
     from ultralytics.nn.tasks import load_checkpoint
 
     _stay_offline()
+    _leave_data_alone()
     start, names = {}, {}
     if Path(settings.start).suffix == ".pt":
         # Read anew from the file, not taken from the YOLO object: it is the file that must arrive.
@@ -387,6 +379,19 @@ def _stay_offline() -> None:
     dict.update(SETTINGS, {**dict.fromkeys(trackers, False), "api_key": ""})
     look = downloads.is_url
     downloads.is_url = lambda url, check=False: not check and look(url)
+
+
+def _leave_data_alone() -> None:
+    """Write no label caches beside the labels.
+
+    One file serves all lists of a folder: trainings side by side delete it under each other's hands, and fail.
+    """
+    from ultralytics.data import dataset
+
+    def keep_in_memory(prefix: str, path: Path, x: dict[str, Any], version: str) -> None:
+        x["version"] = version
+
+    dataset.save_dataset_cache_file = keep_in_memory
 
 
 if __name__ == "__main__":
