@@ -1,0 +1,273 @@
+"""The contract of a detector: feature maps by level, weights grafted back, a checkpoint written and read back.
+
+A family of detectors is one file in ``detectors/``, found by its name. It has three functions:
+``accepts(model) -> bool``, ``check(model) -> list[UserError]`` (cheap: before anything is loaded or downloaded)
+and ``load(model, init) -> Detector``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from headstart.errors import UserError
+
+Part = Literal["backbone", "neck", "head"]
+PARTS: tuple[Part, ...] = get_args(Part)
+_NAMED = 5
+"""How many tensors a message names before it counts the rest."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """A feature map of a detector.
+
+    Attributes:
+        layer: Index of the layer that makes it, as in the model's YAML.
+        stride: Input pixels to one cell of the map, measured.
+        width: Channels, measured.
+    """
+
+    layer: int
+    stride: int
+    width: int
+
+
+class Trunk(nn.Module, ABC):
+    """The layers of a detector that some of its feature maps need, and no others.
+
+    It shares its layers with the detector: training it trains the detector. ``copy.deepcopy`` of it shares nothing.
+    Its ``state_dict`` has the detector's own names ("model.0.conv.weight").
+    """
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Feature maps, one (B, C, H / stride, W / stride) for each requested level.
+
+        Args:
+            images: float (B, 3, H, W), RGB in [0, 1]; H and W multiples of the largest stride.
+        """
+
+
+class Detector(ABC):
+    """A detector that can be pretrained and handed back.
+
+    Attributes:
+        name: Of the architecture, e.g. "yolo11n".
+        task: As Ultralytics calls it: detect, segment, pose, obb, classify, ...
+        names: Class names by index.
+        module: The whole network, float32, gradients on, training mode.
+        backbone: The last map of the backbone.
+        levels: The pyramid that the head reads, in the head's order; a classifier's is its backbone map.
+        notes: What a user should know about how it was loaded, a sentence each.
+    """
+
+    name: str
+    task: str
+    names: dict[int, str]
+    module: nn.Module
+    backbone: Level
+    levels: tuple[Level, ...]
+    notes: tuple[str, ...] = ()
+
+    @abstractmethod
+    def trunk(self, neck: bool = False) -> Trunk:
+        """The layers up to the last backbone map, or with `neck` up to the pyramid `levels`; no weight is copied."""
+
+    @abstractmethod
+    def part_of(self, tensor_name: str) -> Part:
+        """The part that a tensor of ``module.state_dict()`` belongs to."""
+
+    @abstractmethod
+    def save(self, path: Path, info: Mapping[str, Any]) -> None:
+        """Write a checkpoint that the family's own tools load and train, with `info` (plain values) beside the weights.
+
+        Raises:
+            UserError: It cannot be written, e.g. a full disk; `path` is then as it was before.
+        """
+
+    @abstractmethod
+    def verify(self, path: Path, trained: Collection[str]) -> HandBack:
+        """Read a checkpoint back, start the family's own trainer on it, and compare every tensor with `module`.
+
+        Args:
+            path: Written by `save`.
+            trained: Names of the tensors that pretraining changed.
+        """
+
+    def graft(self, state: Mapping[str, Tensor]) -> None:
+        """Put the tensors of `state` into `module`, by name.
+
+        Raises:
+            UserError: A name that the detector does not have, or another shape; nothing is changed then.
+        """
+        own = self.module.state_dict()
+        problems = differences(state, own, self.name)
+        if problems:
+            listed = shorten([f"{name} {reason}" for name, reason in problems.items()], "; ")
+            raise UserError(f"these weights do not fit {self.name}: {listed}", hint="use the model they were made with")
+        with torch.no_grad():
+            for name, tensor in state.items():
+                own[name].copy_(tensor)
+
+
+def differences(state: Mapping[str, Tensor], other: Mapping[str, Tensor], place: str) -> dict[str, str]:
+    """Tensors of `state` that `other` lacks or has in another shape: name -> what is wrong, in words."""
+    wrong = {}
+    for name, tensor in state.items():
+        if name not in other:
+            wrong[name] = f"is not in {place}"
+        elif other[name].shape != tensor.shape:
+            wrong[name] = f"has shape {tuple(other[name].shape)} in {place}, not {tuple(tensor.shape)}"
+    return wrong
+
+
+def shorten(items: Iterable[str], between: str = ", ") -> str:
+    """`items` in one line, at most five of them and the number of the others."""
+    listed = list(items)
+    more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
+    return between.join(listed[:_NAMED]) + more
+
+
+class PartCount(NamedTuple):
+    """Tensors of one part of a detector: all, those that pretraining changed, those that arrived unaltered."""
+
+    total: int
+    trained: int
+    arrived: int
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A tensor that did not arrive.
+
+    Attributes:
+        name: As in ``module.state_dict()``.
+        part: backbone, neck or head.
+        trained: Whether pretraining had changed it.
+        reason: What happened to it, in words.
+    """
+
+    name: str
+    part: Part
+    trained: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class HandBack:
+    """What arrived of a pretrained detector, tensor by tensor.
+
+    Attributes:
+        parts: Counts for backbone, neck and head.
+        dropped: Tensors that did not arrive; empty when all is well.
+        places: Where every tensor was compared, bit by bit.
+        fresh: Tensors that start from random weights when the number of classes is another.
+        classes: Number of classes of the checkpoint, and the one with which `fresh` was found; None where not tried.
+    """
+
+    parts: Mapping[Part, PartCount]
+    dropped: tuple[Dropped, ...] = ()
+    places: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
+    classes: tuple[int, int] | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every tensor arrived."""
+        return not self.dropped
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for ``handback.json``."""
+        return {
+            "ok": self.ok,
+            "parts": {name: count._asdict() for name, count in self.parts.items()},
+            "dropped": [vars(one) for one in self.dropped],
+            "compared": list(self.places),
+            "fresh": list(self.fresh),
+            "classes": list(self.classes) if self.classes else None,
+            "lines": self.lines(),
+        }
+
+    def lines(self) -> list[str]:
+        """The same in words, e.g. ``backbone 207 of 207 tensors, neck 0 of 180 (not trained), ...``."""
+        lines = [", ".join(self._part(name) for name in PARTS if name in self.parts and self.parts[name].total)]
+        if self.places and self.ok:
+            total = sum(count.total for count in self.parts.values())
+            lines.append(f"all {total} tensors bitwise equal in {', '.join(self.places)}")
+        for one in self.dropped[:_NAMED]:
+            trained = "pretrained" if one.trained else "not pretrained"
+            lines.append(f"DROPPED {one.name} ({one.part}, {trained}): {one.reason}")
+        if len(self.dropped) > _NAMED:
+            lines.append(f"DROPPED {len(self.dropped) - _NAMED} more tensors")
+        if self.classes:
+            lines.append(self._own_classes(*self.classes))
+        return lines
+
+    def _part(self, name: Part) -> str:
+        count = self.parts[name]
+        lost = sum(one.part == name and one.trained for one in self.dropped)
+        tensors = " tensors" if name == next(part for part in PARTS if part in self.parts) else ""
+        return f"{name} {count.trained - lost} of {count.total}{tensors}{'' if count.trained else ' (not trained)'}"
+
+    def _own_classes(self, classes: int, other: int) -> str:
+        if not self.fresh:
+            return f"with {other} classes in place of {classes} every tensor is still taken"
+        return (
+            f"with your own classes ({other} tried in place of {classes}) {len(self.fresh)} tensors start fresh: "
+            f"{shorten(self.fresh)}"
+        )
+
+
+def check_model(model: Any) -> list[UserError]:
+    """What is wrong with `model`, before anything is loaded or downloaded; empty when nothing is found."""
+    try:
+        problems: list[UserError] = _family(model).check(model)
+    except UserError as error:
+        return [error]
+    return problems
+
+
+def load_detector(model: Any, init: str | Path | None = None) -> Detector:
+    """Load or build a detector for pretraining.
+
+    Args:
+        model: A model YAML or its name ("yolo11n": random weights), a ``.pt`` checkpoint, or a live object of the
+            family (for Ultralytics YOLO, RTDETR, YOLOWorld, YOLOE), which is copied and left as it is.
+        init: A checkpoint of the same architecture whose tensors are loaded over the model's, by name and shape.
+            Its backbone must fit completely; `Detector.notes` says how much of neck and head did.
+
+    Raises:
+        UserError: The model is not found, cannot be read, built or trained, or `init` is of another architecture.
+    """
+    detector: Detector = _family(model).load(model, init)
+    return detector
+
+
+def families() -> dict[str, ModuleType]:
+    """The modules in ``detectors/``, by name."""
+    from headstart import detectors
+
+    names = sorted(module.name for module in pkgutil.iter_modules(detectors.__path__))
+    return {name: importlib.import_module(f"headstart.detectors.{name}") for name in names}
+
+
+def _family(model: Any) -> ModuleType:
+    for family in families().values():
+        if family.accepts(model):
+            return family
+    kind = f"{type(model).__module__}.{type(model).__qualname__}"
+    raise UserError(
+        f"a {kind} is not a detector that can be pretrained",
+        where="model",
+        hint="give a model YAML (yolo11n.yaml), a .pt checkpoint, or a YOLO object",
+    )

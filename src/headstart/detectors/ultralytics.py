@@ -1,0 +1,301 @@
+"""Every detector that Ultralytics builds from a model YAML.
+
+Backbone, neck and pyramid are read from the model itself: its YAML lists ``backbone`` and ``head``, each layer says
+which layers it reads (``f``), and what the last layer reads is the pyramid. Widths and strides are measured.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from copy import deepcopy
+from datetime import datetime
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headstart import model_files
+from headstart.detector import PARTS, Detector, HandBack, Level, Part, Trunk, differences, shorten
+from headstart.errors import UserError
+from headstart.files import write_atomically
+from headstart.handback import load_into, verify
+from headstart.opening import build, open_checkpoint, splitter, tensors
+from headstart.undisturbed import quiet
+
+__all__ = ["LayerTrunk", "UltralyticsDetector", "accepts", "check", "load", "load_into"]
+
+
+def accepts(model: Any) -> bool:
+    """Names, paths, and live objects of Ultralytics."""
+    return isinstance(model, (str, Path)) or any(
+        base.__module__.startswith("ultralytics.") for base in type(model).__mro__
+    )
+
+
+def check(model: Any) -> list[UserError]:
+    """What is wrong with `model`, found without importing Ultralytics."""
+    if isinstance(model, (str, Path)):
+        problem = model_files.check_name(str(model))
+        return [problem] if problem else []
+    return [] if isinstance(getattr(model, "model", None), nn.Module) else [_not_live(model)]
+
+
+def load(model: Any, init: str | Path | None = None) -> UltralyticsDetector:
+    """See `headstart.detector.load_detector`."""
+    problems = check(model)
+    if problems:
+        raise problems[0]
+    with quiet():
+        if not isinstance(model, (str, Path)):
+            return UltralyticsDetector(model, _copy(model.model), init)
+        text = str(model)
+        live = build(model_files.yaml_name(text)) if model_files.is_yaml(text) else open_checkpoint(text)
+        return UltralyticsDetector(live, live.model, init)
+
+
+def _not_live(model: Any) -> UserError:
+    held = getattr(model, "model", None)
+    what = f"it holds the exported model {held}" if isinstance(held, (str, Path)) else "it holds no network"
+    return UserError(
+        f"this {type(model).__name__} object cannot be trained: {what}", where="model", hint="give its .pt"
+    )
+
+
+def _copy(module: nn.Module) -> nn.Module:
+    """A network of our own: the user's stays as it is."""
+    # After a training the loss holds the model a second time.
+    criterion = getattr(module, "criterion", None)
+    return deepcopy(module, {} if criterion is None else {id(criterion): None})
+
+
+class UltralyticsDetector(Detector):
+    """See `headstart.detector.Detector`.
+
+    Args:
+        live: A YOLO, RTDETR, YOLOWorld or YOLOE object: its task and arguments are taken.
+        module: Its network, or a copy of it.
+        init: A checkpoint to load over it.
+    """
+
+    def __init__(self, live: Any, module: Any, init: str | Path | None = None) -> None:
+        _check_trainable(module, str(live.model_name))
+        self.module = module.float()
+        self.task, self._origin = str(live.task), dict(live.overrides)
+        self._yaml: dict[str, Any] = module.yaml
+        self._layers: list[nn.Module] = list(module.model)
+        self.name = Path(str(self._yaml.get("yaml_file") or live.model_name)).stem
+        self.names = dict(module.names) if isinstance(module.names, dict) else dict(enumerate(module.names))
+        self.backbone, self.levels = self._measure()
+        self._part_of = splitter(self.module)
+        self._grafted: set[str] = set()
+        for parameter in self.module.parameters():
+            # Trained checkpoints come with all gradients off: they were an EMA.
+            parameter.requires_grad_(parameter.is_floating_point())
+        self.module.train()
+        scales = list(self._yaml.get("scales") or ())
+        if len(scales) > 1 and not self._yaml.get("scale"):
+            self.notes += (f"{self.name} names no scale: Ultralytics takes {scales[0]!r}",)
+        if init is not None:
+            self._start_from(str(init))
+
+    def _measure(self) -> tuple[Level, tuple[Level, ...]]:
+        """Width and stride of the backbone's last map and of the pyramid, from one forward pass."""
+        head = self._layers[-1]
+        pyramid = _sources(len(self._layers) - 1, head.f)
+        stride = getattr(self.module, "stride", None)
+        size = max(128, 2 * int(stride.max()) if isinstance(stride, Tensor) else 0)
+        device = next(self.module.parameters()).device
+        images = torch.zeros(1, 3, size, size, device=device)
+        outputs = [len(self._yaml["backbone"]) - 1, *pyramid]
+        with torch.no_grad():
+            maps = self._trunk(outputs).eval()(images)
+        levels = [Level(i, size // one.shape[-1], one.shape[1]) for i, one in zip(outputs, maps, strict=True)]
+        return levels[0], tuple(levels[1:])
+
+    def _trunk(self, outputs: Sequence[int]) -> LayerTrunk:
+        text = getattr(self.module, "txt_feats", None)
+        return LayerTrunk(self._layers, outputs, text if isinstance(text, Tensor) else None)
+
+    def trunk(self, neck: bool = False) -> LayerTrunk:
+        """See `Detector.trunk`."""
+        return self._trunk([level.layer for level in (self.levels if neck else [self.backbone])])
+
+    def part_of(self, tensor_name: str) -> Part:
+        """See `Detector.part_of`."""
+        return self._part_of(tensor_name)
+
+    def graft(self, state: Mapping[str, Tensor]) -> None:
+        """See `Detector.graft`."""
+        super().graft(state)
+        self._grafted |= set(state)
+
+    def _start_from(self, init: str) -> None:
+        """Load the tensors of another checkpoint; its backbone must fit completely."""
+        other = open_checkpoint(init, where="init").model
+        state, own = tensors(other), self.module.state_dict()
+        wrong = differences(own, state, init) | differences(state, own, self.name)
+        backbone = {name: reason for name, reason in wrong.items() if self.part_of(name) == "backbone"}
+        if backbone:
+            kept = sum(self.part_of(name) == "backbone" and name not in wrong for name in own)
+            total = sum(self.part_of(name) == "backbone" for name in own)
+            listed = shorten([f"{name} {reason}" for name, reason in backbone.items()], "; ")
+            raise UserError(
+                f"{init} is of another architecture than {self.name}: "
+                f"{kept} of {total} backbone tensors fit ({listed})",
+                where="init",
+                hint=f"use a checkpoint of {self.name}, or give this one as model=",
+            )
+        super().graft({name: tensor for name, tensor in state.items() if name in own and name not in wrong})
+        counts = (_arrived(part, [name for name in own if self.part_of(name) == part], wrong) for part in PARTS)
+        self.notes += (f"{', '.join(count for count in counts if count)} came from {init}",)
+
+    def save(self, path: Path, info: Mapping[str, Any]) -> None:
+        """See `Detector.save`."""
+        checkpoint = self._checkpoint(info)
+        write_atomically(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+
+    def _checkpoint(self, info: Mapping[str, Any]) -> dict[str, Any]:
+        """The dictionary that Ultralytics' ``load_checkpoint`` reads; its own ``save`` would round to half floats."""
+        from ultralytics import __version__
+
+        module = deepcopy(self.module).float().cpu().eval().to(memory_format=torch.contiguous_format)
+        for runtime in ("criterion", "clip_model"):
+            if getattr(module, runtime, None) is not None:
+                setattr(module, runtime, None)
+        module.args = self._train_args()  # type: ignore[assignment]
+        parts = sorted({self.part_of(name) for name in self._grafted}, key=PARTS.index)
+        return {
+            "epoch": -1,
+            "best_fitness": None,
+            "model": module,
+            "ema": None,
+            "updates": None,
+            "optimizer": None,
+            "train_args": self._train_args(),
+            # Plain values only, so that a machine without headstart reads the file.
+            "headstart": json.loads(json.dumps({**info, "trained": parts}, default=str)),
+            "date": datetime.now().astimezone().isoformat(),
+            "version": __version__,
+            "license": "AGPL-3.0 License (https://ultralytics.com/license)",
+            "docs": "https://docs.ultralytics.com",
+        }
+
+    def _train_args(self) -> dict[str, Any]:
+        """The arguments that Ultralytics remembers of a checkpoint, and a training from it starts with."""
+        kept = {name: self._origin[name] for name in ("imgsz", "single_cls") if self._origin.get(name) is not None}
+        # A checkpoint without an image size means 640; a classifier built from its YAML trains at 224.
+        size = {"imgsz": 224} if self.task == "classify" else {}
+        return {**size, **kept, "task": self.task}
+
+    def verify(self, path: Path, trained: Collection[str]) -> HandBack:
+        """See `Detector.verify`."""
+        return verify(Path(path), self.module, self.part_of, trained)
+
+
+class LayerTrunk(Trunk):
+    """Layers of an Ultralytics model, run as its own ``predict`` runs them, as far as `outputs` need them.
+
+    Args:
+        layers: All layers of the model; each says in ``f`` which layers it reads.
+        outputs: Indices of the layers whose maps are returned.
+        text: (1, classes, width) embeddings for layers that are guided by text.
+    """
+
+    text: Tensor | None
+
+    def __init__(self, layers: Sequence[nn.Module], outputs: Sequence[int], text: Tensor | None = None) -> None:
+        super().__init__()
+        self.outputs = tuple(outputs)
+        reads = {i: _sources(i, layer.f) for i, layer in enumerate(layers)}
+        guided = [i for i, layer in enumerate(layers[:-1]) if _is_guided(layer)]
+        needed = sorted(_needed(outputs, reads, guided))
+        self.model = nn.ModuleDict({str(i): layers[i] for i in needed})
+        self.reads = {i: reads[i] for i in needed}
+        self.listed = frozenset(i for i in needed if not isinstance(layers[i].f, int))
+        self.guided = frozenset(guided)
+        last_use = {source: i for i in needed for source in reads[i]}
+        self._spent = {i: [j for j, at in last_use.items() if at == i and j not in outputs] for i in needed}
+        self.register_buffer("text", text.detach().clone() if text is not None and guided else None, persistent=False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """See `Trunk.forward`."""
+        made: dict[int, Any] = {-1: images}
+        text = None if self.text is None else self.text.type_as(images).expand(len(images), -1, -1)
+        for key, layer in self.model.items():
+            i = int(key)
+            given = [made[j] for j in self.reads[i]]
+            x = given if i in self.listed else given[0]
+            out = layer(x, text) if i in self.guided else layer(x)
+            if i in self.guided and out.ndim == 3:
+                text, out = out, x  # pooled from the maps into the text; the maps pass through
+            made[i] = out
+            for j in self._spent[i]:
+                del made[j]
+        return [_as_map(made[i]) for i in self.outputs]
+
+
+def _check_trainable(module: Any, name: str) -> None:
+    if not isinstance(getattr(module, "yaml", None), dict) or not isinstance(module.model, nn.Sequential):
+        raise UserError(f"{name} is not built from a model YAML", where="model", hint="give a YOLO or RT-DETR model")
+    from ultralytics.nn.modules import Conv
+
+    if any(isinstance(layer, Conv) and not hasattr(layer, "bn") for layer in module.modules()):
+        raise UserError(
+            f"{name} is fused for prediction: its batch norms are gone, it cannot be trained",
+            where="model",
+            hint="load the checkpoint again, and do not predict, validate or export with the object before",
+        )
+    channels = int(module.yaml.get("channels") or 3)
+    if channels != 3:
+        raise UserError(f"{name} reads images of {channels} channels; headstart pretrains on RGB", where="model")
+
+
+def _arrived(part: Part, names: Sequence[str], wrong: Mapping[str, str]) -> str:
+    return f"{part} {sum(name not in wrong for name in names)} of {len(names)} tensors" if names else ""
+
+
+def _sources(i: int, f: Any) -> list[int]:
+    """Indices of the layers that layer `i` reads; -1 is the image. Negative numbers count back from the layer."""
+    return [j if j >= 0 else i + j for j in ([f] if isinstance(f, int) else f)]
+
+
+def _needed(outputs: Sequence[int], reads: Mapping[int, list[int]], guided: Sequence[int]) -> set[int]:
+    """Layers that `outputs` depend on; a layer guided by text depends on all that may have changed the text before."""
+    needed: set[int] = set()
+    todo = [i for i in outputs if i >= 0]
+    while todo:
+        i = todo.pop()
+        if i in needed:
+            continue
+        needed.add(i)
+        todo += [j for j in reads[i] if j >= 0]
+        todo += [j for j in guided if j < i] if i in guided else []
+    return needed
+
+
+def _is_guided(layer: nn.Module) -> bool:
+    """Whether a layer takes text beside its maps: a second argument without a default."""
+    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    given = [
+        p for p in signature(layer.forward).parameters.values() if p.kind in kinds and p.default is Parameter.empty
+    ]
+    return len(given) > 1
+
+
+def _as_map(out: Any) -> Tensor:
+    """The map that a layer made: the last one where it made several (stages of a network of another package)."""
+    maps = [one for one in _flat(out) if one.ndim == 4]
+    if not maps:
+        raise UserError("the backbone of this model makes no feature map", where="model")
+    return maps[-1]
+
+
+def _flat(out: Any) -> Iterator[Tensor]:
+    if isinstance(out, Tensor):
+        yield out
+    elif isinstance(out, (list, tuple)):
+        for one in out:
+            yield from _flat(one)

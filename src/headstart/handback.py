@@ -1,0 +1,195 @@
+"""Did the weights arrive? A checkpoint read back, an Ultralytics trainer started on it, every tensor compared.
+
+Ultralytics rebuilds the model when a training begins and takes only the tensors whose names and shapes match, without
+a word about the others; a model built from a YAML passes none at all to its training (ultralytics #16520, #6104).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headstart.detector import PARTS, Dropped, HandBack, Part, PartCount, differences, shorten
+from headstart.errors import UserError
+from headstart.opening import open_checkpoint, splitter, tensors
+from headstart.undisturbed import quiet, undisturbed
+
+_PLACES = ("the file read back", "the trainer's model", "the trainer's EMA")
+
+
+def verify(path: Path, module: nn.Module, part_of: Callable[[str], Part], trained: Collection[str]) -> HandBack:
+    """See `headstart.detector.Detector.verify`."""
+    expected = tensors(module)
+    with undisturbed():
+        live = open_checkpoint(path, where=str(path))
+        lost = mismatches(expected, live.model, _PLACES[0])
+        classes = int(live.model.yaml["nc"])
+        trainer = start_trainer(live, classes, path)
+        lost = mismatches(expected, trainer.ema.ema, _PLACES[2]) | lost
+        lost = mismatches(expected, trainer.model, _PLACES[1]) | lost
+        other = 3 if classes != 3 else 4
+        retrained = start_trainer(open_checkpoint(path, where=str(path)), other, path)
+        changed = mismatches(expected, retrained.model, f"the trainer's model, built for {other} classes")
+    fresh = [name for name in changed if name not in lost]
+    beyond = {name: changed[name] for name in fresh if part_of(name) != "head"}
+    return HandBack(
+        parts=_counts(expected, lost | beyond, part_of, trained),
+        dropped=_dropped(lost | beyond, part_of, trained),
+        places=_PLACES,
+        fresh=tuple(name for name in fresh if name not in beyond),
+        classes=(classes, other),
+    )
+
+
+def load_into(yolo: Any, run: str | Path) -> HandBack:
+    """Load what a run pretrained into a live Ultralytics object, so that its ``train()`` starts from it.
+
+    The object may have other classes or another task than the run; its backbone must be the run's. Head and, where
+    the run did not train it, neck stay as they are.
+
+    Args:
+        yolo: A YOLO, RTDETR, YOLOWorld or YOLOE object.
+        run: A run folder, or its ``headstart.pt``.
+
+    Returns:
+        What was loaded, by part; a neck that does not fit is in ``dropped`` and is left as it was.
+
+    Raises:
+        UserError: No such run, or another backbone.
+
+    Example:
+        >>> yolo = YOLO("yolo11n-seg.yaml")
+        >>> headstart.load_into(yolo, "out")
+        >>> yolo.train(data="my.yaml")
+    """
+    path = Path(run) / "headstart.pt" if Path(run).is_dir() else Path(run)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist", where="run", hint="give the out= folder of a finished pretraining")
+    module = getattr(yolo, "model", None)
+    if not isinstance(module, nn.Module) or not isinstance(getattr(module, "yaml", None), dict):
+        raise UserError(f"a {type(yolo).__name__} without a network cannot take weights", where="yolo")
+    with quiet():
+        given = open_checkpoint(path, where="run")
+    trained: list[Part] = (given.ckpt.get("headstart") or {}).get("trained", [])
+    if not trained:
+        raise UserError(f"{path} holds no pretrained weights", where="run", hint="give a run's headstart.pt")
+    return _load(yolo, tensors(given.model), splitter(given.model), trained, path)
+
+
+def _load(
+    yolo: Any, state: Mapping[str, Tensor], part_of: Callable[[str], Part], trained: list[Part], path: Path
+) -> HandBack:
+    own, own_part = yolo.model.state_dict(), splitter(yolo.model)
+    parts = {part: {name: state[name] for name in state if part_of(name) == part} for part in trained}
+    ours = {part: {name: own[name] for name in own if own_part(name) == part} for part in PARTS}
+    wrong: dict[str, str] = {}
+    for part, given in list(parts.items()):
+        unfit = differences(given, ours[part], "this model") | differences(ours[part], given, str(path))
+        if unfit and part == "backbone":
+            listed = shorten([f"{name} {reason}" for name, reason in unfit.items()], "; ")
+            raise UserError(f"the backbone of this model is not the one of {path}: {listed}", where="yolo")
+        if unfit:
+            wrong |= unfit
+            del parts[part]
+    with torch.no_grad():
+        for name, tensor in (pair for given in parts.values() for pair in given.items()):
+            own[name].copy_(tensor)
+    _keep(yolo)
+    loaded = {part: len(ours[part]) if part in parts else 0 for part in PARTS}
+    counts = {part: PartCount(len(ours[part]), loaded[part], loaded[part]) for part in PARTS}
+    dropped = tuple(Dropped(name, "neck", True, reason) for name, reason in wrong.items())
+    return HandBack(counts, dropped)
+
+
+def _keep(yolo: Any) -> None:
+    """Make ``yolo.train()`` start from the object's own weights: it does only while ``ckpt`` says they were loaded."""
+    yolo.ckpt = yolo.ckpt or {"model": yolo.model}
+    yolo.overrides.pop("pretrained", None)
+    yolo.predictor = None
+
+
+class _Ready(Exception):  # noqa: N818 - not an error: the trainer stands where a training would begin
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+
+def start_trainer(live: Any, classes: int, path: Path) -> Any:
+    """The task's own trainer, as it stands before its first step: model and EMA made, no data touched.
+
+    Args:
+        live: Ultralytics object of the checkpoint.
+        classes: Class count of the data that the training would have.
+        path: Of the checkpoint, for messages.
+    """
+    names = dict(live.model.names) if len(live.model.names) == classes else {i: f"class {i}" for i in range(classes)}
+    data = {
+        "train": "", "val": "", "nc": classes, "names": names, "channels": int(live.model.yaml.get("channels") or 3),
+        "kpt_shape": live.model.yaml.get("kpt_shape"),
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            live.train(
+                trainer=_stopping(live.task_map[live.task]["trainer"], data), data="none.yaml", project=folder,
+                device="cpu",                 epochs=1, batch=2, workers=0, amp=False, plots=False, val=False, deterministic=False,
+            )  # fmt: skip
+        except _Ready as ready:
+            return ready.trainer
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(f"Ultralytics cannot start a training from it: {reason}", where=str(path)) from error
+    raise UserError("Ultralytics trained without setting up as it is known to", where=str(path))
+
+
+def _stopping(trainer: Any, data: dict[str, Any]) -> Any:
+    """A subclass of `trainer` that needs no images and stops when all is set up."""
+
+    def stop(self: Any, checkpoint: Any) -> None:
+        raise _Ready(self)
+
+    steps: dict[str, Callable[..., Any]] = {
+        "get_dataset": lambda self: data,
+        "_build_train_pipeline": lambda self: None,
+        "get_validator": lambda self: SimpleNamespace(metrics=SimpleNamespace(keys=[])),
+        "set_class_weights": lambda self: None,
+        "label_loss_items": lambda self, *args, **kwargs: [],
+        "run_callbacks": lambda self, event: None,
+        "resume_training": stop,  # called right after the EMA is made
+    }
+    return type(f"Stopping{trainer.__name__}", (trainer,), steps)
+
+
+def mismatches(expected: Mapping[str, Tensor], module: nn.Module, place: str) -> dict[str, str]:
+    """Tensors that `module` does not hold bit by bit: name -> what is wrong, in words."""
+    held = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
+    wrong = differences(expected, held, place)
+    for name, tensor in expected.items():
+        if name not in wrong and not _same_bits(tensor, held[name]):
+            wrong[name] = f"has other values in {place}"
+    return wrong
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    if a.dtype != b.dtype:
+        return False
+    # As bytes: a NaN equals itself, and 0.0 is not -0.0.
+    return torch.equal(a.contiguous().reshape(-1).view(torch.uint8), b.contiguous().reshape(-1).view(torch.uint8))
+
+
+def _counts(
+    expected: Mapping[str, Tensor], lost: Mapping[str, str], part_of: Callable[[str], Part], trained: Collection[str]
+) -> dict[Part, PartCount]:
+    total = Counter(part_of(name) for name in expected)
+    changed = Counter(part_of(name) for name in expected if name in trained)
+    arrived = Counter(part_of(name) for name in expected if name not in lost)
+    return {part: PartCount(total[part], changed[part], arrived[part]) for part in PARTS}
+
+
+def _dropped(lost: Mapping[str, str], part_of: Callable[[str], Part], trained: Collection[str]) -> tuple[Dropped, ...]:
+    return tuple(Dropped(name, part_of(name), name in trained, reason) for name, reason in lost.items())

@@ -1,0 +1,105 @@
+"""Build a model from its YAML, or open a checkpoint, through Ultralytics: what goes wrong is said in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headstart.detector import Part
+from headstart.errors import UserError
+from headstart.model_files import check_name
+
+_LAYER = re.compile(r"model\.(\d+)\.")
+
+
+def build(yaml: str) -> Any:
+    """The Ultralytics object for a model YAML, random weights.
+
+    Raises:
+        UserError: Ultralytics cannot build it.
+    """
+    from ultralytics import RTDETR, YOLO
+    from ultralytics.nn.tasks import yaml_model_load
+
+    try:
+        # YOLO() would build an RT-DETR as if it were a YOLO, under the wrong class.
+        transformer = "RTDETR" in str(yaml_model_load(yaml)["head"][-1][2])
+        return RTDETR(yaml) if transformer else YOLO(yaml)
+    except OSError as error:
+        # TorchVision backbones are built with ImageNet weights, which are fetched.
+        raise UserError(
+            f"{yaml} is built with weights that have to be downloaded, and that failed: {error}",
+            where="model",
+            hint="connect this machine once, or choose a model without a TorchVision backbone",
+        ) from error
+    except Exception as error:
+        raise UserError(f"Ultralytics cannot build {yaml}: {_first_line(error)}", where="model") from error
+
+
+def open_checkpoint(path: str | Path, where: str = "model") -> Any:
+    """The Ultralytics object for a ``.pt`` file, or for the name of published weights, which may be downloaded.
+
+    Raises:
+        UserError: It does not exist, is damaged, or holds no Ultralytics model.
+    """
+    problem = check_name(str(path))
+    if problem:
+        raise UserError(problem.what, where=where, hint=problem.hint)
+    from ultralytics import YOLO
+
+    on_disk = Path(path).is_file()
+    try:
+        live = YOLO(str(path))
+    except Exception as error:
+        raise _unreadable(str(path), error, where) if on_disk else _not_fetched(str(path), error, where) from error
+    if not isinstance(live.model, nn.Module):
+        raise UserError(f"{path} holds no network that can be trained", where=where)
+    return live
+
+
+def tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The state of `module` as a checkpoint holds it: float32, on the CPU."""
+    state = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
+def splitter(module: nn.Module) -> Callable[[str], Part]:
+    """The function that says which part of `module` a tensor belongs to, from the model's own YAML."""
+    backbone, last = len(module.yaml["backbone"]), len(module.model) - 1  # type: ignore[index, arg-type]
+
+    def part_of(name: str) -> Part:
+        match = _LAYER.match(name)
+        if match is None or int(match[1]) == last:
+            return "head"
+        return "backbone" if int(match[1]) < backbone else "neck"
+
+    return part_of
+
+
+def _not_fetched(path: str, error: Exception, where: str) -> UserError:
+    return UserError(
+        f"{path} is not on disk, and Ultralytics could not download it: {_first_line(error)}",
+        where=where,
+        hint=f"connect this machine, give a path to the file, or {Path(path).stem}.yaml for random weights",
+    )
+
+
+def _unreadable(path: str, error: Exception, where: str) -> UserError:
+    hint = "give an Ultralytics checkpoint (YOLO, RT-DETR), such as a training's weights/best.pt"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:
+        return UserError(
+            f"{path} cannot be read as an Ultralytics checkpoint: {_first_line(error)}", where=where, hint=hint
+        )
+    kind = "tensors only (a state dict)" if isinstance(content, dict) else f"a {type(content).__name__}"
+    return UserError(f"{path} holds {kind}, not a model", where=where, hint=hint)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].replace("ERROR ❌️ ", "")

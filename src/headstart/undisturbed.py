@@ -1,0 +1,98 @@
+"""Call Ultralytics without a trace: nothing printed, nothing reported, and every global that it sets put back."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Silence Ultralytics, and put back the random states, threads, environment and determinism that it sets.
+
+    A trainer seeds Python, NumPy and torch for the whole process, sets thread counts and environment variables, and
+    tells the loggers that it finds (W&B, MLflow, ...) of a new training. None of that is meant by a check.
+    """
+    with ExitStack() as stack:
+        for restore in (*_random_states(), *_torch_globals()):
+            stack.callback(restore)
+        stack.enter_context(quiet())
+        stack.enter_context(_alone())
+        yield
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence Ultralytics' log, keep the environment as it is, and let a checkpoint install no package."""
+    import ultralytics.nn.tasks as tasks
+    from ultralytics.utils import LOGGER
+
+    level = LOGGER.level
+    environment = dict(os.environ)
+    LOGGER.setLevel(logging.ERROR)
+    try:
+        # A checkpoint that names an unknown module would have pip install a package of that name.
+        with warnings.catch_warnings(), mock.patch.object(tasks, "check_requirements", _refuse):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        LOGGER.setLevel(level)
+        os.environ.clear()
+        os.environ.update(environment)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """No look-up of newer versions, no loggers of other packages, no waiting for a distributed run's other processes."""
+    import ultralytics.engine.model as model
+    import ultralytics.engine.trainer as trainer
+
+    with ExitStack() as stack:
+        for owner, name, value in (
+            (model.checks, "check_pip_update_available", lambda: False),
+            (trainer.callbacks, "add_integration_callbacks", lambda instance: None),
+            (trainer, "RANK", -1),
+            (trainer, "LOCAL_RANK", -1),
+        ):
+            stack.enter_context(mock.patch.object(owner, name, value))
+        yield
+
+
+def _refuse(names: Any, *_: Any, **__: Any) -> None:
+    raise ModuleNotFoundError(f"it needs the package {names!r}, which is not installed")
+
+
+def _random_states() -> list[Callable[[], object]]:
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    restore: list[Callable[[], object]] = [
+        lambda: random.setstate(python),
+        lambda: np.random.set_state(numpy),
+        lambda: torch.set_rng_state(cpu),
+    ]
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        cuda = torch.cuda.get_rng_state_all()
+        restore.append(lambda: torch.cuda.set_rng_state_all(cuda))
+    return restore
+
+
+def _torch_globals() -> list[Callable[[], object]]:
+    strict, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
+    fill: Any = torch.utils.deterministic
+    flags = (cudnn.deterministic, cudnn.benchmark, fill.fill_uninitialized_memory)
+
+    def restore() -> None:
+        torch.use_deterministic_algorithms(strict, warn_only=warn)
+        cudnn.deterministic, cudnn.benchmark, fill.fill_uninitialized_memory = flags
+        torch.set_num_threads(threads)
+
+    return [restore]
