@@ -1,0 +1,288 @@
+"""Which images: folders, globs, lists, single files and dataset YAMLs become one compact, sorted index.
+
+The index is one run of bytes and an array of offsets, so that loader processes share it instead of each growing a copy
+of a million Python strings.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.errors import UserError
+from headstart.images.sources import SUFFIXES, Data, Source, absolute, check_sources, is_image_name, parse_sources
+
+__all__ = ["SUFFIXES", "ImageIndex", "check_sources", "find_images"]
+
+
+class ImageIndex:
+    """The paths of a set of images, sorted.
+
+    Args:
+        paths: Absolute paths in the order to keep.
+        sources: What the user named.
+        notes: What was left out on the way, in sentences.
+        left_out: Images of a dataset's train part that its val or test also list, and that were left out.
+    """
+
+    def __init__(
+        self, paths: Sequence[str], sources: Sequence[str] = (), notes: Sequence[str] = (), left_out: int = 0
+    ) -> None:
+        encoded = [os.fsencode(path) for path in paths]
+        self._text: npt.NDArray[np.uint8] = np.frombuffer(b"".join(encoded), np.uint8)
+        self._ends: npt.NDArray[np.int64] = np.zeros(len(encoded) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=self._ends[1:])
+        self.sources = tuple(sources)
+        self.notes = tuple(notes)
+        self.left_out = left_out
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __iter__(self) -> Iterator[str]:
+        return (self.path(i) for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"ImageIndex({len(self)} images from {', '.join(self.sources)})"
+
+    def path(self, i: int) -> str:
+        """The path of image `i`, 0 <= i < len."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"image {i} of {len(self)}")
+        return os.fsdecode(self._text[self._ends[i] : self._ends[i + 1]].tobytes())
+
+    def paths(self, which: slice = slice(None)) -> list[str]:
+        """The paths of a slice of the index."""
+        return [self.path(i) for i in range(*which.indices(len(self)))]
+
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits, equal for the same paths in the same order; says nothing of the files' contents."""
+        digest = hashlib.blake2b(self._text.data, digest_size=16)
+        digest.update(self._ends.astype("<i8").data)
+        return digest.hexdigest()
+
+
+def find_images(data: Data) -> ImageIndex:
+    """All images that `data` names: folders (nested), globs, .txt lists, dataset YAMLs (train only), files.
+
+    Sorted by path; a file that is reached in two ways is there once. Hidden files and folders are passed over. Files
+    are not opened, nor need those of a list exist: what cannot be read is reported when it is read.
+
+    Raises:
+        UserError: A source does not exist or cannot be understood (all of them together), or there is no image.
+    """
+    sources, problems = parse_sources(data)
+    if problems:
+        raise UserError.several(problems)
+    finder = _Finder()
+    for source in sources:
+        finder.add(source)
+    names = [source.path for source in sources]
+    if not finder.found:
+        raise finder.nothing(names)
+    return ImageIndex(sorted(finder.found.values()), names, finder.notes, finder.left_out)
+
+
+class _Finder:
+    """Collects images from sources.
+
+    Attributes:
+        found: Shown path of each image by its resolved path, which tells duplicates.
+        notes: What was passed over, in sentences.
+        other: Number of files passed over for their suffix; `example` is one of them.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[str, str] = {}
+        self.notes: list[str] = []
+        self.left_out = 0
+        self.other = 0
+        self.example = ""
+        self._real_folders: dict[str, str] = {}
+
+    def add(self, source: Source) -> None:
+        adders: dict[str, Callable[[Source], None]] = {
+            "folder": lambda s: self._add_folder(s.path),
+            "image": lambda s: self._add_file(s.path),
+            "list": lambda s: self._add_list(Path(s.path)),
+            "glob": lambda s: self._add_glob(s.path),
+            "dataset": self._add_dataset,
+        }
+        adders[source.kind](source)
+
+    def nothing(self, names: Sequence[str]) -> UserError:
+        """The error for having found no image at all."""
+        what = f"no images found in {', '.join(names)}"
+        if self.left_out:
+            what += f": all {self.left_out} images of train are also in val or test"
+            return UserError(what, where="data", hint="to pretrain on them all the same, give their folder as data")
+        if self.other:
+            what += f": {self.other} other file{'s' * (self.other > 1)}, such as {self.example}"
+        if self.notes:
+            what += f" ({'; '.join(self.notes)})"
+        kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
+        return UserError(what, where="data", hint=f"looked for {kinds} in any case; hidden files are passed over")
+
+    def _keep(self, shown: str, resolved: str) -> None:
+        known = self.found.get(resolved)
+        self.found[resolved] = shown if known is None else min(known, shown)
+
+    def _add_folder(self, folder: str) -> None:
+        for shown, resolved in self._walk(folder):
+            self._keep(shown, resolved)
+
+    def _add_file(self, path: str) -> None:
+        """A file by its name; it need not exist."""
+        if os.path.islink(path):  # noqa: PTH114
+            self._keep(path, os.path.realpath(path))
+            return
+        folder, name = os.path.split(path)
+        if folder not in self._real_folders:  # resolving a folder costs a look at each of its parents
+            self._real_folders[folder] = os.path.realpath(folder)
+        self._keep(path, os.path.join(self._real_folders[folder], name))  # noqa: PTH118
+
+    def _walk(self, root: str) -> Iterator[tuple[str, str]]:
+        """(shown, resolved) path of each image under `root`; each folder once, so that links in a circle end."""
+        seen: set[str] = set()
+        stack = [(root, os.path.realpath(root))]
+        while stack:
+            folder, real = stack.pop()
+            if real in seen:
+                continue
+            seen.add(real)
+            try:
+                with os.scandir(folder) as listing:
+                    entries = list(listing)
+            except OSError as error:
+                self.notes.append(f"the folder {folder} was passed over: {error.strerror}")
+                continue
+            below = []
+            shown_at, real_at = folder.rstrip(os.sep) + os.sep, real.rstrip(os.sep) + os.sep
+            for entry in entries:
+                name = entry.name
+                if name.startswith("."):
+                    continue
+                link = entry.is_symlink()
+                if _is_folder(entry):
+                    below.append((shown_at + name, os.path.realpath(entry.path) if link else real_at + name))
+                elif is_image_name(name):
+                    yield shown_at + name, os.path.realpath(entry.path) if link else real_at + name
+                else:
+                    self._pass_over(name)
+            stack += sorted(below, reverse=True)
+
+    def _pass_over(self, name: str) -> None:
+        self.other += 1
+        self.example = min(self.example, name) if self.example else name
+
+    def _add_glob(self, pattern: str) -> None:
+        parts = pattern.split(os.sep)  # noqa: PTH206
+        if "**" in parts:
+            self._add_deep_glob(parts)
+            return
+        for path in glob.iglob(pattern):  # noqa: PTH207
+            if os.path.isdir(path):  # noqa: PTH112
+                self._add_folder(path)
+            elif is_image_name(path):
+                self._add_file(path)
+            else:
+                self._pass_over(os.path.basename(path))  # noqa: PTH119
+
+    def _add_deep_glob(self, parts: list[str]) -> None:
+        """A pattern with ``**``: by our own walk, for Python's follows links in a circle until the system stops it."""
+        deep = parts.index("**")
+        above = os.sep.join(parts[:deep]) or os.sep  # noqa: PTH118
+        try:
+            wanted = re.compile(_expression(parts[deep:]), re.DOTALL)
+        except re.error as error:
+            raise UserError(f"the glob {os.sep.join(parts)} is not valid: {error}", where="data") from None  # noqa: PTH118
+        for folder in filter(os.path.isdir, glob.iglob(above)):  # noqa: PTH207
+            start = len(folder.rstrip(os.sep)) + 1
+            for shown, resolved in self._walk(folder):
+                if wanted.fullmatch(shown[start:].replace(os.sep, "/")):
+                    self._keep(shown, resolved)
+
+    def _add_list(self, file: Path) -> None:
+        """One path a line, ``#`` for comments; a relative one is looked for beside the list."""
+        lines = [line for line in map(str.strip, _text(file).split("\n")) if line and not line.startswith("#")]
+        names = [line for line in lines if is_image_name(line) and "\0" not in line]
+        if len(names) < len(lines):
+            self.notes.append(f"lines of {file} that do not name an image: {len(lines) - len(names)}")
+        base = _base(file.parent, names)
+        for name in names:
+            self._add_file(absolute(os.path.join(file.parent if name.startswith("./") else base, name)))  # noqa: PTH118
+
+    def _add_dataset(self, source: Source) -> None:
+        """The train part of a dataset, less what val and test list too: they are for judging the outcome."""
+        train, held_out = _Finder(), _Finder()
+        for part in source.train:
+            train.add(part)
+        for part in source.held_out:
+            held_out.add(part)
+        kept = {resolved: shown for resolved, shown in train.found.items() if resolved not in held_out.found}
+        left_out = len(train.found) - len(kept)
+        if left_out:
+            shares = f"{left_out} of {len(train.found)} images of train in {source.path}"
+            self.notes.append(f"{shares} are also in val or test, and were left out")
+        self.notes += train.notes
+        self.left_out += left_out
+        self.other += train.other
+        self.example = self.example or train.example
+        for resolved, shown in kept.items():
+            self._keep(shown, resolved)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _base(folder: Path, names: Sequence[str]) -> Path:
+    """Where a list's plain relative names begin: beside it, or, as Ultralytics has it, in the working folder."""
+    name = next((name for name in names if not name.startswith("./") and not os.path.isabs(name)), None)  # noqa: PTH117
+    return Path.cwd() if name and not (folder / name).exists() and Path(name).exists() else folder
+
+
+def _text(file: Path) -> str:
+    """The text of a list with ``\\n`` line ends: UTF-8 (other bytes kept, as in file names), or UTF-16 by its mark."""
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}", where="data") from None
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        text = data.decode("utf-16", errors="replace")
+    else:
+        text = data.decode("utf-8-sig", errors="surrogateescape")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _expression(parts: Sequence[str]) -> str:
+    """The regular expression of a glob's components; what lies below a folder that matches is matched with it."""
+    text = ""
+    for part, following in zip(parts, [*parts[1:], None], strict=True):
+        if part == "**" and following != "**":
+            text += "(?:[^/]+/)*" if following is not None else "(?:[^/]+/)*[^/]+"
+        elif part != "**":
+            text += _component(part) + ("/" if following is not None else "")
+    return text + "(?:/.*)?"
+
+
+def _component(part: str) -> str:
+    """``*``, ``?`` and ``[...]`` of one component of a glob, as a regular expression."""
+    text = ""
+    for piece in re.findall(r"\[!?\]?[^\]]*\]|.", part, re.DOTALL):
+        if len(piece) > 1:
+            inside = piece[1:-1].replace("\\", "\\\\")
+            text += "[" + ("^" + inside[1:] if inside.startswith("!") else inside) + "]"
+        else:
+            text += {"*": "[^/]*", "?": "[^/]"}.get(piece, re.escape(piece))
+    return text

@@ -1,0 +1,175 @@
+"""What `data` may name, looked at without walking it: kind and existence of each source, dataset YAMLs read."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from headstart.errors import UserError, did_you_mean
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+_EXPECTED = f"give a folder, a glob, a .txt list, a dataset .yaml, or images ({', '.join(s[1:] for s in SUFFIXES)})"
+_HELD_OUT = ("val", "validation", "test", "minival")
+
+Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing that the user named.
+
+    Attributes:
+        path: Absolute path, or absolute glob pattern.
+        kind: How it is read.
+        train: Of a dataset: what its `train` names.
+        held_out: Of a dataset: what its `val` and `test` name, as far as it exists.
+    """
+
+    path: str
+    kind: Literal["folder", "image", "list", "glob", "dataset"]
+    train: tuple[Source, ...] = ()
+    held_out: tuple[Source, ...] = ()
+
+
+def check_sources(data: Data) -> list[UserError]:
+    """Everything wrong with `data` that shows without walking a folder; an empty list if nothing is."""
+    return parse_sources(data)[1]
+
+
+def parse_sources(data: Data) -> tuple[list[Source], list[UserError]]:
+    """The sources that `data` names, and the problems of those that cannot be read."""
+    named: list[Any] = list(data) if isinstance(data, (list, tuple)) else [data]
+    sources: list[Source] = []
+    problems: list[UserError] = []
+    if not named:
+        problems.append(UserError("names nothing", where="data", hint=_EXPECTED))
+    for name in named:
+        try:
+            sources.append(_source(name))
+        except UserError as problem:
+            problems.append(problem)
+    return sources, problems
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name counts as an image, by its suffix alone."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def absolute(path: str) -> str:
+    """`path` made absolute; symlinks stay as the user wrote them unless ``..`` makes their meaning depend on them."""
+    return os.path.realpath(path) if os.pardir in Path(path).parts else os.path.abspath(path)  # noqa: PTH100
+
+
+def _source(name: Any) -> Source:
+    if not isinstance(name, (str, os.PathLike)) or not os.fspath(name).strip():
+        raise UserError(f"cannot read images from {name!r}", where="data", hint=_EXPECTED)
+    text = os.path.expanduser(os.fspath(name))  # noqa: PTH111
+    if "://" in text:
+        raise UserError(f"{text} is an address", where="data", hint="download the images and give their folder")
+    if "\0" in text:
+        raise UserError(f"{text!r} is no path", where="data", hint=_EXPECTED)
+    if not os.path.exists(text):  # noqa: PTH110
+        if glob.has_magic(text):
+            return Source(absolute(text), "glob")
+        raise _missing(text)
+    path = absolute(text)
+    if Path(path).is_dir():
+        if not os.access(path, os.R_OK | os.X_OK):
+            raise UserError(f"no permission to read the folder {path}", where="data")
+        return Source(path, "folder")
+    suffix = Path(path).suffix.lower()
+    if suffix in (".yaml", ".yml"):
+        return _dataset(Path(path))
+    if suffix in SUFFIXES:
+        return Source(path, "image")
+    if suffix == ".txt":
+        return Source(path, "list")
+    raise UserError(f"{path} is not an image, a list or a dataset YAML", where="data", hint=_EXPECTED)
+
+
+def _missing(text: str) -> UserError:
+    """The error for a path that does not exist, with the nearest name in the deepest folder that does."""
+    path = Path(absolute(text))
+    parent = next((folder for folder in path.parents if folder.is_dir()), None)
+    hint = None
+    if parent is not None:
+        wrong = path.relative_to(parent).parts[0]
+        try:
+            with os.scandir(parent) as entries:
+                names = [entry.name for entry in islice(entries, 5000)]  # enough for folders of folders
+        except OSError:
+            names = []
+        hint = did_you_mean(wrong, names) or f"{parent} exists, but has no {wrong!r}"
+    return UserError(f"no such file or folder: {text}", where="data", hint=hint)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Ultralytics dataset YAMLs
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _dataset(file: Path) -> Source:
+    """Read a dataset YAML: its train part, and what val and test hold out."""
+    content = _yaml(file)
+    if not content.get("train"):
+        hint = did_you_mean("train", map(str, content)) or "name the folder of training images as train:"
+        raise UserError(f"{file} has no train: images", where="data", hint=hint)
+    root = _root(file, content.get("path"))
+    train, problems = [], []
+    for path in _parts(file, root, "train", content["train"]):
+        try:
+            train.append(_source(path))
+        except UserError as problem:
+            problems.append(UserError(f"train of {file}: {problem.what}", where="data", hint=problem.hint))
+    if problems:
+        raise UserError.several(problems)
+    held_out = [part for key in _HELD_OUT if content.get(key) for part in _parts(file, root, key, content[key])]
+    # A held-out part that is not there cannot be mixed up with train.
+    there = [_source(path) for path in held_out if os.path.exists(path)]  # noqa: PTH110
+    return Source(str(file), "dataset", tuple(train), tuple(there))
+
+
+def _yaml(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8-sig", errors="replace"))
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}", where="data") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{file} is not valid YAML: {error}", where="data") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{file} is not a dataset YAML", where="data", hint="it needs at least train: <folder>")
+    return content
+
+
+def _root(file: Path, path: Any) -> Path:
+    """The folder that a dataset's parts are relative to, found where Ultralytics would find it."""
+    if path is None or path == "":
+        return file.parent
+    root = Path(str(path))
+    if root.is_absolute() or root.exists():
+        return root
+    try:  # imports torch: only for the few who need it
+        from ultralytics.utils import DATASETS_DIR
+
+        elsewhere = Path(DATASETS_DIR) / root
+    except Exception:  # a broken settings file of Ultralytics must not hide the folder beside the YAML
+        elsewhere = root
+    return elsewhere if elsewhere.exists() else file.parent / root
+
+
+def _parts(file: Path, root: Path, key: str, value: Any) -> Iterator[str]:
+    for part in value if isinstance(value, list) else [value]:
+        if not isinstance(part, str):
+            raise UserError(f"{key} of {file} must be a path or a list of paths, not {part!r}", where="data")
+        path = root / part
+        if not path.exists() and part.startswith("../"):  # as older dataset exports have it, one level too high
+            path = root / part[3:]
+        yield str(path)
