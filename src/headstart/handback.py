@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from headstart.detector import PARTS, Dropped, HandBack, Part, PartCount, differences, shorten
 from headstart.errors import UserError
-from headstart.opening import open_checkpoint, splitter, tensors
+from headstart.opening import check_trainable, open_checkpoint, splitter, tensors
 from headstart.undisturbed import quiet, undisturbed
 
 _PLACES = ("the file read back", "the trainer's model", "the trainer's EMA")
@@ -72,9 +72,9 @@ def load_into(yolo: Any, run: str | Path) -> HandBack:
     path = Path(run) / "headstart.pt" if Path(run).is_dir() else Path(run)
     if not path.is_file():
         raise UserError(f"{path} does not exist", where="run", hint="give the out= folder of a finished pretraining")
-    module = getattr(yolo, "model", None)
-    if not isinstance(module, nn.Module) or not isinstance(getattr(module, "yaml", None), dict):
+    if not isinstance(getattr(yolo, "model", None), nn.Module):
         raise UserError(f"a {type(yolo).__name__} without a network cannot take weights", where="yolo")
+    check_trainable(yolo.model, str(yolo.model_name), where="yolo")
     with quiet():
         given = open_checkpoint(path, where="run")
     trained: list[Part] = (given.ckpt.get("headstart") or {}).get("trained", [])
@@ -96,16 +96,18 @@ def _load(
             listed = shorten([f"{name} {reason}" for name, reason in unfit.items()], "; ")
             raise UserError(f"the backbone of this model is not the one of {path}: {listed}", where="yolo")
         if unfit:
-            wrong |= unfit
+            left = "is left as it was: the part as a whole does not fit"
+            wrong |= {name: unfit.get(name, left) for name in ours[part]}
             del parts[part]
     with torch.no_grad():
         for name, tensor in (pair for given in parts.values() for pair in given.items()):
             own[name].copy_(tensor)
     _keep(yolo)
-    loaded = {part: len(ours[part]) if part in parts else 0 for part in PARTS}
-    counts = {part: PartCount(len(ours[part]), loaded[part], loaded[part]) for part in PARTS}
-    dropped = tuple(Dropped(name, "neck", True, reason) for name, reason in wrong.items())
-    return HandBack(counts, dropped)
+    counts = {
+        part: PartCount(len(ours[part]), len(ours[part]) * (part in trained), len(ours[part]) * (part in parts))
+        for part in PARTS
+    }
+    return HandBack(counts, _dropped(wrong, own_part, wrong))
 
 
 def _keep(yolo: Any) -> None:
@@ -137,7 +139,7 @@ def start_trainer(live: Any, classes: int, path: Path) -> Any:
         try:
             live.train(
                 trainer=_stopping(live.task_map[live.task]["trainer"], data), data="none.yaml", project=folder,
-                device="cpu",                 epochs=1, batch=2, workers=0, amp=False, plots=False, val=False, deterministic=False,
+                device="cpu", epochs=1, batch=2, workers=0, amp=False, plots=False, val=False, deterministic=False,
             )  # fmt: skip
         except _Ready as ready:
             return ready.trainer

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from headstart.detector import Part
 from headstart.errors import UserError
-from headstart.model_files import check_name
+from headstart.model_files import check_name, is_yaml
 
 _LAYER = re.compile(r"model\.(\d+)\.")
 
@@ -47,6 +47,8 @@ def open_checkpoint(path: str | Path, where: str = "model") -> Any:
     Raises:
         UserError: It does not exist, is damaged, or holds no Ultralytics model.
     """
+    if is_yaml(str(path)):
+        raise UserError(f"{path} is a model YAML: it has no weights", where=where, hint="give a .pt checkpoint")
     problem = check_name(str(path))
     if problem:
         raise UserError(problem.what, where=where, hint=problem.hint)
@@ -60,6 +62,23 @@ def open_checkpoint(path: str | Path, where: str = "model") -> Any:
     if not isinstance(live.model, nn.Module):
         raise UserError(f"{path} holds no network that can be trained", where=where)
     return live
+
+
+def check_trainable(module: Any, name: str, where: str = "model") -> None:
+    """Raise a `UserError` where gradients cannot train `module`, or RGB images cannot be fed to it."""
+    if not isinstance(getattr(module, "yaml", None), dict) or not isinstance(module.model, nn.Sequential):
+        raise UserError(f"{name} is not built from a model YAML", where=where, hint="give a YOLO or RT-DETR model")
+    from ultralytics.nn.modules import Conv
+
+    if any(isinstance(layer, Conv) and not hasattr(layer, "bn") for layer in module.modules()):
+        raise UserError(
+            f"{name} is fused for prediction: its batch norms are gone, it cannot be trained",
+            where=where,
+            hint="load the checkpoint again, and do not predict, validate or export with the object before",
+        )
+    channels = int(module.yaml.get("channels") or 3)
+    if channels != 3:
+        raise UserError(f"{name} reads images of {channels} channels; headstart pretrains on RGB", where=where)
 
 
 def tensors(module: nn.Module) -> dict[str, Tensor]:

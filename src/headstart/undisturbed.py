@@ -52,7 +52,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """No look-up of newer versions, no loggers of other packages, no waiting for a distributed run's other processes."""
+    """No look-up of newer versions, no other packages' loggers, no waiting for a distributed run's other processes."""
     import ultralytics.engine.model as model
     import ultralytics.engine.trainer as trainer
 

@@ -22,7 +22,7 @@ from headstart.detector import PARTS, Detector, HandBack, Level, Part, Trunk, di
 from headstart.errors import UserError
 from headstart.files import write_atomically
 from headstart.handback import load_into, verify
-from headstart.opening import build, open_checkpoint, splitter, tensors
+from headstart.opening import build, check_trainable, open_checkpoint, splitter, tensors
 from headstart.undisturbed import quiet
 
 __all__ = ["LayerTrunk", "UltralyticsDetector", "accepts", "check", "load", "load_into"]
@@ -81,7 +81,7 @@ class UltralyticsDetector(Detector):
     """
 
     def __init__(self, live: Any, module: Any, init: str | Path | None = None) -> None:
-        _check_trainable(module, str(live.model_name))
+        check_trainable(module, str(live.model_name))
         self.module = module.float()
         self.task, self._origin = str(live.task), dict(live.overrides)
         self._yaml: dict[str, Any] = module.yaml
@@ -135,6 +135,7 @@ class UltralyticsDetector(Detector):
     def _start_from(self, init: str) -> None:
         """Load the tensors of another checkpoint; its backbone must fit completely."""
         other = open_checkpoint(init, where="init").model
+        check_trainable(other, init, where="init")
         state, own = tensors(other), self.module.state_dict()
         wrong = differences(own, state, init) | differences(state, own, self.name)
         backbone = {name: reason for name, reason in wrong.items() if self.part_of(name) == "backbone"}
@@ -235,22 +236,6 @@ class LayerTrunk(Trunk):
             for j in self._spent[i]:
                 del made[j]
         return [_as_map(made[i]) for i in self.outputs]
-
-
-def _check_trainable(module: Any, name: str) -> None:
-    if not isinstance(getattr(module, "yaml", None), dict) or not isinstance(module.model, nn.Sequential):
-        raise UserError(f"{name} is not built from a model YAML", where="model", hint="give a YOLO or RT-DETR model")
-    from ultralytics.nn.modules import Conv
-
-    if any(isinstance(layer, Conv) and not hasattr(layer, "bn") for layer in module.modules()):
-        raise UserError(
-            f"{name} is fused for prediction: its batch norms are gone, it cannot be trained",
-            where="model",
-            hint="load the checkpoint again, and do not predict, validate or export with the object before",
-        )
-    channels = int(module.yaml.get("channels") or 3)
-    if channels != 3:
-        raise UserError(f"{name} reads images of {channels} channels; headstart pretrains on RGB", where="model")
 
 
 def _arrived(part: Part, names: Sequence[str], wrong: Mapping[str, str]) -> str:
