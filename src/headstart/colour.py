@@ -26,8 +26,7 @@ def brightness(images: Tensor, factors: Tensor) -> None:
 
 def contrast(images: Tensor, factors: Tensor) -> None:
     """Move each image away from (factor > 1) or towards (< 1) the mean of its grey values."""
-    weights = images.new_tensor(LUMA).view(1, 3, 1, 1)
-    mean = (images.mean((2, 3), keepdim=True) * weights).sum(1, keepdim=True)
+    mean = grey(images.mean((2, 3), keepdim=True))
     factor = _each(factors, images)
     images.mul_(factor).add_(mean * (1 - factor)).clamp_(0, 1)
 

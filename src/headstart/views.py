@@ -9,8 +9,8 @@ so that a run sees the same views on every device; then it is done (`make_views`
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 import torch
@@ -160,10 +160,9 @@ def make_views(pixels: Tensor, sizes: Tensor, specs: Sequence[ViewSpec], generat
     # A precision chosen for the training step would turn the pixels to bfloat16.
     with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
         images = render(pixels, [spec.size for spec in specs], drawn)
-    return [
-        View(view, what.boxes.float().to(pixels.device), what.flipped.to(pixels.device), spec)
-        for view, what, spec in zip(images, drawn, specs, strict=True)
-    ]
+    boxes = [what.boxes.float().to(pixels.device, non_blocking=True) for what in drawn]
+    flipped = [what.flipped.to(pixels.device, non_blocking=True) for what in drawn]
+    return [View(*parts) for parts in zip(images, boxes, flipped, specs, strict=True)]
 
 
 def draw(spec: ViewSpec, sizes: Tensor, generator: torch.Generator) -> Parameters:
@@ -209,7 +208,7 @@ def _draw_boxes(spec: ViewSpec, sizes: Tensor, generator: torch.Generator) -> Te
 
 
 def render_singly(pixels: Tensor, sizes: Sequence[int], drawn: Sequence[Parameters]) -> list[Tensor]:
-    """Make the views image by image, on as many threads as torch is set to: image and view stay in a core's cache.
+    """Make the views image by image on one core, in whose cache image and view stay.
 
     Args:
         pixels: uint8 ``(B, 3, H, W)`` on the CPU.
@@ -223,15 +222,13 @@ def render_singly(pixels: Tensor, sizes: Sequence[int], drawn: Sequence[Paramete
     plans = [_by_image(parameters) for parameters in drawn]
     crops = [(parameters.boxes.tolist(), parameters.flipped.tolist()) for parameters in drawn]
 
-    def work(row: int) -> None:
-        source = pixels[row : row + 1]
-        for view, plan, (boxes, flipped) in zip(images, plans, crops, strict=True):
-            target = view[row : row + 1]
-            resize_one(source, boxes[row], flipped[row], target)
-            for change, values in plan[row]:
-                change(target, *values)
-
-    _on_threads(work, len(pixels))
+    with _one_thread():
+        for row in range(len(pixels)):
+            for view, plan, (boxes, flipped) in zip(images, plans, crops, strict=True):
+                target = view[row : row + 1]
+                resize_one(pixels[row : row + 1], boxes[row], flipped[row], target)
+                for change, values in plan[row]:
+                    change(target, *values)
     return images
 
 
@@ -269,16 +266,12 @@ def _change(images: Tensor, change: Change, rows: list[int], values: Tensor | No
     images.index_copy_(0, here, part)
 
 
-def _on_threads(work: Callable[[int], None], number: int) -> None:
-    """Call `work` with 0 .. number - 1. The operations of one image are too small to be shared between threads."""
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Operations on one small image gain nothing from several threads, and lose a lot where cores are shared."""
     threads = torch.get_num_threads()
-    if threads == 1:
-        for item in range(number):
-            work(item)
-        return
+    torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for _ in pool.map(work, range(number)):
-                pass
+        yield
     finally:
-        torch.set_num_threads(threads)  # a thread's own setting is also what later threads start with
+        torch.set_num_threads(threads)
