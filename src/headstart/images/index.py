@@ -215,9 +215,9 @@ class _Finder:
         names = [line for line in lines if is_image_name(line) and "\0" not in line]
         if len(names) < len(lines):
             self.notes.append(f"lines of {file} that do not name an image: {len(lines) - len(names)}")
-        base = _base(file.parent, names)
+        beside, base = str(file.parent), str(_base(file.parent, names))
         for name in names:
-            self._add_file(absolute(os.path.join(file.parent if name.startswith("./") else base, name)))  # noqa: PTH118
+            self._add_file(absolute(os.path.join(beside if name.startswith("./") else base, name)))  # noqa: PTH118
 
     def _add_dataset(self, source: Source) -> None:
         """The train part of a dataset, less what val and test list too: they are for judging the outcome."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import cycle
 from math import ceil
@@ -132,14 +133,16 @@ class ImageLoader:
             worker_init_fn=_start_worker,
             generator=torch.Generator(),  # its own: a draw from the global one would set a resumed run apart
         )
-        batches = iter(loader)
+        with _interrupts_held():
+            batches = iter(loader)
         try:
             while (batch := _next(batches)) is not None:
                 yield replace(batch, skipped=self._unreported(batch.skipped))
         finally:
             end = getattr(batches, "_shutdown_workers", None)  # or they would go on until the garbage is collected
             if end is not None:
-                end()
+                with suppress(RuntimeError):  # raised by the signal of a worker that was killed: `_next` tells that
+                    end()
 
     def _unreported(self, skipped: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """Every worker finds a bad file for itself: the first report counts."""
@@ -151,14 +154,30 @@ class ImageLoader:
 def _next(batches: Iterator[PixelBatch | UserError]) -> PixelBatch | None:
     try:
         batch = next(batches, None)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, EOFError, ConnectionError) as error:  # the last two: it died while handing a batch over
+        ended = isinstance(error, (EOFError, ConnectionError)) or "DataLoader worker (pid" in str(error)
+        if not ended or str(error).startswith("Caught "):  # an error in our own code, told with its worker's trace
             raise
         hint = "too little memory, or too little shared memory (docker: --shm-size)? Try fewer workers, or workers=0"
-        raise UserError(f"a loader process was ended by the system: {error}", where="workers", hint=hint) from None
+        raise UserError(
+            f"a loader process was ended by the system ({error or 'in mid-batch'})", where="workers", hint=hint
+        ) from None
     if isinstance(batch, UserError):
         raise batch
     return batch
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold back Ctrl-C while workers start: they inherit that, else one interrupted before its set-up would end."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, where `_start_worker` alone has to do
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(_: int) -> None:
