@@ -29,13 +29,14 @@ def verify(path: Path, module: nn.Module, part_of: Callable[[str], Part], traine
     expected = tensors(module)
     with undisturbed():
         live = open_checkpoint(path, where=str(path))
-        lost = mismatches(expected, live.model, _PLACES[0])
-        classes = int(live.model.yaml["nc"])
+        read = live.model
+        classes, found = int(live.model.yaml["nc"]), [mismatches(expected, live.model, _PLACES[0])]
         trainer = start_trainer(live, classes, path)
-        lost = mismatches(expected, trainer.ema.ema, _PLACES[2]) | lost
-        lost = mismatches(expected, trainer.model, _PLACES[1]) | lost
+        found += [mismatches(expected, trainer.model, _PLACES[1]), mismatches(expected, trainer.ema.ema, _PLACES[2])]
+        lost = found[2] | found[1] | found[0]  # where a tensor is lost first is the reason
         other = 3 if classes != 3 else 4
-        retrained = start_trainer(open_checkpoint(path, where=str(path)), other, path)
+        live.model = read  # train() has put the trainer's model in its place
+        retrained = start_trainer(live, other, path, until="_build_train_pipeline")
         changed = mismatches(expected, retrained.model, f"the trainer's model, built for {other} classes")
     fresh = [name for name in changed if name not in lost]
     beyond = {name: changed[name] for name in fresh if part_of(name) != "head"}
@@ -122,13 +123,14 @@ class _Ready(Exception):  # noqa: N818 - not an error: the trainer stands where 
         self.trainer = trainer
 
 
-def start_trainer(live: Any, classes: int, path: Path) -> Any:
+def start_trainer(live: Any, classes: int, path: Path, until: str = "resume_training") -> Any:
     """The task's own trainer, as it stands before its first step: model and EMA made, no data touched.
 
     Args:
         live: Ultralytics object of the checkpoint.
         classes: Class count of the data that the training would have.
         path: Of the checkpoint, for messages.
+        until: The trainer's method at which it stops: "resume_training" is called right after the EMA is made.
     """
     names = dict(live.model.names) if len(live.model.names) == classes else {i: f"class {i}" for i in range(classes)}
     data = {
@@ -138,7 +140,7 @@ def start_trainer(live: Any, classes: int, path: Path) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         try:
             live.train(
-                trainer=_stopping(live.task_map[live.task]["trainer"], data), data="none.yaml", project=folder,
+                trainer=_stopping(live.task_map[live.task]["trainer"], data, until), data="none.yaml", project=folder,
                 device="cpu", epochs=1, batch=2, workers=0, amp=False, plots=False, val=False, deterministic=False,
             )  # fmt: skip
         except _Ready as ready:
@@ -149,10 +151,10 @@ def start_trainer(live: Any, classes: int, path: Path) -> Any:
     raise UserError("Ultralytics trained without setting up as it is known to", where=str(path))
 
 
-def _stopping(trainer: Any, data: dict[str, Any]) -> Any:
-    """A subclass of `trainer` that needs no images and stops when all is set up."""
+def _stopping(trainer: Any, data: dict[str, Any], until: str) -> Any:
+    """A subclass of `trainer` that needs no images and stops when it calls its method `until`."""
 
-    def stop(self: Any, checkpoint: Any) -> None:
+    def stop(self: Any, *_: Any) -> None:
         raise _Ready(self)
 
     steps: dict[str, Callable[..., Any]] = {
@@ -162,9 +164,8 @@ def _stopping(trainer: Any, data: dict[str, Any]) -> Any:
         "set_class_weights": lambda self: None,
         "label_loss_items": lambda self, *args, **kwargs: [],
         "run_callbacks": lambda self, event: None,
-        "resume_training": stop,  # called right after the EMA is made
     }
-    return type(f"Stopping{trainer.__name__}", (trainer,), steps)
+    return type(f"Stopping{trainer.__name__}", (trainer,), {**steps, until: stop})
 
 
 def mismatches(expected: Mapping[str, Tensor], module: nn.Module, place: str) -> dict[str, str]:

@@ -140,12 +140,11 @@ class UltralyticsDetector(Detector):
         wrong = differences(own, state, init) | differences(state, own, self.name)
         backbone = {name: reason for name, reason in wrong.items() if self.part_of(name) == "backbone"}
         if backbone:
-            kept = sum(self.part_of(name) == "backbone" and name not in wrong for name in own)
             total = sum(self.part_of(name) == "backbone" for name in own)
             listed = shorten([f"{name} {reason}" for name, reason in backbone.items()], "; ")
             raise UserError(
                 f"{init} is of another architecture than {self.name}: "
-                f"{kept} of {total} backbone tensors fit ({listed})",
+                f"{len(backbone)} of {total} backbone tensors do not fit ({listed})",
                 where="init",
                 hint=f"use a checkpoint of {self.name}, or give this one as model=",
             )

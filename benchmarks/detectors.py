@@ -1,0 +1,216 @@
+"""Every model YAML of the installed Ultralytics, at every scale: what it is made of, and whether it is handed back.
+
+python benchmarks/detectors.py              # writes docs/detectors.md, about half an hour on one core
+python benchmarks/detectors.py yolo11 yolo26-seg
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from headstart import model_files
+from headstart.detector import PARTS, Detector, HandBack, load_detector
+from headstart.errors import UserError
+
+PAGE = Path(__file__).parent.parent / "docs" / "detectors.md"
+
+
+@dataclass
+class Row:
+    name: str
+    detector: Detector | None = None
+    handback: HandBack | None = None
+    problems: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    note: str = ""
+
+
+def every_name(stems: list[str]) -> list[str]:
+    names = []
+    for stem, path in model_files.shipped().items():
+        if stems and stem not in stems:
+            continue
+        scaled = {model_files.scaled_name(stem, scale): None for scale in model_files.scales(path)}
+        # A name that carries no scale (rtdetr-l) or that fixes it (yolov10n) is one model, whatever the YAML lists.
+        names += list(scaled) or [stem]
+    return names
+
+
+def examine(name: str) -> Row:
+    row, start = Row(name), time.monotonic()
+    torch.manual_seed(0)
+    try:
+        with without_downloads(row):
+            detector = row.detector = load_detector(f"{name}.yaml")
+            row.problems += maps_differ(detector)
+            with tempfile.TemporaryDirectory() as folder:
+                row.handback = hand_back(detector, Path(folder) / "headstart.pt")
+    except UserError as error:
+        row.problems.append(str(error))
+    if row.handback:
+        row.problems += [f"{one.name} {one.reason}" for one in row.handback.dropped]
+    row.seconds = time.monotonic() - start
+    return row
+
+
+def hand_back(detector: Detector, path: Path) -> HandBack:
+    """Change the weights that a pretraining changes, and hand the detector back."""
+    trained = {
+        name: tensor + torch.rand_like(tensor) if tensor.is_floating_point() else tensor + 7
+        for name, tensor in detector.trunk(neck=True).state_dict().items()
+    }
+    detector.graft(trained)
+    detector.save(path, {"method": "none"})
+    return detector.verify(path, trained)
+
+
+def maps_differ(detector: Detector) -> list[str]:
+    """Compare the trunks' maps with what flows through the whole model, in evaluation mode; empty when equal."""
+    levels = (detector.backbone, *detector.levels)
+    size = 2 * max(level.stride for level in levels)
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    whole = full_model_maps(detector.module, images, [level.layer for level in levels])
+    with torch.no_grad():
+        maps = [one for neck in (False, True) for one in detector.trunk(neck).eval()(images)]
+    detector.module.train()
+    problems = []
+    for level, one, other in zip(levels, maps, whole, strict=True):
+        if not torch.equal(one, other):
+            problems.append(f"layer {level.layer}: another map than the whole model's")
+        if one.shape != (2, level.width, size // level.stride, size // level.stride):
+            problems.append(f"layer {level.layer}: {tuple(one.shape)} is not the measured width and stride")
+    return problems
+
+
+class HeadReached(Exception):  # noqa: N818
+    pass
+
+
+def full_model_maps(module: Any, images: Tensor, layers: list[int]) -> list[Tensor]:
+    """What the named layers put out while the model's own forward runs, up to its head."""
+    seen: dict[int, Tensor] = {}
+
+    def stop(*_: Any) -> None:
+        raise HeadReached
+
+    handles = [
+        module.model[i].register_forward_hook(partial(lambda i, _, __, out: seen.__setitem__(i, out.clone()), i))
+        for i in layers
+    ]
+    handles.append(module.model[-1].register_forward_pre_hook(stop))
+    head_asked = [mock.patch.object(module.model[-1], "get_tpe", stop)] if hasattr(module.model[-1], "get_tpe") else []
+    try:
+        module.eval()
+        with torch.no_grad():
+            for patch in head_asked:
+                patch.start()
+            module.predict(images)
+    except HeadReached:
+        pass
+    finally:
+        for patch in head_asked:
+            patch.stop()
+        for handle in handles:
+            handle.remove()
+    return [seen[i] for i in layers]
+
+
+@contextmanager
+def without_downloads(row: Row | None = None) -> Iterator[None]:
+    """Build TorchVision backbones with random weights; Ultralytics would fetch ImageNet weights for them."""
+    build = torchvision.models.get_model
+
+    def random_weights(name: str, weights: Any = None, **options: Any) -> nn.Module:
+        if row is not None and weights is not None:
+            row.note = "Ultralytics downloads ImageNet weights to build it; checked here without them"
+        return build(name, weights=None, **options)
+
+    with mock.patch.object(torchvision.models, "get_model", random_weights):
+        yield
+
+
+def table(rows: list[Row]) -> str:
+    head = (
+        "| model | task | backbone: width / stride | pyramid: widths / strides | tensors: backbone + neck + head "
+        "| handed back | start fresh with own classes |\n|---|---|---|---|---|---|---|\n"
+    )
+    return head + "\n".join(map(line, rows))
+
+
+def line(row: Row) -> str:
+    d, h = row.detector, row.handback
+    if d is None or h is None:
+        return f"| {row.name} | | | | | no: {'; '.join(row.problems)} | |"
+    widths, strides = ("·".join(str(getattr(level, key)) for level in d.levels) for key in ("width", "stride"))
+    tensors = " + ".join(str(h.parts[part].total) for part in PARTS)
+    arrived = sum(count.arrived for count in h.parts.values())
+    verdict = "no: " + "; ".join(row.problems[:3]) if row.problems else f"all {arrived}"
+    cells = [
+        row.name, d.task, f"{d.backbone.width} / {d.backbone.stride}", f"{widths} / {strides}", tensors, verdict,
+        f"{len(h.fresh)}",
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def page(rows: list[Row]) -> str:
+    import ultralytics
+
+    bad = [row for row in rows if row.problems]
+    tasks = Counter(row.detector.task for row in rows if row.detector)
+    reasons = section("Not pretrained, with the reason:", [f"{row.name}: {'; '.join(row.problems)}" for row in bad])
+    notes = section("Notes:", [f"{row.name}: {row.note}." for row in rows if row.note])
+    return f"""# Detectors
+
+Every model YAML that Ultralytics {ultralytics.__version__} ships, at every scale it defines: {len(rows)} models from
+{len(model_files.shipped())} YAMLs ({", ".join(f"{count} {task}" for task, count in sorted(tasks.items()))}).
+{len(rows) - len(bad)} of {len(rows)} can be pretrained and handed back. Made by `python benchmarks/detectors.py`.
+
+For each one: it is built from its YAML; width and stride of its maps are measured; the trunk's maps are compared with
+those inside the whole model; backbone and neck get other weights; the checkpoint is written, read by `YOLO(path)`, and
+given to the task's own Ultralytics trainer. "Handed back" counts the tensors that were bitwise equal in all three
+places: the file read back, the trainer's model and the trainer's EMA. The last column counts the tensors that start
+from random weights in a training with another number of classes. They are all in the head: the last layer of its class
+branches, and in the smallest YOLOE the encoder of visual prompts, whose width follows the number of classes.
+
+Open-vocabulary models (YOLO-World, YOLOE) train on text embeddings, for which Ultralytics needs a CLIP model once.
+The neck of YOLO-World is guided by them: pretraining its neck runs it with the model's own embeddings (random numbers
+until classes are set); its backbone is not affected.
+{reasons}{notes}
+{table(rows)}
+"""
+
+
+def section(title: str, items: list[str]) -> str:
+    return "\n" + "\n".join([title, "", *(f"- {item}" for item in items), ""]) if items else ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("yaml", nargs="*", help="names of model YAMLs, without suffix; all when none is given")
+    given = parser.parse_args().yaml
+    rows = []
+    for name in every_name(given):
+        rows.append(examine(name))
+        print(f"{line(rows[-1])} {rows[-1].seconds:.1f} s", flush=True)
+    if not given:
+        PAGE.write_text(page(rows), encoding="utf-8")
+    return int(any(row.problems for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
