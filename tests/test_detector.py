@@ -108,6 +108,17 @@ def test_a_live_object_stays_as_it_is() -> None:
     assert all(torch.equal(value, live.model.state_dict()[name]) for name, value in before.items())
 
 
+def test_what_a_training_or_a_prompt_left_behind_is_not_kept(tmp_path: Path) -> None:
+    live = YOLO("yolov8n-world.yaml")
+    live.model.clip_model = torch.nn.Linear(3, 3)
+    live.model.criterion = live.model.init_criterion()
+    detector = load_detector(live)
+    assert not any("clip_model" in name for name in detector.module.state_dict())
+    detector.save(tmp_path / "a.pt", {})
+    assert detector.verify(tmp_path / "a.pt", []).ok
+    assert isinstance(live.model.clip_model, torch.nn.Linear)
+
+
 def test_an_rtdetr_is_built_under_its_own_class() -> None:
     detector = load_detector("yolov8n-rtdetr.yaml")
     assert type(detector.module).__name__ == "RTDETRDetectionModel"

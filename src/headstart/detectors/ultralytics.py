@@ -82,6 +82,10 @@ class UltralyticsDetector(Detector):
 
     def __init__(self, live: Any, module: Any, init: str | Path | None = None) -> None:
         check_trainable(module, str(live.model_name))
+        for passing in ("criterion", "clip_model"):
+            # Made while training or prompting: no part of the detector, and of classes that a reader may not have.
+            if getattr(module, passing, None) is not None:
+                setattr(module, passing, None)
         self.module = module.float()
         self.task, self._origin = str(live.task), dict(live.overrides)
         self._yaml: dict[str, Any] = module.yaml
@@ -162,9 +166,6 @@ class UltralyticsDetector(Detector):
         from ultralytics import __version__
 
         module = deepcopy(self.module).float().cpu().eval().to(memory_format=torch.contiguous_format)
-        for runtime in ("criterion", "clip_model"):
-            if getattr(module, runtime, None) is not None:
-                setattr(module, runtime, None)
         module.args = self._train_args()  # type: ignore[assignment]
         parts = sorted({self.part_of(name) for name in self._grafted}, key=PARTS.index)
         return {
