@@ -1,6 +1,6 @@
 """Every model YAML of the installed Ultralytics, at every scale: what it is made of, and whether it is handed back.
 
-python benchmarks/detectors.py              # writes docs/detectors.md, about half an hour on one core
+python benchmarks/detectors.py              # writes docs/detectors.md, about a quarter of an hour on one core
 python benchmarks/detectors.py yolo11 yolo26-seg
 """
 

@@ -31,6 +31,7 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.rglob("*.yaml"))}
 
 
+@cache
 def scales(path: Path) -> tuple[str, ...]:
     """The scales that a model YAML defines, e.g. ("n", "s", "m", "l", "x"); empty where it defines none."""
     found = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("scales") or {}
