@@ -23,8 +23,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from headstart import model_files
 from headstart.detector import PARTS, Detector, HandBack, load_detector
+from headstart.detectors.ultralytics import model_files
 from headstart.errors import UserError
 
 PAGE = Path(__file__).parent.parent / "docs" / "detectors.md"

@@ -22,8 +22,8 @@ def test_paths_with_an_equals_sign_are_left_alone() -> None:
 
 @pytest.mark.parametrize(
     ("text", "meant"),
-    [("3", 3), ("1e-3", "1e-3"), ("true", True), ("none", "none"), ("null", None), ("[0.4, 1]", [0.4, 1]), ("a: b", "a: b"),
-     ("2020-01-01", "2020-01-01"), ("my/images", "my/images"), ("[broken", "[broken")],
+    [("3", 3), ("1e-3", "1e-3"), ("true", True), ("none", "none"), ("null", None), ("[0.4, 1]", [0.4, 1]),
+     ("a: b", "a: b"), ("2020-01-01", "2020-01-01"), ("my/images", "my/images"), ("[broken", "[broken")],
 )  # fmt: skip
 def test_what_a_value_means(text: str, meant: object) -> None:
     assert cli.value(text) == meant

@@ -63,4 +63,4 @@ def load(folder: Path) -> dict[str, Any]:
 
 
 def _all(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.glob("step-*.pt") if _NAME.fullmatch(path.name)))
+    return sorted(path for path in folder.glob("step-*.pt") if _NAME.fullmatch(path.name))

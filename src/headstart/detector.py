@@ -255,9 +255,7 @@ def load_detector(model: Any, init: str | Path | None = None) -> Detector:
 
 def families() -> dict[str, ModuleType]:
     """The modules in ``detectors/``, by name."""
-    from headstart import detectors
-
-    names = sorted(module.name for module in pkgutil.iter_modules(detectors.__path__))
+    names = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "detectors")]))
     return {name: importlib.import_module(f"headstart.detectors.{name}") for name in names}
 
 

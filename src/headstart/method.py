@@ -54,10 +54,10 @@ class Method(nn.Module, ABC):
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """The loss of one step: a scalar, float32 whatever the precision of the network."""
 
-    def before_step(self, progress: Progress) -> None:  # noqa: B027 - optional, most methods need only one of the two
+    def before_step(self, progress: Progress) -> None:
         """Called before the forward pass: the place for the teacher's update."""
 
-    def after_backward(self, progress: Progress) -> None:  # noqa: B027
+    def after_backward(self, progress: Progress) -> None:
         """Called between backward and the optimizer: the place to drop gradients."""
 
     def measures(self) -> dict[str, float]:
@@ -85,7 +85,7 @@ def frozen_copy(module: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def update_ema(pairs: Iterable[tuple[nn.Module, nn.Module]], momentum: float) -> None:
-    """``teacher = momentum * teacher + (1 - momentum) * student``, for every parameter of every (student, teacher) pair.
+    """``teacher = momentum * teacher + (1 - momentum) * student``, for every parameter of all (student, teacher) pairs.
 
     Parameters only: buffers (batch-norm statistics) are left to the teacher's own forward passes.
     The same arithmetic as ``lightly.models.utils.update_momentum``.

@@ -1,4 +1,4 @@
-"""Pretrain a detector on unlabelled images: the whole job, from files to a checkpoint that was read back and compared."""
+"""Pretrain a detector on unlabelled images: the whole job, from files to a checkpoint that was compared."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _pretrain(resolved: Resolved, folder: RunFolder, resuming: bool) -> Run:
         if not resuming:
             folder.write_settings(settings.to_dict(resolved), facts)
         display = Display(steps, start)
-        _introduce(display, folder, facts, detector, resuming, start)
+        _introduce(display, folder, facts, detector, images, start)
         with display:
             outcome = train(
                 method,
@@ -350,14 +350,17 @@ def _facts(
 
 
 def _introduce(
-    display: Display, folder: RunFolder, facts: dict[str, Any], detector: Detector, resuming: bool, start: int
+    display: Display, folder: RunFolder, facts: dict[str, Any], detector: Detector, images: ImageIndex, start: int
 ) -> None:
+    backbone = detector.backbone
     lines = [
-        f"{facts['images']} images, {detector.name} ({detector.task}), backbone {facts['detector']['backbone']['width']} "
-        f"wide at stride {facts['detector']['backbone']['stride']}",
-        f"{facts['steps']} steps ({facts['epochs']:g} epochs) on {facts['device']}, {facts['precision']}, into {folder.path}",
+        f"{facts['images']} images, {detector.name} ({detector.task}), backbone {backbone.width} wide at stride "
+        f"{backbone.stride}",
+        f"{facts['steps']} steps ({facts['epochs']:g} epochs) on {facts['device']}, {facts['precision']}, "
+        f"into {folder.path}",
     ]
-    lines += [f"going on from step {start}"] if resuming else []
+    lines += [*detector.notes, *images.notes]
+    lines += [f"going on from step {start}"] if start else []
     for line in lines:
         folder.log(line)
         display.say(line)

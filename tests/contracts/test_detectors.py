@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from headstart import model_files
 from headstart.detector import families
+from headstart.detectors.ultralytics import model_files
 
 # The checks that make docs/detectors.md.
 _SPEC = importlib.util.spec_from_file_location(

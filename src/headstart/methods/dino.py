@@ -11,6 +11,7 @@ over global crops. They do not enter the loss, and reach the user only with ``ex
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -58,6 +59,7 @@ class DINO(Method):
         self.student_head, self.teacher_head = self._head(), self._head()  # a deepcopy of this head raises
         self.teacher_head.load_state_dict(self.student_head.state_dict())
         self.teacher_head.requires_grad_(False)
+        self._last_layer = tuple(self.student_head.get_submodule("last_layer").parameters())
         self.criterion = DINOLoss(
             output_dim=settings.output_dim,
             student_temp=settings.student_temp,
@@ -76,7 +78,7 @@ class DINO(Method):
             imgsz=self.run.imgsz,
             local_imgsz=self.run.local_imgsz,
             locals=s.locals,
-            global_scale=s.global_scale,
+            scale=s.global_scale,
             local_scale=s.local_scale,
         )
 
@@ -106,18 +108,17 @@ class DINO(Method):
     def measures(self) -> dict[str, float]:
         """Entropy of the teacher's answers and spread of the student's features, with their alarm lines."""
         scores, center, temperature, features = self._seen
-        entropy, highest = probes.teacher_entropy((scores - center) / temperature)
         return {
-            "teacher_entropy": entropy,
-            "teacher_entropy_max": highest,
-            "feature_spread": probes.feature_spread(features),
+            "teacher_entropy": float(probes.teacher_entropy((scores - center) / temperature)),
+            "teacher_entropy_max": math.log(self.settings.output_dim),
+            "feature_spread": float(probes.feature_spread(features)),
             "spread_alarm": probes.spread_alarm(self.widths[-1]),
         }
 
     def after_backward(self, progress: Progress) -> None:
         """Leave the last layer as it is during the first epochs: it stabilises the start."""
         if progress.epoch < self.settings.freeze_last_layer:
-            for parameter in self.student_head.last_layer.parameters():
+            for parameter in self._last_layer:
                 parameter.grad = None
 
 

@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headstart import model_files
 from headstart.detector import PARTS, Detector, HandBack, Level, Part, Trunk, differences, shorten
+from headstart.detectors.ultralytics import model_files
+from headstart.detectors.ultralytics.handback import load_into, verify
+from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter, tensors
+from headstart.detectors.ultralytics.undisturbed import quiet
 from headstart.errors import UserError
 from headstart.files import write_atomically
-from headstart.handback import load_into, verify
-from headstart.opening import build, check_trainable, open_checkpoint, splitter, tensors
-from headstart.undisturbed import quiet
 
 __all__ = ["LayerTrunk", "UltralyticsDetector", "accepts", "check", "load", "load_into"]
 

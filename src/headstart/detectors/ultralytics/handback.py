@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from headstart.detector import PARTS, Dropped, HandBack, Part, PartCount, differences, shorten
+from headstart.detectors.ultralytics.opening import check_trainable, open_checkpoint, splitter, tensors
+from headstart.detectors.ultralytics.undisturbed import quiet, undisturbed
 from headstart.errors import UserError
-from headstart.opening import check_trainable, open_checkpoint, splitter, tensors
-from headstart.undisturbed import quiet, undisturbed
 
 _PLACES = ("the file read back", "the trainer's model", "the trainer's EMA")
 

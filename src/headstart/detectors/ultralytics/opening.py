@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from headstart.detector import Part
+from headstart.detectors.ultralytics.model_files import check_name, is_yaml
 from headstart.errors import UserError
-from headstart.model_files import check_name, is_yaml
 
 _LAYER = re.compile(r"model\.(\d+)\.")
 

@@ -9,15 +9,14 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import fake_run
 import numpy as np
 import pytest
 from PIL import Image
 
-import fake_run
-from headstart import figures
 from headstart.errors import UserError
-from headstart.report import write_report
-from headstart.run_reader import find_run
+from headstart.report import figures, write_report
+from headstart.report.run_reader import find_run
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 CHARTS = ("loss", "entropy", "spread", "rate", "wait", "lr", "ema")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from headstart.arrival import fingerprint
+from headstart.comparison.arrival import fingerprint
+from headstart.comparison.finetune import FinetuneSettings, finetune, read_curve, read_result
 from headstart.errors import UserError
-from headstart.finetune import FinetuneSettings, finetune, read_curve, read_result
 from headstart.scenes import draw_dataset
 
 
@@ -132,7 +132,7 @@ class Tiny(torch.nn.Module):
     ],
 )
 def test_one_altered_value_is_seen(where: str, key: str, message: str) -> None:
-    from headstart.arrival import check_arrival
+    from headstart.comparison.arrival import check_arrival
 
     start, names = Tiny(), {0: "a", 1: "b"}
     modules = {"model": Tiny(), "ema": Tiny()}
@@ -149,7 +149,7 @@ def test_one_altered_value_is_seen(where: str, key: str, message: str) -> None:
 
 
 def test_other_classes_excuse_the_head_alone() -> None:
-    from headstart.arrival import check_arrival
+    from headstart.comparison.arrival import check_arrival
 
     start, module = Tiny(2), Tiny(3)
     module.model[0].load_state_dict(start.model[0].state_dict())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.health import WARMUP, Health
-from headstart.run_reader import FoundRun
+from headstart.report.run_reader import FoundRun
 
 _JUDGED = ("loss", "teacher_entropy", "teacher_entropy_max", "feature_spread", "spread_alarm")
 PARTS = ("backbone", "neck", "head")

@@ -13,12 +13,12 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from headstart import figures
-from headstart.figures import Mark, number
 from headstart.files import write_text
 from headstart.health import PEAKED, SPREAD, UNIFORM
-from headstart.run_reader import FoundRun, find_run
-from headstart.verdict import duration, judge, parts_back, text_of
+from headstart.report import figures
+from headstart.report.figures import Mark, number
+from headstart.report.run_reader import FoundRun, find_run
+from headstart.report.verdict import duration, judge, parts_back, text_of
 
 Floats = NDArray[np.float64]
 
@@ -73,7 +73,7 @@ def write_report(run_dir: str | Path) -> Path:
     run = find_run(Path(run_dir))
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     pages = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = pages.get_template("report.html.j2").render(_content(run))
+    page = pages.get_template("pretraining.html.j2").render(_content(run))
     path = run.path / "report.html"
     write_text(path, page)
     return path
@@ -301,11 +301,12 @@ def _pictures(run: FoundRun) -> list[Picture]:
 
 def _embed(path: Path) -> tuple[str, int, int] | None:
     """A picture as data URI, in WebP where that is smaller, and its size; None where it is missing or broken."""
-    from PIL import Image, features
+    from PIL import PngImagePlugin, features
 
     try:
         data, kind = path.read_bytes(), "png"
-        picture = Image.open(io.BytesIO(data))
+        # Not Image.open: once Ultralytics is imported, that has pip install something for a broken file.
+        picture = PngImagePlugin.PngImageFile(io.BytesIO(data))
         picture.load()
     except (OSError, SyntaxError, ValueError):
         return None

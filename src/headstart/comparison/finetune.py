@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from headstart.arrival import Arrival, check_arrival
+from headstart.comparison.arrival import Arrival, check_arrival
 from headstart.errors import UserError, did_you_mean
 
 OPTIMIZERS = ("SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop")
@@ -234,7 +234,7 @@ def finetune(settings: FinetuneSettings) -> FinetuneResult:
     started = time.monotonic()
     _write_json(folder / REQUEST, _plain(settings.resolved()))
     with (folder / LOG).open("wb") as log:
-        command = [sys.executable, "-m", "headstart.finetune", str(folder / REQUEST)]
+        command = [sys.executable, "-m", "headstart.comparison.finetune", str(folder / REQUEST)]
         environment = _environment(settings.threads)
         done = subprocess.run(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=folder, env=environment)
     if done.returncode != 0:
@@ -317,7 +317,7 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """``python -m headstart.finetune REQUEST.json``: train as the request says; 0 when all went well."""
+    """``python -m headstart.comparison.finetune REQUEST.json``: train as the request says; 0 when all went well."""
     request = Path(arguments[0])
     settings = FinetuneSettings(**json.loads(request.read_text(encoding="utf-8")))
     try:

@@ -1,0 +1,1 @@
+"""Does pretraining help? Controlled fine-tunings that differ in their start alone."""
