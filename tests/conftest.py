@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
+import headstart  # noqa: F401 - before torch, for what it sets there
+
 os.environ.setdefault("YOLO_OFFLINE", "true")  # Ultralytics looks for updates and fonts otherwise
 
 

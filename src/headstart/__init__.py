@@ -8,6 +8,7 @@ YOLO(run.checkpoint).train(data="my.yaml")
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from headstart.errors import UserError
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from headstart.pretraining import Run, pretrain
 
 __all__ = ["Run", "UserError", "load_into", "pretrain"]
+
+# OpenMP's threads wait for each other by spinning. Where anything else runs on the cores, a loader process say, the
+# one waited for is not running, and a step takes several times as long (EXPERIMENTS.md). Torch reads it when loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 # Imported when first used: torch and Ultralytics take seconds, a misspelt option should not.
 _HOMES = {"pretrain": "pretraining", "Run": "pretraining", "load_into": "detectors.ultralytics"}

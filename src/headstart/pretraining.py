@@ -21,6 +21,7 @@ from headstart.files import write_text
 from headstart.images.decode import DecodeError, read_image
 from headstart.images.index import ImageIndex, check_sources, find_images
 from headstart.images.loader import ImageLoader, steps_for
+from headstart.images.sources import absolute
 from headstart.method import Method, method_class
 from headstart.progress import Display, duration
 from headstart.run import RunFolder
@@ -64,9 +65,14 @@ def pretrain(**options: Any) -> Run:
     resuming = bool(options.get("resume"))
     given = _stored_options(options) if resuming else options
     resolved = settings.resolve(given, _check)
+    resolved = resolved._replace(run=resolved.run.model_copy(update=_anchored(resolved.run.model_dump())))
+    # Before there is a folder: a run that cannot begin leaves none behind.
+    images = find_images(resolved.run.data)
+    torch.manual_seed(resolved.run.seed)
+    detector = load_detector(_model(resolved.run, resuming), resolved.run.init)
     folder = _open_folder(resolved.run, resuming)
     try:
-        return _pretrain(resolved, folder, resuming)
+        return _pretrain(resolved, folder, images, detector, resuming)
     except UserError as error:
         folder.log(f"stopped: {error}")
         raise
@@ -74,13 +80,10 @@ def pretrain(**options: Any) -> Run:
         folder.close()
 
 
-def _pretrain(resolved: Resolved, folder: RunFolder, resuming: bool) -> Run:
+def _pretrain(resolved: Resolved, folder: RunFolder, images: ImageIndex, detector: Detector, resuming: bool) -> Run:
     s = resolved.run
     state = checkpoint.load(folder.checkpoints) if resuming else None
-    images = find_images(s.data)
     steps = planned_steps(s, len(images))
-    torch.manual_seed(s.seed)
-    detector = load_detector(_model(s, folder, resuming), s.init)
     fabric = make_fabric(s)
     method = _make_method(resolved, detector)
     trunk = set(method.student.state_dict())
@@ -241,11 +244,12 @@ def _stored_options(options: Mapping[str, Any]) -> dict[str, Any]:
     except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"cannot be read: {error}", where=str(folder.path / "settings.yaml")) from error
     given = {key: value for key, value in options.items() if key != "cfg"}
+    given |= _anchored(given)
     changed = [
         UserError(f"was {stored[key]!r} when the run began, is {given[key]!r} now", where=key)
         for key in given
         if key in stored and key not in MAY_CHANGE and isinstance(given[key], (str, int, float, bool, list))
-        if str(given[key]) != str(stored[key]) and not (key == "data" and [given[key]] == stored[key])
+        if str(given[key]) != str(stored[key])
     ]
     if changed:
         changed.append(
@@ -259,6 +263,19 @@ def _stored_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**stored, **kept, "overwrite": False}
 
 
+def _anchored(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that may name files, as absolute paths: a run can be gone on with from another folder."""
+    found: dict[str, Any] = {}
+    for key in ("model", "init"):
+        item = options.get(key)
+        if isinstance(item, (str, os.PathLike)) and Path(item).is_file():
+            found[key] = str(Path(item).resolve())
+    if data := options.get("data"):
+        names = [os.path.expanduser(name) for name in (data if isinstance(data, list) else [data])]  # noqa: PTH111
+        found["data"] = [name if "://" in name else absolute(name) for name in names]
+    return found
+
+
 def _open_folder(s: PretrainSettings, resuming: bool) -> RunFolder:
     if resuming:
         folder = RunFolder.open(Path(str(s.out)))
@@ -269,8 +286,8 @@ def _open_folder(s: PretrainSettings, resuming: bool) -> RunFolder:
     return RunFolder.create(path, overwrite=s.overwrite)
 
 
-def _model(s: PretrainSettings, folder: RunFolder, resuming: bool) -> Any:
-    start = folder.path / "start.pt"
+def _model(s: PretrainSettings, resuming: bool) -> Any:
+    start = Path(str(s.out)) / "start.pt"  # what a live object was
     return str(start) if resuming and start.is_file() else s.model
 
 
@@ -334,6 +351,7 @@ def _facts(
 ) -> dict[str, Any]:
     return {
         "images": len(images),
+        "images_fingerprint": images.fingerprint(),
         "steps": steps,
         "epochs": round(steps * resolved.run.batch / len(images), 2),
         "workers": workers,
@@ -360,7 +378,14 @@ def _introduce(
         f"into {folder.path}",
     ]
     lines += [*detector.notes, *images.notes]
-    lines += [f"going on from step {start}"] if start else []
+    if start:
+        lines.append(f"going on from step {start}")
+        before = folder.read_settings()["resolved"]
+        if before.get("images_fingerprint") != facts["images_fingerprint"]:
+            lines.append(
+                f"the images are not those that the run began with ({before.get('images')} then, {facts['images']} "
+                "now): it goes on, but is not the run that it would have been"
+            )
     for line in lines:
         folder.log(line)
         display.say(line)

@@ -12,6 +12,7 @@ over global crops. They do not enter the loss, and reach the user only with ``ex
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -68,7 +69,9 @@ class DINO(Method):
 
     def _head(self) -> nn.Module:
         s = self.settings
-        head: nn.Module = DINOProjectionHead(self.widths[-1], s.hidden_dim, s.bottleneck_dim, s.output_dim)
+        with warnings.catch_warnings():  # lightly builds it with torch's older weight norm, which torch remarks on
+            warnings.simplefilter("ignore", FutureWarning)
+            head: nn.Module = DINOProjectionHead(self.widths[-1], s.hidden_dim, s.bottleneck_dim, s.output_dim)
         return head
 
     def view_specs(self) -> list[ViewSpec]:
