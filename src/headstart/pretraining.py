@@ -18,18 +18,19 @@ from headstart import checkpoint, probes, run, settings
 from headstart.detector import Detector, HandBack, check_model, load_detector
 from headstart.errors import UserError
 from headstart.files import write_text
+from headstart.images.cache import Cache, open_cache
 from headstart.images.decode import DecodeError, read_image
 from headstart.images.index import ImageIndex, check_sources, find_images
 from headstart.images.loader import ImageLoader, steps_for
 from headstart.method import Method, method_class
-from headstart.progress import Display, duration
+from headstart.progress import Display, Filling, duration
 from headstart.run import RunFolder
 from headstart.settings import PretrainSettings, Resolved
 from headstart.training import Outcome, train
 from headstart.views import ViewSpec, make_views
 
 # A resumed run may be moved to another machine, and told to say more or less; all else would make it another run.
-MAY_CHANGE = ("out", "resume", "workers", "device", "log_every", "save_every", "report")
+MAY_CHANGE = ("out", "resume", "workers", "device", "log_every", "save_every", "report", "cache", "cache_dir")
 PROBE_IMAGES = 256
 
 
@@ -91,21 +92,30 @@ def _pretrain(resolved: Resolved, folder: RunFolder, resuming: bool) -> Run:
         detector.save(folder.path / "start.pt", {})
     specs = method.view_specs()
     start = int(state["step"]) if state else 0
-    with ImageLoader(
-        images,
-        batch=s.batch,
-        max_area=needed_area(specs),
-        workers=_workers(s, fabric),
-        seed=s.seed,
-        start_step=start,
-        steps=steps,
-        pin=fabric.device.type == "cuda",
-    ) as loader:
+    cache = _open_cache(s, images, needed_area(specs), steps, fabric)
+    on_device = cache.kind == "device"
+    with (
+        cache,
+        ImageLoader(
+            images,
+            batch=s.batch,
+            max_area=needed_area(specs),
+            workers=0 if on_device else _workers(s, fabric),
+            seed=s.seed,
+            start_step=start,
+            steps=steps,
+            pin=fabric.device.type == "cuda" and not on_device,
+            reader=cache.reader,
+        ) as loader,
+    ):
         facts = _facts(resolved, detector, images, steps, fabric, loader.workers)
+        facts["cache"] = cache.kind
         if not resuming:
             folder.write_settings(settings.to_dict(resolved), facts)
         display = Display(steps, start)
         _introduce(display, folder, facts, detector, images, start)
+        folder.log(cache.why)
+        display.say(cache.why)
         with display:
             outcome = train(
                 method,
@@ -120,6 +130,8 @@ def _pretrain(resolved: Resolved, folder: RunFolder, resuming: bool) -> Run:
                 rest=rest,
                 resume=state,
             )
+    if cache.ended:
+        folder.log(cache.ended)
     if outcome.interrupted:
         return _interrupted(folder, outcome, steps, display)
     return _finish(resolved, folder, detector, method, images, outcome, display)
@@ -291,6 +303,19 @@ def planned_steps(s: PretrainSettings, images: int) -> int:
 def needed_area(specs: list[ViewSpec]) -> int:
     """Pixels that an image must keep so that its smallest crops are not enlarged."""
     return int(max(spec.size**2 / spec.scale[0] for spec in specs))
+
+
+def _open_cache(s: PretrainSettings, images: ImageIndex, max_area: int, steps: int, fabric: Fabric) -> Cache:
+    return open_cache(
+        s.cache,
+        images,
+        max_area,
+        folder=Path(s.cache_dir) if s.cache_dir else None,
+        epochs=steps * s.batch / len(images),
+        device=fabric.device,
+        workers=_workers(s, fabric),
+        progress=Filling(),
+    )
 
 
 def _workers(s: PretrainSettings, fabric: Fabric) -> int:
