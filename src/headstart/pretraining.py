@@ -14,7 +14,7 @@ import yaml
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from headstart import checkpoint, probes, run, settings
+from headstart import checkpoint, hardware, probes, run, settings, timing
 from headstart.detector import Detector, HandBack, check_model, load_detector
 from headstart.errors import UserError
 from headstart.files import write_text
@@ -82,7 +82,9 @@ def _pretrain(resolved: Resolved, folder: RunFolder, resuming: bool) -> Run:
     steps = planned_steps(s, len(images))
     torch.manual_seed(s.seed)
     detector = load_detector(_model(s, folder, resuming), s.init)
-    fabric = make_fabric(s)
+    recorded = folder.read_settings().get("resolved") if resuming else None
+    arithmetic = hardware.choose(s, make_fabric(s).device, recorded)
+    fabric = make_fabric(s, arithmetic.precision)
     method = _make_method(resolved, detector)
     trunk = set(method.student.state_dict())
     rest = {name: tensor for name, tensor in detector.module.state_dict().items() if name not in trunk}
@@ -109,13 +111,14 @@ def _pretrain(resolved: Resolved, folder: RunFolder, resuming: bool) -> Run:
         ) as loader,
     ):
         facts = _facts(resolved, detector, images, steps, fabric, loader.workers)
-        facts["cache"] = cache.kind
+        facts |= {"cache": cache.kind, "channels_last": arithmetic.channels_last, "compile": arithmetic.compile}
         if not resuming:
             folder.write_settings(settings.to_dict(resolved), facts)
         display = Display(steps, start)
         _introduce(display, folder, facts, detector, images, start)
-        folder.log(cache.why)
-        display.say(cache.why)
+        for line in (arithmetic.why, cache.why):
+            folder.log(line)
+            display.say(line)
         with display:
             outcome = train(
                 method,
@@ -129,9 +132,12 @@ def _pretrain(resolved: Resolved, folder: RunFolder, resuming: bool) -> Run:
                 display=display,
                 rest=rest,
                 resume=state,
+                arithmetic=arithmetic,
             )
-    if cache.ended:
-        folder.log(cache.ended)
+    ended = [timing.sentence(outcome.shares), timing.advice(outcome.shares, facts), cache.ended]
+    for line in filter(None, ended):
+        folder.log(line)
+        display.say(line)
     if outcome.interrupted:
         return _interrupted(folder, outcome, steps, display)
     return _finish(resolved, folder, detector, method, images, outcome, display)
@@ -341,16 +347,13 @@ def _device_problem(device: str) -> UserError | None:
     return None
 
 
-def make_fabric(s: PretrainSettings) -> Fabric:
-    """Device and precision of a run, with "auto" resolved."""
+def make_fabric(s: PretrainSettings, precision: str = "32") -> Fabric:
+    """Device of a run, with "auto" resolved, and the precision of its network."""
     name = s.device.removeprefix("cuda:")
     cuda = torch.cuda.is_available() and name not in {"cpu", "mps"}
     devices: Any = [int(name)] if name.isdigit() else 1
     accelerator = "cuda" if cuda else "mps" if name == "mps" else "cpu" if name == "cpu" else "auto"
-    auto = "bf16" if cuda and torch.cuda.is_bf16_supported() else "32"
-    kind: Any = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[
-        auto if s.precision == "auto" else s.precision
-    ]
+    kind: Any = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision]
     return Fabric(accelerator=accelerator, devices=devices, precision=kind)
 
 

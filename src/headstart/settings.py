@@ -60,7 +60,13 @@ class PretrainSettings(Options):
     cache_dir: str | None = Field(None, description="folder of cache=disk; by default the user's cache folder")
     device: str = Field("auto", description="auto, cpu, cuda, mps, or the index of a GPU")
     precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(str)] = Field(
-        "auto", description="arithmetic of the network (losses are float32): auto is bf16 on GPUs that have it, else 32"
+        "auto", description="arithmetic of the network (losses are float32): auto is bf16 where the hardware has it"
+    )
+    channels_last: bool | Literal["auto"] = Field(
+        "auto", description="memory layout of the network; auto is true on GPUs in half precision"
+    )
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="try torch.compile, which takes minutes at the start; auto does not"
     )
     seed: int = Field(0, ge=0, lt=2**31, description="seed of weights, image order and views")
     out: str | None = Field(None, description="run folder; by default a new one below runs/pretrain")
