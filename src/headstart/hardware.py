@@ -1,14 +1,17 @@
-"""What a device computes best with: precision, memory layout and compilation where the user leaves them to us."""
+"""The device of a run and what it computes best with: precision, memory layout, compilation."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from headstart.errors import UserError
 from headstart.settings import PretrainSettings
 
 
@@ -68,6 +71,41 @@ def _cpu_has(feature: str) -> bool:
     """Whether torch reports a feature of the CPU; the functions came with different versions."""
     ask = getattr(torch.cpu, f"_is_{feature}_supported", None)
     return bool(ask and ask())
+
+
+def device_problem(device: str) -> UserError | None:
+    """Why ``device=`` cannot be used here, or None where it can."""
+    name = device.removeprefix("cuda:")
+    if name in {"auto", "cpu"}:
+        return None
+    if name == "mps":
+        return None if torch.backends.mps.is_available() else UserError("there is no Apple GPU here", where="device")
+    if name != "cuda" and not name.isdigit():
+        return UserError(f"must be auto, cpu, cuda, mps or the index of a GPU, not {device!r}", where="device")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
+        return UserError("there is no CUDA GPU that torch can use here", where="device", hint="use device=cpu or auto")
+    if name.isdigit() and int(name) >= count:
+        return UserError(f"there is no GPU {name}", where="device", hint=f"GPUs here: 0 to {count - 1}")
+    return None
+
+
+def make_fabric(s: PretrainSettings, precision: str = "32") -> Fabric:
+    """Device of a run, with "auto" resolved, and the precision of its network."""
+    name = s.device.removeprefix("cuda:")
+    cuda = torch.cuda.is_available() and name not in {"cpu", "mps"}
+    devices: Any = [int(name)] if name.isdigit() else 1
+    accelerator = "cuda" if cuda else "mps" if name == "mps" else "cpu" if name == "cpu" else "auto"
+    kind: Any = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision]
+    return Fabric(accelerator=accelerator, devices=devices, precision=kind)
+
+
+def loader_workers(s: PretrainSettings, device: torch.device) -> int:
+    """Processes that read images."""
+    if s.workers != "auto":
+        return s.workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 16) if device.type == "cuda" else max(1, cores // 2)
 
 
 def compile_or_not(parts: Mapping[str, nn.Module], module: nn.Module, attempt: Callable[[], Tensor]) -> str:

@@ -18,7 +18,8 @@ from headstart import checkpoint, hardware, probes, run, settings, timing
 from headstart.detector import Detector, HandBack, check_model, load_detector
 from headstart.errors import UserError
 from headstart.files import write_text
-from headstart.images.cache import Cache, open_cache
+from headstart.hardware import device_problem, loader_workers, make_fabric
+from headstart.images.cache import Cache, default_folder, open_cache
 from headstart.images.decode import DecodeError, read_image
 from headstart.images.index import ImageIndex, check_sources, find_images
 from headstart.images.loader import ImageLoader, steps_for
@@ -78,7 +79,7 @@ def pretrain(**options: Any) -> Run:
 def _pretrain(resolved: Resolved, folder: RunFolder, resuming: bool) -> Run:
     s = resolved.run
     state = checkpoint.load(folder.checkpoints) if resuming else None
-    images = find_images(s.data)
+    images = find_images(s.data, keep=_cache_folder(s))
     steps = planned_steps(s, len(images))
     torch.manual_seed(s.seed)
     detector = load_detector(_model(s, folder, resuming), s.init)
@@ -102,7 +103,7 @@ def _pretrain(resolved: Resolved, folder: RunFolder, resuming: bool) -> Run:
             images,
             batch=s.batch,
             max_area=needed_area(specs),
-            workers=0 if on_device else _workers(s, fabric),
+            workers=0 if on_device else loader_workers(s, fabric.device),
             seed=s.seed,
             start_step=start,
             steps=steps,
@@ -235,7 +236,7 @@ def _check(given: Mapping[str, Any]) -> list[UserError]:
         problems += [UserError(p.what, where="init", hint=p.hint) for p in check_model(init)]
         if not init.endswith(".pt"):
             problems.append(UserError(f"must be a .pt checkpoint, not {init!r}", where="init"))
-    problem = _device_problem(str(given["device"]))
+    problem = device_problem(str(given["device"]))
     if problem:
         problems.append(problem)
     if given.get("out") and not given.get("resume"):
@@ -311,50 +312,21 @@ def needed_area(specs: list[ViewSpec]) -> int:
     return int(max(spec.size**2 / spec.scale[0] for spec in specs))
 
 
+def _cache_folder(s: PretrainSettings) -> Path:
+    return Path(s.cache_dir).expanduser() if s.cache_dir else default_folder()
+
+
 def _open_cache(s: PretrainSettings, images: ImageIndex, max_area: int, steps: int, fabric: Fabric) -> Cache:
     return open_cache(
         s.cache,
         images,
         max_area,
-        folder=Path(s.cache_dir) if s.cache_dir else None,
+        folder=_cache_folder(s),
         epochs=steps * s.batch / len(images),
         device=fabric.device,
-        workers=_workers(s, fabric),
+        workers=loader_workers(s, fabric.device),
         progress=Filling(),
     )
-
-
-def _workers(s: PretrainSettings, fabric: Fabric) -> int:
-    if s.workers != "auto":
-        return s.workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 16) if fabric.device.type == "cuda" else max(1, cores // 2)
-
-
-def _device_problem(device: str) -> UserError | None:
-    name = device.removeprefix("cuda:")
-    if name in {"auto", "cpu"}:
-        return None
-    if name == "mps":
-        return None if torch.backends.mps.is_available() else UserError("there is no Apple GPU here", where="device")
-    if name != "cuda" and not name.isdigit():
-        return UserError(f"must be auto, cpu, cuda, mps or the index of a GPU, not {device!r}", where="device")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if not count:
-        return UserError("there is no CUDA GPU that torch can use here", where="device", hint="use device=cpu or auto")
-    if name.isdigit() and int(name) >= count:
-        return UserError(f"there is no GPU {name}", where="device", hint=f"GPUs here: 0 to {count - 1}")
-    return None
-
-
-def make_fabric(s: PretrainSettings, precision: str = "32") -> Fabric:
-    """Device of a run, with "auto" resolved, and the precision of its network."""
-    name = s.device.removeprefix("cuda:")
-    cuda = torch.cuda.is_available() and name not in {"cpu", "mps"}
-    devices: Any = [int(name)] if name.isdigit() else 1
-    accelerator = "cuda" if cuda else "mps" if name == "mps" else "cpu" if name == "cpu" else "auto"
-    kind: Any = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision]
-    return Fabric(accelerator=accelerator, devices=devices, precision=kind)
 
 
 def _facts(
