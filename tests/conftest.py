@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,8 @@ import pytest
 import headstart  # noqa: F401 - before torch, for what it sets there
 
 os.environ.setdefault("YOLO_OFFLINE", "true")  # Ultralytics looks for updates and fonts otherwise
+_CACHE = tempfile.TemporaryDirectory()
+os.environ["HEADSTART_CACHE"] = _CACHE.name
 
 
 @pytest.fixture(scope="session")

@@ -209,6 +209,8 @@ def _metavar(annotation: Any) -> str:
     """What stands for the value in the help: the choices of a Literal, else the kind of value."""
     parts = [annotation, *get_args(annotation)]
     choices = [str(choice) for part in parts for choice in get_args(part) if isinstance(choice, str)]
+    if choices and bool in parts:
+        return "|".join([*choices, "true", "false"])
     if choices:
         return "|".join(choices) if int not in parts else f"{'|'.join(choices)}|N"
     for kind, shown in {bool: "true|false", int: "N", float: "X"}.items():

@@ -11,7 +11,7 @@ import copy
 import importlib.util
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -97,6 +97,21 @@ def update_ema(pairs: Iterable[tuple[nn.Module, nn.Module]], momentum: float) ->
         teacher += target.parameters()
     torch._foreach_mul_(teacher, momentum)
     torch._foreach_add_(teacher, student, alpha=1.0 - momentum)
+
+
+def by_size(compute: Callable[[Tensor], Tensor], views: Sequence[Tensor]) -> list[Tensor]:
+    """`compute` once for all views of one size, given as one batch; its results, view by view.
+
+    Args:
+        compute: Takes (N, 3, S, S) and returns (N, ...).
+        views: Each (B, 3, S, S), sizes S in any order.
+    """
+    results: dict[int, Tensor] = {}
+    for size in dict.fromkeys(view.shape[-1] for view in views):
+        places = [place for place, view in enumerate(views) if view.shape[-1] == size]
+        together = compute(torch.cat([views[place] for place in places]))
+        results.update(zip(places, torch.split(together, len(views[places[0]])), strict=True))
+    return [results[place] for place in range(len(views))]
 
 
 def method_class(info: MethodInfo) -> type[Method]:

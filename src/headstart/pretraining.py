@@ -14,23 +14,25 @@ import yaml
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from headstart import checkpoint, probes, run, settings
+from headstart import checkpoint, hardware, probes, run, settings, timing
 from headstart.detector import Detector, HandBack, check_model, load_detector
 from headstart.errors import UserError
 from headstart.files import write_text
+from headstart.hardware import device_problem, loader_workers, make_fabric
+from headstart.images.cache import Cache, default_folder, open_cache
 from headstart.images.decode import DecodeError, read_image
 from headstart.images.index import ImageIndex, check_sources, find_images
 from headstart.images.loader import ImageLoader, steps_for
 from headstart.images.sources import absolute
 from headstart.method import Method, method_class
-from headstart.progress import Display, duration
+from headstart.progress import Display, Filling, duration
 from headstart.run import RunFolder
 from headstart.settings import PretrainSettings, Resolved
 from headstart.training import Outcome, train
 from headstart.views import ViewSpec, make_views
 
 # A resumed run may be moved to another machine, and told to say more or less; all else would make it another run.
-MAY_CHANGE = ("out", "resume", "workers", "device", "log_every", "save_every", "report")
+MAY_CHANGE = ("out", "resume", "workers", "device", "log_every", "save_every", "report", "cache", "cache_dir")
 PROBE_IMAGES = 256
 
 
@@ -67,7 +69,7 @@ def pretrain(**options: Any) -> Run:
     resolved = settings.resolve(given, _check)
     resolved = resolved._replace(run=resolved.run.model_copy(update=_anchored(resolved.run.model_dump())))
     # Before there is a folder: a run that cannot begin leaves none behind.
-    images = find_images(resolved.run.data)
+    images = find_images(resolved.run.data, keep=_cache_folder(resolved.run))
     torch.manual_seed(resolved.run.seed)
     detector = load_detector(_model(resolved.run, resuming), resolved.run.init)
     folder = _open_folder(resolved.run, resuming)
@@ -84,7 +86,9 @@ def _pretrain(resolved: Resolved, folder: RunFolder, images: ImageIndex, detecto
     s = resolved.run
     state = checkpoint.load(folder.checkpoints) if resuming else None
     steps = planned_steps(s, len(images))
-    fabric = make_fabric(s)
+    recorded = folder.read_settings().get("resolved") if resuming else None
+    arithmetic = hardware.choose(s, make_fabric(s).device, recorded)
+    fabric = make_fabric(s, arithmetic.precision)
     method = _make_method(resolved, detector)
     trunk = set(method.student.state_dict())
     rest = {name: tensor for name, tensor in detector.module.state_dict().items() if name not in trunk}
@@ -94,21 +98,31 @@ def _pretrain(resolved: Resolved, folder: RunFolder, images: ImageIndex, detecto
         detector.save(folder.path / "start.pt", {})
     specs = method.view_specs()
     start = int(state["step"]) if state else 0
-    with ImageLoader(
-        images,
-        batch=s.batch,
-        max_area=needed_area(specs),
-        workers=_workers(s, fabric),
-        seed=s.seed,
-        start_step=start,
-        steps=steps,
-        pin=fabric.device.type == "cuda",
-    ) as loader:
+    cache = _open_cache(s, images, needed_area(specs), steps, fabric)
+    on_device = cache.kind == "device"
+    with (
+        cache,
+        ImageLoader(
+            images,
+            batch=s.batch,
+            max_area=needed_area(specs),
+            workers=0 if on_device else loader_workers(s, fabric.device),
+            seed=s.seed,
+            start_step=start,
+            steps=steps,
+            pin=fabric.device.type == "cuda" and not on_device,
+            reader=cache.reader,
+        ) as loader,
+    ):
         facts = _facts(resolved, detector, images, steps, fabric, loader.workers)
+        facts |= {"cache": cache.kind, "channels_last": arithmetic.channels_last, "compile": arithmetic.compile}
         if not resuming:
             folder.write_settings(settings.to_dict(resolved), facts)
         display = Display(steps, start)
         _introduce(display, folder, facts, detector, images, start)
+        for line in (arithmetic.why, cache.why):
+            folder.log(line)
+            display.say(line)
         with display:
             outcome = train(
                 method,
@@ -122,7 +136,12 @@ def _pretrain(resolved: Resolved, folder: RunFolder, images: ImageIndex, detecto
                 display=display,
                 rest=rest,
                 resume=state,
+                arithmetic=arithmetic,
             )
+    ended = [timing.sentence(outcome.shares), timing.advice(outcome.shares, facts), cache.ended]
+    for line in filter(None, ended):
+        folder.log(line)
+        display.say(line)
     if outcome.interrupted:
         return _interrupted(folder, outcome, steps, display)
     return _finish(resolved, folder, detector, method, images, outcome, display)
@@ -220,7 +239,7 @@ def _check(given: Mapping[str, Any]) -> list[UserError]:
         problems += [UserError(p.what, where="init", hint=p.hint) for p in check_model(init)]
         if not init.endswith(".pt"):
             problems.append(UserError(f"must be a .pt checkpoint, not {init!r}", where="init"))
-    problem = _device_problem(str(given["device"]))
+    problem = device_problem(str(given["device"]))
     if problem:
         problems.append(problem)
     if given.get("out") and not given.get("resume"):
@@ -310,40 +329,21 @@ def needed_area(specs: list[ViewSpec]) -> int:
     return int(max(spec.size**2 / spec.scale[0] for spec in specs))
 
 
-def _workers(s: PretrainSettings, fabric: Fabric) -> int:
-    if s.workers != "auto":
-        return s.workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 16) if fabric.device.type == "cuda" else max(1, cores // 2)
+def _cache_folder(s: PretrainSettings) -> Path:
+    return Path(s.cache_dir).expanduser() if s.cache_dir else default_folder()
 
 
-def _device_problem(device: str) -> UserError | None:
-    name = device.removeprefix("cuda:")
-    if name in {"auto", "cpu"}:
-        return None
-    if name == "mps":
-        return None if torch.backends.mps.is_available() else UserError("there is no Apple GPU here", where="device")
-    if name != "cuda" and not name.isdigit():
-        return UserError(f"must be auto, cpu, cuda, mps or the index of a GPU, not {device!r}", where="device")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if not count:
-        return UserError("there is no CUDA GPU that torch can use here", where="device", hint="use device=cpu or auto")
-    if name.isdigit() and int(name) >= count:
-        return UserError(f"there is no GPU {name}", where="device", hint=f"GPUs here: 0 to {count - 1}")
-    return None
-
-
-def make_fabric(s: PretrainSettings) -> Fabric:
-    """Device and precision of a run, with "auto" resolved."""
-    name = s.device.removeprefix("cuda:")
-    cuda = torch.cuda.is_available() and name not in {"cpu", "mps"}
-    devices: Any = [int(name)] if name.isdigit() else 1
-    accelerator = "cuda" if cuda else "mps" if name == "mps" else "cpu" if name == "cpu" else "auto"
-    auto = "bf16" if cuda and torch.cuda.is_bf16_supported() else "32"
-    kind: Any = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[
-        auto if s.precision == "auto" else s.precision
-    ]
-    return Fabric(accelerator=accelerator, devices=devices, precision=kind)
+def _open_cache(s: PretrainSettings, images: ImageIndex, max_area: int, steps: int, fabric: Fabric) -> Cache:
+    return open_cache(
+        s.cache,
+        images,
+        max_area,
+        folder=_cache_folder(s),
+        epochs=steps * s.batch / len(images),
+        device=fabric.device,
+        workers=loader_workers(s, fabric.device),
+        progress=Filling(),
+    )
 
 
 def _facts(

@@ -83,6 +83,26 @@ class Display:
             self.say(f"step {step}/{self.steps}  {note}")
 
 
+class Filling:
+    """A bar for the images that are read before the first step; silent outside a terminal."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False)
+        self._bar: Progress | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        """`done` of `total` images have been read."""
+        if self._bar is None and self.console.is_terminal:
+            columns = TextColumn("[bold]reading images"), BarColumn(), MofNCompleteColumn()
+            self._bar = Progress(*columns, console=self.console)
+            self._task = self._bar.add_task("", total=total)
+            self._bar.start()
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done)
+            if done == total:
+                self._bar.stop()
+
+
 def duration(seconds: float) -> str:
     """``'45 s'``, ``'3 min 20 s'`` or ``'2 h 05 min'``."""
     whole = round(seconds)

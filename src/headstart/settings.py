@@ -20,6 +20,11 @@ Scale = tuple[float, float]
 METHODS_FOLDER = Path(__file__).parent / "methods"
 
 
+def _word(value: Any) -> Any:
+    """YAML reads a bare ``off`` and ``on`` as truth values."""
+    return {False: "off", True: "on"}[value] if isinstance(value, bool) else value
+
+
 class Options(BaseModel):
     """A frozen group of options; numbers are taken where a name is wanted (``device=0``)."""
 
@@ -47,9 +52,21 @@ class PretrainSettings(Options):
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         "auto", description="processes that read images; 0 reads in the main process"
     )
+    cache: Annotated[Literal["auto", "ram", "disk", "device", "off"], BeforeValidator(_word)] = Field(
+        "auto",
+        description="where decoded images are kept: on the disk for later runs, in memory, on the training device, or "
+        "nowhere; auto chooses by their size",
+    )
+    cache_dir: str | None = Field(None, description="folder of cache=disk; by default the user's cache folder")
     device: str = Field("auto", description="auto, cpu, cuda, mps, or the index of a GPU")
     precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(str)] = Field(
-        "auto", description="arithmetic of the network (losses are float32): auto is bf16 on GPUs that have it, else 32"
+        "auto", description="arithmetic of the network (losses are float32): auto is bf16 where the hardware has it"
+    )
+    channels_last: bool | Literal["auto"] = Field(
+        "auto", description="memory layout of the network; auto is true on GPUs in half precision"
+    )
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="try torch.compile, which takes minutes at the start; auto does not"
     )
     seed: int = Field(0, ge=0, lt=2**31, description="seed of weights, image order and views")
     out: str | None = Field(None, description="run folder; by default a new one below runs/pretrain")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from headstart import checkpoint, schedules
 from headstart.errors import UserError
+from headstart.hardware import Arithmetic, compile_or_not
 from headstart.health import Health
 from headstart.images.loader import ImageLoader
 from headstart.method import Method
@@ -25,7 +26,8 @@ from headstart.progress import Display
 from headstart.run import RunFolder
 from headstart.schedules import Progress
 from headstart.settings import MethodSettings, PretrainSettings
-from headstart.views import make_views
+from headstart.timing import Clock
+from headstart.views import View, make_views
 
 
 @dataclass
@@ -36,11 +38,13 @@ class Outcome:
         step: Steps done.
         interrupted: Whether Ctrl-C ended it before its last step.
         seconds: Time in the loop.
+        shares: Of that time, by part (`headstart.timing.PARTS`).
     """
 
     step: int
     interrupted: bool
     seconds: float
+    shares: dict[str, float]
 
 
 def train(
@@ -56,6 +60,7 @@ def train(
     display: Display,
     rest: dict[str, Tensor],
     resume: dict[str, Any] | None = None,
+    arithmetic: Arithmetic | None = None,
 ) -> Outcome:
     """Train `method` on the batches of `loader` up to step `steps`.
 
@@ -74,15 +79,18 @@ def train(
         display: Shown to the user.
         rest: Tensors of the detector that are not trained, kept in the checkpoints.
         resume: A checkpoint's content to go on from.
+        arithmetic: Memory layout of the network, and whether it is compiled; by default neither is changed.
 
     Raises:
         UserError: The loss is no longer finite, the disk is full, no image can be read.
     """
     step = 0
+    if arithmetic and arithmetic.channels_last:
+        method.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(method, optimization, fused=fabric.device.type == "cuda")
     if resume:
         method.load_state_dict(resume["method"])
-    module, wrapped = fabric.setup(method, optimizer)
+    module, wrapped = fabric.setup(_Step(method), optimizer)
     if resume:
         optimizer.load_state_dict(resume["optimizer"])
         _set_random_state(resume["random"])
@@ -92,8 +100,10 @@ def train(
     views_random = torch.Generator()
     health = Health()
     began = mark = time.perf_counter()
-    waited, marked_step = 0.0, step
+    marked_step = step
     batches = iter(loader)
+    clock = Clock(fabric.device)
+    untried = bool(arithmetic and arithmetic.compile)
 
     def save() -> None:
         state = {"step": step, "method": method.state_dict(), "optimizer": optimizer.state_dict(), "rest": rest}
@@ -104,19 +114,23 @@ def train(
             progress = Progress(step, steps, step * settings.batch / images)
 
             # -- images and views
-            waiting = time.perf_counter()
+            clock.start("wait")
             batch = next(batches).to(fabric.device)
-            waited += time.perf_counter() - waiting
+            clock.start("views")
             run.skip(batch.skipped)
             views_random.manual_seed(settings.seed * 1_000_003 + step)
             views = make_views(batch.pixels, batch.sizes, specs, views_random)
 
             # -- one step
+            clock.start("step")
+            if untried:
+                untried = False
+                run.log(_compile(method, module, fabric, views, progress))
             rate = schedules.learning_rate(progress, optimization.lr, optimization.warmup, optimization.schedule)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             method.before_step(progress)
-            loss = module(views, progress)
+            loss = module(_Input(views, progress))
             fabric.backward(loss)
             method.after_backward(progress)
             if optimization.clip is not None:
@@ -124,14 +138,17 @@ def train(
             wrapped.step()
             wrapped.zero_grad()
             step += 1
+            clock.start("other")
 
             # -- what it looks like
             if step % settings.log_every == 0 or step == steps or step == 1:
                 values = {"loss": float(loss.detach()), **method.measures()}
+                shares = clock.shares()
                 now = time.perf_counter()
                 timing = {
                     "images_per_second": (step - marked_step) * settings.batch / (now - mark),
-                    "data_wait": min(1.0, waited / (now - mark)),
+                    "data_wait": shares["wait"],
+                    **{f"time_{part}": shares[part] for part in ("views", "step", "other")},
                     "seconds": now - began,
                 }
                 epoch = step * settings.batch / images
@@ -140,7 +157,7 @@ def train(
                     run.event(step, "alarm", message)
                     display.alarm(message)
                 display.update(step, epoch, values, timing["images_per_second"], health.active, run.skipped)
-                mark, waited, marked_step = now, 0.0, step
+                mark, marked_step = now, step
                 if not math.isfinite(values["loss"]):
                     raise UserError(
                         f"the loss at step {step} is not a number, so the weights are no longer usable",
@@ -150,7 +167,40 @@ def train(
             if step % settings.save_every == 0 and step < steps:
                 save()
     save()
-    return Outcome(step, step < steps, time.perf_counter() - began)
+    return Outcome(step, step < steps, time.perf_counter() - began, clock.overall())
+
+
+class _Input:
+    """Views and progress, in a wrapping that Fabric does not look into: it would rebuild them to convert tensors."""
+
+    def __init__(self, views: list[View], progress: Progress) -> None:
+        self.views, self.progress = views, progress
+
+
+class _Step(nn.Module):
+    """What Fabric wraps, and runs in the precision that was chosen."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, given: _Input) -> Tensor:
+        """The loss."""
+        loss: Tensor = self.method(given.views, given.progress)
+        return loss
+
+
+def _compile(method: Method, module: Any, fabric: Fabric, views: list[View], progress: Progress) -> str:
+    """Try ``torch.compile`` on student and teacher with the first batch; what came of it, in a sentence."""
+    teacher = getattr(method, "teacher", None)
+    parts = {"student": method.student} | ({"teacher": teacher} if isinstance(teacher, nn.Module) else {})
+
+    def attempt() -> Tensor:
+        loss: Tensor = module(_Input(views, progress))
+        fabric.backward(loss)
+        return loss
+
+    return compile_or_not(parts, method, attempt)
 
 
 def make_optimizer(method: nn.Module, settings: MethodSettings, *, fused: bool = False) -> torch.optim.Optimizer:

@@ -12,11 +12,13 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from headstart.errors import UserError
+from headstart.images import kept_index
 from headstart.images.sources import SUFFIXES, Data, Source, absolute, check_sources, is_image_name, parse_sources
 
 __all__ = ["SUFFIXES", "ImageIndex", "check_sources", "find_images"]
@@ -42,6 +44,31 @@ class ImageIndex:
         self.sources = tuple(sources)
         self.notes = tuple(notes)
         self.left_out = left_out
+        self._fingerprint = ""
+        self._kept: Path | None = None
+
+    @classmethod
+    def load(cls, path: Path, *, check: bool = True) -> ImageIndex | None:
+        """The index kept at `path`, mapped, not read; None where there is none or it is out of date."""
+        found = kept_index.load(path, check=check)
+        if found is None:
+            return None
+        index = cls([])
+        index._text, index._ends, about = found
+        index.sources, index.notes = (tuple(about[name]) for name in ("sources", "notes"))
+        index.left_out, index._fingerprint, index._kept = about["left_out"], about["fingerprint"], path
+        return index
+
+    def save(self, path: Path, watched: dict[str, kept_index.Stamp]) -> bool:
+        """Keep the index at `path` for as long as what is `watched` stays as it is; whether that was done."""
+        about = {name: getattr(self, name) for name in ("sources", "notes", "left_out")}
+        return kept_index.save(path, self._text, self._ends, {**about, "fingerprint": self.fingerprint()}, watched)
+
+    def __reduce__(self) -> Any:
+        """Pickled for a worker: by its file where it has one, so that workers share the pages of it."""
+        if self._kept is not None and self._kept.is_file():
+            return _reload, (self._kept, self.fingerprint())
+        return super().__reduce__()
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -64,16 +91,29 @@ class ImageIndex:
 
     def fingerprint(self) -> str:
         """32 hexadecimal digits, equal for the same paths in the same order; says nothing of the files' contents."""
-        digest = hashlib.blake2b(self._text.data, digest_size=16)
-        digest.update(self._ends.astype("<i8").data)
-        return digest.hexdigest()
+        if not self._fingerprint:
+            digest = hashlib.blake2b(self._text.data, digest_size=16)
+            digest.update(self._ends.astype("<i8").data)
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
 
 
-def find_images(data: Data) -> ImageIndex:
+def _reload(path: Path, fingerprint: str) -> ImageIndex:
+    index = ImageIndex.load(path, check=False)
+    if index is None or index.fingerprint() != fingerprint:
+        raise UserError("the index has been replaced while the run started", where=str(path), hint="start again")
+    return index
+
+
+def find_images(data: Data, keep: Path | None = None) -> ImageIndex:
     """All images that `data` names: folders (nested), globs, .txt lists, dataset YAMLs (train only), files.
 
     Sorted by path; a file that is reached in two ways is there once. Hidden files and folders are passed over. Files
     are not opened, nor need those of a list exist: what cannot be read is reported when it is read.
+
+    Args:
+        data: What to look for.
+        keep: A cache folder: an index kept there is used while it is valid, and a large one is kept for the next run.
 
     Raises:
         UserError: A source does not exist or cannot be understood (all of them together), or there is no image.
@@ -81,13 +121,21 @@ def find_images(data: Data) -> ImageIndex:
     sources, problems = parse_sources(data)
     if problems:
         raise UserError.several(problems)
+    path = kept_index.index_path(keep, repr(sources)) if keep is not None else None
+    if path is not None:
+        kept = ImageIndex.load(path)
+        if kept is not None:
+            return kept
     finder = _Finder()
     for source in sources:
         finder.add(source)
     names = [source.path for source in sources]
     if not finder.found:
         raise finder.nothing(names)
-    return ImageIndex(sorted(finder.found.values()), names, finder.notes, finder.left_out)
+    index = ImageIndex(sorted(finder.found.values()), names, finder.notes, finder.left_out)
+    if path is not None and finder.keepable and index.save(path, finder.watched):
+        return ImageIndex.load(path, check=False) or index  # mapped, in place of the copy in memory
+    return index
 
 
 class _Finder:
@@ -97,6 +145,8 @@ class _Finder:
         found: Shown path of each image by its resolved path, which tells duplicates.
         notes: What was passed over, in sentences.
         other: Number of files passed over for their suffix; `example` is one of them.
+        watched: Folders and lists that the outcome depends on, as they were before they were read.
+        keepable: Whether these are all that it depends on.
     """
 
     def __init__(self) -> None:
@@ -105,6 +155,8 @@ class _Finder:
         self.left_out = 0
         self.other = 0
         self.example = ""
+        self.watched: dict[str, kept_index.Stamp] = {}
+        self.keepable = True
         self._real_folders: dict[str, str] = {}
 
     def add(self, source: Source) -> None:
@@ -157,11 +209,13 @@ class _Finder:
             if real in seen:
                 continue
             seen.add(real)
+            self._watch(folder)
             try:
                 with os.scandir(folder) as listing:
                     entries = list(listing)
             except OSError as error:
                 self.notes.append(f"the folder {folder} was passed over: {error.strerror}")
+                self.keepable = False  # a permission that is granted changes no time
                 continue
             below = []
             shown_at, real_at = folder.rstrip(os.sep) + os.sep, real.rstrip(os.sep) + os.sep
@@ -178,11 +232,17 @@ class _Finder:
                     self._pass_over(name)
             stack += sorted(below, reverse=True)
 
+    def _watch(self, path: str) -> None:
+        found = kept_index.stamp(path)
+        if found is not None:
+            self.watched[path] = found
+
     def _pass_over(self, name: str) -> None:
         self.other += 1
         self.example = min(self.example, name) if self.example else name
 
     def _add_glob(self, pattern: str) -> None:
+        self.keepable = False  # it depends on folders that Python's glob does not tell
         parts = pattern.split(os.sep)  # noqa: PTH206
         if "**" in parts:
             self._add_deep_glob(parts)
@@ -211,6 +271,7 @@ class _Finder:
 
     def _add_list(self, file: Path) -> None:
         """One path a line, ``#`` for comments; a relative one is looked for beside the list."""
+        self._watch(str(file))
         lines = [line for line in map(str.strip, _text(file).split("\n")) if line and not line.startswith("#")]
         names = [line for line in lines if is_image_name(line) and "\0" not in line]
         if len(names) < len(lines):
@@ -222,15 +283,18 @@ class _Finder:
     def _add_dataset(self, source: Source) -> None:
         """The train part of a dataset, less what val and test list too: they are for judging the outcome."""
         train, held_out = _Finder(), _Finder()
-        for part in source.train:
-            train.add(part)
-        for part in source.held_out:
-            held_out.add(part)
+        for named in source.train:
+            train.add(named)
+        for named in source.held_out:
+            held_out.add(named)
         kept = {resolved: shown for resolved, shown in train.found.items() if resolved not in held_out.found}
         left_out = len(train.found) - len(kept)
         if left_out:
             shares = f"{left_out} of {len(train.found)} images of train in {source.path}"
             self.notes.append(f"{shares} are also in val or test, and were left out")
+        for part in (train, held_out):
+            self.watched |= part.watched
+            self.keepable &= part.keepable
         self.notes += train.notes
         self.left_out += left_out
         self.other += train.other

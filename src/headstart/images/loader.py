@@ -8,7 +8,7 @@ exactly the images that it would have seen.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import cycle
@@ -22,8 +22,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from headstart.errors import UserError
-from headstart.images.decode import DecodeError, Pixels, read_image
+from headstart.images.decode import DecodeError, Pixels
 from headstart.images.index import ImageIndex
+from headstart.images.readers import FileReader, Reader
 
 
 def steps_for(epochs: float, images: int, batch: int) -> int:
@@ -36,7 +37,8 @@ class PixelBatch:
     """Decoded images of different sizes.
 
     Attributes:
-        pixels: uint8 (B, 3, H, W), RGB; each image in the upper left, zeros to the right of it and below.
+        pixels: uint8 (B, 3, H, W), RGB; each image in the upper left, zeros to the right of it and below. Its strides
+            are those of ``torch.channels_last``: as images are decoded, and as they are resized fastest.
         sizes: int64 (B, 2), height and width of each image.
         indices: int64 (B,), position of each image in the index.
         skipped: (path, reason) of the files that turned out unreadable on the way to this batch, each once a run.
@@ -48,15 +50,15 @@ class PixelBatch:
     skipped: list[tuple[str, str]]
 
     def to(self, device: torch.device | str) -> PixelBatch:
-        """The batch on `device`; from pinned memory the copy overlaps with what the device is doing."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        """The batch with its pixels on `device`; from pinned memory the copy overlaps with what the device is doing.
+
+        Sizes and indices stay: crops are drawn from them on the CPU, and a GPU would have to be waited for.
+        """
+        return replace(self, pixels=self.pixels.to(device, non_blocking=True))
 
     def pin_memory(self) -> PixelBatch:
-        """The batch in page-locked memory."""
-        return self._each(Tensor.pin_memory)
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> PixelBatch:
-        return replace(self, pixels=change(self.pixels), sizes=change(self.sizes), indices=change(self.indices))
+        """The batch with its pixels in page-locked memory."""
+        return replace(self, pixels=self.pixels.pin_memory())
 
 
 class ImageLoader:
@@ -75,6 +77,7 @@ class ImageLoader:
         rank: This process among the `world` that share each step.
         world: Number of such processes.
         pin: Whether batches come in page-locked memory (for copies to a GPU).
+        reader: Where pixels come from; by default the files.
 
     Raises:
         UserError: While iterating, if no image of the index can be read, or if the system ends a worker.
@@ -93,13 +96,16 @@ class ImageLoader:
         rank: int = 0,
         world: int = 1,
         pin: bool = False,
+        reader: Reader | None = None,
     ) -> None:
         if batch % world:
             raise UserError(f"{batch} images cannot be shared by {world} processes", where="batch")
         self.workers = workers
         self._steps = range(start_step, steps)
         self._pin = pin
-        self._batches = _Batches(index, Stream(len(index), batch, seed, rank, world), max_area)
+        self._batches = _Batches(
+            index, Stream(len(index), batch, seed, rank, world), reader or FileReader(index, max_area)
+        )
         self._running: Generator[PixelBatch, None, None] | None = None
         self._reported: set[str] = set()
 
@@ -204,7 +210,7 @@ class Stream:
 
     def __init__(self, images: int, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
         self.images, self.batch, self.seed, self.rank, self.world = images, batch, seed, rank, world
-        self._order: tuple[int, npt.NDArray[np.int64]] | None = None
+        self._order: tuple[int, npt.NDArray[np.uint32]] | None = None
 
     def rows(self, step: int) -> list[int]:
         """Positions in the index of this rank's images of `step`."""
@@ -222,7 +228,7 @@ class Stream:
         if self._order is None or self._order[0] != epoch:
             # Sorting raw bits, not Generator.permutation: NumPy keeps only the bits the same in all its versions.
             bits = np.random.PCG64(np.random.SeedSequence([self.seed % 2**64, epoch])).random_raw(self.images)
-            self._order = (epoch, np.argsort(bits, kind="stable"))
+            self._order = (epoch, np.argsort(bits, kind="stable").astype(np.uint32))  # half the memory of every worker
         return int(self._order[1][place])
 
 
@@ -232,8 +238,8 @@ class _Batches(Dataset["PixelBatch | UserError"]):
     An error is returned, not raised: DataLoader would rewrite a raised one as a worker's stack trace.
     """
 
-    def __init__(self, index: ImageIndex, stream: Stream, max_area: int | None) -> None:
-        self.index, self.stream, self.max_area = index, stream, max_area
+    def __init__(self, index: ImageIndex, stream: Stream, reader: Reader) -> None:
+        self.index, self.stream, self.reader = index, stream, reader
         self._bad: dict[int, str] = {}
 
     def __getitem__(self, step: int) -> PixelBatch | UserError:
@@ -245,16 +251,16 @@ class _Batches(Dataset["PixelBatch | UserError"]):
         skipped = [(self.index.path(row), reason) for row, reason in list(self._bad.items())[before:]]
         return _collate([image for image in images if image is not None], rows, skipped)
 
-    def _read(self, row: int) -> Pixels | None:
+    def _read(self, row: int) -> Pixels | Tensor | None:
         if row in self._bad:
             return None
         try:
-            return read_image(self.index.path(row), self.max_area)
+            return self.reader.read(row)
         except DecodeError as error:
             self._bad[row] = error.reason
             return None
 
-    def _replace(self, step: int, rows: list[int], images: list[Pixels | None]) -> bool:
+    def _replace(self, step: int, rows: list[int], images: list[Pixels | Tensor | None]) -> bool:
         """Fill the gaps of `images`, and say in `rows` with what; False if no image can be read at all."""
         gaps = [slot for slot, image in enumerate(images) if image is None]
         if not gaps:
@@ -286,10 +292,19 @@ class _Batches(Dataset["PixelBatch | UserError"]):
         return UserError(what, where="data", hint=f"look at {self.index.path(row)}, for one")
 
 
-def _collate(images: list[Pixels], rows: list[int], skipped: list[tuple[str, str]]) -> PixelBatch:
-    sizes = torch.tensor([image.shape[:2] for image in images], dtype=torch.int64)
-    height, width = sizes.amax(dim=0).tolist()
-    pixels = torch.zeros(len(images), 3, height, width, dtype=torch.uint8)
-    for place, image in zip(pixels, images, strict=True):
-        place[:, : image.shape[0], : image.shape[1]] = torch.from_numpy(image).permute(2, 0, 1)
-    return PixelBatch(pixels, sizes, torch.tensor(rows, dtype=torch.int64), skipped)
+def _collate(images: list[Pixels | Tensor], rows: list[int], skipped: list[tuple[str, str]]) -> PixelBatch:
+    sizes = [(image.shape[0], image.shape[1]) for image in images]
+    height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
+    first = images[0]
+    device = first.device if isinstance(first, Tensor) else None
+    fill = torch.empty if len(set(sizes)) == 1 else torch.zeros
+    pixels = fill(len(images), height, width, 3, dtype=torch.uint8, device=device)
+    if device is None:  # numpy copies what a store has mapped for reading only, of which torch would warn
+        target = pixels.numpy()
+        for place, image in enumerate(images):
+            target[place, : image.shape[0], : image.shape[1]] = image
+    else:
+        for place, image in enumerate(images):
+            pixels[place, : image.shape[0], : image.shape[1]] = torch.as_tensor(image)
+    batch = pixels.permute(0, 3, 1, 2)
+    return PixelBatch(batch, torch.tensor(sizes, dtype=torch.int64), torch.tensor(rows, dtype=torch.int64), skipped)

@@ -13,6 +13,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from headstart import timing
 from headstart.files import write_text
 from headstart.health import PEAKED, SPREAD, UNIFORM
 from headstart.report import figures
@@ -230,7 +231,15 @@ def _wait(run: FoundRun) -> Chart:
     if len(wait):
         share = float(wait.mean())
         note = f"{share:.1%} of the time went into waiting for images, the rest into computing. "
-        note += "More workers would make this faster." if share > 0.2 else "Reading images is not what limits this run."
+        parts = {part: _finite(run.column(f"time_{part}")) for part in ("views", "step", "other")}
+        if all(len(values) for values in parts.values()):
+            shares = {"wait": share, **{part: float(values.mean()) for part, values in parts.items()}}
+            facts = {name: run.option(name) for name in ("cache", "workers", "device", "precision")}
+            note = f"{timing.sentence(shares).capitalize()}. {timing.advice(shares, facts).capitalize()}."
+        elif share > timing.MUCH:
+            note += "More workers would make this faster."
+        else:
+            note += "Reading images is not what limits this run."
     limits = (0.0, min(1.0, max(0.1, float(wait.max()) * 1.15)) if len(wait) else 1.0)
     return _chart(
         run,

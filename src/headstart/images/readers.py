@@ -1,0 +1,97 @@
+"""Where the pixels of an image come from: its file, a store of decoded images, or the memory of the training device.
+
+Whatever the source, they are the same pixels, bit for bit.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from headstart.images.decode import DecodeError, Pixels, read_image
+from headstart.images.index import ImageIndex
+from headstart.images.store import ImageStore
+
+
+class Reader(Protocol):
+    """Gives pixels by the position in an index. Copied or pickled into every worker."""
+
+    def read(self, row: int) -> Pixels | Tensor:
+        """Image `row`: uint8 (H, W, 3), RGB; not to be written to.
+
+        Raises:
+            DecodeError: It cannot be read.
+        """
+        ...
+
+
+class FileReader:
+    """Decodes the file each time."""
+
+    def __init__(self, index: ImageIndex, max_area: int | None) -> None:
+        self.index, self.max_area = index, max_area
+
+    def read(self, row: int) -> Pixels:
+        """Decode image `row`."""
+        return read_image(self.index.path(row), self.max_area)
+
+
+class StoreReader:
+    """Looks into a store first, and keeps there what it has to decode."""
+
+    def __init__(self, index: ImageIndex, max_area: int | None, store: ImageStore) -> None:
+        self.index, self.max_area, self.store = index, max_area, store
+
+    def read(self, row: int) -> Pixels:
+        """Image `row` from the store, or decoded."""
+        path = self.index.path(row)
+        try:
+            # Before decoding: if the file changes meanwhile, its time does not fit the slot, and it is decoded again.
+            info = os.stat(path)  # noqa: PTH116 - as in decode.py
+        except (OSError, ValueError):
+            return read_image(path, self.max_area)  # which says what is wrong
+        pixels = self.store.get(row, info)
+        if pixels is None:
+            pixels = read_image(path, self.max_area)
+            self.store.put(row, path, info, pixels)
+        return pixels
+
+
+class DeviceReader:
+    """All images in the memory of a device, read once before training.
+
+    Args:
+        images: Number of images.
+        device: Where to keep them.
+        capacity: Bytes to set aside at once; more is taken in blocks of a tenth of it.
+    """
+
+    def __init__(self, images: int, device: torch.device, capacity: int) -> None:
+        self.device, self.block = device, max(capacity, 2**20)
+        self.bad: dict[int, str] = {}
+        self._places: list[tuple[int, int, int, int] | None] = [None] * images
+        self._blocks: list[Tensor] = []
+        self._end = 0
+
+    def keep(self, row: int, pixels: Pixels) -> None:
+        """Copy the pixels of image `row` to the device."""
+        if not self._blocks or self._end + pixels.size > len(self._blocks[-1]):
+            size = max(pixels.size, self.block if not self._blocks else self.block // 10)
+            self._blocks.append(torch.empty(size, dtype=torch.uint8, device=self.device))
+            self._end = 0
+        height, width = pixels.shape[:2]
+        flat = torch.from_numpy(pixels.reshape(-1).copy())
+        self._blocks[-1][self._end : self._end + pixels.size].copy_(flat)
+        self._places[row] = (len(self._blocks) - 1, self._end, height, width)
+        self._end += pixels.size
+
+    def read(self, row: int) -> Tensor:
+        """Image `row` on the device."""
+        place = self._places[row]
+        if place is None:
+            raise DecodeError(self.bad.get(row, "not read"))
+        block, start, height, width = place
+        return self._blocks[block][start : start + height * width * 3].view(height, width, 3)
