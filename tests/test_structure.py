@@ -12,7 +12,7 @@ SOURCE = Path(headstart.__file__).parent
 # From the bottom to the top; a module imports from layers below its own, or from its own package's folder.
 LAYERS = [
     ["errors"],
-    ["files", "settings", "schedules", "health", "resample", "colour", "sheets"],
+    ["files", "settings", "schedules", "health", "resample", "colour", "sheets", "geometry"],
     ["images", "views"],
     ["probes", "run", "checkpoint", "progress", "scenes"],
     ["method", "detector"],
