@@ -17,7 +17,7 @@ LAYERS = [
     ["probes", "run", "checkpoint", "progress", "scenes"],
     ["method", "detector"],
     ["methods", "detectors"],
-    ["training", "comparison"],
+    ["training", "comparison", "teachers"],
     ["report"],
     ["pretraining"],
     ["demo"],

@@ -178,13 +178,28 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
     seen = set(PretrainSettings.model_fields)
     shared = parser.add_argument_group("optimization, every method (a preset may change the defaults)")
     _add_options(shared, MethodSettings)
+    shown = {**PretrainSettings.model_fields, **MethodSettings.model_fields}
     seen |= set(MethodSettings.model_fields)
     for name in settings.method_names():
         info = settings.read_method(name)
         presets = f"presets: {', '.join(info.presets)}" if info.presets else "no presets"
-        group = parser.add_argument_group(f"method={name}: {info.summary} ({presets})")
+        group = parser.add_argument_group(
+            f"method={name}: {info.summary} ({presets})", _differing(info.settings, shown)
+        )
         _add_options(group, info.settings, without=seen)
         seen |= set(info.settings.model_fields)
+        shown = {**info.settings.model_fields, **shown}
+
+
+def _differing(kind: type[Options], shown: dict[str, Any]) -> str | None:
+    """Options that are listed further up, as far as this method means or sets something else by them."""
+    texts = []
+    for name, field in kind.model_fields.items():
+        if name in shown and field.description != shown[name].description:
+            texts.append(f"{name}: {field.description} (default: {_shown(field.default)})")
+        elif name in shown and field.default != shown[name].default:
+            texts.append(f"{name} (default: {_shown(field.default)})")
+    return f"beside its own: {'; '.join(texts)}" if texts else None
 
 
 def _add_options(group: Any, kind: type[Options], without: set[str] | None = None) -> None:

@@ -25,6 +25,7 @@ from headstart.method import Method, method_class
 from headstart.progress import Display, duration
 from headstart.run import RunFolder
 from headstart.settings import PretrainSettings, Resolved
+from headstart.teachers import check_teacher, load_teacher
 from headstart.training import Outcome, train
 from headstart.views import ViewSpec, make_views
 
@@ -217,6 +218,8 @@ def _check(given: Mapping[str, Any]) -> list[UserError]:
         problems += [UserError(p.what, where="init", hint=p.hint) for p in check_model(init)]
         if not init.endswith(".pt"):
             problems.append(UserError(f"must be a .pt checkpoint, not {init!r}", where="init"))
+    if given.get("teacher") is not None:
+        problems += check_teacher(given["teacher"])
     problem = _device_problem(str(given["device"]))
     if problem:
         problems.append(problem)
@@ -255,6 +258,10 @@ def _stored_options(options: Mapping[str, Any]) -> dict[str, Any]:
     live = str(stored["model"]).startswith("live ")
     if live:
         stored["model"] = str(folder.path / "start.pt")
+    if str(stored.get("teacher")).startswith("live "):
+        if given.get("teacher") is None:
+            raise UserError("was a network in memory, which a run cannot keep", where="teacher", hint="give it again")
+        stored["teacher"] = given["teacher"]
     kept = {key: value for key, value in given.items() if key in MAY_CHANGE or key not in stored}
     return {**stored, **kept, "overwrite": False}
 
@@ -278,7 +285,11 @@ def _make_method(resolved: Resolved, detector: Detector) -> Method:
     kind = method_class(resolved.info)
     neck = kind.trains == "neck"
     widths = [level.width for level in detector.levels] if neck else [detector.backbone.width]
-    return kind(resolved.method, resolved.run, detector.trunk(neck=neck), widths)
+    options = resolved.method.model_dump()
+    extra = []
+    if "teacher" in options:
+        extra = [load_teacher(options["teacher"], options.get("teacher_mean"), options.get("teacher_std"))]
+    return kind(resolved.method, resolved.run, detector.trunk(neck=neck), widths, *extra)
 
 
 def planned_steps(s: PretrainSettings, images: int) -> int:

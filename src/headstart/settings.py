@@ -73,6 +73,16 @@ class MethodSettings(Options):
     clip: float | None = Field(None, gt=0, description="largest gradient norm; none: not clipped")
 
 
+class AdamWSettings(MethodSettings):
+    """The optimizer of headstart's own recipes: AdamW, a short warm-up, a cosine to 0."""
+
+    optimizer: Literal["adam", "adamw", "sgd"] = Field("adamw", description="optimizer")
+    weight_decay: float = Field(0.01, ge=0, description="weight decay; biases and norms have none")
+    warmup: float = Field(0.05, ge=0, le=1, description="share of the steps over which the learning rate rises")
+    schedule: Literal["constant", "cosine"] = Field("cosine", description="learning rate after the warm-up")
+    clip: float | None = Field(5.0, gt=0, description="largest gradient norm; none: not clipped")
+
+
 class MethodInfo(NamedTuple):
     """What a method's file says of itself, read without importing torch."""
 
@@ -251,9 +261,14 @@ def _in_words(item: Any) -> str:
 
 def to_dict(settings: Resolved) -> dict[str, Any]:
     """Plain values for ``settings.yaml``; a live model is described by its class and origin."""
-    values = {**settings.run.model_dump(), **settings.method.model_dump()}
-    if not isinstance(values["model"], str):
-        model = settings.run.model
-        origin = getattr(model, "ckpt_path", None) or getattr(model, "cfg", None) or "in memory"
-        values["model"] = f"live {type(model).__name__} ({origin})"
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    values = {name: getattr(part, name) for part in (settings.run, settings.method) for name in type(part).model_fields}
+    return {key: _as_plain(value) for key, value in values.items()}
+
+
+def _as_plain(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return [_as_plain(item) for item in value]
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    origin = getattr(value, "ckpt_path", None) or getattr(value, "cfg", None) or "in memory"
+    return f"live {type(value).__name__} ({origin})"

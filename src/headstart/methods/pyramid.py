@@ -29,18 +29,13 @@ from torchvision.ops import roi_align
 from headstart import geometry, probes, schedules
 from headstart.method import Method, frozen_copy, update_ema
 from headstart.schedules import Progress
-from headstart.settings import MethodSettings, PretrainSettings, Scale
+from headstart.settings import AdamWSettings, PretrainSettings, Scale
 from headstart.views import View, ViewSpec
 
 
-class Settings(MethodSettings):
+class Settings(AdamWSettings):
     """Options of the pyramid method."""
 
-    optimizer: Literal["adam", "adamw", "sgd"] = Field("adamw", description="optimizer")
-    weight_decay: float = Field(0.01, ge=0, description="weight decay; biases and norms have none")
-    warmup: float = Field(0.05, ge=0, le=1, description="share of the steps over which the learning rate rises")
-    schedule: Literal["constant", "cosine"] = Field("cosine", description="learning rate after the warm-up")
-    clip: float | None = Field(5.0, gt=0, description="largest gradient norm; none: not clipped")
     view_scale: Scale = Field((0.25, 1.0), description="share of the image's area that each of the two views covers")
     overlap: float = Field(0.3, gt=0, le=0.75, description="least share of the smaller view that the other covers")
     colour: float = Field(1.0, ge=0, le=2, description="strength of the colour changes; 1: brightness 0.4, hue 0.1")
