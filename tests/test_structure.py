@@ -16,7 +16,7 @@ LAYERS = [
     ["images", "views"],
     ["probes", "run", "checkpoint", "progress", "scenes"],
     ["method", "detector"],
-    ["methods", "detectors"],
+    ["methods", "detectors", "anchor"],
     ["training", "comparison", "teachers"],
     ["report"],
     ["pretraining"],

@@ -103,6 +103,11 @@ def frozen_copy(module: nn.Module) -> nn.Module:
     return twin.requires_grad_(False)
 
 
+def pooled(maps: Sequence[Tensor]) -> Tensor:
+    """The last map, averaged over its cells: ``(B, C)``."""
+    return maps[-1].mean(dim=(2, 3))
+
+
 @torch.no_grad()
 def update_ema(pairs: Iterable[tuple[nn.Module, nn.Module]], momentum: float) -> None:
     """``teacher = momentum * teacher + (1 - momentum) * student``, for every parameter of all (student, teacher) pairs.

@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from headstart import checkpoint, probes, run, settings
+from headstart.anchor import Anchored
 from headstart.detector import Detector, HandBack, check_model, load_detector
 from headstart.errors import UserError
 from headstart.files import write_text
@@ -289,7 +290,8 @@ def _make_method(resolved: Resolved, detector: Detector) -> Method:
     extra = []
     if "teacher" in options:
         extra = [load_teacher(options["teacher"], options.get("teacher_mean"), options.get("teacher_std"))]
-    return kind(resolved.method, resolved.run, detector.trunk(neck=neck), widths, *extra)
+    method = kind(resolved.method, resolved.run, detector.trunk(neck=neck), widths, *extra)
+    return Anchored(method, resolved.method.anchor) if resolved.method.anchor else method
 
 
 def planned_steps(s: PretrainSettings, images: int) -> int:

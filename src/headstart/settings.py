@@ -17,6 +17,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from headstart.errors import UserError, did_you_mean
 
 Scale = tuple[float, float]
+INIT_RATE = 0.2
+"""With init= a rate that nobody gave is this much of the method's own: trained weights need less."""
 METHODS_FOLDER = Path(__file__).parent / "methods"
 
 
@@ -65,12 +67,18 @@ class MethodSettings(Options):
     """What every method has: how its weights are optimized. Methods add their own."""
 
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="optimizer")
-    lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate; with init= a fifth of it unless you give one")
+    lr_for: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="batch that lr is meant for: it is scaled to the real one in proportion; none: not scaled"
+    )
     weight_decay: float = Field(0.0, ge=0, description="weight decay; biases and norms have none")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd; beta1 of adam")
     warmup: float = Field(0.0, ge=0, le=1, description="share of the steps over which the learning rate rises")
     schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate after the warm-up")
     clip: float | None = Field(None, gt=0, description="largest gradient norm; none: not clipped")
+    anchor: float = Field(
+        0.0, ge=0, description="with init=: weight of the distance from the features that the run started with"
+    )
 
 
 class AdamWSettings(MethodSettings):
@@ -169,12 +177,24 @@ def resolve(
     method = _build(info.settings, {k: v for k, v in merged.items() if k in own}, problems) if info else None
     if given.get("epochs") is not None and given.get("steps") is not None:
         problems.append(UserError("give one of the two, not both", where="epochs, steps"))
+    if run and method and method.anchor and not run.init and str(run.model).endswith((".yaml", ".yml")):
+        problems.append(
+            UserError("random weights are nothing to hold on to", where="anchor", hint="give init= as well")
+        )
     if run and run.resume and run.overwrite:
         problems.append(UserError("give one of the two, not both", where="resume, overwrite"))
     problems += check({**{k: f.default for k, f in PretrainSettings.model_fields.items() if k != "data"}, **merged})
     if problems or run is None or method is None or info is None:
         raise UserError.several(problems)
-    return Resolved(run, method, info)
+    return Resolved(run, _with_rate(run, method, asked="lr" in given), info)
+
+
+def _with_rate(run: PretrainSettings, method: MethodSettings, *, asked: bool) -> MethodSettings:
+    """The learning rate as it will be used: for the real batch, and gentler on trained weights."""
+    rate = method.lr * (run.batch / method.lr_for if method.lr_for else 1)
+    if run.init and not asked:
+        rate *= INIT_RATE
+    return method.model_copy(update={"lr": rate, "lr_for": None})
 
 
 def _read_cfg(path: object, problems: list[UserError]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -142,6 +142,32 @@ def dino_specs(
         ViewSpec("global1", imgsz, scale, blur=0.1, solarize=0.2),
         *(ViewSpec(f"local{index}", local_imgsz, local_scale, blur=0.5) for index in range(locals)),
     ]
+
+
+def pair_specs(
+    imgsz: int, scale: tuple[float, float], *, colour: float = 1.0, blur: float = 0.5, overlap: float = 0.0
+) -> list[ViewSpec]:
+    """Two views of one kind.
+
+    Args:
+        imgsz: Their side in pixels.
+        scale: Share of the image that each covers.
+        colour: Strength of the colour changes; 1 as in `dino_specs`, 0 none, 2 as in SimCLR.
+        blur: Probability of a blur.
+        overlap: See `ViewSpec`.
+    """
+    one = ViewSpec(
+        "view0",
+        imgsz,
+        scale,
+        brightness=0.4 * colour,
+        contrast=0.4 * colour,
+        saturation=0.2 * colour,
+        hue=min(0.5, 0.1 * colour),
+        gray=min(1.0, 0.2 * colour),
+        blur=blur,
+    )
+    return [one, replace(one, name="view1", solarize=min(1.0, 0.1 * colour), overlap=overlap)]
 
 
 def make_views(pixels: Tensor, sizes: Tensor, specs: Sequence[ViewSpec], generator: torch.Generator) -> list[View]:

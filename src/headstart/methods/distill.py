@@ -70,7 +70,7 @@ class Distill(Method):
         self._teacher = (teacher,)  # in a tuple: not among the parameters, nor in the checkpoints
         self._sources = self._match(teacher)
         self.projections = nn.ModuleList(
-            nn.Conv2d(width, teacher.widths[source], 1)
+            nn.Conv2d(width, teacher.widths[source], 1) if settings.cosine or settings.smooth_l1 else nn.Identity()
             for width, source in zip(self.widths, self._sources, strict=True)
         )
         self.alignment = PatchKernelAlignmentLoss()
@@ -125,8 +125,7 @@ class Distill(Method):
         found |= {"loss_cka": aligned} if s.cka else {}
         return {
             **{name: float(value) for name, value in found.items()},
-            "feature_spread": float(probes.feature_spread(pooled)),
-            "spread_alarm": probes.spread_alarm(self.widths[-1]),
+            **probes.spread_measures(pooled),
         }
 
 

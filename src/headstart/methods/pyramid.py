@@ -30,7 +30,7 @@ from headstart import geometry, probes, schedules
 from headstart.method import Method, frozen_copy, update_ema
 from headstart.schedules import Progress
 from headstart.settings import AdamWSettings, PretrainSettings, Scale
-from headstart.views import View, ViewSpec
+from headstart.views import View, ViewSpec, pair_specs
 
 
 class Settings(AdamWSettings):
@@ -38,14 +38,15 @@ class Settings(AdamWSettings):
 
     view_scale: Scale = Field((0.25, 1.0), description="share of the image's area that each of the two views covers")
     overlap: float = Field(0.3, gt=0, le=0.75, description="least share of the smaller view that the other covers")
-    colour: float = Field(1.0, ge=0, le=2, description="strength of the colour changes; 1: brightness 0.4, hue 0.1")
+    colour: float = Field(1.0, ge=0, le=2, description="strength of the colour changes: 0 none, 1 as DINO")
+    blur: float = Field(0.3, ge=0, le=1, description="probability of a blurred view")
     boxes: int = Field(8, ge=1, description="boxes an image that both views share")
-    box_scale: Scale = Field((0.15, 0.7), description="side of a box as a share of the part that both views show")
+    box_scale: Scale = Field((0.15, 0.9), description="side of a box as a share of the part that both views show")
     box_ratio: Scale = Field((0.5, 2.0), description="width over height of a box")
     read_at: Literal["size", "all"] = Field(
         "size", description="levels at which the student reads a box: the one for its size, or every one"
     )
-    cells: float = Field(4.0, gt=0, description="cells of its level's map that the side of a box should span")
+    cells: float = Field(3.0, gt=0, description="cells of its level's map that the side of a box should span")
     roi: int = Field(3, ge=1, description="points a side at which a box is read")
     hidden_dim: int = Field(1024, ge=1, description="hidden width of projector and predictor")
     output_dim: int = Field(256, ge=2, description="width of a box's projection")
@@ -80,16 +81,9 @@ class Pyramid(Method):
         self.predictor = BYOLPredictionHead(settings.output_dim, settings.hidden_dim, settings.output_dim)
 
     def view_specs(self) -> list[ViewSpec]:
-        """Two crops that overlap, of one size, with the colours of DINO's globals."""
-        s, size = self.settings, self.run.imgsz
-        colours = {"brightness": 0.4 * s.colour, "contrast": 0.4 * s.colour, "saturation": 0.2 * s.colour}
-        common = {**colours, "hue": min(0.5, 0.1 * s.colour), "gray": min(1.0, 0.2 * s.colour)}
-        first = ViewSpec("view0", size, s.view_scale, blur=min(1.0, 0.5 * s.colour), **common)
-        return [
-            first,
-            ViewSpec("view1", size, s.view_scale, blur=0.1 * s.colour, solarize=0.1 * s.colour, overlap=s.overlap,
-                     **common),
-        ]  # fmt: skip
+        """Two crops of one size that overlap."""
+        s = self.settings
+        return pair_specs(self.run.imgsz, s.view_scale, colour=s.colour, blur=s.blur, overlap=s.overlap)
 
     def before_step(self, progress: Progress) -> None:
         """Move the teacher towards the student."""
@@ -178,8 +172,7 @@ class Pyramid(Method):
         projected, agreement = self._seen
         return {
             "box_loss": float(agreement),
-            "feature_spread": float(probes.feature_spread(projected.flatten(0, -2))),
-            "spread_alarm": probes.spread_alarm(projected.shape[-1]),
+            **probes.spread_measures(projected.flatten(0, -2)),
             "image_spread": float(spread(projected, "image").mean() / math.sqrt(projected.shape[-1])),
         }
 
