@@ -171,8 +171,8 @@ def resolve(
     own = set(info.settings.model_fields) if info else set()
     if info:  # without a method its options cannot be told from misspelt ones
         problems += [_unknown(key, [*general, *own, "cfg"]) for key in given if key not in general | own]
-    preset = _preset_of(given, info, problems)
-    merged = {**preset, **given}
+    name, preset = _preset_of(given, info, problems)
+    merged = {**preset, **given, "preset": name}
     run = _build(PretrainSettings, {k: v for k, v in merged.items() if k in general}, problems)
     method = _build(info.settings, {k: v for k, v in merged.items() if k in own}, problems) if info else None
     if given.get("epochs") is not None and given.get("steps") is not None:
@@ -218,18 +218,21 @@ def _method_of(given: Mapping[str, Any], problems: list[UserError]) -> MethodInf
         return None
 
 
-def _preset_of(given: Mapping[str, Any], info: MethodInfo | None, problems: list[UserError]) -> dict[str, Any]:
-    if info is None:
-        return {}
+def _preset_of(
+    given: Mapping[str, Any], info: MethodInfo | None, problems: list[UserError]
+) -> tuple[str, dict[str, Any]]:
+    """Name and options of the preset that is used: the one given, else the general default or the method's first."""
     default = PretrainSettings.model_fields["preset"].default
     name = str(given.get("preset", default))
-    if name in info.presets or ("preset" not in given and not info.presets):
-        return info.presets.get(name, {})
-    if "preset" not in given:  # a method without the general default: its first preset
-        return next(iter(info.presets.values()))
+    if info is None or name in info.presets:
+        return name, info.presets[name] if info else {}
+    if not info.presets and name == default:
+        return name, {}
+    if "preset" not in given:
+        return next(iter(info.presets.items()))
     hint = did_you_mean(name, info.presets) or f"presets of {info.name}: {', '.join(info.presets) or 'none'}"
     problems.append(UserError(f"method {info.name!r} has no preset {name!r}", where="preset", hint=hint))
-    return {}
+    return name, {}
 
 
 def _unknown(key: str, known: list[str]) -> UserError:

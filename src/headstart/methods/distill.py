@@ -111,9 +111,7 @@ class Distill(Method):
         s, nothing = self.settings, projected.new_zeros(())
         cosine = (1 - functional.cosine_similarity(projected, target, dim=1)).mean() if s.cosine else nothing
         smooth = functional.smooth_l1_loss(projected, target) if s.smooth_l1 else nothing
-        cells = [one.flatten(2).transpose(1, 2) for one in (own, target)]
-        # Of the student's own features: similarities need no projection.
-        aligned = self.alignment(*(functional.normalize(one, dim=2) for one in cells)) if s.cka else nothing
+        aligned = self.alignment(*as_wide(own, target)) if s.cka else nothing
         return torch.stack([cosine, smooth, aligned])
 
     def measures(self) -> dict[str, float]:
@@ -127,6 +125,16 @@ class Distill(Method):
             **{name: float(value) for name, value in found.items()},
             **probes.spread_measures(pooled),
         }
+
+
+def as_wide(own: Tensor, target: Tensor) -> list[Tensor]:
+    """The directions of the cells of two maps, ``(B, h * w, C)``, the narrower one filled up with zeros.
+
+    Zeros change no similarity between cells; lightly's loss wants both of one width.
+    """
+    cells = [functional.normalize(one.flatten(2).transpose(1, 2), dim=2) for one in (own, target)]
+    width = max(one.shape[2] for one in cells)
+    return [functional.pad(one, (0, width - one.shape[2])) for one in cells]
 
 
 def resampled(target: Tensor, size: torch.Size) -> Tensor:
