@@ -1,18 +1,12 @@
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
+import tiny
 import torch
 
 from headstart import settings
 from headstart.anchor import Anchored, distance
 from headstart.errors import UserError
-
-sys.path.insert(0, str(Path(__file__).parent / "methods"))
-
-import tiny
 
 
 def test_distance_by_hand() -> None:

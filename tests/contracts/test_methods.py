@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import copy
 import os
-import sys
-from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from lightly.utils.scheduler import cosine_schedule
 from torch import Tensor, nn
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "methods"))
-
-import tiny
 
 from headstart import probes, training
 from headstart.images.loader import ImageLoader
