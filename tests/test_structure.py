@@ -12,13 +12,13 @@ SOURCE = Path(headstart.__file__).parent
 # From the bottom to the top; a module imports from layers below its own, or from its own package's folder.
 LAYERS = [
     ["errors"],
-    ["files", "settings", "schedules", "health", "resample", "colour", "sheets", "geometry"],
+    ["files", "settings", "schedules", "health", "resample", "colour", "sheets", "geometry", "automatic"],
     ["images", "views"],
     ["probes", "run", "checkpoint", "progress", "scenes"],
     ["method", "detector"],
     ["methods", "detectors", "anchor"],
     ["training", "comparison", "teachers"],
-    ["report"],
+    ["report", "pace", "choosing"],
     ["pretraining"],
     ["demo"],
     ["cli"],

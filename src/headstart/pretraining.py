@@ -14,8 +14,9 @@ import yaml
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from headstart import checkpoint, probes, run, settings
+from headstart import checkpoint, pace, probes, run, settings
 from headstart.anchor import Anchored
+from headstart.choosing import with_choice
 from headstart.detector import Detector, HandBack, check_model, load_detector
 from headstart.errors import UserError
 from headstart.files import write_text
@@ -64,7 +65,7 @@ def pretrain(**options: Any) -> Run:
         UserError: Every problem of the options together, before an image is read; later what cannot be gone on from.
     """
     resuming = bool(options.get("resume"))
-    given = _stored_options(options) if resuming else options
+    given = _stored_options(options) if resuming else with_choice(options)
     resolved = settings.resolve(given, _check)
     folder = _open_folder(resolved.run, resuming)
     try:
@@ -92,6 +93,10 @@ def _pretrain(resolved: Resolved, folder: RunFolder, resuming: bool) -> Run:
     elif not isinstance(s.model, str):
         detector.save(folder.path / "start.pt", {})
     specs = method.view_specs()
+    if s.budget:
+        steps = pace.planned_steps(
+            resolved, method, images, fabric=fabric, workers=_workers(s, fabric), max_area=needed_area(specs)
+        )
     start = int(state["step"]) if state else 0
     with ImageLoader(
         images,
@@ -256,6 +261,8 @@ def _stored_options(options: Mapping[str, Any]) -> dict[str, Any]:
             UserError("a resumed run keeps its settings", hint="leave these options out, or start a new run")
         )
         raise UserError.several(changed)
+    if stored.get("budget"):  # what it came to when the run began, so that the schedules stay the same
+        stored.update(budget=None, steps=folder.read_settings()["resolved"]["steps"])
     live = str(stored["model"]).startswith("live ")
     if live:
         stored["model"] = str(folder.path / "start.pt")

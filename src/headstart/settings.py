@@ -7,6 +7,7 @@ Nothing here imports torch, so that ``--help`` and a misspelt key are answered a
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -36,12 +37,17 @@ class PretrainSettings(Options):
         "part); several as [a, b] or by repeating data="
     )
     model: Any = Field("yolo11n.yaml", description="detector: a .yaml (random weights), a .pt, or a live YOLO object")
-    method: str = Field("dino", description="how to pretrain: the name of a method, or the path of a .py file with one")
+    method: str = Field(
+        "dino", description="how to pretrain: the name of a method, the path of a .py file with one, or auto"
+    )
     preset: str = Field("tutorial", description="named set of defaults of the method; single options override it")
     init: str | None = Field(None, description="a .pt whose weights the model starts from, e.g. COCO weights")
     epochs: float | None = Field(None, gt=0, description="passes over the images (this or steps)")
     steps: int | None = Field(
         None, ge=1, description="optimizer steps (this or epochs); without either: 15000, or 10 epochs if that is more"
+    )
+    budget: str | None = Field(
+        None, description="time that pretraining may take, such as 30m, 2h or 45s: sets the steps (in place of them)"
     )
     batch: int = Field(64, ge=2, description="images a step")
     imgsz: int = Field(224, ge=32, le=4096, description="side of the global crops, pixels")
@@ -175,8 +181,13 @@ def resolve(
     merged = {**preset, **given, "preset": name}
     run = _build(PretrainSettings, {k: v for k, v in merged.items() if k in general}, problems)
     method = _build(info.settings, {k: v for k, v in merged.items() if k in own}, problems) if info else None
-    if given.get("epochs") is not None and given.get("steps") is not None:
-        problems.append(UserError("give one of the two, not both", where="epochs, steps"))
+    lengths = [name for name in ("epochs", "steps", "budget") if given.get(name) is not None]
+    if len(lengths) > 1:
+        many = "the two, not both" if len(lengths) == 2 else "the three"
+        problems.append(UserError(f"give one of {many}", where=", ".join(lengths)))
+    if run and run.budget is not None and budget_seconds(run.budget) is None:
+        hint = "give a number with s, m or h, such as 30m"
+        problems.append(UserError(f"{run.budget!r} is no time", where="budget", hint=hint))
     if run and method and method.anchor and not run.init and str(run.model).endswith((".yaml", ".yml")):
         problems.append(
             UserError("random weights are nothing to hold on to", where="anchor", hint="give init= as well")
@@ -187,6 +198,18 @@ def resolve(
     if problems or run is None or method is None or info is None:
         raise UserError.several(problems)
     return Resolved(run, _with_rate(run, method, asked="lr" in given), info)
+
+
+def budget_seconds(budget: str) -> float | None:
+    """Seconds of ``45s``, ``30m``, ``1.5h`` or ``1h30m``; None for anything else, 0 among it."""
+    found = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", budget.strip().lower())
+    if found is None or not any(found.groups()):
+        return None
+    try:
+        seconds = sum(float(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True))
+    except ValueError:  # 1.2.3m
+        return None
+    return seconds or None
 
 
 def _with_rate(run: PretrainSettings, method: MethodSettings, *, asked: bool) -> MethodSettings:
