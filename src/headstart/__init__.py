@@ -15,11 +15,12 @@ from headstart.errors import UserError
 if TYPE_CHECKING:
     from headstart.detectors.ultralytics import load_into
     from headstart.pretraining import Run, pretrain
+    from headstart.probing import probe
 
-__all__ = ["Run", "UserError", "load_into", "pretrain"]
+__all__ = ["Run", "UserError", "load_into", "pretrain", "probe"]
 
 # Imported when first used: torch and Ultralytics take seconds, a misspelt option should not.
-_HOMES = {"pretrain": "pretraining", "Run": "pretraining", "load_into": "detectors.ultralytics"}
+_HOMES = {"pretrain": "pretraining", "Run": "pretraining", "probe": "probing", "load_into": "detectors.ultralytics"}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ import yaml
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from headstart import checkpoint, pace, probes, run, settings
+from headstart import checkpoint, pace, probes, probing, run, settings
 from headstart.anchor import Anchored
 from headstart.choosing import with_choice
 from headstart.detector import Detector, HandBack, check_model, load_detector
@@ -32,7 +32,7 @@ from headstart.training import Outcome, train
 from headstart.views import ViewSpec, make_views
 
 # A resumed run may be moved to another machine, and told to say more or less; all else would make it another run.
-MAY_CHANGE = ("out", "resume", "workers", "device", "log_every", "save_every", "report")
+MAY_CHANGE = ("out", "resume", "workers", "device", "log_every", "save_every", "probe_every", "report")
 PROBE_IMAGES = 256
 
 
@@ -98,6 +98,7 @@ def _pretrain(resolved: Resolved, folder: RunFolder, resuming: bool) -> Run:
             resolved, method, images, fabric=fabric, workers=_workers(s, fabric), max_area=needed_area(specs)
         )
     start = int(state["step"]) if state else 0
+    probe = probing.during(method, images, s)
     with ImageLoader(
         images,
         batch=s.batch,
@@ -125,6 +126,7 @@ def _pretrain(resolved: Resolved, folder: RunFolder, resuming: bool) -> Run:
                 steps=steps,
                 display=display,
                 rest=rest,
+                probe=probe,
                 resume=state,
             )
     if outcome.interrupted:

@@ -66,6 +66,8 @@ class PretrainSettings(Options):
     overwrite: bool = Field(False, description="replace the run in out=")
     log_every: int = Field(10, ge=1, description="steps between two lines of metrics.jsonl")
     save_every: int = Field(500, ge=1, description="steps between two checkpoints of the run")
+    probe_every: int = Field(500, ge=0, description="steps between two probes of the features; 0: none")
+    probe_labels: bool = Field(False, description="probe with the labels beside the images too; never trained on")
     report: bool = Field(True, description="draw report.html at the end")
 
 

@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -55,6 +55,7 @@ def train(
     steps: int,
     display: Display,
     rest: dict[str, Tensor],
+    probe: Callable[[], dict[str, float]] | None = None,
     resume: dict[str, Any] | None = None,
 ) -> Outcome:
     """Train `method` on the batches of `loader` up to step `steps`.
@@ -73,6 +74,7 @@ def train(
         steps: Steps in all.
         display: Shown to the user.
         rest: Tensors of the detector that are not trained, kept in the checkpoints.
+        probe: Measures of the features, every ``probe_every`` steps and at the end; changes nothing.
         resume: A checkpoint's content to go on from.
 
     Raises:
@@ -126,9 +128,11 @@ def train(
             step += 1
 
             # -- what it looks like
-            if step % settings.log_every == 0 or step == steps or step == 1:
+            probing = probe is not None and (step % settings.probe_every == 0 or step == steps)
+            if step % settings.log_every == 0 or step == steps or step == 1 or probing:
                 values = {"loss": float(loss.detach()), **method.measures()}
                 now = time.perf_counter()
+                values |= probe() if probe and probing else {}
                 timing = {
                     "images_per_second": (step - marked_step) * settings.batch / (now - mark),
                     "data_wait": min(1.0, waited / (now - mark)),
@@ -140,7 +144,7 @@ def train(
                     run.event(step, "alarm", message)
                     display.alarm(message)
                 display.update(step, epoch, values, timing["images_per_second"], health.active, run.skipped)
-                mark, waited, marked_step = now, 0.0, step
+                mark, waited, marked_step = time.perf_counter(), 0.0, step
                 if not math.isfinite(values["loss"]):
                     raise UserError(
                         f"the loss at step {step} is not a number, so the weights are no longer usable",
