@@ -48,7 +48,7 @@ class Settings(AdamWSettings):
     )
     cells: float = Field(3.0, gt=0, description="cells of its level's map that the side of a box should span")
     roi: int = Field(3, ge=1, description="points a side at which a box is read")
-    hidden_dim: int = Field(1024, ge=1, description="hidden width of projector and predictor")
+    hidden_dim: int = Field(512, ge=1, description="hidden width of projector and predictor")
     output_dim: int = Field(256, ge=2, description="width of a box's projection")
     dense: float = Field(0.5, ge=0, le=1, description="share of the comparison cell by cell, not box by box")
     contrast: float = Field(0.0, ge=0, description="weight of the contrastive loss between boxes; the cosine's is 1")
