@@ -22,16 +22,17 @@ from headstart import UserError, health, training
 from headstart.detector import load_detector
 from headstart.progress import Display
 
+STEPS = 6
 SMALL = {
     "model": "yolo11n.yaml",
     "batch": 4,
     "imgsz": 64,
     "local_imgsz": 32,
     "locals": 2,
+    "steps": STEPS,
     "workers": 0,
-    "device": "cpu",
+    "precision": "32",
 }
-STEPS = 6
 
 
 def pretrain(out: Path, data: Path, **options: Any) -> headstart.Run:

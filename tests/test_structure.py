@@ -12,13 +12,13 @@ SOURCE = Path(headstart.__file__).parent
 # From the bottom to the top; a module imports from layers below its own, or from its own package's folder.
 LAYERS = [
     ["errors"],
-    ["files", "settings", "schedules", "health", "resample", "colour", "sheets", "timing"],
+    ["files", "settings", "schedules", "health", "resample", "colour", "sheets", "geometry", "automatic", "timing"],
     ["images", "views"],
-    ["probes", "run", "checkpoint", "progress", "scenes", "hardware"],
+    ["probes", "run", "checkpoint", "progress", "scenes", "labels", "hardware"],
     ["method", "detector"],
-    ["methods", "detectors"],
-    ["training", "comparison"],
-    ["report"],
+    ["methods", "detectors", "anchor"],
+    ["training", "comparison", "teachers"],
+    ["report", "pace", "choosing", "probing", "preparing"],
     ["pretraining"],
     ["demo"],
     ["cli"],

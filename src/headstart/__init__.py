@@ -16,15 +16,16 @@ from headstart.errors import UserError
 if TYPE_CHECKING:
     from headstart.detectors.ultralytics import load_into
     from headstart.pretraining import Run, pretrain
+    from headstart.probing import probe
 
-__all__ = ["Run", "UserError", "load_into", "pretrain"]
+__all__ = ["Run", "UserError", "load_into", "pretrain", "probe"]
 
 # OpenMP's threads wait for each other by spinning. Where anything else runs on the cores, a loader process say, the
 # one waited for is not running, and a step takes several times as long (EXPERIMENTS.md). Torch reads it when loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 # Imported when first used: torch and Ultralytics take seconds, a misspelt option should not.
-_HOMES = {"pretrain": "pretraining", "Run": "pretraining", "load_into": "detectors.ultralytics"}
+_HOMES = {"pretrain": "pretraining", "Run": "pretraining", "probe": "probing", "load_into": "detectors.ultralytics"}
 
 
 def __getattr__(name: str) -> Any:

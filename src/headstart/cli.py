@@ -1,4 +1,4 @@
-"""The command: ``headstart pretrain | report | demo``, built from the settings.
+"""The command: ``headstart pretrain | report | probe | demo``, built from the settings.
 
 Nothing here imports torch before a command runs, so that ``--help`` answers at once.
 """
@@ -117,6 +117,31 @@ def _report(given: dict[str, Any]) -> int:
     return 0
 
 
+def _probe(given: dict[str, Any]) -> int:
+    from headstart.probing import probe, table
+
+    known = {"source", "data", "images", "imgsz", "labels", "device"}
+    _refuse_others(given, known)
+    if "data" not in given:
+        raise UserError("is needed", where="data", hint="name the images to look at")
+    options = {key: _plain(item) for key, item in given.items()}
+    wrong = {"images": int, "imgsz": int, "labels": bool}
+    problems = [
+        UserError(f"must be {'true or false' if kind is bool else 'a whole number'}, not {options[key]!r}", where=key)
+        for key, kind in wrong.items()
+        if key in options and type(options[key]) is not kind
+    ]
+    if problems:
+        raise UserError.several(problems)
+    print(table(probe(options.pop("source"), options.pop("data"), **{**options, **_device(options)})))
+    return 0
+
+
+def _device(options: dict[str, Any]) -> dict[str, str]:
+    device = str(options.get("device", "cpu"))
+    return {"device": f"cuda:{device}" if device.isdigit() else device}
+
+
 def _demo(given: dict[str, Any]) -> int:
     from headstart.demo import demo
 
@@ -139,6 +164,7 @@ def _refuse_others(given: dict[str, Any], known: set[str]) -> None:
 COMMANDS = {
     "pretrain": ("pretrain a detector on unlabelled images", _pretrain),
     "report": ("draw the report of a run again", _report),
+    "probe": ("measure the features of a run or a checkpoint, without training", _probe),
     "demo": ("pretrain and fine-tune on images that it draws itself; needs nothing", _demo),
 }
 
@@ -162,6 +188,16 @@ def _parser() -> argparse.ArgumentParser:
         )
     _add_pretrain(parsers["pretrain"])
     parsers["report"].add_argument("run", nargs="+", help="run folders")
+    parsers["probe"].add_argument("source", metavar="RUN_OR_CHECKPOINT", help="a finished run's folder, or a .pt")
+    for name, shown, about in (
+        ("data", "IMAGES", "images to look at (needed)"),
+        ("images", "N", "how many of them (default: 256)"),
+        ("imgsz", "N", "side to which they are stretched, pixels (default: 224)"),
+        ("labels", "true|false", "use labels that lie beside the images for a kNN of boxes (default: true)"),
+        ("device", "DEVICE", "cpu, cuda, mps, or the index of a GPU (default: cpu)"),
+    ):
+        action = "append" if name == "data" else "store"
+        parsers["probe"].add_argument(f"--{name}", help=about, metavar=shown, action=action)
     parsers["demo"].add_argument("--out", help="folder (default: runs/demo)", metavar="FOLDER")
     parsers["demo"].add_argument("--overwrite", help="replace what is in out= (default: false)", metavar="true|false")
     return parser
@@ -178,13 +214,28 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
     seen = set(PretrainSettings.model_fields)
     shared = parser.add_argument_group("optimization, every method (a preset may change the defaults)")
     _add_options(shared, MethodSettings)
+    shown = {**PretrainSettings.model_fields, **MethodSettings.model_fields}
     seen |= set(MethodSettings.model_fields)
     for name in settings.method_names():
         info = settings.read_method(name)
         presets = f"presets: {', '.join(info.presets)}" if info.presets else "no presets"
-        group = parser.add_argument_group(f"method={name}: {info.summary} ({presets})")
+        group = parser.add_argument_group(
+            f"method={name}: {info.summary} ({presets})", _differing(info.settings, shown)
+        )
         _add_options(group, info.settings, without=seen)
         seen |= set(info.settings.model_fields)
+        shown = {**info.settings.model_fields, **shown}
+
+
+def _differing(kind: type[Options], shown: dict[str, Any]) -> str | None:
+    """Options that are listed further up, as far as this method means or sets something else by them."""
+    texts = []
+    for name, field in kind.model_fields.items():
+        if name in shown and field.description != shown[name].description:
+            texts.append(f"{name}: {field.description} (default: {_shown(field.default)})")
+        elif name in shown and field.default != shown[name].default:
+            texts.append(f"{name} (default: {_shown(field.default)})")
+    return f"beside its own: {'; '.join(texts)}" if texts else None
 
 
 def _add_options(group: Any, kind: type[Options], without: set[str] | None = None) -> None:

@@ -17,6 +17,11 @@ WARMUP = 100
 PATIENCE = 3
 """Readings in a row beyond a line before it is said: one odd batch is no collapse."""
 
+RANK = 0.3
+"""Alarm where a probe's RankMe is below this share of what it was before the first step."""
+FORGOTTEN = 0.05
+"""Alarm where a probe tells labelled boxes apart less well than before the first step, by this much."""
+
 _MARGIN = 0.02
 """How far back inside the line, as a share of log K, entropy must come before its alarm may sound again."""
 _SPREAD_MARGIN = 1.2
@@ -30,7 +35,8 @@ class Health:
     Attributes:
         warmup: Steps before which only a non-finite loss is an alarm.
         patience: Readings in a row beyond a line before its alarm sounds.
-        active: Kinds that sound now, in the order in which they began: ``loss``, ``uniform``, ``peaked``, ``spread``.
+        active: Kinds that sound now, in the order in which they began: ``loss``, ``uniform``, ``peaked``, ``spread``,
+            ``rank``, ``forgotten``.
 
     Example:
         >>> Health().update(7, {"loss": float("nan")})[0][:36]
@@ -48,7 +54,8 @@ class Health:
         Args:
             step: The step, counted from the start of the run.
             measures: Any of ``loss``, ``teacher_entropy`` and ``teacher_entropy_max`` (nats), ``feature_spread`` and
-                ``spread_alarm``. What is missing or, but for the loss, not finite is not judged.
+                ``spread_alarm``; ``probe_rankme`` and ``probe_knn``, each with its ``_start``. What is missing or, but
+                for the loss, not finite is not judged.
         """
         sentences = []
         for kind, beyond, back in _judge(measures):
@@ -76,6 +83,12 @@ def _judge(measures: Mapping[str, float]) -> list[tuple[str, bool, bool]]:
     spread, line = measures.get("feature_spread", math.nan), measures.get("spread_alarm", math.nan)
     if math.isfinite(spread) and math.isfinite(line):
         judged.append(("spread", spread < line, spread > line * _SPREAD_MARGIN))
+    rank, first = measures.get("probe_rankme", math.nan), measures.get("probe_rankme_start", math.nan)
+    if math.isfinite(rank) and math.isfinite(first):
+        judged.append(("rank", rank < RANK * first, rank > _SPREAD_MARGIN * RANK * first))
+    knn, first = measures.get("probe_knn", math.nan), measures.get("probe_knn_start", math.nan)
+    if math.isfinite(knn) and math.isfinite(first):
+        judged.append(("forgotten", knn < first - FORGOTTEN, knn > first))
     return judged
 
 
@@ -91,6 +104,18 @@ def sentence(kind: str, step: int, measures: Mapping[str, float]) -> str:
             f"Feature spread {measures['feature_spread']:.2g} is below its alarm line {measures['spread_alarm']:.2g}: "
             "the features of different images are becoming the same, and a detector cannot tell them apart. "
             "Lower the learning rate, use a larger batch, and check that the images are not copies of one scene."
+        )
+    if kind == "rank":
+        return (
+            f"The features use {measures['probe_rankme']:.1f} dimensions (RankMe), against "
+            f"{measures['probe_rankme_start']:.1f} before the first step: they are falling into few directions. "
+            "Lower the learning rate, use a larger batch, or weigh variance or contrast more."
+        )
+    if kind == "forgotten":
+        return (
+            f"Labelled boxes are told apart less well than before the first step: kNN {measures['probe_knn']:.1%}, "
+            f"{measures['probe_knn_start']:.1%} at the start. What the initial weights knew is being lost. "
+            "Lower the learning rate, hold the features with anchor=, or stop earlier."
         )
     entropy, most = measures["teacher_entropy"], measures["teacher_entropy_max"]
     if kind == "uniform":

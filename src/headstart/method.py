@@ -24,6 +24,24 @@ from headstart.settings import MethodInfo, PretrainSettings
 from headstart.views import View, ViewSpec
 
 
+class Teacher(nn.Module, ABC):
+    """A trained network that a method learns from: frozen, in evaluation mode, with its own normalisation.
+
+    Attributes:
+        name: For messages.
+        widths: Channels of its maps.
+        strides: Input pixels to a cell of each, measured.
+    """
+
+    name: str
+    widths: tuple[int, ...]
+    strides: tuple[float, ...]
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Maps ``(B, width, h, w)`` of images float ``(B, 3, H, W)``, RGB in [0, 1], finest first."""
+
+
 class Method(nn.Module, ABC):
     """Student, teacher, heads and loss of one way to pretrain.
 
@@ -33,6 +51,8 @@ class Method(nn.Module, ABC):
         student: The part of the detector that is trained: called with images float (B, 3, H, W) in [0, 1] it returns
             a list of maps, one a width in `widths`.
         widths: Channels of these maps.
+
+    A method whose ``Settings`` have an option ``teacher`` gets the `Teacher` that it names as a fifth argument.
 
     Attributes:
         trains: What is pretrained: ``backbone`` (the student returns its last map) or ``neck`` (backbone and neck; the
@@ -81,6 +101,11 @@ def frozen_copy(module: nn.Module) -> nn.Module:
     """A copy of `module` with weights of its own that no gradient reaches, for a teacher."""
     twin = copy.deepcopy(module)
     return twin.requires_grad_(False)
+
+
+def pooled(maps: Sequence[Tensor]) -> Tensor:
+    """The last map, averaged over its cells: ``(B, C)``."""
+    return maps[-1].mean(dim=(2, 3))
 
 
 @torch.no_grad()

@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from headstart import checkpoint, hardware, probes, run, settings, timing
-from headstart.detector import Detector, HandBack, check_model, load_detector
+from headstart import checkpoint, hardware, pace, probes, probing, settings, timing
+from headstart.anchor import Anchored
+from headstart.choosing import with_choice
+from headstart.detector import Detector, HandBack, load_detector
 from headstart.errors import UserError
 from headstart.files import write_text
-from headstart.hardware import device_problem, loader_workers, make_fabric
+from headstart.hardware import loader_workers, make_fabric
 from headstart.images.cache import Cache, default_folder, open_cache
 from headstart.images.decode import DecodeError, read_image
-from headstart.images.index import ImageIndex, check_sources, find_images
+from headstart.images.index import ImageIndex, find_images
 from headstart.images.loader import ImageLoader, steps_for
-from headstart.images.sources import absolute
 from headstart.method import Method, method_class
+from headstart.preparing import anchored, check, model_of, open_folder, stored_options
 from headstart.progress import Display, Filling, duration
 from headstart.run import RunFolder
 from headstart.settings import PretrainSettings, Resolved
+from headstart.teachers import load_teacher
 from headstart.training import Outcome, train
 from headstart.views import ViewSpec, make_views
 
-# A resumed run may be moved to another machine, and told to say more or less; all else would make it another run.
-MAY_CHANGE = ("out", "resume", "workers", "device", "log_every", "save_every", "report", "cache", "cache_dir")
 PROBE_IMAGES = 256
 
 
@@ -65,14 +63,14 @@ def pretrain(**options: Any) -> Run:
         UserError: Every problem of the options together, before an image is read; later what cannot be gone on from.
     """
     resuming = bool(options.get("resume"))
-    given = _stored_options(options) if resuming else options
-    resolved = settings.resolve(given, _check)
-    resolved = resolved._replace(run=resolved.run.model_copy(update=_anchored(resolved.run.model_dump())))
+    given = stored_options(options) if resuming else with_choice(options)
+    resolved = settings.resolve(given, check)
+    resolved = resolved._replace(run=resolved.run.model_copy(update=anchored(resolved.run.model_dump())))
     # Before there is a folder: a run that cannot begin leaves none behind.
     images = find_images(resolved.run.data, keep=_cache_folder(resolved.run))
     torch.manual_seed(resolved.run.seed)
-    detector = load_detector(_model(resolved.run, resuming), resolved.run.init)
-    folder = _open_folder(resolved.run, resuming)
+    detector = load_detector(model_of(resolved.run, resuming), resolved.run.init)
+    folder = open_folder(resolved.run, resuming)
     try:
         return _pretrain(resolved, folder, images, detector, resuming)
     except UserError as error:
@@ -97,7 +95,17 @@ def _pretrain(resolved: Resolved, folder: RunFolder, images: ImageIndex, detecto
     elif not isinstance(s.model, str):
         detector.save(folder.path / "start.pt", {})
     specs = method.view_specs()
+    if s.budget:
+        steps = pace.planned_steps(
+            resolved,
+            method,
+            images,
+            fabric=fabric,
+            workers=loader_workers(s, fabric.device),
+            max_area=needed_area(specs),
+        )
     start = int(state["step"]) if state else 0
+    probe = probing.during(method, images, s)
     cache = _open_cache(s, images, needed_area(specs), steps, fabric)
     on_device = cache.kind == "device"
     with (
@@ -135,6 +143,7 @@ def _pretrain(resolved: Resolved, folder: RunFolder, images: ImageIndex, detecto
                 steps=steps,
                 display=display,
                 rest=rest,
+                probe=probe,
                 resume=state,
                 arithmetic=arithmetic,
             )
@@ -224,97 +233,16 @@ def _interrupted(folder: RunFolder, outcome: Outcome, steps: int, display: Displ
     return Run(folder.path, None, None, outcome.step, interrupted=True)
 
 
-# -- before the run ---------------------------------------------------------------------------------------------------
-
-
-def _check(given: Mapping[str, Any]) -> list[UserError]:
-    """Problems that only a look at files and devices shows; nothing is read or built yet."""
-    problems: list[UserError] = []
-    data = given.get("data")
-    if isinstance(data, (str, os.PathLike)) or (isinstance(data, list) and all(isinstance(d, str) for d in data)):
-        problems += check_sources(data)
-    problems += check_model(given["model"])
-    init = given.get("init")
-    if isinstance(init, str):
-        problems += [UserError(p.what, where="init", hint=p.hint) for p in check_model(init)]
-        if not init.endswith(".pt"):
-            problems.append(UserError(f"must be a .pt checkpoint, not {init!r}", where="init"))
-    problem = device_problem(str(given["device"]))
-    if problem:
-        problems.append(problem)
-    if given.get("out") and not given.get("resume"):
-        problem = run.refusal(Path(str(given["out"])), overwrite=given.get("overwrite") is True)
-        if problem:
-            problems.append(problem)
-    return problems
-
-
-def _stored_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of the run to go on with, in place of those that the user leaves out.
-
-    Raises:
-        UserError: No ``out``, no run there, or an option that would make it another run.
-    """
-    if not options.get("out"):
-        raise UserError("say which run to go on with", where="resume", hint="add out=<its folder>")
-    folder = RunFolder.open(Path(str(options["out"])))
-    try:
-        stored = folder.read_settings()["options"]
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise UserError(f"cannot be read: {error}", where=str(folder.path / "settings.yaml")) from error
-    given = {key: value for key, value in options.items() if key != "cfg"}
-    given |= _anchored(given)
-    changed = [
-        UserError(f"was {stored[key]!r} when the run began, is {given[key]!r} now", where=key)
-        for key in given
-        if key in stored and key not in MAY_CHANGE and isinstance(given[key], (str, int, float, bool, list))
-        if str(given[key]) != str(stored[key])
-    ]
-    if changed:
-        changed.append(
-            UserError("a resumed run keeps its settings", hint="leave these options out, or start a new run")
-        )
-        raise UserError.several(changed)
-    live = str(stored["model"]).startswith("live ")
-    if live:
-        stored["model"] = str(folder.path / "start.pt")
-    kept = {key: value for key, value in given.items() if key in MAY_CHANGE or key not in stored}
-    return {**stored, **kept, "overwrite": False}
-
-
-def _anchored(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that may name files, as absolute paths: a run can be gone on with from another folder."""
-    found: dict[str, Any] = {}
-    for key in ("model", "init"):
-        item = options.get(key)
-        if isinstance(item, (str, os.PathLike)) and Path(item).is_file():
-            found[key] = str(Path(item).resolve())
-    if data := options.get("data"):
-        names = [os.path.expanduser(name) for name in (data if isinstance(data, list) else [data])]  # noqa: PTH111
-        found["data"] = [name if "://" in name else absolute(name) for name in names]
-    return found
-
-
-def _open_folder(s: PretrainSettings, resuming: bool) -> RunFolder:
-    if resuming:
-        folder = RunFolder.open(Path(str(s.out)))
-        folder.truncate_metrics(checkpoint.load(folder.checkpoints)["step"] + 1)
-        return folder
-    name = Path(s.model).stem if isinstance(s.model, str) else type(s.model).__name__.lower()
-    path = Path(s.out) if s.out else run.new_folder(Path("runs") / "pretrain", f"{name}-{Path(s.method).stem}")
-    return RunFolder.create(path, overwrite=s.overwrite)
-
-
-def _model(s: PretrainSettings, resuming: bool) -> Any:
-    start = Path(str(s.out)) / "start.pt"  # what a live object was
-    return str(start) if resuming and start.is_file() else s.model
-
-
 def _make_method(resolved: Resolved, detector: Detector) -> Method:
     kind = method_class(resolved.info)
     neck = kind.trains == "neck"
     widths = [level.width for level in detector.levels] if neck else [detector.backbone.width]
-    return kind(resolved.method, resolved.run, detector.trunk(neck=neck), widths)
+    options = resolved.method.model_dump()
+    extra = []
+    if "teacher" in options:
+        extra = [load_teacher(options["teacher"], options.get("teacher_mean"), options.get("teacher_std"))]
+    method = kind(resolved.method, resolved.run, detector.trunk(neck=neck), widths, *extra)
+    return Anchored(method, resolved.method.anchor) if resolved.method.anchor else method
 
 
 def planned_steps(s: PretrainSettings, images: int) -> int:

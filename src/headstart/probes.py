@@ -63,6 +63,11 @@ def spread_alarm(dim: int) -> float:
     return SPREAD / math.sqrt(dim)
 
 
+def spread_measures(features: Tensor) -> dict[str, float]:
+    """`feature_spread` of features (N, D) and its alarm line, as `headstart.health` judges them."""
+    return {"feature_spread": float(feature_spread(features)), "spread_alarm": spread_alarm(features.shape[1])}
+
+
 def teacher_entropy(logits: Tensor) -> Tensor:
     """Mean entropy of the teacher's answers in nats, from 0 to log K.
 

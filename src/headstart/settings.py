@@ -7,6 +7,7 @@ Nothing here imports torch, so that ``--help`` and a misspelt key are answered a
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -17,6 +18,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from headstart.errors import UserError, did_you_mean
 
 Scale = tuple[float, float]
+INIT_RATE = 0.2
+"""With init= a rate that nobody gave is this much of the method's own: trained weights need less."""
 METHODS_FOLDER = Path(__file__).parent / "methods"
 
 
@@ -39,12 +42,17 @@ class PretrainSettings(Options):
         "part); several as [a, b] or by repeating data="
     )
     model: Any = Field("yolo11n.yaml", description="detector: a .yaml (random weights), a .pt, or a live YOLO object")
-    method: str = Field("dino", description="how to pretrain: the name of a method, or the path of a .py file with one")
+    method: str = Field(
+        "dino", description="how to pretrain: the name of a method, the path of a .py file with one, or auto"
+    )
     preset: str = Field("tutorial", description="named set of defaults of the method; single options override it")
     init: str | None = Field(None, description="a .pt whose weights the model starts from, e.g. COCO weights")
     epochs: float | None = Field(None, gt=0, description="passes over the images (this or steps)")
     steps: int | None = Field(
         None, ge=1, description="optimizer steps (this or epochs); without either: 15000, or 10 epochs if that is more"
+    )
+    budget: str | None = Field(
+        None, description="time that pretraining may take, such as 30m, 2h or 45s: sets the steps (in place of them)"
     )
     batch: int = Field(64, ge=2, description="images a step")
     imgsz: int = Field(224, ge=32, le=4096, description="side of the global crops, pixels")
@@ -75,6 +83,8 @@ class PretrainSettings(Options):
     overwrite: bool = Field(False, description="replace the run in out=")
     log_every: int = Field(10, ge=1, description="steps between two lines of metrics.jsonl")
     save_every: int = Field(500, ge=1, description="steps between two checkpoints of the run")
+    probe_every: int = Field(500, ge=0, description="steps between two probes of the features; 0: none")
+    probe_labels: bool = Field(False, description="probe with the labels beside the images too; never trained on")
     report: bool = Field(True, description="draw report.html at the end")
 
 
@@ -82,12 +92,28 @@ class MethodSettings(Options):
     """What every method has: how its weights are optimized. Methods add their own."""
 
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="optimizer")
-    lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate; with init= a fifth of it unless you give one")
+    lr_for: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="batch that lr is meant for: it is scaled to the real one in proportion; none: not scaled"
+    )
     weight_decay: float = Field(0.0, ge=0, description="weight decay; biases and norms have none")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd; beta1 of adam")
     warmup: float = Field(0.0, ge=0, le=1, description="share of the steps over which the learning rate rises")
     schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate after the warm-up")
     clip: float | None = Field(None, gt=0, description="largest gradient norm; none: not clipped")
+    anchor: float = Field(
+        0.0, ge=0, description="with init=: weight of the distance from the features that the run started with"
+    )
+
+
+class AdamWSettings(MethodSettings):
+    """The optimizer of headstart's own recipes: AdamW, a short warm-up, a cosine to 0."""
+
+    optimizer: Literal["adam", "adamw", "sgd"] = Field("adamw", description="optimizer")
+    weight_decay: float = Field(0.01, ge=0, description="weight decay; biases and norms have none")
+    warmup: float = Field(0.05, ge=0, le=1, description="share of the steps over which the learning rate rises")
+    schedule: Literal["constant", "cosine"] = Field("cosine", description="learning rate after the warm-up")
+    clip: float | None = Field(5.0, gt=0, description="largest gradient norm; none: not clipped")
 
 
 class MethodInfo(NamedTuple):
@@ -170,18 +196,47 @@ def resolve(
     own = set(info.settings.model_fields) if info else set()
     if info:  # without a method its options cannot be told from misspelt ones
         problems += [_unknown(key, [*general, *own, "cfg"]) for key in given if key not in general | own]
-    preset = _preset_of(given, info, problems)
-    merged = {**preset, **given}
+    name, preset = _preset_of(given, info, problems)
+    merged = {**preset, **given, "preset": name}
     run = _build(PretrainSettings, {k: v for k, v in merged.items() if k in general}, problems)
     method = _build(info.settings, {k: v for k, v in merged.items() if k in own}, problems) if info else None
-    if given.get("epochs") is not None and given.get("steps") is not None:
-        problems.append(UserError("give one of the two, not both", where="epochs, steps"))
+    lengths = [name for name in ("epochs", "steps", "budget") if given.get(name) is not None]
+    if len(lengths) > 1:
+        many = "the two, not both" if len(lengths) == 2 else "the three"
+        problems.append(UserError(f"give one of {many}", where=", ".join(lengths)))
+    if run and run.budget is not None and budget_seconds(run.budget) is None:
+        hint = "give a number with s, m or h, such as 30m"
+        problems.append(UserError(f"{run.budget!r} is no time", where="budget", hint=hint))
+    if run and method and method.anchor and not run.init and str(run.model).endswith((".yaml", ".yml")):
+        problems.append(
+            UserError("random weights are nothing to hold on to", where="anchor", hint="give init= as well")
+        )
     if run and run.resume and run.overwrite:
         problems.append(UserError("give one of the two, not both", where="resume, overwrite"))
     problems += check({**{k: f.default for k, f in PretrainSettings.model_fields.items() if k != "data"}, **merged})
     if problems or run is None or method is None or info is None:
         raise UserError.several(problems)
-    return Resolved(run, method, info)
+    return Resolved(run, _with_rate(run, method, asked="lr" in given), info)
+
+
+def budget_seconds(budget: str) -> float | None:
+    """Seconds of ``45s``, ``30m``, ``1.5h`` or ``1h30m``; None for anything else, 0 among it."""
+    found = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", budget.strip().lower())
+    if found is None or not any(found.groups()):
+        return None
+    try:
+        seconds = sum(float(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True))
+    except ValueError:  # 1.2.3m
+        return None
+    return seconds or None
+
+
+def _with_rate(run: PretrainSettings, method: MethodSettings, *, asked: bool) -> MethodSettings:
+    """The learning rate as it will be used: for the real batch, and gentler on trained weights."""
+    rate = method.lr * (run.batch / method.lr_for if method.lr_for else 1)
+    if run.init and not asked:
+        rate *= INIT_RATE
+    return method.model_copy(update={"lr": rate, "lr_for": None})
 
 
 def _read_cfg(path: object, problems: list[UserError]) -> dict[str, Any]:
@@ -205,18 +260,21 @@ def _method_of(given: Mapping[str, Any], problems: list[UserError]) -> MethodInf
         return None
 
 
-def _preset_of(given: Mapping[str, Any], info: MethodInfo | None, problems: list[UserError]) -> dict[str, Any]:
-    if info is None:
-        return {}
+def _preset_of(
+    given: Mapping[str, Any], info: MethodInfo | None, problems: list[UserError]
+) -> tuple[str, dict[str, Any]]:
+    """Name and options of the preset that is used: the one given, else the general default or the method's first."""
     default = PretrainSettings.model_fields["preset"].default
     name = str(given.get("preset", default))
-    if name in info.presets or ("preset" not in given and not info.presets):
-        return info.presets.get(name, {})
-    if "preset" not in given:  # a method without the general default: its first preset
-        return next(iter(info.presets.values()))
+    if info is None or name in info.presets:
+        return name, info.presets[name] if info else {}
+    if not info.presets and name == default:
+        return name, {}
+    if "preset" not in given:
+        return next(iter(info.presets.items()))
     hint = did_you_mean(name, info.presets) or f"presets of {info.name}: {', '.join(info.presets) or 'none'}"
     problems.append(UserError(f"method {info.name!r} has no preset {name!r}", where="preset", hint=hint))
-    return {}
+    return name, {}
 
 
 def _unknown(key: str, known: list[str]) -> UserError:
@@ -268,9 +326,14 @@ def _in_words(item: Any) -> str:
 
 def to_dict(settings: Resolved) -> dict[str, Any]:
     """Plain values for ``settings.yaml``; a live model is described by its class and origin."""
-    values = {**settings.run.model_dump(), **settings.method.model_dump()}
-    if not isinstance(values["model"], str):
-        model = settings.run.model
-        origin = getattr(model, "ckpt_path", None) or getattr(model, "cfg", None) or "in memory"
-        values["model"] = f"live {type(model).__name__} ({origin})"
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    values = {name: getattr(part, name) for part in (settings.run, settings.method) for name in type(part).model_fields}
+    return {key: _as_plain(value) for key, value in values.items()}
+
+
+def _as_plain(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return [_as_plain(item) for item in value]
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    origin = getattr(value, "ckpt_path", None) or getattr(value, "cfg", None) or "in memory"
+    return f"live {type(value).__name__} ({origin})"

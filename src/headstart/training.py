@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -59,6 +59,7 @@ def train(
     steps: int,
     display: Display,
     rest: dict[str, Tensor],
+    probe: Callable[[], dict[str, float]] | None = None,
     resume: dict[str, Any] | None = None,
     arithmetic: Arithmetic | None = None,
 ) -> Outcome:
@@ -78,6 +79,7 @@ def train(
         steps: Steps in all.
         display: Shown to the user.
         rest: Tensors of the detector that are not trained, kept in the checkpoints.
+        probe: Measures of the features, every ``probe_every`` steps and at the end; changes nothing.
         resume: A checkpoint's content to go on from.
         arithmetic: Memory layout of the network, and whether it is compiled; by default neither is changed.
 
@@ -141,10 +143,12 @@ def train(
             clock.start("other")
 
             # -- what it looks like
-            if step % settings.log_every == 0 or step == steps or step == 1:
+            probing = probe is not None and (step % settings.probe_every == 0 or step == steps)
+            if step % settings.log_every == 0 or step == steps or step == 1 or probing:
                 values = {"loss": float(loss.detach()), **method.measures()}
                 shares = clock.shares()
                 now = time.perf_counter()
+                values |= probe() if probe and probing else {}
                 timing = {
                     "images_per_second": (step - marked_step) * settings.batch / (now - mark),
                     "data_wait": shares["wait"],
@@ -157,7 +161,7 @@ def train(
                     run.event(step, "alarm", message)
                     display.alarm(message)
                 display.update(step, epoch, values, timing["images_per_second"], health.active, run.skipped)
-                mark, marked_step = now, step
+                mark, marked_step = time.perf_counter(), step  # not `now`: a probe is no part of the next rate
                 if not math.isfinite(values["loss"]):
                     raise UserError(
                         f"the loss at step {step} is not a number, so the weights are no longer usable",

@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
-from headstart import colour
+from headstart import colour, geometry
 from headstart.resample import resize_batch, resize_one
 
 _TRIES = 10  # crops drawn before torchvision's RandomResizedCrop takes one from the middle
@@ -42,6 +42,8 @@ class ViewSpec:
         blur: Probability of a Gaussian blur.
         sigma: Least and greatest standard deviation of the blur in pixels of the view.
         solarize: Probability that values from 128/255 on are inverted.
+        overlap: Least part of the crop that it has in common with the batch's first view, as a share of the smaller
+            of the two; 0 for crops that are drawn by themselves.
     """
 
     name: str
@@ -58,6 +60,10 @@ class ViewSpec:
     blur: float = 0.5
     sigma: tuple[float, float] = (0.1, 2.0)
     solarize: float = 0.0
+    overlap: float = 0.0
+
+    def __post_init__(self) -> None:
+        assert self.overlap <= geometry.widest_overlap(self.ratio), f"{self.name}: no two crops always overlap so much"
 
 
 @dataclass
@@ -138,6 +144,32 @@ def dino_specs(
     ]
 
 
+def pair_specs(
+    imgsz: int, scale: tuple[float, float], *, colour: float = 1.0, blur: float = 0.5, overlap: float = 0.0
+) -> list[ViewSpec]:
+    """Two views of one kind.
+
+    Args:
+        imgsz: Their side in pixels.
+        scale: Share of the image that each covers.
+        colour: Strength of the colour changes; 1 as in `dino_specs`, 0 none, 2 as in SimCLR.
+        blur: Probability of a blur.
+        overlap: See `ViewSpec`.
+    """
+    one = ViewSpec(
+        "view0",
+        imgsz,
+        scale,
+        brightness=0.4 * colour,
+        contrast=0.4 * colour,
+        saturation=0.2 * colour,
+        hue=min(0.5, 0.1 * colour),
+        gray=min(1.0, 0.2 * colour),
+        blur=blur,
+    )
+    return [one, replace(one, name="view1", solarize=min(1.0, 0.1 * colour), overlap=overlap)]
+
+
 def make_views(pixels: Tensor, sizes: Tensor, specs: Sequence[ViewSpec], generator: torch.Generator) -> list[View]:
     """Make one view for each of `specs` of every image of a batch.
 
@@ -156,6 +188,9 @@ def make_views(pixels: Tensor, sizes: Tensor, specs: Sequence[ViewSpec], generat
     assert pixels.shape[1] == 3, pixels.shape
     sizes = sizes.cpu()
     drawn = [draw(spec, sizes, generator) for spec in specs]
+    for spec, what in zip(specs, drawn, strict=True):
+        if spec.overlap:
+            what.boxes = geometry.draw_together(what.boxes, drawn[0].boxes, sizes, spec.overlap, generator)
     render = render_singly if pixels.device.type == "cpu" else render_together
     # A precision chosen for the training step would turn the pixels to bfloat16.
     with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):

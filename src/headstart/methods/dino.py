@@ -48,10 +48,28 @@ class Settings(MethodSettings):
         False, description="crops of one size in one pass: faster on GPUs; batch norm then sees all of them together"
     )
     freeze_last_layer: float = Field(1, ge=0, description="epochs in which the head's last layer is not trained")
+    freeze_steps: int = Field(0, ge=0, description="steps in which it is not trained, where that is longer")
+    freeze_share: float = Field(1.0, ge=0, le=1, description="share of all steps that both may take at most")
+    guard: bool = Field(False, description="let the teacher's entropy steer its temperature away from collapse")
 
 
-# The tutorial's recipe is what the fields above say; the name keeps it when the defaults move on.
-PRESETS: dict[str, dict[str, Any]] = {"tutorial": {}}
+PRESETS: dict[str, dict[str, Any]] = {
+    # The tutorial's recipe is what the fields above say; the name keeps it when the defaults move on.
+    "tutorial": {},
+    # Gentler crops, as SSLight (arXiv 2210.02808) found small networks to need.
+    "default": {
+        "optimizer": "adamw", "weight_decay": 0.01, "warmup": 0.05, "schedule": "cosine", "clip": 3.0,
+        "global_scale": [0.3, 1.0], "local_scale": [0.05, 0.3], "local_imgsz": 128, "locals": 4,
+        "ema_start": 0.99, "freeze_share": 0.05, "guard": True,
+    },
+    # What LightlyTrain does for a data set of up to 20,000 images; for more images it widens output_dim.
+    "lightlytrain": {
+        "optimizer": "sgd", "lr": 0.03, "lr_for": 256, "weight_decay": 1e-4, "warmup": 0.1, "schedule": "cosine",
+        "clip": 3.0, "hidden_dim": 2048, "bottleneck_dim": 256, "output_dim": 1024, "teacher_temp": 0.02,
+        "warmup_teacher_temp": 0.02, "ema_start": 0.99, "global_scale": [0.14, 1.0], "local_scale": [0.05, 0.14],
+        "freeze_last_layer": 0, "freeze_steps": 1250,
+    },
+}  # fmt: skip
 
 
 class DINO(Method):
@@ -69,6 +87,7 @@ class DINO(Method):
             student_temp=settings.student_temp,
             center_momentum=settings.center_momentum,
         )
+        self.guard = EntropyGuard(settings.output_dim) if settings.guard else None
 
     def _head(self) -> nn.Module:
         s = self.settings
@@ -103,6 +122,8 @@ class DINO(Method):
         student = [self.student_head(features).float() for features in pooled]
         with torch.autocast(teacher[0].device.type, enabled=False):
             self._seen = (torch.cat(teacher), self.criterion.center[0].clone(), temperature, pooled[0].detach())
+            if self.guard:
+                self.guard.watch(progress.step, (self._seen[0] - self._seen[1]) / temperature)
             loss: Tensor = self.criterion(teacher, student, teacher_temp=temperature)
         return loss
 
@@ -115,7 +136,8 @@ class DINO(Method):
     def _temperature(self, progress: Progress) -> float:
         s = self.settings
         done = min(1.0, progress.epoch / s.warmup_teacher_temp_epochs) if s.warmup_teacher_temp_epochs else 1.0
-        return float(s.warmup_teacher_temp + (s.teacher_temp - s.warmup_teacher_temp) * done)
+        factor = self.guard.factor if self.guard else 1.0
+        return float(s.warmup_teacher_temp + (s.teacher_temp - s.warmup_teacher_temp) * done) * factor
 
     def measures(self) -> dict[str, float]:
         """Entropy of the teacher's answers and spread of the student's features, with their alarm lines."""
@@ -129,9 +151,52 @@ class DINO(Method):
 
     def after_backward(self, progress: Progress) -> None:
         """Leave the last layer as it is during the first epochs: it stabilises the start."""
-        if progress.epoch < self.settings.freeze_last_layer:
+        s = self.settings
+        frozen = progress.epoch < s.freeze_last_layer or progress.step < s.freeze_steps
+        if frozen and progress.step < s.freeze_share * progress.steps:
             for parameter in self._last_layer:
                 parameter.grad = None
+
+
+class EntropyGuard(nn.Module):
+    """A factor on the teacher's temperature that keeps its entropy off both ways to collapse.
+
+    Below a tenth of log K (nearly one answer) the temperature rises, above nine tenths (nearly uniform answers) it
+    falls, by 2 % at a time and at most to a quarter or four times; in between it goes back to what was asked for.
+
+    Args:
+        outputs: K.
+
+    Attributes:
+        factor: The present factor, a plain number; part of the checkpoints.
+    """
+
+    EVERY = 10  # steps between two looks: reading a number makes the host wait for the device
+    LOW, HIGH, STEP, MOST = 0.1, 0.9, 1.02, 4.0
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.factor, self._most = 1.0, math.log(outputs)
+
+    def watch(self, step: int, logits: Tensor) -> None:
+        """Look at the teacher's answers, (N, K) after centring and temperature, and adapt the factor."""
+        if step % self.EVERY:
+            return
+        share = float(probes.teacher_entropy(logits)) / self._most
+        if share < self.LOW:
+            self.factor = min(self.MOST, self.factor * self.STEP)
+        elif share > self.HIGH:
+            self.factor = max(1 / self.MOST, self.factor / self.STEP)
+        else:
+            self.factor = max(1.0, self.factor / self.STEP) if self.factor > 1 else min(1.0, self.factor * self.STEP)
+
+    def get_extra_state(self) -> dict[str, float]:
+        """The factor."""
+        return {"factor": self.factor}
+
+    def set_extra_state(self, state: dict[str, float]) -> None:
+        """See `get_extra_state`."""
+        self.factor = state["factor"]
 
 
 def _pool(maps: list[Tensor]) -> Tensor:

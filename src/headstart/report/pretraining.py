@@ -18,6 +18,7 @@ from headstart.files import write_text
 from headstart.health import PEAKED, SPREAD, UNIFORM
 from headstart.report import figures
 from headstart.report.figures import Mark, number
+from headstart.report.probe_charts import probe_charts
 from headstart.report.run_reader import FoundRun, find_run
 from headstart.report.verdict import duration, judge, parts_back, text_of
 
@@ -92,7 +93,7 @@ def _content(run: FoundRun) -> dict[str, Any]:
         "facts": _facts(run),
         "parts": parts_back(run),
         "dropped": [str(name) for name in run.hand_back.get("dropped") or []],
-        "learning": [_loss(run), *_health_charts(run)],
+        "learning": [_loss(run), *_health_charts(run), *probe_charts(run, _chart)],
         "speed": [_rate(run), _wait(run), *_schedules(run)],
         "pictures": _pictures(run),
         "skipped": run.skipped,

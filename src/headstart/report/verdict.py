@@ -13,7 +13,10 @@ from typing import Any
 from headstart.health import WARMUP, Health
 from headstart.report.run_reader import FoundRun
 
-_JUDGED = ("loss", "teacher_entropy", "teacher_entropy_max", "feature_spread", "spread_alarm")
+_JUDGED = (
+    "loss", "teacher_entropy", "teacher_entropy_max", "feature_spread", "spread_alarm",
+    "probe_rankme", "probe_rankme_start", "probe_knn", "probe_knn_start",
+)  # fmt: skip
 PARTS = ("backbone", "neck", "head")
 
 

@@ -1,0 +1,75 @@
+"""Looks at data, model and machine for ``method=auto``, and puts the choice into the options."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+
+from headstart.automatic import Choice, Situation, choose, weights_beside
+from headstart.errors import UserError
+from headstart.images.index import find_images
+from headstart.settings import PretrainSettings
+
+
+def with_choice(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with ``method=auto`` replaced by what was chosen; what the user gave is kept.
+
+    Why is said on standard error. Options that cannot be understood are left for `headstart.settings.resolve`, which
+    tells all problems together.
+    """
+    given = {**_file(options.get("cfg")), **{key: value for key, value in options.items() if key != "cfg"}}
+    if str(given.get("method")) != "auto":
+        return dict(options)
+    try:
+        choice = choose(situation(given))
+    except UserError:
+        return {**given, "method": PretrainSettings.model_fields["method"].default}
+    for line in choice.why:
+        print(line, file=sys.stderr)
+    return merged(given, choice)
+
+
+def merged(given: Mapping[str, Any], choice: Choice) -> dict[str, Any]:
+    """The choice below what the user gave; of its steps nothing is left where the user gave a length of their own."""
+    own = {key: value for key, value in given.items() if value is not None and key != "method"}
+    chosen = dict(choice.options)
+    if {"epochs", "steps", "budget"} & own.keys():
+        del chosen["steps"]
+    return {**chosen, **own}
+
+
+def situation(given: Mapping[str, Any]) -> Situation:
+    """What `choose` needs to know of the options.
+
+    Raises:
+        UserError: There are no images.
+    """
+    model = given.get("model", PretrainSettings.model_fields["model"].default)
+    images = len(find_images(given.get("data") or []))
+    trained = bool(given.get("init")) or str(model).endswith(".pt") or not isinstance(model, (str, Path))
+    device, memory = hardware(str(given.get("device", "auto")))
+    return Situation(images, trained, weights_beside(model), given.get("teacher") is not None, device, memory)
+
+
+def hardware(device: str) -> tuple[Literal["cpu", "cuda", "mps"], float]:
+    """The kind of device that a run would use, and its memory in GiB (0 where not known)."""
+    if device != "cpu" and device != "mps" and torch.cuda.is_available():
+        index = int(device.removeprefix("cuda:")) if device.removeprefix("cuda:").isdigit() else 0
+        if index < torch.cuda.device_count():
+            return "cuda", torch.cuda.get_device_properties(index).total_memory / 2**30
+    if device in {"auto", "mps"} and torch.backends.mps.is_available():
+        return "mps", 0.0
+    return "cpu", 0.0
+
+
+def _file(path: object) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(Path(str(path)).read_text(encoding="utf-8")) if path is not None else {}
+    except (OSError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}

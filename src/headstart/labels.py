@@ -1,0 +1,87 @@
+"""Labelled boxes for a probe: read where Ultralytics expects them, never trained on."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.ops import roi_align
+
+SAME_CLASS_OF = 5
+"""Neighbours that vote on a box."""
+
+
+def label_path(image: str) -> Path:
+    """Where the labels of an image lie: the last folder ``images`` becomes ``labels``, the suffix ``.txt``."""
+    here, there = f"{os.sep}images{os.sep}", f"{os.sep}labels{os.sep}"
+    return Path(there.join(image.rsplit(here, 1))).with_suffix(".txt")
+
+
+def read_boxes(path: Path) -> Tensor:
+    """Boxes of a label file, float32 ``(N, 5)``: class, x0, y0, x1, y1 as shares of width and height.
+
+    Boxes and polygons are read; lines that are neither are passed over, as is a file that is not there.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return torch.zeros(0, 5)
+    rows = []
+    for line in lines:
+        try:
+            label, *values = (float(word) for word in line.split())
+        except ValueError:
+            continue
+        if len(values) == 4:
+            x, y, width, height = values
+            rows.append([label, x - width / 2, y - height / 2, x + width / 2, y + height / 2])
+        elif len(values) >= 6 and len(values) % 2 == 0:
+            rows.append([label, min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])])
+    boxes = torch.tensor(rows).reshape(-1, 5)
+    boxes[:, 1:].clamp_(0, 1)
+    return boxes[(boxes[:, 3] > boxes[:, 1]) & (boxes[:, 4] > boxes[:, 2])]
+
+
+def box_features(maps: list[Tensor], boxes: list[Tensor]) -> Tensor:
+    """What the maps say of each box: averaged over the box on every map, each map's part of length 1, ``(N, sum C)``.
+
+    Args:
+        maps: ``(B, C, h, w)`` each.
+        boxes: Of each image ``(n, 4)``, x0, y0, x1, y1 as shares of its sides.
+    """
+    parts = []
+    for one in maps:
+        scale = torch.tensor([one.shape[-1], one.shape[-2]] * 2, device=one.device)
+        placed = [found.to(one.device) * scale for found in boxes]
+        parts.append(functional.normalize(roi_align(one.float(), placed, 3, aligned=True).mean((2, 3)), dim=1))
+    return torch.cat(parts, 1)
+
+
+def knn_accuracy(features: Tensor, classes: Tensor, owner: Tensor, k: int = SAME_CLASS_OF) -> float:
+    """Share of boxes whose `k` nearest boxes by cosine, of other images, are mostly of their own class.
+
+    Votes are weighted by the cosine. Chance is the share of the commonest class.
+
+    Args:
+        features: ``(N, D)``.
+        classes: int64 ``(N,)``.
+        owner: int64 ``(N,)``, the image of each box.
+        k: Neighbours.
+
+    Returns:
+        From 0 to 1; nan with boxes of fewer than two images.
+    """
+    if len(features) < 2 or bool((owner == owner[0]).all()):
+        return math.nan
+    direction = functional.normalize(features.float(), dim=1)
+    cosines = (direction @ direction.T).masked_fill(owner[:, None] == owner[None], -math.inf)
+    best = cosines.topk(min(k, len(features) - 1), dim=1)
+    votes = torch.zeros(len(features), int(classes.max()) + 1, device=features.device)
+    # An image of many boxes may leave fewer than k others: what is no neighbour has no vote.
+    weights = torch.where(best.values.isfinite(), best.values.clamp_min(0) + 1e-6, 0.0)
+    votes.scatter_add_(1, classes[best.indices], weights)
+    return float((votes.argmax(1) == classes).float().mean())

@@ -1,0 +1,58 @@
+"""VICReg: two views agree while every output keeps its variance and no two outputs say the same.
+
+Bardes et al., "VICReg: Variance-Invariance-Covariance Regularization", 2022 (arXiv 2105.04906), on the average-pooled
+last map of a backbone.
+
+Batch normalisation: there is no teacher; the student is in training mode, and each view is normalised by its own batch.
+"""
+
+from __future__ import annotations
+
+from lightly.loss import VICRegLoss
+from lightly.models.modules.heads import VICRegProjectionHead
+from pydantic import Field
+from torch import Tensor, autocast, nn
+
+from headstart import probes
+from headstart.method import Method, pooled
+from headstart.schedules import Progress
+from headstart.settings import AdamWSettings, PretrainSettings, Scale
+from headstart.views import View, ViewSpec, pair_specs
+
+
+class Settings(AdamWSettings):
+    """Options of VICReg."""
+
+    view_scale: Scale = Field((0.2, 1.0), description="share of the image's area that a view covers")
+    colour: float = Field(1.0, ge=0, le=2, description="strength of the colour changes: 0 none, 1 as DINO, 2 as SimCLR")
+    hidden_dim: int = Field(1024, ge=1, description="hidden width of the expander")
+    output_dim: int = Field(1024, ge=2, description="width of the embedding")
+    invariance: float = Field(25.0, ge=0, description="weight of the distance between the two views")
+    variance: float = Field(25.0, ge=0, description="weight of the floor under the variance of each output")
+    covariance: float = Field(1.0, ge=0, description="weight of the covariances between outputs")
+
+
+class VICReg(Method):
+    """VICReg on the average-pooled last map of a backbone."""
+
+    def __init__(self, settings: Settings, run: PretrainSettings, student: nn.Module, widths: tuple[int, ...]) -> None:
+        super().__init__(settings, run, student, widths)
+        self.head = VICRegProjectionHead(self.widths[-1], settings.hidden_dim, settings.output_dim)
+        self.criterion = VICRegLoss(settings.invariance, settings.variance, settings.covariance)
+
+    def view_specs(self) -> list[ViewSpec]:
+        """Two views of one kind."""
+        return pair_specs(self.run.imgsz, self.settings.view_scale, colour=self.settings.colour)
+
+    def forward(self, views: list[View], progress: Progress) -> Tensor:
+        """Invariance, variance and covariance of the embeddings of the two views."""
+        features = [pooled(self.student(view.images)) for view in views]
+        embedded = [self.head(one).float() for one in features]
+        self._seen = features[0].detach()
+        with autocast(embedded[0].device.type, enabled=False):
+            loss: Tensor = self.criterion(*embedded)
+        return loss
+
+    def measures(self) -> dict[str, float]:
+        """Spread of the student's pooled features."""
+        return probes.spread_measures(self._seen)

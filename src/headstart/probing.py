@@ -1,0 +1,182 @@
+"""Measures of a network on a few fixed images: while it is trained, and of any checkpoint (``headstart probe``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightly.loss.regularizer import DSERegularizer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from headstart import probes
+from headstart.detector import load_detector
+from headstart.errors import UserError
+from headstart.images.decode import DecodeError, read_image
+from headstart.images.index import ImageIndex, find_images
+from headstart.labels import box_features, knn_accuracy, label_path, read_boxes
+from headstart.method import Method
+from headstart.settings import PretrainSettings
+
+CELLS = 2_000
+"""Cells of the maps from which DSE is computed: its clusters cost time."""
+
+
+@dataclass
+class Samples:
+    """Images that a probe looks at.
+
+    Attributes:
+        pixels: uint8 ``(N, 3, S, S)``: whole images, stretched to squares.
+        boxes: Labelled boxes of each, ``(n, 4)`` in shares of its sides; empty without labels.
+        classes: int64, of all boxes in the order of the images.
+        owner: int64, the image of each box.
+    """
+
+    pixels: Tensor
+    boxes: list[Tensor]
+    classes: Tensor
+    owner: Tensor
+
+    @classmethod
+    def read(cls, images: ImageIndex, *, number: int, imgsz: int, labels: bool) -> Samples:
+        """Up to `number` images, evenly spread over the index; with `labels` also the boxes that lie beside them."""
+        pixels: list[Tensor] = []
+        found: list[Tensor] = []
+        for at in range(0, len(images), max(1, len(images) // number)):
+            if len(pixels) == number:
+                break
+            try:
+                image = torch.from_numpy(read_image(images.path(at), max_area=4 * imgsz**2)).permute(2, 0, 1)
+            except DecodeError:
+                continue
+            pixels.append(_squeezed(image, imgsz))
+            found.append(read_boxes(label_path(images.path(at))) if labels else torch.zeros(0, 5))
+        if not pixels:
+            raise UserError("no image can be read", where="data")
+        owner = torch.tensor([place for place, boxes in enumerate(found) for _ in range(len(boxes))], dtype=torch.long)
+        rows = torch.cat(found)
+        return cls(torch.stack(pixels), [boxes[:, 1:] for boxes in found], rows[:, 0].long(), owner)
+
+
+def _squeezed(image: Tensor, size: int) -> Tensor:
+    pixels = functional.interpolate(image[None].float(), (size, size), mode="bilinear", antialias=True)[0]
+    return pixels.round().clamp(0, 255).byte()
+
+
+class Probe:
+    """Measures one trunk on fixed samples; leaves it, and all random numbers, as they were.
+
+    Args:
+        trunk: Called with images float (B, 3, S, S) in [0, 1], gives maps.
+        samples: What it is fed.
+        batch: Images at once.
+    """
+
+    def __init__(self, trunk: nn.Module, samples: Samples, batch: int = 32) -> None:
+        self.trunk, self.samples, self.batch = trunk, samples, batch
+        first = self.measure()
+        # The lines that alarms compare with; the same in a resumed run, which begins with the same weights.
+        self._start = {f"{name}_start": first[name] for name in ("probe_rankme", "probe_knn") if name in first}
+
+    def __call__(self) -> dict[str, float]:
+        """The measures now, and where they were before the first step."""
+        return {**self.measure(), **self._start}
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """Spread, RankMe and DSE of the last map; with labels the kNN accuracy of boxes on all maps."""
+        training = [(module, module.training) for module in self.trunk.modules()]
+        device = next(self.trunk.parameters()).device
+        self.trunk.eval()
+        try:
+            parts = [self.trunk(part.to(device).float() / 255) for part in torch.split(self.samples.pixels, self.batch)]
+        finally:
+            for module, mode in training:
+                module.training = mode
+        maps = [torch.cat(level).float().cpu() for level in zip(*parts, strict=True)]
+        return measures(maps, self.samples)
+
+
+def during(method: Method, images: ImageIndex, settings: PretrainSettings) -> Probe | None:
+    """The probe of a run, made before its first step; None where the run is to have none."""
+    if not settings.probe_every:
+        return None
+    imgsz = max(32, settings.imgsz // 32 * 32)
+    return Probe(method.student, Samples.read(images, number=64, imgsz=imgsz, labels=settings.probe_labels))
+
+
+def measures(maps: Sequence[Tensor], samples: Samples) -> dict[str, float]:
+    """What a probe says of feature maps ``(N, C, h, w)``, finest first."""
+    pooled = maps[-1].mean((2, 3))
+    if not bool(pooled.isfinite().all()):
+        return {}
+    found = {f"probe_{name.removeprefix('feature_')}": one for name, one in probes.spread_measures(pooled).items()}
+    found |= {"probe_rankme": probes.rankme(pooled), "probe_dse": dse(maps[-1])}
+    if len(samples.classes):
+        features = box_features(list(maps), samples.boxes)
+        found["probe_knn"] = knn_accuracy(features, samples.classes, samples.owner)
+    return found
+
+
+def dse(cells: Tensor) -> float:
+    """DSE of a map ``(N, C, h, w)``, as lightly has it: separation of clusters of cells plus effective dimensions.
+
+    Its clusters begin at random: drawn from a fixed seed, so that two measures of the same features agree.
+    """
+    tokens = cells.flatten(2).transpose(1, 2)
+    tokens = tokens[:: max(1, tokens.shape[0] * tokens.shape[1] // CELLS)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return -float(DSERegularizer()(tokens))
+
+
+def probe(
+    source: str | Path, data: Any, *, images: int = 256, imgsz: int = 224, labels: bool = True, device: str = "cpu"
+) -> dict[str, dict[str, float]]:
+    """Measure the features of a finished run or of any checkpoint, without training.
+
+    Args:
+        source: A run folder (its ``headstart.pt``), a ``.pt``, or a model YAML (random weights, to compare with).
+        data: Images, as for `headstart.pretrain`.
+        images: How many are looked at.
+        imgsz: Side to which they are stretched, a multiple of 32.
+        labels: Whether boxes that lie beside the images (``labels`` for ``images``) are used for the kNN.
+        device: Where to compute.
+
+    Returns:
+        Measures of the ``backbone`` (its last map) and of the ``neck`` (its last map; the kNN on all levels).
+
+    Raises:
+        UserError: No such run, checkpoint or image.
+    """
+    path = Path(source)
+    if path.is_dir():
+        path = path / "headstart.pt"
+        if not path.is_file():
+            hint = "a run hands its checkpoint back at the end; while it goes on, metrics.jsonl has its probes"
+            raise UserError("holds no headstart.pt", where=str(source), hint=hint)
+    if imgsz % 32 or images < 2:
+        raise UserError("must be a multiple of 32, and images 2 or more", where="imgsz")
+    detector = load_detector(str(path))
+    samples = Samples.read(find_images(data), number=images, imgsz=imgsz, labels=labels)
+    found = {}
+    for part in ("backbone", "neck"):
+        trunk = detector.trunk(neck=part == "neck").to(device)
+        found[part] = Probe(trunk, samples).measure()
+    return found
+
+
+def table(found: Mapping[str, Mapping[str, float]]) -> str:
+    """The measures of `probe` as lines of text."""
+    names = list(dict.fromkeys(name for part in found.values() for name in part))
+    head = f"{'':<14}" + "".join(f"{part:>12}" for part in found)
+    rows = [
+        f"{name.removeprefix('probe_'):<14}"
+        + "".join(f"{part.get(name, float('nan')):>12.4g}" for part in found.values())
+        for name in names
+    ]
+    return "\n".join([head, *rows])

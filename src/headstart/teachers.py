@@ -1,0 +1,187 @@
+"""Where a teacher comes from: a YOLO checkpoint, the name of a timm model, or a torch module."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headstart.detector import check_model, load_detector
+from headstart.errors import UserError, did_you_mean
+from headstart.method import Teacher
+
+_ASKED = "give the .pt of a YOLO, the name of a timm model such as vit_small_patch14_dinov2.lvd142m, or a torch module"
+
+
+class FrozenTeacher(Teacher):
+    """See `headstart.method.Teacher`.
+
+    Args:
+        module: Called with normalised images; gives a map, several (list, tuple, dict), or tokens ``(B, N, C)``.
+        name: For messages.
+        mean, std: Of each colour; what the module was trained with.
+        size: Multiple of pixels that its input sides need.
+        skip: Tokens before those of the patches (class token, registers).
+
+    Raises:
+        UserError: It gives no feature map.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        module: nn.Module,
+        name: str,
+        mean: Sequence[float] = (0, 0, 0),
+        std: Sequence[float] = (1, 1, 1),
+        size: int = 32,
+        skip: int = 0,
+    ) -> None:
+        super().__init__()
+        self.name, self.module, self.size, self.skip = name, module, size, skip
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(1, 3, 1, 1))
+        self.requires_grad_(False)
+        self.train(False)
+        side = max(256, 4 * size) // size * size
+        with torch.no_grad():
+            device = next(module.parameters(), self.mean).device
+            self.to(device)
+            try:
+                maps = self(torch.full((1, 3, side, side), 0.5, device=device))
+            except UserError:
+                raise
+            except Exception as error:
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise UserError(f"{name} cannot be fed {side} x {side} pixels: {reason}", where="teacher") from error
+        self.widths = tuple(one.shape[1] for one in maps)
+        self.strides = tuple(side / one.shape[-1] for one in maps)
+
+    def train(self, mode: bool = True) -> FrozenTeacher:
+        """Stays in evaluation mode, whatever the method that holds it is told."""
+        super().train(False)
+        return self
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """See `headstart.method.Teacher`; images whose sides the module cannot take are resized to the next size up."""
+        sides = [-(-side // self.size) * self.size for side in images.shape[-2:]]
+        if sides != list(images.shape[-2:]):
+            images = nn.functional.interpolate(images, sides, mode="bilinear", align_corners=False)
+        return maps_of(self.module((images - self.mean) / self.std), self.name, self.skip)
+
+
+def maps_of(found: Any, name: str, skip: int = 0) -> list[Tensor]:
+    """The feature maps in what a network gives, finest first.
+
+    Raises:
+        UserError: There are none.
+    """
+    if isinstance(found, dict):
+        found = list(found.values())
+    parts = [found] if isinstance(found, Tensor) else list(found) if isinstance(found, (list, tuple)) else []
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    maps = [one for one in tensors if one.ndim == 4]
+    if not maps:
+        maps = [one for tokens in tensors if tokens.ndim == 3 for one in _from_tokens(tokens[:, skip:])]
+    if not maps:
+        shapes = ", ".join(str(tuple(one.shape)) for one in tensors) or type(found).__name__
+        hint = "it must give (B, C, h, w), several of them, or (B, h * w, C) of a square image"
+        raise UserError(f"{name} gives no feature map ({shapes})", where="teacher", hint=hint)
+    return sorted(maps, key=lambda one: -one.shape[-1])
+
+
+def _from_tokens(tokens: Tensor) -> list[Tensor]:
+    side = round(tokens.shape[1] ** 0.5)
+    return [tokens.transpose(1, 2).unflatten(2, (side, side))] if side**2 == tokens.shape[1] else []  # type: ignore[no-untyped-call]
+
+
+def check_teacher(teacher: Any) -> list[UserError]:
+    """What is wrong with the option `teacher`, found without loading anything."""
+    if isinstance(teacher, nn.Module):
+        return []
+    if not isinstance(teacher, (str, Path)):
+        return [UserError(f"a {type(teacher).__name__} is no network", where="teacher", hint=_ASKED)]
+    if _is_checkpoint(str(teacher)):
+        return [UserError(problem.what, where="teacher", hint=problem.hint) for problem in check_model(str(teacher))]
+    if str(teacher).endswith((".yaml", ".yml")):
+        return [UserError("a model YAML has random weights: nothing to learn from", where="teacher", hint=_ASKED)]
+    if find_spec("timm") is None:
+        hint = "pip install 'headstart[timm]', or give the .pt of a larger YOLO"
+        return [UserError(f"{teacher!r} is a name for timm, which is not installed", where="teacher", hint=hint)]
+    return []
+
+
+def load_teacher(
+    teacher: Any, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> FrozenTeacher:
+    """Load a teacher.
+
+    Args:
+        teacher: Path of a YOLO's ``.pt`` (its pyramid teaches), the name of a timm model with published weights, or a
+            torch module, of which a copy is taken.
+        mean, std: Normalisation of a torch module; None: images in [0, 1]. A YOLO and a timm model know their own.
+
+    Raises:
+        UserError: It is not found, cannot be downloaded, or gives no feature map.
+    """
+    problems = check_teacher(teacher)
+    if problems:
+        raise problems[0]
+    if isinstance(teacher, nn.Module) and not hasattr(teacher, "ckpt_path"):
+        return FrozenTeacher(copy.deepcopy(teacher), type(teacher).__name__, mean or (0, 0, 0), std or (1, 1, 1))
+    if isinstance(teacher, nn.Module) or _is_checkpoint(str(teacher)):
+        detector = load_detector(teacher)
+        return FrozenTeacher(detector.trunk(neck=True), detector.name)
+    return _from_timm(str(teacher))
+
+
+def _is_checkpoint(name: str) -> bool:
+    return name.endswith((".pt", ".pth"))
+
+
+def _from_timm(name: str) -> FrozenTeacher:
+    import timm
+
+    if not timm.is_model(name.split(".")[0]):
+        known = timm.list_models()
+        hint = did_you_mean(name.split(".")[0], known) or "timm.list_pretrained() lists the names"
+        raise UserError(f"timm has no model {name!r}", where="teacher", hint=hint)
+    try:
+        module = _timm_module(name)
+    except Exception as error:  # a download fails in as many ways as there are networks
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        hint = "connect this machine once, or check the name with timm.list_pretrained()"
+        raise UserError(f"timm cannot load {name!r}: {reason}", where="teacher", hint=hint) from error
+    known = timm.data.resolve_data_config({}, model=module)
+    info: Any = module.feature_info
+    return FrozenTeacher(_ChannelsFirst(module), name, known["mean"], known["std"], size=int(max(info.reduction())))
+
+
+class _ChannelsFirst(nn.Module):
+    """A timm network whose maps are (B, C, h, w), whatever order it computes in."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.last = getattr(getattr(module, "output_fmt", None), "value", "NCHW") == "NHWC"
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [one.permute(0, 3, 1, 2) if self.last else one for one in self.module(images)]
+
+
+def _timm_module(name: str) -> nn.Module:
+    """The model as a giver of maps; transformers of a fixed size are told to take any."""
+    import timm
+
+    try:
+        module: nn.Module = timm.create_model(name, pretrained=True, features_only=True, dynamic_img_size=True)
+    except TypeError:  # networks that take any size have no such option
+        module = timm.create_model(name, pretrained=True, features_only=True)
+    return module

@@ -1,0 +1,105 @@
+"""Whole pretrainings on a real YOLO: what was trained arrives, and a resumed run is the uninterrupted one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from ultralytics import YOLO
+
+from headstart import checkpoint
+from headstart.errors import UserError
+from headstart.pretraining import pretrain
+from headstart.settings import method_names, read_method
+
+SMALL: dict[str, Any] = {"batch": 4, "imgsz": 64, "local_imgsz": 32, "steps": 4, "save_every": 2, "log_every": 1}
+SMALL |= {"workers": 0, "device": "cpu", "report": False}
+NECK = {"pyramid", "distill"}
+
+
+class Patches(nn.Module):
+    """A teacher: colours of 8 x 8 pixels."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(images, 8)
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained weights, as far as a test is concerned."""
+    path = tmp_path_factory.mktemp("weights") / "start.pt"
+    torch.manual_seed(3)
+    YOLO("yolo11n.yaml", verbose=False).save(path)
+    return path
+
+
+def options(method: str, data: Path, weights: Path) -> dict[str, Any]:
+    given = {**SMALL, "data": str(data), "model": "yolo11n.yaml", "method": method, "init": str(weights), "lr": 1e-3}
+    own = read_method(method).settings.model_fields
+    given |= {"hidden_dim": 32} if "hidden_dim" in own else {}
+    given |= {"teacher": Patches()} if "teacher" in own else {}
+    return {**given, "anchor": 0.5} if method == "byol" else given
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_what_was_trained_arrives_and_resuming_changes_nothing(
+    method: str, image_folder: Path, weights: Path, tmp_path: Path
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    given = options(method, image_folder, weights)
+    run = pretrain(**given, out=str(whole))
+    assert run.checkpoint is not None
+    end = checkpoint.load(whole / "checkpoints")
+
+    # What arrived: the student's own tensors, the neck's among them where it is trained.
+    found, start = YOLO(run.checkpoint).model, YOLO(weights).model.state_dict()
+    names, neck_starts = found.state_dict(), len(found.yaml["backbone"])
+    prefix = "inner.student." if "anchor" in given else "student."
+    student = {name.removeprefix(prefix): one for name, one in end["method"].items() if name.startswith(prefix)}
+    for name, tensor in names.items():
+        assert torch.equal(tensor, student.get(name, start[name])), name
+    changed = {int(name.split(".")[1]) for name in student if not torch.equal(names[name], start[name])}
+    assert max(changed) == (len(found.model) - 2 if method in NECK else neck_starts - 1)
+
+    # Cut after step 2, as by a lost machine, and gone on with.
+    shutil.copytree(whole, cut)
+    (cut / "checkpoints" / "step-00000004.pt").unlink()
+    again = {"teacher": given["teacher"]} if "teacher" in given else {}
+    pretrain(out=str(cut), resume=True, **again)
+    resumed = checkpoint.load(cut / "checkpoints")
+    assert same(resumed["method"], end["method"])
+    assert same(resumed["optimizer"], end["optimizer"])
+    lines = [(folder / "metrics.jsonl").read_text().splitlines() for folder in (whole, cut)]
+    losses = [[(json.loads(line)["step"], json.loads(line)["loss"]) for line in one] for one in lines]
+    assert losses[0] == losses[1]
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def test_a_live_teacher_must_be_given_again(image_folder: Path, weights: Path, tmp_path: Path) -> None:
+    pretrain(**{**options("distill", image_folder, weights), "steps": 2}, out=str(tmp_path / "run"))
+    with pytest.raises(UserError, match="teacher: was a network in memory"):
+        pretrain(out=str(tmp_path / "run"), resume=True)
+
+
+def test_a_gentler_rate_with_init(image_folder: Path, weights: Path, tmp_path: Path) -> None:
+    given = {**options("byol", image_folder, weights), "steps": 2, "out": str(tmp_path / "run")}
+    del given["lr"]
+    pretrain(**given)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0]["lr"] == pytest.approx(2e-4)  # a fifth of BYOL's 1e-3
+    assert lines[0]["anchor_drift"] == pytest.approx(0, abs=1e-6)  # nothing has moved before the first step
+    assert lines[1]["anchor_drift"] > 1e-4

@@ -1,0 +1,82 @@
+"""A student small enough for a test, a teacher to go with it, and real-looking images."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from headstart import settings
+from headstart.method import Method, method_class
+from headstart.scenes import draw_scenes
+from headstart.schedules import Progress
+from headstart.settings import method_names, read_method
+from headstart.teachers import load_teacher
+from headstart.views import View, make_views
+
+WIDTHS = (16, 24, 32)
+IMAGES, BATCH = 48, 8
+
+
+class Trunk(nn.Module):
+    """Three maps of strides 8, 16 and 32, or the last of them alone."""
+
+    def __init__(self, neck: bool) -> None:
+        super().__init__()
+        self.neck = neck
+        widths = [3, 8, 12, *WIDTHS]
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.SiLU())
+            for a, b in pairwise(widths)
+        )
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps = []
+        for stage in self.stages:
+            images = stage(images)
+            maps.append(images)
+        return maps[2:] if self.neck else maps[-1:]
+
+
+def cases() -> list[tuple[str, str | None]]:
+    """Every method that comes with headstart, with every preset it has."""
+    return [(name, preset) for name in method_names() for preset in (read_method(name).presets or {None: {}})]
+
+
+def build(name: str, preset: str | None = None, **options: Any) -> Method:
+    """A method on a tiny student, in training mode."""
+    torch.manual_seed(0)
+    given: dict[str, Any] = {"data": "x", "method": name, "imgsz": 128, "local_imgsz": 64, "batch": BATCH, **options}
+    if "hidden_dim" in read_method(name).settings.model_fields:
+        given.setdefault("hidden_dim", 64)
+    given |= {} if preset is None else {"preset": preset}
+    if name == "distill":
+        given.setdefault("teacher", Trunk(neck=True))
+    resolved = settings.resolve(given)
+    kind = method_class(resolved.info)
+    neck = kind.trains == "neck"
+    extra = [load_teacher(given["teacher"])] if "teacher" in type(resolved.method).model_fields else []
+    method = kind(resolved.method, resolved.run, Trunk(neck), WIDTHS if neck else WIDTHS[-1:], *extra)
+    return method.train()
+
+
+@lru_cache(maxsize=1)
+def scenes() -> Tensor:
+    """Drawn images, uint8 (IMAGES, 3, 128, 128)."""
+    drawn = [scene.image for scene in draw_scenes("unlabelled", IMAGES, imgsz=128)]
+    return torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).contiguous()
+
+
+def views(method: Method, step: int = 0) -> list[View]:
+    """The method's views of the images of a step."""
+    rows = [(step * BATCH + place) % IMAGES for place in range(BATCH)]
+    sizes = torch.tensor([(128, 128)] * BATCH)
+    return make_views(scenes()[rows], sizes, method.view_specs(), torch.Generator().manual_seed(step))
+
+
+def progress(step: int, steps: int = 40) -> Progress:
+    return Progress(step, steps, step * BATCH / IMAGES)

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+from headstart import choosing, settings
+from headstart.automatic import Situation, choose, weights_beside
+from headstart.choosing import with_choice
+
+GPU = Situation(images=5_000, trained=False, weights=None, teacher=False, device="cuda", memory=24)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, {"method": "pyramid", "batch": 64, "steps": 15_000, "lr": 1e-3}),
+        ({"teacher": True}, {"method": "distill"}),
+        ({"trained": True}, {"steps": 5_000, "lr": 2e-4}),
+        ({"weights": "yolo11n.pt"}, {"init": "yolo11n.pt", "steps": 5_000, "lr": 2e-4}),
+        ({"images": 500}, {"steps": 5_000}),
+        ({"images": 500, "trained": True}, {"steps": 2_000}),
+        ({"images": 1_000_000}, {"batch": 128, "steps": 78_125}),  # 10 epochs
+        ({"images": 1_000_000, "memory": 8.0}, {"batch": 64, "steps": 156_250}),
+        ({"images": 1_000_000, "trained": True}, {"steps": 20_000}),
+        ({"device": "cpu"}, {"batch": 32, "steps": 3_000, "imgsz": 160}),
+    ],
+)
+def test_what_is_chosen(change: dict[str, object], expected: dict[str, object]) -> None:
+    options = choose(dataclasses.replace(GPU, **change)).options
+    assert {name: options[name] for name in expected} == expected
+    settings.resolve({"data": "x", **options, **({"teacher": "a.pt"} if change.get("teacher") else {})})
+
+
+def test_why_is_said_in_two_lines() -> None:
+    first, second = choose(dataclasses.replace(GPU, weights="yolo11n.pt", images=12_345)).why
+    assert first == (
+        "method=pyramid, continued from yolo11n.pt: it trains backbone and neck and needs no teacher"
+    )  # fmt: skip
+    assert second == "5,000 steps of 128 for 12,345 images; lr=0.0002: gentle, since the weights are trained"
+
+
+def test_what_the_user_gives_is_kept(image_folder: Path, capsys, tmp_path: Path) -> None:
+    given = {"data": str(image_folder), "method": "auto", "device": "cpu", "epochs": 3, "batch": 8, "lr": 0.5}
+    found = with_choice(given)
+    assert (found["method"], found["epochs"], found["batch"], found["lr"]) == ("pyramid", 3, 8, 0.5)
+    assert "steps" not in found
+    assert capsys.readouterr().err.startswith("method=pyramid, from random weights")
+    settings.resolve(found)
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump({"method": "auto", "data": str(image_folder), "device": "cpu"}))
+    assert with_choice({"cfg": str(path)})["steps"] == 3_000
+
+
+def test_other_methods_are_left_alone() -> None:
+    assert with_choice({"data": "x", "method": "byol"}) == {"data": "x", "method": "byol"}
+
+
+def test_without_images_the_usual_message_is_given() -> None:
+    assert with_choice({"data": "no/such/folder", "method": "auto"})["method"] == "dino"
+
+
+def test_weights_that_lie_beside(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert weights_beside("yolo11n.yaml") is None
+    (tmp_path / "yolo11n.pt").write_bytes(b"")
+    assert weights_beside("yolo11n.yaml") == "yolo11n.pt"
+    assert weights_beside("yolo11n.pt") is None
+    assert choosing.situation({"data": _image(tmp_path), "device": "cpu"}).weights == "yolo11n.pt"
+
+
+def _image(folder: Path) -> str:
+    (folder / "a.jpg").write_bytes(b"x")
+    return str(folder / "a.jpg")
