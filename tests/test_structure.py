@@ -19,7 +19,7 @@ LAYERS = [
     ["methods", "detectors"],
     ["training", "comparison"],
     ["report"],
-    ["pretraining"],
+    ["pretraining", "comparing"],
     ["demo"],
     ["cli"],
 ]

@@ -3,6 +3,7 @@
 import headstart
 run = headstart.pretrain(data="my/images", model="yolo11n.yaml", epochs=100)
 YOLO(run.checkpoint).train(data="my.yaml")
+headstart.compare(data="my.yaml", starts=["scratch", "coco", f"ssl={run.folder}"])
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 from headstart.errors import UserError
 
 if TYPE_CHECKING:
+    from headstart.comparing import Comparison, compare
     from headstart.detectors.ultralytics import load_into
     from headstart.pretraining import Run, pretrain
 
-__all__ = ["Run", "UserError", "load_into", "pretrain"]
+__all__ = ["Comparison", "Run", "UserError", "compare", "load_into", "pretrain"]
 
 # Imported when first used: torch and Ultralytics take seconds, a misspelt option should not.
 _HOMES = {"pretrain": "pretraining", "Run": "pretraining", "load_into": "detectors.ultralytics"}
+_HOMES |= {"compare": "comparing", "Comparison": "comparing"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The command: ``headstart pretrain | report | demo``, built from the settings.
+"""The command: ``headstart pretrain | compare | report | demo``, built from the settings.
 
 Nothing here imports torch before a command runs, so that ``--help`` answers at once.
 """
@@ -18,6 +18,7 @@ import yaml
 from pydantic_core import PydanticUndefined
 
 from headstart import settings
+from headstart.comparison.options import CompareSettings
 from headstart.errors import UserError, did_you_mean
 from headstart.settings import MethodSettings, Options, PretrainSettings
 
@@ -99,6 +100,14 @@ def _pretrain(given: dict[str, Any]) -> int:
     return INTERRUPTED if pretrain(**options).interrupted else 0
 
 
+def _compare(given: dict[str, Any]) -> int:
+    from headstart.comparing import compare
+
+    texts = ("data", "model", "device")  # names that may look like numbers
+    comparison = compare(**{key: item if key in texts else value(item) for key, item in given.items()})
+    return INTERRUPTED if comparison.interrupted else int(bool(comparison.failed))
+
+
 def _plain(item: Any) -> Any:
     values = [value(word) for word in item] if isinstance(item, list) else [value(item)]
     return (
@@ -138,6 +147,7 @@ def _refuse_others(given: dict[str, Any], known: set[str]) -> None:
 
 COMMANDS = {
     "pretrain": ("pretrain a detector on unlabelled images", _pretrain),
+    "compare": ("fine-tune from several starts, all else equal, and say which helped", _compare),
     "report": ("draw the report of a run again", _report),
     "demo": ("pretrain and fine-tune on images that it draws itself; needs nothing", _demo),
 }
@@ -161,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28, width=110),
         )
     _add_pretrain(parsers["pretrain"])
+    _add_compare(parsers["compare"])
     parsers["report"].add_argument("run", nargs="+", help="run folders")
     parsers["demo"].add_argument("--out", help="folder (default: runs/demo)", metavar="FOLDER")
     parsers["demo"].add_argument("--overwrite", help="replace what is in out= (default: false)", metavar="true|false")
@@ -187,6 +198,17 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
         seen |= set(info.settings.model_fields)
 
 
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "headstart compare data=DATA.yaml [key=value ...] [--plan]"
+    parser.epilog = (
+        "Options are key=value or --key value; other arguments of Ultralytics' train are taken, too (close_mosaic=0). "
+        "Example: headstart compare data=my.yaml starts=scratch,coco,ssl=runs/a labels=10%,100% epochs=50"
+    )
+    group = parser.add_argument_group("options")
+    group.add_argument("--cfg", help="a YAML file with options", metavar="FILE")
+    _add_options(group, CompareSettings)
+
+
 def _add_options(group: Any, kind: type[Options], without: set[str] | None = None) -> None:
     for name, field in kind.model_fields.items():
         if name in (without or set()):
@@ -194,8 +216,10 @@ def _add_options(group: Any, kind: type[Options], without: set[str] | None = Non
         needed = field.default is PydanticUndefined
         default = "needed" if needed else f"default: {_shown(field.default)}"
         text = f"{field.description} ({default})".replace("%", "%%")
+        many = name == "data" and kind is PretrainSettings
+        switch = {"nargs": "?", "const": "true"} if field.annotation is bool else {}
         group.add_argument(
-            f"--{name}", help=text, metavar=_metavar(field.annotation), action="append" if name == "data" else None
+            f"--{name}", help=text, metavar=_metavar(field.annotation), action="append" if many else None, **switch
         )
 
 

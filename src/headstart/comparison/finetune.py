@@ -186,6 +186,7 @@ def _number_problems(settings: FinetuneSettings) -> list[UserError]:
 
 
 def optimizer_problems(optimizer: str) -> list[UserError]:
+    """What is wrong with the name of an optimizer; "auto" is explained."""
     if optimizer in OPTIMIZERS:
         return []
     if optimizer == "auto":

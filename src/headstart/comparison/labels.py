@@ -52,8 +52,8 @@ def stratified_order(classes: Mapping[str, frozenset[int]], seed: int) -> list[s
 
     Each image stands in the group of the rarest class that it shows; images without objects are a group. Within a
     group the order is drawn from `seed`. The k-th image (from 0) of a group of m has the place k / m: this is Adams'
-    method of apportionment. So a beginning as long as there are groups has one image of each, and any longer one as
-    large a share of every group, to less than one image.
+    method of apportionment. So a beginning as long as there are groups has one image of each, and any longer one has
+    the same share of every group, rounded up (among equals, where it ends, the order is drawn).
 
     Args:
         classes: Path of each image -> classes in it.
