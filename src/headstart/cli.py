@@ -118,11 +118,14 @@ def _plain(item: Any) -> Any:
 
 
 def _report(given: dict[str, Any]) -> int:
-    from headstart.report import write_report
+    from headstart.report import is_comparison, write_report, write_side_by_side
 
-    _refuse_others(given, {"run"})
+    _refuse_others(given, {"run", "out"})
     for folder in given["run"]:
         print(write_report(Path(folder)))
+    comparisons = [Path(folder) for folder in given["run"] if is_comparison(folder)]
+    if len(comparisons) > 1:
+        print(write_side_by_side(comparisons, Path(given.get("out", "side-by-side.html"))))
     return 0
 
 
@@ -148,7 +151,7 @@ def _refuse_others(given: dict[str, Any], known: set[str]) -> None:
 COMMANDS = {
     "pretrain": ("pretrain a detector on unlabelled images", _pretrain),
     "compare": ("fine-tune from several starts, all else equal, and say which helped", _compare),
-    "report": ("draw the report of a run again", _report),
+    "report": ("draw the report of a pretraining or comparison again, or of several side by side", _report),
     "demo": ("pretrain and fine-tune on images that it draws itself; needs nothing", _demo),
 }
 
@@ -172,7 +175,9 @@ def _parser() -> argparse.ArgumentParser:
         )
     _add_pretrain(parsers["pretrain"])
     _add_compare(parsers["compare"])
-    parsers["report"].add_argument("run", nargs="+", help="run folders")
+    parsers["report"].add_argument("run", nargs="+", help="folders of pretrainings and comparisons")
+    out = "page that puts several comparisons side by side (default: side-by-side.html)"
+    parsers["report"].add_argument("--out", help=out, metavar="FILE")
     parsers["demo"].add_argument("--out", help="folder (default: runs/demo)", metavar="FOLDER")
     parsers["demo"].add_argument("--overwrite", help="replace what is in out= (default: false)", metavar="true|false")
     return parser

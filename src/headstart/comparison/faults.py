@@ -99,9 +99,12 @@ def _unequal(
 
 def _lost(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     """Weights that were not in the trainer: the training itself refuses them, so this is a second look."""
-    return [
-        f"{cell['start']} at {cell['budget']}, seed {cell['seed']}: {cell['arrived']['tensors'] - least} of "
-        f"{cell['arrived']['tensors']} tensors of the start did not arrive"
-        for cell in cells
-        if (least := min(cell["arrived"]["model"], cell["arrived"]["ema"])) < cell["arrived"]["tensors"]
-    ]
+    faults = []
+    for cell in cells:
+        where, of = f"{cell['start']} at {cell['budget']}, seed {cell['seed']}", cell["arrived"]["tensors"]
+        least = min(cell["arrived"]["model"], cell["arrived"]["ema"])
+        if least < of:
+            faults.append(f"{where}: {of - least} of {of} tensors of the start did not arrive")
+        elif cell["initial_sha256"] != cell["start_sha256"]:
+            faults.append(f"{where}: the training began with other weights than those of its start")
+    return faults

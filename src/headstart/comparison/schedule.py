@@ -75,9 +75,10 @@ def _refuse_absent(names: Sequence[str], count: int) -> None:
 
 
 def _cpu(jobs: int | str) -> tuple[list[Slot], str]:
-    """One thread a training: two trainings of one thread get more done than one training of two.
+    """One thread a training, as far as memory goes.
 
-    An Ultralytics training on a CPU reads, augments and validates its images in a single thread, whatever it has.
+    An Ultralytics training on a CPU reads and augments its images, and picks boxes, in a single thread, whatever it
+    has: more threads stand idle for a part of its time.
     """
     room = max(1, memory() // MEMORY)
     count = int(jobs) if jobs != "auto" else max(1, min(cores(), room))

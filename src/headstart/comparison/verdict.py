@@ -20,47 +20,89 @@ def sentence(results: Record) -> str:
     found = headline(results)
     if not found:
         return "Nothing can be compared yet: no start and its reference were both trained with the same seed."
-    seeds = max(len(one["seeds"]) for one in found)
-    parts = [_pair([one for one in found if one["reference"] == name]) for name in _references(found)]
-    what = f"Over {seeds} seeds" if seeds > 1 else "With a single seed"
-    return f"{what}, mAP50-95 on {results['data']['test_images']:,} test images: {'; '.join(parts)}."
+    names = list(dict.fromkeys(one["reference"] for one in found))
+    parts = [_in_short([one for one in found if one["reference"] == name], first=name == names[0]) for name in names]
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if not text.startswith(found[0]["start"]) else f"{text}."
+
+
+def _in_short(found: Sequence[Record], first: bool) -> str:
+    """One start against one reference: the budgets put together by what was found, with the range of what was seen."""
+    groups: dict[str, list[Record]] = {}
+    for one in found:
+        groups.setdefault(one["map50_95"]["verdict"], []).append(one)
+    parts = []
+    for kind, of in groups.items():
+        seeds = len(of[0]["seeds"])
+        unable = f"{seeds} seeds cannot tell" if seeds > 1 else "one seed cannot tell"
+        words = {"helped": "it helped", "hurt": "it hurt", "cannot tell": unable}[kind]
+        parts.append(f"{words} with {_and([labels(one['budget']) for one in of])} ({_evidence(of, kind, first)})")
+    subject = (
+        f"{found[0]['start']} against {found[0]['reference']}: " if first else f"against {found[0]['reference']}: "
+    )
+    return subject + ", and ".join(parts)
+
+
+def _and(words: Sequence[str]) -> str:
+    """``1%, 5% and 20% of the labels``: what the words have in common at their end is said once."""
+    if len(words) > 1 and all(word.endswith("% of the labels") for word in words):
+        words = [*(word.removesuffix(" of the labels") for word in words[:-1]), words[-1]]
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _evidence(found: Sequence[Record], kind: str, unit: bool) -> str:
+    """The differences and their intervals, of one budget or of several."""
+    values = [one["map50_95"] for one in found]
+    word = " points of mAP50-95" if unit else " points"
+    low, high = (points(pick(value["mean"] for value in values)) for pick in (min, max))
+    text = f"{low}{word}" if low == high else f"{low} to {high}{word}"
+    if any(value["t_low"] is None for value in values):
+        return f"{text}; give 3 seeds or more"
+    if len(found) == 1:
+        text += f", 95 % interval {points(values[0]['t_low'])} to {points(values[0]['t_high'])}"
+    else:
+        where = {"helped": "above zero", "hurt": "below zero", "cannot tell": "around zero"}[kind]
+        text += f", every 95 % interval {where}"
+    if kind == "cannot tell" and (counts := [value["seeds_needed"] for value in values if value["seeds_needed"]]):
+        many = f"{min(counts)} to {max(counts)}" if min(counts) != max(counts) else str(counts[0])
+        text += f"; about {many} seeds would tell, if it is real"
+    return text
 
 
 def headline(results: Record) -> list[Record]:
-    """The differences that the sentence is about: of the last checkpoint given, or else of the last start."""
+    """The differences that the sentence is about: those of the last checkpoint given, else of COCO, else the last."""
     kinds = {start["name"]: start["kind"] for start in results["starts"]}
-    compared = [one for one in results["differences"] if one["start"] in kinds]
-    own = [one["start"] for one in compared if kinds[one["start"]] == "checkpoint"]
-    chosen = (own or [one["start"] for one in compared] or [None])[-1]
-    return [one for one in compared if one["start"] == chosen]
+    compared = list(dict.fromkeys(one["start"] for one in results["differences"]))
+    for kind in ("checkpoint", "coco"):
+        if of_kind := [name for name in compared if kinds[name] == kind]:
+            return about(results, of_kind[-1])
+    return about(results, compared[-1]) if compared else []
 
 
-def _references(found: Sequence[Record]) -> list[str]:
-    return list(dict.fromkeys(one["reference"] for one in found))
+def about(results: Record, start: str) -> list[Record]:
+    """The differences between one start and its references."""
+    return [one for one in results["differences"] if one["start"] == start]
 
 
-def _pair(found: Sequence[Record]) -> str:
+def pair_sentence(found: Sequence[Record]) -> str:
     """One start against one reference, its budgets put together by what was found."""
     groups: dict[str, list[Record]] = {}
     for one in found:
         groups.setdefault(one["map50_95"]["verdict"], []).append(one)
-    words = {"helped": "helped", "hurt": "hurt", "cannot tell": "it cannot be told whether it helped"}
-    parts = []
-    for kind, of in groups.items():
-        each = ", ".join(_budget(one) for one in of)
-        parts.append(f"{words[kind]} {each}")
-    return f"{found[0]['start']}, against {found[0]['reference']}: {' and '.join(parts)}"
+    words = {"helped": "helped", "hurt": "hurt", "cannot tell": "cannot tell"}
+    parts = [f"{words[kind]} {', '.join(_budget(one) for one in of)}" for kind, of in groups.items()]
+    return f"{found[0]['start']} against {found[0]['reference']}: {', '.join(parts)}"
 
 
 def _budget(one: Record) -> str:
     values = one["map50_95"]
-    text = f"{points(values['mean'])} points"
+    where = f"with {labels(one['budget'])}"
     if values["t_low"] is None:
-        return f"with {labels(one['budget'])} ({text}, but one seed has no interval: give 3 or more)"
-    text += f", 95 % interval {points(values['t_low'])} to {points(values['t_high'])}"
-    if values["verdict"] == "cannot tell":
-        text += f"; {needed(values)}"
-    return f"with {labels(one['budget'])} ({text})"
+        return f"{where} ({points(values['mean'])} points, but one seed has no interval: give 3 or more)"
+    if not any(values["differences"]):
+        return f"{where} (no difference in any seed)"
+    text = f"{where} ({points(values['mean'])} points, {points(values['t_low'])} to {points(values['t_high'])}"
+    return f"{text}{f'; {needed(values)}' if values['verdict'] == 'cannot tell' else ''})"
 
 
 def labels(budget: str) -> str:
@@ -71,8 +113,8 @@ def labels(budget: str) -> str:
 def needed(values: Record) -> str:
     """How many seeds it would take to tell."""
     if values["seeds_needed"] is None:
-        return "no practical number of seeds would tell a difference this small"
-    return f"if the difference is real, about {values['seeds_needed']} seeds would tell"
+        return "too small to be told by any practical number of seeds"
+    return f"about {values['seeds_needed']} seeds would tell, if it is real"
 
 
 def points(share: float | None) -> str:
@@ -83,13 +125,13 @@ def points(share: float | None) -> str:
     return f"{share * 100:+.{digits}f}".replace("-", "−")
 
 
-def rows(results: Record) -> list[tuple[str, ...]]:
-    """Budget, start, mAP50-95 with interval, mAP50, difference to each reference with interval, verdict."""
+def rows(results: Record, gap: str = " ") -> list[tuple[str, ...]]:
+    """Budget, start, mAP50-95 with interval, mAP50, difference to each reference with verdict and interval."""
     found = []
     for one in results["scores"]:
-        scores = [_score(one[measure]) for measure in ("map50_95", "map50")]
+        scores = (_score(one["map50_95"]), f"{one['map50']['mean']:.3f}")
         against = {d["reference"]: d for d in results["differences"] if _same(d, one)}
-        cells = [_difference(against.get(name)) for name in references(results)]
+        cells = [_difference(against.get(name), gap) for name in references(results)]
         found.append((one["budget"], one["start"], *scores, *cells))
     return found
 
@@ -108,13 +150,13 @@ def _score(values: Record) -> str:
     return text if values["low"] is None else f"{text} ± {values['high'] - values['mean']:.3f}"
 
 
-def _difference(one: Record | None) -> str:
+def _difference(one: Record | None, gap: str) -> str:
     if one is None:
         return ""
     values = one["map50_95"]
     if values["t_low"] is None:
-        return f"{points(values['mean'])} (one seed)"
-    return f"{points(values['mean'])} [{points(values['t_low'])}, {points(values['t_high'])}] {values['verdict']}"
+        return f"{points(values['mean'])}{gap}one seed"
+    return f"{points(values['mean'])} {values['verdict']}{gap}[{points(values['t_low'])}, {points(values['t_high'])}]"
 
 
 def headers(results: Record) -> list[str]:
@@ -143,9 +185,9 @@ def table(results: Record) -> Table:
     """The table for a terminal."""
     shown = Table(title=None, caption=None, show_edge=False, pad_edge=False)
     for at, head in enumerate(headers(results)):
-        shown.add_column(head, justify="right" if 1 < at < 4 else "left", no_wrap=at < 4)
+        shown.add_column(head.replace(", points", ""), justify="right" if 1 < at < 4 else "left", no_wrap=at < 4)
     budget = ""
-    for row in rows(results):
+    for row in rows(results, gap="\n"):
         if budget and row[0] != budget:
             shown.add_section()
         shown.add_row("" if row[0] == budget else row[0], *row[1:])
