@@ -32,9 +32,9 @@ from headstart.errors import UserError, did_you_mean
 OPTIMIZERS = ("SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop")
 REQUEST, LOG, ARRIVED, RESULT, FAILED = "finetune.json", "train.log", "arrived.json", "result.json", "failed.json"
 
-_OWN = {"model": "start", "data": "data", "epochs": "epochs", "imgsz": "imgsz", "batch": "batch", "lr0": "lr0"}
-_OWN |= {"optimizer": "optimizer", "workers": "workers", "device": "device", "seed": "seed", "plots": "plots"}
-_OWN |= {"name": "name", "project": "out"}
+OWN = {"model": "start", "data": "data", "epochs": "epochs", "imgsz": "imgsz", "batch": "batch", "lr0": "lr0"}
+OWN |= {"optimizer": "optimizer", "workers": "workers", "device": "device", "seed": "seed", "plots": "plots"}
+OWN |= {"name": "name", "project": "out"}
 _FIXED = {
     "pretrained": "every start is read from the file it names",
     "patience": "stopping early would choose the epoch by the test score",
@@ -102,7 +102,7 @@ class FinetuneSettings:
     def check(self) -> None:
         """Raise one UserError that lists everything wrong with these settings."""
         problems = [*_file_problems(self), *_number_problems(self), *optimizer_problems(self.optimizer)]
-        problems += _extra_problems(self.extra)
+        problems += extra_problems(self.extra)
         if problems:
             raise UserError.several(problems)
 
@@ -196,12 +196,13 @@ def optimizer_problems(optimizer: str) -> list[UserError]:
     return [UserError(f"{optimizer!r} is not known", where="optimizer", hint=hint)]
 
 
-def _extra_problems(extra: Mapping[str, Any]) -> list[UserError]:
+def extra_problems(extra: Mapping[str, Any]) -> list[UserError]:
+    """What is wrong with further arguments: fields of our own, fixed ones, and those that Ultralytics does not have."""
     known = ultralytics_arguments()
     problems = []
     for key in extra:
-        if key in _OWN:
-            problems.append(UserError("has a field of its own", where=f"extra.{key}", hint=f"set {_OWN[key]}"))
+        if key in OWN:
+            problems.append(UserError("has a field of its own", where=f"extra.{key}", hint=f"set {OWN[key]}"))
         elif key in _FIXED:
             problems.append(UserError(f"cannot be changed: {_FIXED[key]}", where=f"extra.{key}"))
         elif key not in known:

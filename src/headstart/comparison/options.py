@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field
 
-from headstart.comparison.finetune import OPTIMIZERS, optimizer_problems, ultralytics_arguments
+from headstart.comparison.finetune import OPTIMIZERS, OWN, extra_problems, optimizer_problems, ultralytics_arguments
 from headstart.errors import UserError, did_you_mean
 from headstart.settings import Options, resolve_options
 
@@ -129,7 +129,7 @@ def resolve(options: Mapping[str, Any]) -> CompareSettings:
         UserError: Every problem together.
     """
     known = {*CompareSettings.model_fields, "cfg"}
-    theirs = ultralytics_arguments() if set(options) - known else {}
+    theirs = set(ultralytics_arguments()) - set(OWN) if set(options) - known else set()
     ours = {key: value for key, value in options.items() if key in known or key not in theirs}
     others = {key: value for key, value in options.items() if key not in ours}
     if others:
@@ -216,6 +216,7 @@ def _check(given: Mapping[str, Any]) -> list[UserError]:
     problems += parse_starts(_list(_texts(given["starts"])), model)[1]
     problems += parse_budgets(_list(_texts(given["labels"])))[1]
     problems += [*_check_lists(given), *optimizer_problems(str(given["optimizer"]))]
+    problems += extra_problems(given["extra"]) if isinstance(given["extra"], dict) else []
     if given.get("epochs") is not None and given.get("steps") is not None:
         problems.append(UserError("give one of the two, not both", where="epochs, steps"))
     data = given.get("data")

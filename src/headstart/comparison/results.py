@@ -87,12 +87,16 @@ def compare_all(done: Sequence[Record], names: Sequence[str], budgets: Sequence[
 
 
 def reached(done: Sequence[Record], names: Sequence[str], budgets: Sequence[str]) -> list[Record]:
-    """Epochs until a start is as good as scratch is in the end, seed by seed; None where it never is."""
+    """Epochs until a start is as good as scratch is in the end, seed by seed; None where it never is.
+
+    A seed with which scratch ends at nothing is left out: there is nothing to reach.
+    """
     if "scratch" not in names:
         return []
     found = []
     for budget in budgets:
-        finals = {c["seed"]: c["map50_95"] for c in done if (c["start"], c["budget"]) == ("scratch", budget)}
+        scratch = [cell for cell in done if (cell["start"], cell["budget"]) == ("scratch", budget)]
+        finals = {cell["seed"]: cell["map50_95"] for cell in scratch if cell["map50_95"] > 0}
         for name in names:
             group = [c for c in done if (c["start"], c["budget"]) == (name, budget) and c["seed"] in finals]
             if name != "scratch" and group:

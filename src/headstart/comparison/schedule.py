@@ -125,10 +125,10 @@ def run_all(
         threading.Thread(target=_serve, args=(tasks, todo, ended, place, work, stop), daemon=True)
         for place in places[: len(tasks)]
     ]
-    for helper in helpers:
-        helper.start()
     outcome = [Done[Task, Result](task) for task in tasks]
     try:
+        for helper in helpers:
+            helper.start()
         for _ in tasks:
             number, outcome[number] = ended.get()
             if stop.is_set():  # Ctrl-C reached a training before it reached us
@@ -140,7 +140,8 @@ def run_all(
         stopped = stop.is_set()
         stop.set()
         for helper in helpers:
-            helper.join()
+            if helper.is_alive():
+                helper.join()
     while not ended.empty():
         number, outcome[number] = ended.get()
     return outcome, stopped

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -78,7 +79,10 @@ def seeds_needed(mean: float, deviation: float, seeds: int) -> int | None:
 
     None where that is more than `MOST_SEEDS`.
     """
-    for count in range(seeds + 1, MOST_SEEDS + 1):
+    if mean == 0:
+        return None
+    least = math.floor((NormalDist().inv_cdf(0.5 + CONFIDENCE / 2) * deviation / mean) ** 2)  # t is never narrower
+    for count in range(max(seeds + 1, least), MOST_SEEDS + 1):
         if t_quantile(0.5 + CONFIDENCE / 2, count - 1) * deviation < abs(mean) * math.sqrt(count):
             return count
     return None

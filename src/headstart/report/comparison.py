@@ -42,7 +42,7 @@ def write_side_by_side(folders: Sequence[str | Path], path: Path) -> Path:
     """
     found = [(Path(folder), read_results(Path(folder))) for folder in folders]
     sides = [side(results, folder, at) for at, (folder, results) in enumerate(found)]
-    return _write(path, "side_by_side.html.j2", {"sides": sides, "how": verdict.HOW, "many": charts.MANY})
+    return _write(path, "side_by_side.html.j2", {"sides": sides, "how": verdict.HOW})
 
 
 def _write(path: Path, template: str, content: Mapping[str, Any]) -> Path:
@@ -174,7 +174,7 @@ def _facts(results: Record) -> list[tuple[str, str, str]]:
 def _difference(results: Record, one: Record) -> dict[str, Any]:
     values = one["map50_95"]
     tones = {"helped": "good", "hurt": "bad", "cannot tell": "calm"}
-    return {**one, "values": values, "tone": tones[values["verdict"]], "needed": verdict.needed(values)}
+    return {**one, "points": values, "tone": tones[values["verdict"]], "needed": verdict.needed(values)}
 
 
 def _reached(results: Record) -> list[tuple[str, str, str, str]]:
