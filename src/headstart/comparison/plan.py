@@ -120,18 +120,17 @@ def table(prepared: Prepared, places: Sequence[Slot], speed: Speed) -> Table:
     search, main = planned(prepared)
     total = 0.0
     for what, cells in (("learning rates", search), ("comparison", main)):
+        told = what
         for budget in prepared.budgets:
             group = [cell for cell in cells if cell.budget == budget.name]
             if group:
-                tested = len(prepared.dataset.test)
-                if what == "learning rates":
-                    tested = prepared.lists[budget.name, group[0].seed].images - group[0].images
-                each = speed.of(group[0], tested)
+                validation = prepared.lists[budget.name, group[0].seed].images - group[0].images
+                each = speed.of(group[0], len(prepared.dataset.test) if what == "comparison" else validation)
                 together = each * len(group) / len(places)
                 total += together
-                row = (what, budget.name, f"{group[0].images:,}", str(group[0].epochs), str(len(group)))
+                row = (told, budget.name, f"{group[0].images:,}", str(group[0].epochs), str(len(group)))
                 shown.add_row(*row, duration(each), duration(together))
-                what = "" if what == "comparison" else what
+                told = ""
     extra = max((known.seconds for known in prepared.pretrainings.values()), default=0.0)
     if extra and prepared.settings.longer != "false" and any(start.kind == "scratch" for start in prepared.starts):
         total += extra + speed.of(main[-1], len(prepared.dataset.test))

@@ -80,8 +80,8 @@ def compare_all(done: Sequence[Record], names: Sequence[str], budgets: Sequence[
             if seeds:
                 record: Record = {"start": start, "reference": reference, "budget": budget, "seeds": seeds}
                 for measure in ("map50_95", "map50"):
-                    values = [of[start][seed][measure] - of[reference][seed][measure] for seed in seeds]
-                    record[measure] = dataclasses.asdict(paired([round(value, 6) for value in values]))
+                    values = [round(of[start][seed][measure] - of[reference][seed][measure], 6) for seed in seeds]
+                    record[measure] = {**dataclasses.asdict(paired(values)), "differences": values}
                 found.append(record)
     return found
 

@@ -210,9 +210,10 @@ def _start(results: Record, start: Record) -> dict[str, Any]:
     known = start["pretraining"]
     before = ""
     if known:
-        images = f"{known['images']:,} images, " if known["images"] else ""
-        before = f"{known['method']} from {Path(known['model']).name}, {images}{known['steps']:,} steps"
-        before += f", {duration(known['seconds'])} on {known['device']}"
+        parts_before = [f"{known['method']} from {Path(known['model']).name}"]
+        parts_before += [f"{known[key]:,} {key}" for key in ("images", "steps") if known[key]]
+        parts_before.append(f"{duration(known['seconds'])} on {known['device'] or 'an unknown device'}")
+        before = ", ".join(parts_before)
     weights = Path(start["weights"]).name if start["weights"] else "drawn from the seed"
     return {"name": start["name"], "weights": weights, "parts": ", ".join(parts), "before": before} | {
         "leak": start["leak"],
