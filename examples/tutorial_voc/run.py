@@ -16,6 +16,7 @@ from headstart.comparison.dataset import read_dataset
 
 
 def main() -> int:
+    """Pretrain, or take what is there, then compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="VOC.yaml", help="dataset YAML, or the name of one that Ultralytics ships")
     parser.add_argument("--images", help="images to pretrain on (default: the dataset's train images, without labels)")

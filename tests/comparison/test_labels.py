@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from headstart.comparison import labels
-from headstart.comparison.dataset import classes_of, label_path, on_both_sides, read_dataset, refuse_leaks
+from headstart.comparison.dataset import classes_of, label_path, on_both_sides, read_dataset, refuse_leaks, shipped
 from headstart.comparison.options import parse_budgets
 from headstart.errors import UserError
 
@@ -146,3 +146,27 @@ def test_a_label_of_no_class(tmp_path: Path) -> None:
     (tmp_path / "labels/train/3.txt").write_text("0 0.5 0.5 0.1 0.1\n2 0.5 0.5 0.1 0.1\n")
     with pytest.raises(UserError, match=r"(?s)3.txt: line 2 has class 2; there are 2 classes"):
         labels.classes_by_image(read_dataset(path, "val"))
+
+
+def test_a_dataset_that_ultralytics_ships_is_downloaded_when_it_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = dataset(tmp_path)
+    path.write_text(
+        path.read_text().replace("images/train", "images/fetched") + "download: https://example.org/a.zip\n"
+    )
+    asked = []
+
+    def fetch(file: str) -> None:
+        asked.append(file)
+        (tmp_path / "images/train").rename(tmp_path / "images/fetched")
+        (tmp_path / "labels/train").rename(tmp_path / "labels/fetched")
+
+    monkeypatch.setattr("ultralytics.data.utils.check_det_dataset", fetch)
+    assert len(read_dataset(path, "val").pool) == 12
+    assert len(read_dataset(path, "val").pool) == 12
+    assert asked == [str(path)]
+    found = shipped("VOC.yaml")
+    assert found is not None
+    assert "VOCdevkit" in found.read_text()
+    assert shipped("my.yaml") is None

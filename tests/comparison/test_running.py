@@ -267,6 +267,7 @@ def test_test_images_in_the_pretraining_are_an_error(
     run = run_folder(tmp_path / "ssl", weights, images)
     clean = headstart.compare(**{**options, "starts": f"scratch,ssl={run}", "labels": "25%", "longer": False})
     assert clean.results["starts"][1]["leak"] == "none of 1 pretraining images is a test image"
+    assert clean.failed == ()
     shutil.copy(data.parent / "images/val/00003.jpg", images / "b.jpg")
     fake.asked.clear()
     with pytest.raises(

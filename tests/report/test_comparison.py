@@ -56,6 +56,11 @@ def test_the_figures_are_those_of_the_json(folder: Path, page: Page) -> None:
         assert f"{one['map50_95']['mean']:.3f}" in text
     cells = [cell for cell in results["cells"] if (cell["start"], cell["budget"]) == ("coco", "5%")]
     assert f"coco {sum(c['map50_95'] for c in cells) / 3:.3f}" in text, "the end of a learning curve"
+    one = next(one for one in results["differences"] if one["reference"] == "coco" and one["budget"] == "1%")
+    for end in ("t_low", "t_high", "bootstrap_low", "bootstrap_high"):
+        shown = one["map50_95"][end] * 100
+        digits = 1 if abs(shown) >= 1 else 2
+        assert f"{shown:+.{digits}f}".replace("-", "−") in text, end
     assert "label <old>" in text
     assert "label &lt;old&gt;" in page.html, "names are escaped"
 

@@ -145,7 +145,8 @@ def _refuse_leaks(
         if images:
             others[f"the pretraining of {start.name}"] = images
         looked = len(images) or len(named)
-        unknown = "it is not known what it was pretrained on, so it was not looked at for test images"
+        gone = "its pretraining images are not there any more" if start.name in pretrainings else "they are not known"
+        unknown = f"its pretraining images were not looked at for test images: {gone}"
         words[start.name] = f"none of {looked:,} pretraining images is a test image" if looked else unknown
     refuse_leaks(dataset.test, others)
     return words

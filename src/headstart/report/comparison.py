@@ -65,7 +65,7 @@ def side(results: Record, folder: Path, at: int) -> dict[str, Any]:
         "tone": tone(results),
         "sentence": results["verdict"],
         "legend": legend(results),
-        "differences": [_difference(results, one) for one in results["differences"]],
+        "differences": [_difference(one) for one in results["differences"]],
         "chart": charts.budgets(results, f"side{at}", full=False),
     }
 
@@ -86,6 +86,7 @@ def page_content(results: Record, detections: Record) -> dict[str, Any]:
         "outcome": [charts.budgets(results, "budgets"), charts.differences(results)],
         "headers": verdict.headers(results),
         "rows": verdict.rows(results),
+        "differences": [_difference(one) for one in results["differences"]],
         "markdown": verdict.markdown(results),
         "how": verdict.HOW,
         "curves": charts.curves(results),
@@ -171,10 +172,10 @@ def _facts(results: Record) -> list[tuple[str, str, str]]:
     ]
 
 
-def _difference(results: Record, one: Record) -> dict[str, Any]:
+def _difference(one: Record) -> dict[str, Any]:
     values = one["map50_95"]
     tones = {"helped": "good", "hurt": "bad", "cannot tell": "calm"}
-    return {**one, "points": values, "tone": tones[values["verdict"]], "needed": verdict.needed(values)}
+    return {**one, "points": values, "tone": tones[values["verdict"]]}
 
 
 def _reached(results: Record) -> list[tuple[str, str, str, str]]:
