@@ -19,7 +19,7 @@ LAYERS = [
     ["methods", "detectors", "anchor"],
     ["training", "comparison", "teachers"],
     ["report", "pace", "choosing", "probing", "preparing"],
-    ["pretraining"],
+    ["pretraining", "comparing"],
     ["demo"],
     ["cli"],
 ]

@@ -3,6 +3,7 @@
 import headstart
 run = headstart.pretrain(data="my/images", model="yolo11n.yaml", epochs=100)
 YOLO(run.checkpoint).train(data="my.yaml")
+headstart.compare(data="my.yaml", starts=["scratch", "coco", f"ssl={run.folder}"])
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 from headstart.errors import UserError
 
 if TYPE_CHECKING:
+    from headstart.comparing import Comparison, compare
     from headstart.detectors.ultralytics import load_into
     from headstart.pretraining import Run, pretrain
     from headstart.probing import probe
 
-__all__ = ["Run", "UserError", "load_into", "pretrain", "probe"]
+__all__ = ["Comparison", "Run", "UserError", "compare", "load_into", "pretrain", "probe"]
 
 # OpenMP's threads wait for each other by spinning. Where anything else runs on the cores, a loader process say, the
 # one waited for is not running, and a step takes several times as long (EXPERIMENTS.md). Torch reads it when loaded.
@@ -26,6 +28,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 # Imported when first used: torch and Ultralytics take seconds, a misspelt option should not.
 _HOMES = {"pretrain": "pretraining", "Run": "pretraining", "probe": "probing", "load_into": "detectors.ultralytics"}
+_HOMES |= {"compare": "comparing", "Comparison": "comparing"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The command: ``headstart pretrain | report | probe | demo``, built from the settings.
+"""The command: ``headstart pretrain | compare | report | probe | demo``, built from the settings.
 
 Nothing here imports torch before a command runs, so that ``--help`` answers at once.
 """
@@ -18,6 +18,7 @@ import yaml
 from pydantic_core import PydanticUndefined
 
 from headstart import settings
+from headstart.comparison.options import CompareSettings
 from headstart.errors import UserError, did_you_mean
 from headstart.settings import MethodSettings, Options, PretrainSettings
 
@@ -99,6 +100,14 @@ def _pretrain(given: dict[str, Any]) -> int:
     return INTERRUPTED if pretrain(**options).interrupted else 0
 
 
+def _compare(given: dict[str, Any]) -> int:
+    from headstart.comparing import compare
+
+    texts = ("data", "model", "device")  # names that may look like numbers
+    comparison = compare(**{key: item if key in texts else value(item) for key, item in given.items()})
+    return INTERRUPTED if comparison.interrupted else int(bool(comparison.failed))
+
+
 def _plain(item: Any) -> Any:
     values = [value(word) for word in item] if isinstance(item, list) else [value(item)]
     return (
@@ -109,11 +118,14 @@ def _plain(item: Any) -> Any:
 
 
 def _report(given: dict[str, Any]) -> int:
-    from headstart.report import write_report
+    from headstart.report import is_comparison, write_report, write_side_by_side
 
-    _refuse_others(given, {"run"})
+    _refuse_others(given, {"run", "out"})
     for folder in given["run"]:
         print(write_report(Path(folder)))
+    comparisons = [Path(folder) for folder in given["run"] if is_comparison(folder)]
+    if len(comparisons) > 1:
+        print(write_side_by_side(comparisons, Path(given.get("out", "side-by-side.html"))))
     return 0
 
 
@@ -163,7 +175,8 @@ def _refuse_others(given: dict[str, Any], known: set[str]) -> None:
 
 COMMANDS = {
     "pretrain": ("pretrain a detector on unlabelled images", _pretrain),
-    "report": ("draw the report of a run again", _report),
+    "compare": ("fine-tune from several starts, all else equal, and say which helped", _compare),
+    "report": ("draw the report of a pretraining or comparison again, or of several side by side", _report),
     "probe": ("measure the features of a run or a checkpoint, without training", _probe),
     "demo": ("pretrain and fine-tune on images that it draws itself; needs nothing", _demo),
 }
@@ -187,17 +200,11 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28, width=110),
         )
     _add_pretrain(parsers["pretrain"])
-    parsers["report"].add_argument("run", nargs="+", help="run folders")
-    parsers["probe"].add_argument("source", metavar="RUN_OR_CHECKPOINT", help="a finished run's folder, or a .pt")
-    for name, shown, about in (
-        ("data", "IMAGES", "images to look at (needed)"),
-        ("images", "N", "how many of them (default: 256)"),
-        ("imgsz", "N", "side to which they are stretched, pixels (default: 224)"),
-        ("labels", "true|false", "use labels that lie beside the images for a kNN of boxes (default: true)"),
-        ("device", "DEVICE", "cpu, cuda, mps, or the index of a GPU (default: cpu)"),
-    ):
-        action = "append" if name == "data" else "store"
-        parsers["probe"].add_argument(f"--{name}", help=about, metavar=shown, action=action)
+    _add_compare(parsers["compare"])
+    parsers["report"].add_argument("run", nargs="+", help="folders of pretrainings and comparisons")
+    out = "page that puts several comparisons side by side (default: side-by-side.html)"
+    parsers["report"].add_argument("--out", help=out, metavar="FILE")
+    _add_probe(parsers["probe"])
     parsers["demo"].add_argument("--out", help="folder (default: runs/demo)", metavar="FOLDER")
     parsers["demo"].add_argument("--overwrite", help="replace what is in out= (default: false)", metavar="true|false")
     return parser
@@ -238,6 +245,29 @@ def _differing(kind: type[Options], shown: dict[str, Any]) -> str | None:
     return f"beside its own: {'; '.join(texts)}" if texts else None
 
 
+def _add_probe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", help="a finished run's folder, or a .pt")
+    for name, shown, about in (
+        ("data", "IMAGES", "images to look at (needed)"),
+        ("images", "N", "how many of them (default: 256)"),
+        ("imgsz", "N", "side to which they are stretched, pixels (default: 224)"),
+        ("labels", "true|false", "use labels that lie beside the images for a kNN of boxes (default: true)"),
+        ("device", "DEVICE", "cpu, cuda, mps, or the index of a GPU (default: cpu)"),
+    ):
+        parser.add_argument(f"--{name}", help=about, metavar=shown, action="append" if name == "data" else "store")
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "headstart compare data=DATA.yaml [key=value ...] [--plan]"
+    parser.epilog = (
+        "Options are key=value or --key value; other arguments of Ultralytics' train are taken, too (close_mosaic=0). "
+        "Example: headstart compare data=my.yaml starts=scratch,coco,ssl=runs/a labels=10%,100% epochs=50"
+    )
+    group = parser.add_argument_group("options")
+    group.add_argument("--cfg", help="a YAML file with options", metavar="FILE")
+    _add_options(group, CompareSettings)
+
+
 def _add_options(group: Any, kind: type[Options], without: set[str] | None = None) -> None:
     for name, field in kind.model_fields.items():
         if name in (without or set()):
@@ -245,8 +275,10 @@ def _add_options(group: Any, kind: type[Options], without: set[str] | None = Non
         needed = field.default is PydanticUndefined
         default = "needed" if needed else f"default: {_shown(field.default)}"
         text = f"{field.description} ({default})".replace("%", "%%")
+        many = name == "data" and kind is PretrainSettings
+        switch = {"nargs": "?", "const": "true"} if field.annotation is bool else {}
         group.add_argument(
-            f"--{name}", help=text, metavar=_metavar(field.annotation), action="append" if name == "data" else None
+            f"--{name}", help=text, metavar=_metavar(field.annotation), action="append" if many else None, **switch
         )
 
 

@@ -10,7 +10,7 @@ import ast
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -239,6 +239,32 @@ def _with_rate(run: PretrainSettings, method: MethodSettings, *, asked: bool) ->
     return method.model_copy(update={"lr": rate, "lr_for": None})
 
 
+Kind = TypeVar("Kind", bound=Options)
+
+
+def resolve_options(
+    kind: type[Kind],
+    options: Mapping[str, Any],
+    command: str,
+    check: Callable[[Mapping[str, Any]], list[UserError]] = lambda given: [],
+) -> Kind:
+    """Turn what the user gave into the options of a command that has one class of them; see `resolve`.
+
+    Raises:
+        UserError: Every problem together.
+    """
+    problems: list[UserError] = []
+    given = {**_read_cfg(options.get("cfg"), problems), **{k: v for k, v in options.items() if k != "cfg"}}
+    known = kind.model_fields
+    problems += [_unknown(key, [*known, "cfg"], command) for key in given if key not in known]
+    built: Kind | None = _build(kind, {key: value for key, value in given.items() if key in known}, problems)
+    defaults = {key: field.get_default(call_default_factory=True) for key, field in known.items()}
+    problems += check({**{k: v for k, v in defaults.items() if not known[k].is_required()}, **given})
+    if problems or built is None:
+        raise UserError.several(problems)
+    return built
+
+
 def _read_cfg(path: object, problems: list[UserError]) -> dict[str, Any]:
     if path is None:
         return {}
@@ -277,8 +303,8 @@ def _preset_of(
     return name, {}
 
 
-def _unknown(key: str, known: list[str]) -> UserError:
-    hint = did_you_mean(key, known) or "see headstart pretrain --help for all options"
+def _unknown(key: str, known: list[str], command: str = "pretrain") -> UserError:
+    hint = did_you_mean(key, known) or f"see headstart {command} --help for all options"
     return UserError(f"there is no option {key!r}", hint=hint)
 
 

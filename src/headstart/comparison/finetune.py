@@ -1,7 +1,8 @@
 """One Ultralytics training from one start, in a process of its own.
 
-The folder is an ordinary Ultralytics run, with four files more: ``finetune.json`` (what was asked for), ``train.log``,
-``arrived.json`` (the start, compared with the trainer's model and EMA tensor by tensor) and ``result.json``.
+The folder is an ordinary Ultralytics run, with five files more: ``finetune.json`` (what was asked for), ``train.log``,
+``arrived.json`` (the start, compared with the trainer's model and EMA tensor by tensor), ``classes.json`` (the score
+of each class) and ``result.json``.
 Figures are those of the last epoch's weights. Ultralytics keeps and validates the epoch that scored best on the very
 images that it is measured on; here that checkpoint is not kept.
 """
@@ -12,10 +13,9 @@ import csv
 import dataclasses
 import json
 import math
-import os
 import shutil
-import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,15 +25,16 @@ from typing import Any
 
 import yaml
 
+from headstart.comparison import judged, process
 from headstart.comparison.arrival import Arrival, check_arrival
 from headstart.errors import UserError, did_you_mean
 
 OPTIMIZERS = ("SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop")
 REQUEST, LOG, ARRIVED, RESULT, FAILED = "finetune.json", "train.log", "arrived.json", "result.json", "failed.json"
 
-_OWN = {"model": "start", "data": "data", "epochs": "epochs", "imgsz": "imgsz", "batch": "batch", "lr0": "lr0"}
-_OWN |= {"optimizer": "optimizer", "workers": "workers", "device": "device", "seed": "seed", "plots": "plots"}
-_OWN |= {"name": "name", "project": "out"}
+OWN = {"model": "start", "data": "data", "epochs": "epochs", "imgsz": "imgsz", "batch": "batch", "lr0": "lr0"}
+OWN |= {"optimizer": "optimizer", "workers": "workers", "device": "device", "seed": "seed", "plots": "plots"}
+OWN |= {"name": "name", "project": "out"}
 _FIXED = {
     "pretrained": "every start is read from the file it names",
     "patience": "stopping early would choose the epoch by the test score",
@@ -100,8 +101,8 @@ class FinetuneSettings:
 
     def check(self) -> None:
         """Raise one UserError that lists everything wrong with these settings."""
-        problems = [*_file_problems(self), *_number_problems(self), *_optimizer_problems(self.optimizer)]
-        problems += _extra_problems(self.extra)
+        problems = [*_file_problems(self), *_number_problems(self), *optimizer_problems(self.optimizer)]
+        problems += extra_problems(self.extra)
         if problems:
             raise UserError.several(problems)
 
@@ -139,6 +140,7 @@ class FinetuneResult:
         seconds: Wall-clock time of the whole process.
         folder: The run folder; its weights are ``weights/last.pt``.
         arrival: What became of the start.
+        classes: The last epoch's score of every class that the test images show.
     """
 
     map50_95: float
@@ -147,6 +149,7 @@ class FinetuneResult:
     seconds: float
     folder: Path
     arrival: Arrival
+    classes: tuple[judged.ClassScore, ...] = ()
 
 
 def _file_problems(settings: FinetuneSettings) -> list[UserError]:
@@ -182,7 +185,8 @@ def _number_problems(settings: FinetuneSettings) -> list[UserError]:
     return problems
 
 
-def _optimizer_problems(optimizer: str) -> list[UserError]:
+def optimizer_problems(optimizer: str) -> list[UserError]:
+    """What is wrong with the name of an optimizer; "auto" is explained."""
     if optimizer in OPTIMIZERS:
         return []
     if optimizer == "auto":
@@ -192,12 +196,13 @@ def _optimizer_problems(optimizer: str) -> list[UserError]:
     return [UserError(f"{optimizer!r} is not known", where="optimizer", hint=hint)]
 
 
-def _extra_problems(extra: Mapping[str, Any]) -> list[UserError]:
+def extra_problems(extra: Mapping[str, Any]) -> list[UserError]:
+    """What is wrong with further arguments: fields of our own, fixed ones, and those that Ultralytics does not have."""
     known = ultralytics_arguments()
     problems = []
     for key in extra:
-        if key in _OWN:
-            problems.append(UserError("has a field of its own", where=f"extra.{key}", hint=f"set {_OWN[key]}"))
+        if key in OWN:
+            problems.append(UserError("has a field of its own", where=f"extra.{key}", hint=f"set {OWN[key]}"))
         elif key in _FIXED:
             problems.append(UserError(f"cannot be changed: {_FIXED[key]}", where=f"extra.{key}"))
         elif key not in known:
@@ -216,12 +221,17 @@ def ultralytics_arguments() -> dict[str, Any]:
     return dict(yaml.safe_load(text))
 
 
-def finetune(settings: FinetuneSettings) -> FinetuneResult:
+def finetune(settings: FinetuneSettings, stop: threading.Event | None = None) -> FinetuneResult:
     """Train once, wait for the end, and read what came out.
 
     An unfinished or earlier run of the same name is removed first; a folder that is no such run is left alone.
 
+    Args:
+        settings: The training.
+        stop: Once set, the training is ended.
+
     Raises:
+        Stopped: `stop` was set, or Ctrl-C reached the training.
         UserError: Settings that cannot work, a start that did not arrive whole, or a training that failed; then with
             the last lines of its log.
     """
@@ -233,15 +243,15 @@ def finetune(settings: FinetuneSettings) -> FinetuneResult:
     folder.mkdir(parents=True)
     started = time.monotonic()
     _write_json(folder / REQUEST, _plain(settings.resolved()))
-    with (folder / LOG).open("wb") as log:
-        command = [sys.executable, "-m", "headstart.comparison.finetune", str(folder / REQUEST)]
-        environment = _environment(settings.threads)
-        done = subprocess.run(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=folder, env=environment)
-    if done.returncode != 0:
-        raise _failure(folder, done.returncode)
+    module = "headstart.comparison.finetune"
+    code = process.run(module, [str(folder / REQUEST)], folder / LOG, settings.threads, stop)
+    if code != 0:
+        raise _failure(folder, code)
     curve = read_curve(folder / "results.csv")
     if len(curve) != settings.epochs:
-        raise UserError(f"{len(curve)} of {settings.epochs} epochs were trained", where=str(folder), hint=_tail(folder))
+        raise UserError(
+            f"{len(curve)} of {settings.epochs} epochs were trained", where=str(folder), hint=process.tail(folder / LOG)
+        )
     seconds = round(time.monotonic() - started, 2)
     _write_json(folder / RESULT, {**_plain(curve[-1]), "seconds": seconds})
     return read_result(folder)
@@ -261,7 +271,7 @@ def read_result(folder: str | Path) -> FinetuneResult:
         raise UserError("is not a finished training", where=str(root), hint=f"{error.filename} is missing") from None
     curve = read_curve(root / "results.csv")
     arrival = Arrival(**{**raw, "skipped": tuple(raw["skipped"])})
-    return FinetuneResult(curve[-1].map50_95, curve[-1].map50, curve, seconds, root, arrival)
+    return FinetuneResult(curve[-1].map50_95, curve[-1].map50, curve, seconds, root, arrival, judged.read(root))
 
 
 def read_curve(path: Path) -> tuple[Epoch, ...]:
@@ -281,30 +291,13 @@ def read_curve(path: Path) -> tuple[Epoch, ...]:
     return curve
 
 
-def _environment(threads: int | None) -> dict[str, str]:
-    """The child's environment: no downloads, no installs, no trackers, and as many threads as it may have.
-
-    Ultralytics sets OMP_NUM_THREADS to 1 where it is not set, in the calling process too, so it is always set here.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    unwanted = {"ULTRALYTICS_API_KEY", "RANK", "LOCAL_RANK", "WORLD_SIZE"}
-    kept = {key: value for key, value in os.environ.items() if key not in unwanted}
-    quiet = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "WANDB_MODE": "disabled", "MPLBACKEND": "Agg"}
-    return {**kept, **quiet, "OMP_NUM_THREADS": str(threads or cores), "PYTHONUNBUFFERED": "1"}
-
-
 def _failure(folder: Path, code: int) -> UserError:
     """What to tell the user of a child that failed: its own words, or else the end of its log."""
     failed = folder / FAILED
     if failed.is_file():
         return UserError(**json.loads(failed.read_text(encoding="utf-8")))
     why = f"was killed by signal {-code} (out of memory?)" if code < 0 else "failed"
-    return UserError(f"the training {why}; the end of its log:\n{_tail(folder)}", where=str(folder / LOG))
-
-
-def _tail(folder: Path, lines: int = 12) -> str:
-    text = (folder / LOG).read_text(encoding="utf-8", errors="replace").replace("\r", "\n")
-    return "\n".join("    " + line for line in [line for line in text.splitlines() if line.strip()][-lines:])
+    return UserError(f"the training {why}; the end of its log:\n{process.tail(folder / LOG)}", where=str(folder / LOG))
 
 
 def _plain(value: Any) -> dict[str, Any]:
@@ -318,6 +311,7 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def main(arguments: list[str]) -> int:
     """``python -m headstart.comparison.finetune REQUEST.json``: train as the request says; 0 when all went well."""
+    process.end_with_parent()
     request = Path(arguments[0])
     settings = FinetuneSettings(**json.loads(request.read_text(encoding="utf-8")))
     try:
@@ -347,6 +341,7 @@ def _train(settings: FinetuneSettings) -> None:
 
     yolo = YOLO(str(settings.start))
     yolo.add_callback("on_train_start", on_train_start)
+    yolo.add_callback("on_fit_epoch_end", judged.Judged(settings.folder).write)
     yolo.train(trainer=_without_choice(yolo.task_map[yolo.task]["trainer"]), **settings.arguments())
 
 

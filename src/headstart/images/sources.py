@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -148,6 +148,17 @@ def _yaml(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{file} is not a dataset YAML", where="data", hint="it needs at least train: <folder>")
     return content
+
+
+def dataset_part(file: Path, content: Mapping[str, Any], part: str) -> list[str]:
+    """The paths that one part of a dataset YAML names, absolute or as its ``path`` makes them.
+
+    Args:
+        file: The YAML.
+        content: What is in it.
+        part: ``train``, ``val`` or ``test``, which it has.
+    """
+    return list(_parts(file, _root(file, content.get("path")), part, content[part]))
 
 
 def _root(file: Path, path: Any) -> Path:

@@ -1,5 +1,23 @@
 """Reports: one HTML file each, drawn from what the run folders hold, without torch."""
 
-from headstart.report.pretraining import write_report
+from pathlib import Path
 
-__all__ = ["write_report"]
+from headstart.comparison.results import FILE
+from headstart.report import pretraining
+from headstart.report.comparison import write_comparison_report, write_side_by_side
+
+__all__ = ["is_comparison", "write_report", "write_side_by_side"]
+
+
+def is_comparison(folder: str | Path) -> bool:
+    """Whether a folder holds a comparison, and not a pretraining."""
+    return (Path(folder) / FILE).is_file()
+
+
+def write_report(folder: str | Path) -> Path:
+    """Write the ``report.html`` of a pretraining or of a comparison into its folder, and return its path.
+
+    Raises:
+        UserError: The folder holds neither, or the file cannot be written.
+    """
+    return write_comparison_report(folder) if is_comparison(folder) else pretraining.write_report(folder)

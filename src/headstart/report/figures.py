@@ -18,21 +18,21 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 # Matplotlib draws in these stand-ins; they become the CSS variables of the page.
-_INK, _MUTED, _LINE, _ACCENT, _ALARM = "#010101", "#020202", "#030303", "#040404", "#050505"
-_VARIABLES = {_INK: "--ink", _MUTED: "--muted", _LINE: "--line", _ACCENT: "--accent", _ALARM: "--alarm"}
-_STYLE = {
+INK, MUTED, LINE, ACCENT, ALARM = "#010101", "#020202", "#030303", "#040404", "#050505"
+VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", ACCENT: "--accent", ALARM: "--alarm"}
+STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "headstart",
     "font.size": 12,
-    "axes.edgecolor": _LINE,
-    "text.color": _INK,
-    "xtick.color": _LINE,
-    "ytick.color": _LINE,
-    "xtick.labelcolor": _MUTED,
-    "ytick.labelcolor": _MUTED,
-    "axes.labelcolor": _MUTED,
+    "axes.edgecolor": LINE,
+    "text.color": INK,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "axes.labelcolor": MUTED,
 }
-_NICE = (1, 2, 2.5, 5, 10)
+NICE = (1, 2, 2.5, 5, 10)
 _POINTS = 360
 """Points of a drawn line at most, about one a pixel of the narrow chart."""
 
@@ -123,16 +123,16 @@ def line_chart(
     Returns:
         An ``<svg>`` element to put into an HTML page.
     """
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(size[0] / 72, size[1] / 72))
         axes = figure.add_axes((46 / size[0], 34 / size[1], 1 - 100 / size[0], 1 - 46 / size[1]))
         logged = values
         if smoothed and len(values) >= 40:
-            axes.plot(*thin(steps, values), color=_ACCENT, alpha=0.28, linewidth=1)
+            axes.plot(*thin(steps, values), color=ACCENT, alpha=0.28, linewidth=1)
             values = smooth(values)
         shown = thin(steps, values)
         alone = np.isfinite(values).sum() < 3
-        axes.plot(*shown, color=_ACCENT, linewidth=2, marker="o" if alone else None, solid_joinstyle="round")
+        axes.plot(*shown, color=ACCENT, linewidth=2, marker="o" if alone else None, solid_joinstyle="round")
         _limit(axes, logged, limits, marks)
         _decorate(axes, steps, size, percent)
         for mark in marks:
@@ -140,7 +140,7 @@ def line_chart(
         _label_end(axes, values, percent)
         data = io.StringIO()
         figure.savefig(data, format="svg", transparent=True, metadata={"Date": None})
-    return _inline(data.getvalue(), name, alt)
+    return inline(data.getvalue(), name, alt)
 
 
 def _limit(axes: Any, values: Floats, limits: tuple[float | None, float | None], marks: Sequence[Mark]) -> None:
@@ -160,25 +160,25 @@ def _limit(axes: Any, values: Floats, limits: tuple[float | None, float | None],
 def _decorate(axes: Any, steps: Floats, size: tuple[int, int], percent: bool) -> None:
     for side in ("top", "left", "right"):
         axes.spines[side].set_visible(False)
-    axes.grid(axis="y", color=_LINE, linewidth=1)
+    axes.grid(axis="y", color=LINE, linewidth=1)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, pad=6)
     axes.margins(x=0.0 if len(steps) > 2 else 0.2)
-    axes.xaxis.set_major_locator(MaxNLocator(6 if size[0] > 600 else 4, integer=True, steps=_NICE))
+    axes.xaxis.set_major_locator(MaxNLocator(6 if size[0] > 600 else 4, integer=True, steps=NICE))
     left, right = axes.get_xlim()
     ticks = [tick for tick in axes.get_xticks() if left <= tick <= right] if len(steps) > 2 else steps.tolist()
     axes.set_xticks(ticks, [f"{'' if at else 'step '}{tick:,.0f}" for at, tick in enumerate(ticks)])
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=_NICE))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=NICE))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.0%}" if percent else number(y)))
 
 
 def _draw_mark(axes: Any, mark: Mark) -> None:
-    colour = _ALARM if mark.bad else _MUTED
+    colour = ALARM if mark.bad else MUTED
     axes.axhline(mark.value, color=colour, linewidth=1.25, dashes=(4, 3))
     bottom, top = axes.get_ylim()
     if mark.bad:
         far = top if mark.bad == "above" else bottom
-        axes.axhspan(min(mark.value, far), max(mark.value, far), color=_ALARM, alpha=0.09, linewidth=0)
+        axes.axhspan(min(mark.value, far), max(mark.value, far), color=ALARM, alpha=0.09, linewidth=0)
     # The text stands on the side where there is room for it.
     above = (mark.value - bottom) / (top - bottom) < 0.5
     axes.annotate(
@@ -203,19 +203,19 @@ def _label_end(axes: Any, values: Floats, percent: bool) -> None:
         xytext=(6, 0),
         textcoords="offset points",
         va="center",
-        color=_ACCENT,
+        color=ACCENT,
         weight="bold",
     )
 
 
-def _inline(svg: str, name: str, alt: str) -> str:
+def inline(svg: str, name: str, alt: str) -> str:
     """What matplotlib writes, as a part of a page: no prologue, ids of its own, colours from the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"\s*\n\s*", "\n", svg)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = svg.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
-    for stand_in, variable in _VARIABLES.items():
+    for stand_in, variable in VARIABLES.items():
         svg = svg.replace(stand_in, f"var({variable})")
     view_box = re.search(r'viewBox="[^"]*"', svg)
     assert view_box

@@ -1,0 +1,174 @@
+"""Does pretraining help, and against what? The controlled comparison on FOD-A, in parts that can be stopped.
+
+python benchmarks/evidence.py --data FOD/fod-a.yaml --images FOD/images/pool --coco yolo11n.pt
+python benchmarks/evidence.py ... --minutes 30      # stops by then; the same command goes on
+python benchmarks/evidence.py ... --page docs/evidence.md table
+
+Starts: scratch, coco, coco-backbone, dino (the tutorial's recipe from random weights), coco+dino (the same, continued
+from the COCO weights). Parts: dino, coco+dino, compare, table; all of them when none is named. What a part has done is
+kept in --out, and not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import yaml
+
+import headstart
+from headstart.comparison import verdict
+from headstart.comparison.dataset import read_dataset
+from headstart.comparison.results import read_results
+from headstart.errors import UserError
+from headstart.progress import duration
+
+PARTS = ("dino", "coco+dino", "compare", "table")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="*", metavar="part", help=", ".join(PARTS))
+    parser.add_argument("--data", type=Path, required=True, help="dataset YAML")
+    parser.add_argument("--images", type=Path, required=True, help="folder of unlabelled images to pretrain on")
+    parser.add_argument("--coco", type=Path, required=True, help="COCO weights of the model")
+    parser.add_argument("--model", default="yolo11n")
+    parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
+    parser.add_argument("--pretrain-steps", type=int, default=2000)
+    parser.add_argument("--pretrain-batch", type=int, default=64)
+    parser.add_argument("--labels", default="1%,5%,20%")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--imgsz", type=int, default=224)
+    parser.add_argument("--lr", default="[0.001]", help="one rate, or a list to choose from")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--jobs", default="auto")
+    parser.add_argument("--test-every", type=int, default=1, help="measure on every so-many-th test image")
+    parser.add_argument("--starts", default="scratch,coco,coco-backbone,dino,coco+dino")
+    parser.add_argument("--minutes", type=float, help="stop after this time; the same command goes on")
+    parser.add_argument("--page", type=Path, help="write the table, with what it was measured with, into this page")
+    return parser.parse_args()
+
+
+def pretrained(given: argparse.Namespace, name: str) -> bool:
+    """Pretrain with DINO, or go on; False where it was stopped."""
+    folder = given.out / name
+    if (folder / "headstart.pt").is_file():
+        return True
+    if (folder / "checkpoints").is_dir() and any((folder / "checkpoints").glob("step-*.pt")):
+        return not headstart.pretrain(resume=True, out=str(folder)).interrupted
+    run = headstart.pretrain(
+        data=str(given.images),
+        model=f"{given.model}.yaml",
+        init=str(given.coco) if name == "coco+dino" else None,
+        method="dino",
+        preset="tutorial",
+        steps=given.pretrain_steps,
+        batch=given.pretrain_batch,
+        save_every=max(1, min(200, given.pretrain_steps // 5)),
+        device=given.device,
+        out=str(folder),
+        overwrite=True,
+    )
+    return not run.interrupted
+
+
+def thinned(given: argparse.Namespace) -> Path:
+    """The dataset with every n-th test image alone; the dataset itself where all are wanted."""
+    if given.test_every == 1:
+        return Path(given.data)
+    dataset = read_dataset(given.data, "val")
+    test, train = given.out / "test.txt", given.out / "train.txt"
+    given.out.mkdir(parents=True, exist_ok=True)
+    test.write_text("".join(f"{image}\n" for image in dataset.test[:: given.test_every]))
+    train.write_text("".join(f"{image}\n" for image in dataset.pool))
+    path = given.out / Path(given.data).name
+    content = {"train": str(train.resolve()), "val": str(test.resolve()), "names": dict(enumerate(dataset.names))}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return Path(path)
+
+
+def compared(given: argparse.Namespace) -> bool:
+    """Run the comparison, or go on; False where it was stopped or a training failed."""
+    paths = {"coco": f"coco={given.coco}"} | {name: f"{name}={given.out / name}" for name in PARTS[:2]}
+    found = headstart.compare(
+        data=thinned(given),
+        model=given.model,
+        starts=[paths.get(name, name) for name in given.starts.split(",")],
+        labels=given.labels,
+        seeds=given.seeds,
+        epochs=given.epochs,
+        imgsz=given.imgsz,
+        lr=yaml.safe_load(given.lr),
+        device=given.device,
+        jobs=given.jobs if given.jobs == "auto" else int(given.jobs),
+        out=given.out / "compare",
+    )
+    return not found.interrupted and not found.failed
+
+
+def page(given: argparse.Namespace) -> str:
+    """The table as a page, with what it was measured with."""
+    results = read_results(given.out / "compare")
+    settings, data, versions = results["settings"], results["data"], results["versions"]
+    lines = ["# Evidence", "", verdict.markdown(results), "## How it was measured", ""]
+    lines += [
+        f"- {data['train_images']:,} labelled images to cut the budgets from, {data['test_images']:,} test images.",
+        f"- {settings['model']}, {settings['epochs']} epochs at {settings['imgsz']} px, batch {settings['batch']}, "
+        f"{settings['optimizer']}, rates {settings['lr']}, seeds {settings['seeds']}.",
+        f"- ultralytics {versions['ultralytics']}, torch {versions['torch']}, Python {versions['python']}; "
+        f"{results['side_by_side']}.",
+    ]
+    for start in results["starts"]:
+        if known := start["pretraining"]:
+            lines.append(
+                f"- {start['name']}: {known['method']} from {Path(known['model']).name}, {known['images']:,} images, "
+                f"{known['steps']:,} steps in {duration(known['seconds'])} on {known['device']}; {start['leak']}."
+            )
+    longer = [cell for cell in results["cells"] if cell["kind"] == "longer" and cell["state"] == "done"]
+    lines += [
+        f"- Scratch with the time of the pretraining ({one['epochs']} epochs, {one['budget']}, seed {one['seed']}): "
+        f"mAP50-95 {one['map50_95']:.3f}."
+        for one in longer
+    ]
+    lines += ["", f"Made by `python benchmarks/evidence.py`; {len(results['faults'])} faults found by its checks.", ""]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    given = arguments()
+    unknown = set(given.part) - set(PARTS)
+    missing = [path for path in (given.data, given.images, given.coco) if not path.exists()]
+    if unknown or missing:
+        print(f"skipped: {(unknown and f'no part {unknown}') or f'{missing[0]} is not there'}")
+        return 2 if unknown else 0
+    if given.minutes:
+        timer = threading.Timer(60 * given.minutes, lambda: os.kill(os.getpid(), signal.SIGINT))
+        timer.daemon = True
+        timer.start()
+    wanted, starts = given.part or PARTS, given.starts.split(",")
+    try:
+        for name in PARTS[:2]:
+            if name in wanted and name in starts and not pretrained(given, name):
+                return 130
+        if "compare" in wanted and not compared(given):
+            return 1
+        if "table" in wanted:
+            text = page(given)
+            print(text)
+            if given.page:
+                given.page.write_text(text, encoding="utf-8")
+    except UserError as error:
+        print(f"evidence: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""The user's dataset YAML: classes, the labelled pool and the test images, and which images are on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from headstart.errors import UserError
+from headstart.images.index import find_images
+from headstart.images.sources import dataset_part
+
+_CARRIED = ("kpt_shape", "flip_idx", "kpt_names", "channels")
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A labelled data set.
+
+    Attributes:
+        yaml: Its YAML.
+        names: Class names, by index.
+        pool: Paths of the labelled images that the budgets are cut from.
+        test: Paths of the images that the figures are measured on.
+        split: The part of the YAML that `test` is.
+        others: What else the YAML says that a training needs (``kpt_shape`` ...).
+    """
+
+    yaml: Path
+    names: tuple[str, ...]
+    pool: tuple[str, ...]
+    test: tuple[str, ...]
+    split: str
+    others: Mapping[str, Any]
+
+    def write_part(self, path: Path, train: Path, test: Path) -> None:
+        """Write a dataset YAML with the same classes whose ``train`` and ``val`` are lists of images."""
+        content = {"train": str(train), "val": str(test), "names": dict(enumerate(self.names)), **self.others}
+        path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def read_dataset(path: str | Path, split: str) -> Dataset:
+    """Read a dataset YAML and find its images.
+
+    Raises:
+        UserError: It cannot be read, has no classes, or a part has no images or no labels.
+    """
+    file = (shipped(str(path)) or Path(path)).resolve()
+    content = _content(file)
+    _fetch(file, content)
+    names = _names(content, file)
+    pool = _images(file, content, "train")
+    test = _images(file, content, split)
+    if not any(label_path(image).is_file() for image in pool[:2000]):
+        hint = f"expected {label_path(pool[0])} for {pool[0]}"
+        raise UserError("train has no labels", where=str(file), hint=hint)
+    others = {key: content[key] for key in _CARRIED if key in content}
+    return Dataset(file, names, pool, test, split, others)
+
+
+def shipped(name: str) -> Path | None:
+    """The dataset YAML that Ultralytics ships under this name (``VOC.yaml``); None for a file of the user's."""
+    spec = None if Path(name).is_file() or len(Path(name).parts) != 1 else find_spec("ultralytics")
+    path = Path(spec.origin).parent / "cfg" / "datasets" / name if spec and spec.origin else None
+    return path if path and path.is_file() else None
+
+
+def _fetch(file: Path, content: Mapping[str, Any]) -> None:
+    """Let Ultralytics download a dataset whose YAML says how, where its images are not there yet."""
+    if not content.get("download") or not content.get("train"):
+        return
+    if all(Path(path).exists() for path in dataset_part(file, content, "train")):
+        return
+    from ultralytics.data.utils import check_det_dataset
+
+    try:
+        check_det_dataset(str(file))
+    except Exception as error:
+        raise UserError(f"its images could not be downloaded: {error}", where=str(file)) from error
+
+
+def _content(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8-sig", errors="replace"))
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"cannot be read: {error}", where=str(file)) from None
+    if not isinstance(content, dict):
+        raise UserError("is no dataset YAML", where=str(file), hint="it needs train, val and names")
+    if "val" not in content and "validation" in content:
+        content["val"] = content["validation"]
+    return content
+
+
+def _names(content: Mapping[str, Any], file: Path) -> tuple[str, ...]:
+    names, count = content.get("names"), content.get("nc")
+    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
+        names = [names[number] for number in range(len(names))]
+    if names is None and isinstance(count, int):
+        names = [f"class_{number}" for number in range(count)]
+    if not isinstance(names, list) or not names:
+        raise UserError("has no class names", where=str(file), hint="names: a list, or numbers from 0 and names")
+    if isinstance(count, int) and count != len(names):
+        raise UserError(f"nc is {count}, but there are {len(names)} names", where=str(file))
+    return tuple(str(name) for name in names)
+
+
+def _images(file: Path, content: Mapping[str, Any], part: str) -> tuple[str, ...]:
+    """The images of one part of a dataset, sorted, each file once."""
+    if not content.get(part):
+        other = "split=val measures on val" if part == "test" else "it needs train and val"
+        raise UserError(f"has no {part} images", where=str(file), hint=other)
+    try:
+        return tuple(find_images(dataset_part(file, content, part)))
+    except UserError as error:
+        raise UserError(f"{part}: {error.what}", where=str(file), hint=error.hint) from None
+
+
+def label_path(image: str) -> Path:
+    """Where Ultralytics looks for an image's labels: the last ``images`` folder becomes ``labels``."""
+    head, found, rest = image.rpartition(f"{os.sep}images{os.sep}")
+    return Path(f"{head}{os.sep}labels{os.sep}{rest}" if found else image).with_suffix(".txt")
+
+
+def classes_of(image: str, count: int) -> frozenset[int]:
+    """The classes of the objects in an image; empty without a label file, as Ultralytics takes it.
+
+    Raises:
+        UserError: A line that does not begin with a class number below `count`.
+    """
+    path = label_path(image)
+    found = set()
+    try:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            if line.strip():
+                label = int(float(line.split(maxsplit=1)[0]))
+                if not 0 <= label < count:
+                    raise UserError(f"line {number} has class {label}; there are {count} classes", where=str(path))
+                found.add(label)
+    except FileNotFoundError:
+        return frozenset()
+    except ValueError:
+        raise UserError(f"line {number} does not begin with a class number", where=str(path)) from None
+    return frozenset(found)
+
+
+def on_both_sides(test: Sequence[str], others: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs (test image, other image) of equal content, whatever the files are called.
+
+    Sizes are compared first; only files whose size occurs on both sides are read.
+    """
+    by_size: dict[int, list[str]] = defaultdict(list)
+    for path in test:
+        by_size[_size(path)].append(path)
+    by_size.pop(-1, None)
+    suspects = [(size, path) for path in others if (size := _size(path)) in by_size]
+    hashes = {content_hash(path): path for size in {size for size, _ in suspects} for path in by_size[size]}
+    hashes.pop("", None)
+    return [(hashes[digest], path) for _, path in suspects if (digest := content_hash(path)) in hashes]
+
+
+def refuse_leaks(test: Sequence[str], others: Mapping[str, Sequence[str]]) -> None:
+    """Raise where test images are also among images that something was trained on.
+
+    Args:
+        test: Paths of the test images.
+        others: What the images are for -> their paths.
+
+    Raises:
+        UserError: The same content is on both sides; with examples.
+    """
+    problems = []
+    for what, paths in others.items():
+        if pairs := on_both_sides(test, paths):
+            shown = "; ".join(f"{one} = {other}" for one, other in pairs[:_SHOWN])
+            many = f"{len(pairs)} of {len(paths)} files have the content of a test image: {shown}"
+            hint = "a score on images that were trained on says nothing: take them out on one side"
+            problems.append(UserError(many, where=what, hint=hint))
+    if problems:
+        raise UserError.several(problems)
+
+
+def content_hash(path: str) -> str:
+    """32 hexadecimal digits of a file's content; "" where it cannot be read."""
+    try:
+        return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
+    except OSError:
+        return ""
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return -1

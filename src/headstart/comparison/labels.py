@@ -1,0 +1,117 @@
+"""Which labelled images a cell may use: nested subsets, stratified by class, one order a seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from headstart.comparison.dataset import Dataset, classes_of
+from headstart.comparison.options import Budget
+from headstart.errors import UserError
+from headstart.files import write_text
+
+LEAST = 10
+"""Labelled images below which no part is split off to choose a learning rate on."""
+
+
+@dataclass(frozen=True)
+class LabelList:
+    """The labelled images of one budget and seed.
+
+    Attributes:
+        file: A text file, one path a line.
+        yaml: The dataset YAML whose ``train`` is this list.
+        images: How many.
+        sha256: Of the file.
+    """
+
+    file: Path
+    yaml: Path
+    images: int
+    sha256: str
+
+    def check(self) -> None:
+        """Raise a `UserError` where the file is no longer what it was: the starts would not get the same images."""
+        if file_hash(self.file) != self.sha256:
+            hint = "put the file back, or start again with overwrite=true"
+            raise UserError("the list of labelled images was changed", where=str(self.file), hint=hint)
+
+
+def classes_by_image(dataset: Dataset) -> dict[str, frozenset[int]]:
+    """The classes that every labelled image shows."""
+    return {image: classes_of(image, len(dataset.names)) for image in dataset.pool}
+
+
+def stratified_order(classes: Mapping[str, frozenset[int]], seed: int) -> list[str]:
+    """All images in an order whose every beginning is stratified by class.
+
+    Each image stands in the group of the rarest class that it shows; images without objects are a group. Within a
+    group the order is drawn from `seed`. The k-th image (from 0) of a group of m has the place k / m: this is Adams'
+    method of apportionment. So a beginning as long as there are groups has one image of each, and any longer one has
+    the same share of every group, rounded up (among equals, where it ends, the order is drawn).
+
+    Args:
+        classes: Path of each image -> classes in it.
+        seed: Draws the order within groups and among equals.
+    """
+    counts = Counter(label for found in classes.values() for label in found)
+    groups: dict[int, list[str]] = defaultdict(list)
+    for image in sorted(classes):
+        groups[min(classes[image], key=lambda label: (counts[label], label), default=-1)].append(image)
+    random = np.random.default_rng([seed, 4711])
+    placed = []
+    for label in sorted(groups):
+        drawn = [groups[label][at] for at in random.permutation(len(groups[label]))]
+        ties = random.random(len(drawn))
+        placed += [(at / len(drawn), tie, image) for at, (tie, image) in enumerate(zip(ties, drawn, strict=True))]
+    return [image for _, _, image in sorted(placed)]
+
+
+def held_out_part(images: Sequence[str], classes: Mapping[str, frozenset[int]], share: float, seed: int) -> list[str]:
+    """A stratified part of `images` to choose a learning rate on.
+
+    Raises:
+        UserError: There are too few images to give any away.
+    """
+    if len(images) < LEAST:
+        what = f"{len(images)} labelled images are too few to choose a learning rate on a part of them"
+        raise UserError(what, where="lr", hint="give one rate, e.g. lr=0.001")
+    return stratified_order({image: classes[image] for image in images}, seed)[: max(1, round(share * len(images)))]
+
+
+def check_budgets(budgets: Sequence[Budget], pool: int) -> None:
+    """Raise a `UserError` where a budget is larger than the pool, or two come to the same number of images."""
+    problems = []
+    sizes: dict[int, str] = {}
+    for budget in budgets:
+        images = budget.images(pool)
+        if images > pool:
+            what = f"{budget.name} labelled images were asked for, there are {pool}"
+            problems.append(UserError(what, where="labels", hint="100% takes them all"))
+        elif images in sizes:
+            what = f"{sizes[images]} and {budget.name} are the same {images} images"
+            problems.append(UserError(what, where="labels", hint="leave one out"))
+        sizes[images] = budget.name
+    if problems:
+        raise UserError.several(problems)
+
+
+def write_list(folder: Path, name: str, dataset: Dataset, images: Sequence[str], test: Path) -> LabelList:
+    """Write a list and its dataset YAML into `folder`; the order in the file is that of the paths."""
+    path, yaml = folder / f"{name}.txt", folder / f"{name}.yaml"
+    write_text(path, "".join(f"{image}\n" for image in sorted(images)))
+    dataset.write_part(yaml, path.resolve(), test.resolve())
+    return LabelList(path, yaml, len(images), file_hash(path))
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file; "" where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""

@@ -1,0 +1,233 @@
+"""Everything that a comparison needs before its first training: data without leaks, label lists, starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from headstart import run
+from headstart.comparison import labels
+from headstart.comparison.dataset import Dataset, read_dataset, refuse_leaks
+from headstart.comparison.labels import LabelList
+from headstart.comparison.options import Budget, CompareSettings, Start, model_yaml, parse_budgets, parse_starts
+from headstart.comparison.starts import Pretraining, StartFile, build_starts, pretraining_of
+from headstart.errors import UserError
+from headstart.files import explained, write_text
+from headstart.images.index import find_images
+
+SETTINGS = "compare.yaml"
+# A comparison may be given more starts, budgets and seeds, and be told to say more or less; all else is another one.
+_MAY_CHANGE = {
+    *("starts", "labels", "seeds", "unlabelled", "longer", "device", "jobs", "workers", "out", "plan"),
+    *("overwrite", "pictures", "report"),
+}
+_FOLDERS = ("cells", "search", "longer", "starts", "labels", "probe")
+_FILES = (SETTINGS, "results.json", "results.md", "report.html", "detections.json", "detections.log")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A comparison before its first training.
+
+    Attributes:
+        settings: Of the comparison.
+        folder: Where it is kept.
+        dataset: The labelled data.
+        starts: What is compared.
+        budgets: Label budgets, the smallest first.
+        lists: (budget, seed) -> the labelled images of its cells.
+        search: Budget -> the list that rates are tried on, whose ``val`` is the validation part; empty for one rate.
+        files: (start, seed) -> its checkpoint.
+        pretrainings: Start -> what its run folder tells.
+        leaks: Start -> what is known of test images in its pretraining, in words.
+    """
+
+    settings: CompareSettings
+    folder: Path
+    dataset: Dataset
+    starts: Sequence[Start]
+    budgets: Sequence[Budget]
+    lists: Mapping[tuple[str, int], LabelList]
+    search: Mapping[str, LabelList]
+    files: Mapping[tuple[str, int], StartFile]
+    pretrainings: Mapping[str, Pretraining]
+    leaks: Mapping[str, str]
+
+
+def open_folder(settings: CompareSettings) -> Path:
+    """The comparison's folder: a new one, or the one of this comparison, to go on with.
+
+    Raises:
+        UserError: It holds something else, or a comparison with other settings.
+    """
+    name = f"{Path(settings.data).stem}-{Path(settings.model).stem}"
+    folder = Path(settings.out or Path("runs") / "compare" / name).resolve()
+    asked = settings.model_dump()
+    record = folder / SETTINGS
+    if folder.is_dir() and any(folder.iterdir()):
+        if not record.is_file():
+            hint = "choose an empty or new folder"
+            raise UserError("holds files that are no comparison of headstart", where=f"out={folder}", hint=hint)
+        if settings.overwrite:
+            _clear(folder)
+        else:
+            _refuse_other(asked, record)
+    with explained(folder):
+        for part in ("starts", "labels"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+    write_text(record, yaml.safe_dump({**asked, "data": _absolute(settings.data)}, sort_keys=False))
+    return folder
+
+
+def _clear(folder: Path) -> None:
+    for name in _FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _refuse_other(asked: Mapping[str, Any], record: Path) -> None:
+    known = yaml.safe_load(record.read_text(encoding="utf-8"))
+    now = {**asked, "data": _absolute(asked["data"])}
+    problems = [
+        UserError(f"was {known.get(key)!r} when the comparison began, is {value!r} now", where=key)
+        for key, value in now.items()
+        if key not in _MAY_CHANGE and known.get(key) != value
+    ]
+    if problems:
+        hint = "starts, labels and seeds may be added; for the rest choose another out=, or overwrite=true"
+        problems.append(UserError(f"{record.parent} holds another comparison", where="out", hint=hint))
+        raise UserError.several(problems)
+
+
+def _absolute(data: str) -> str:
+    return str(Path(data).resolve()) if Path(data).is_file() else data
+
+
+def prepare(settings: CompareSettings, folder: Path) -> Prepared:
+    """Read the data, refuse leaks, write the label lists, build the starts.
+
+    Raises:
+        UserError: What a user can put right; see the parts.
+    """
+    dataset = read_dataset(settings.data, settings.split)
+    starts, _ = parse_starts(settings.starts, settings.model)
+    budgets = sorted(parse_budgets(settings.labels)[0], key=lambda budget: budget.images(len(dataset.pool)))
+    labels.check_budgets(budgets, len(dataset.pool))
+    pretrainings = {start.name: found for start in starts if (found := pretraining_of(start))}
+    leaks = _refuse_leaks(settings, dataset, starts, pretrainings)
+    lists, search = _write_lists(settings, dataset, budgets, folder / "labels")
+    files = build_starts(starts, settings.seeds, dataset, model_yaml(settings.model), folder / "starts")
+    return Prepared(settings, folder, dataset, starts, budgets, lists, search, files, pretrainings, leaks)
+
+
+def _refuse_leaks(
+    settings: CompareSettings, dataset: Dataset, starts: Sequence[Start], pretrainings: Mapping[str, Pretraining]
+) -> dict[str, str]:
+    """Raise where test images are in the labelled pool or in a pretraining; what is known of each checkpoint."""
+    others: dict[str, Sequence[str]] = {f"train of {dataset.yaml.name}": dataset.pool}
+    words = {}
+    named = list(find_images(settings.unlabelled)) if settings.unlabelled else []
+    if named:
+        others["unlabelled"] = named
+    for start in starts:
+        if start.kind != "checkpoint":
+            continue
+        images = _pretraining_images(pretrainings.get(start.name))
+        if images:
+            others[f"the pretraining of {start.name}"] = images
+        looked = len(images) or len(named)
+        gone = "its pretraining images are not there any more" if start.name in pretrainings else "they are not known"
+        unknown = f"its pretraining images were not looked at for test images: {gone}"
+        words[start.name] = f"none of {looked:,} pretraining images is a test image" if looked else unknown
+    refuse_leaks(dataset.test, others)
+    return words
+
+
+def _pretraining_images(known: Pretraining | None) -> list[str]:
+    """The images of a pretraining, where they are still where it found them."""
+    if known is None or not known.data:
+        return []
+    try:
+        # Relative paths were relative to the folder that the pretraining was started in: as a rule, this one.
+        return [path for path in find_images(known.data) if os.path.exists(path)]  # noqa: PTH110
+    except UserError:
+        return []
+
+
+def _write_lists(
+    settings: CompareSettings, dataset: Dataset, budgets: Sequence[Budget], folder: Path
+) -> tuple[dict[tuple[str, int], LabelList], dict[str, LabelList]]:
+    classes = labels.classes_by_image(dataset)
+    test = folder / "test.txt"
+    write_text(test, "".join(f"{image}\n" for image in dataset.test))
+    lists, search = {}, {}
+    for seed in settings.seeds:
+        order = labels.stratified_order(classes, seed)
+        for budget in budgets:
+            images = order[: budget.images(len(order))]
+            lists[budget.name, seed] = labels.write_list(folder, f"{budget.key}-seed{seed}", dataset, images, test)
+            if seed == settings.seeds[0] and len(settings.lr) > 1:
+                held = labels.held_out_part(images, classes, settings.lr_val, seed)
+                part = folder / f"{budget.key}-seed{seed}-validation.txt"
+                write_text(part, "".join(f"{image}\n" for image in sorted(held)))
+                rest = sorted(set(images) - set(held))
+                name = f"{budget.key}-seed{seed}-search"
+                search[budget.name] = labels.write_list(folder, name, dataset, rest, part)
+    return lists, search
+
+
+def facts(prepared: Prepared, slots: str) -> dict[str, Any]:
+    """What ``results.json`` says apart from the trainings."""
+    s, dataset = prepared.settings, prepared.dataset
+    return {
+        "name": prepared.folder.name,
+        "command": " ".join(sys.argv),
+        "settings": {**s.model_dump(exclude={"plan", "overwrite"}), "data": str(dataset.yaml)},
+        "side_by_side": slots,
+        "data": {
+            "yaml": str(dataset.yaml),
+            "names": list(dataset.names),
+            "train_images": len(dataset.pool),
+            "test_images": len(dataset.test),
+            "split": dataset.split,
+            "test_sha256": labels.file_hash(prepared.folder / "labels" / "test.txt"),
+        },
+        "starts": [_start_facts(prepared, start) for start in prepared.starts],
+        "budgets": [{"name": b.name, "images": b.images(len(dataset.pool))} for b in prepared.budgets],
+        "lists": [
+            {"budget": budget, "seed": seed, "images": one.images, "file": _below(one.file, prepared.folder)}
+            | {"sha256": one.sha256}
+            for (budget, seed), one in prepared.lists.items()
+        ],
+        "versions": run.versions(),
+        "git": run.git_state(),
+    }
+
+
+def _start_facts(prepared: Prepared, start: Start) -> dict[str, Any]:
+    files = {seed: file for (name, seed), file in prepared.files.items() if name == start.name}
+    first = next(iter(files.values()))
+    known = prepared.pretrainings.get(start.name)
+    return {
+        "name": start.name,
+        "kind": start.kind,
+        "weights": start.path,
+        "taken": {part: list(counts) for part, counts in first.taken.items()},
+        "parameters": first.parameters,
+        "sha256": {str(seed): file.sha256 for seed, file in files.items()},
+        "pretraining": None if known is None else json.loads(json.dumps(vars(known))),
+        "leak": prepared.leaks.get(start.name, ""),
+    }
+
+
+def _below(path: Path, folder: Path) -> str:
+    return path.resolve().relative_to(folder.resolve()).as_posix()

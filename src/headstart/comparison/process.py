@@ -1,0 +1,96 @@
+"""A training's process: its environment, its end when it is told to stop, and what to say when it fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+_PATIENCE = 10.0
+"""Seconds that a process may take to end before it is killed."""
+
+
+class Stopped(Exception):  # noqa: N818 - nothing is wrong: somebody asked for it
+    """The process was told to stop, or Ctrl-C reached it."""
+
+
+def run(module: str, arguments: Sequence[str], log: Path, threads: int | None, stop: threading.Event | None) -> int:
+    """Run ``python -m module arguments`` to its end; its output goes to `log`, whose folder it works in.
+
+    Args:
+        module: Name of a module of ours.
+        arguments: Its arguments.
+        log: File for all that it prints.
+        threads: CPU threads that it may use; None for every core.
+        stop: Once set, the process is ended.
+
+    Returns:
+        The exit status; negative for a signal.
+
+    Raises:
+        Stopped: `stop` was set, or Ctrl-C ended the process.
+    """
+    with log.open("wb") as stream:
+        command = [sys.executable, "-m", module, *arguments]
+        process = subprocess.Popen(
+            command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, cwd=log.parent, env=environment(threads)
+        )
+        try:
+            while process.poll() is None and not (stop and stop.is_set()):
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.2)
+        finally:
+            _end(process)
+    if (stop and stop.is_set()) or process.returncode in (-signal.SIGINT, 128 + signal.SIGINT):
+        raise Stopped
+    return process.returncode
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def end_with_parent(every: float = 2.0) -> None:
+    """End this process when the one that started it is gone: it would write into a folder that is used anew."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(every)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def environment(threads: int | None) -> Mapping[str, str]:
+    """The child's environment: no downloads, no installs, no trackers, and as many threads as it may have.
+
+    Ultralytics sets OMP_NUM_THREADS to 1 where it is not set, in the calling process too, so it is always set here.
+    """
+    unwanted = {"ULTRALYTICS_API_KEY", "RANK", "LOCAL_RANK", "WORLD_SIZE"}
+    kept = {key: value for key, value in os.environ.items() if key not in unwanted}
+    quiet = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "WANDB_MODE": "disabled", "MPLBACKEND": "Agg"}
+    return {**kept, **quiet, "OMP_NUM_THREADS": str(threads or cores()), "PYTHONUNBUFFERED": "1"}
+
+
+def tail(log: Path, lines: int = 12) -> str:
+    """The end of a log, for a message."""
+    text = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n")
+    return "\n".join("    " + line for line in [line for line in text.splitlines() if line.strip()][-lines:])

@@ -1,0 +1,166 @@
+"""Every start as a checkpoint with the user's classes, built before the first cell, and what is known of its origin."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from headstart.comparison.dataset import Dataset, content_hash
+from headstart.comparison.options import Start
+from headstart.errors import UserError
+from headstart.files import write_text
+
+
+@dataclass(frozen=True)
+class StartFile:
+    """A start's checkpoint for one seed.
+
+    Attributes:
+        path: The file.
+        sha256: Over names, shapes and values of its tensors.
+        parameters: Weights of the model.
+        taken: ``{"backbone": [taken from the given weights, tensors in all], "neck": ..., "head": ...}``.
+    """
+
+    path: Path
+    sha256: str
+    parameters: int
+    taken: Mapping[str, Sequence[int]]
+
+
+def build_starts(
+    starts: Sequence[Start], seeds: Sequence[int], dataset: Dataset, model: str, folder: Path
+) -> dict[tuple[str, int], StartFile]:
+    """Build the checkpoints ``<start>-seed<seed>.pt``; those that are there and of the same origin are kept.
+
+    What does not come from the start's weights is drawn from the seed, alike for all starts of a seed.
+
+    Returns:
+        (start's name, seed) -> its file.
+
+    Raises:
+        UserError: Weights that cannot be read, or are of another architecture; every start that has a problem.
+    """
+    files: dict[tuple[str, int], StartFile] = {}
+    problems: list[UserError] = []
+    for start in starts:
+        for seed in seeds:
+            try:
+                files[start.name, seed] = _build(start, seed, dataset, model, folder / f"{start.name}-seed{seed}.pt")
+            except UserError as error:
+                problems.append(UserError(error.what, where=f"starts: {start.name}", hint=error.hint))
+                break
+    if problems:
+        raise UserError.several(problems)
+    sizes = {start.name: files[start.name, seeds[0]].parameters for start in starts}
+    if len(set(sizes.values())) > 1:
+        what = (
+            f"the starts are not of one size: {', '.join(f'{name} {size:,}' for name, size in sizes.items())} weights"
+        )
+        raise UserError(what, where="starts", hint="this is a fault of headstart: please report it")
+    return files
+
+
+def _build(start: Start, seed: int, dataset: Dataset, model: str, path: Path) -> StartFile:
+    record = path.with_suffix(".json")
+    origin = {**_origin(start, dataset, model), "seed": seed}
+    if path.is_file() and record.is_file():
+        known = json.loads(record.read_text(encoding="utf-8"))
+        if known["origin"] == origin and known["file"] == content_hash(str(path)):
+            return StartFile(path, known["sha256"], known["parameters"], known["taken"])
+    from headstart.comparison.arrival import fingerprint
+    from headstart.detectors.ultralytics.starting import build_start
+
+    built = build_start(
+        model,
+        dataset.names,
+        path,
+        seed=seed,
+        weights=start.path or None,
+        parts=("backbone",) if start.kind == "coco-backbone" else ("backbone", "neck", "head"),
+        kpt_shape=dataset.others.get("kpt_shape"),
+    )
+    taken = {str(part): [built.taken[part], built.total[part]] for part in built.total}
+    made = StartFile(path, fingerprint(built.state), built.parameters, taken)
+    content = {"origin": origin, "sha256": made.sha256, "parameters": made.parameters, "taken": taken}
+    write_text(record, json.dumps({**content, "file": content_hash(str(path))}, indent=1) + "\n")
+    return made
+
+
+def _origin(start: Start, dataset: Dataset, model: str) -> dict[str, Any]:
+    """All that a start's weights follow from, apart from the seed."""
+    import importlib.metadata
+
+    return {
+        "kind": start.kind,
+        "model": model,
+        "names": list(dataset.names),
+        "weights": content_hash(start.path) if start.path else "",
+        "ultralytics": importlib.metadata.version("ultralytics"),
+    }
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What a start's run folder says of its pretraining.
+
+    Attributes:
+        folder: The run folder.
+        data: What it was given as images.
+        images: How many it used.
+        method: The method.
+        model: The detector or checkpoint that it began with.
+        steps: Steps planned.
+        seconds: Time spent in training.
+        device: The device, in torch's words.
+    """
+
+    folder: str
+    data: list[str]
+    images: int | None
+    method: str
+    model: str
+    steps: int | None
+    seconds: float
+    device: str
+
+
+def pretraining_of(start: Start) -> Pretraining | None:
+    """What is known of a checkpoint's pretraining: its run folder is the one that it lies in; None without one."""
+    folder = Path(start.path).parent
+    settings = folder / "settings.yaml"
+    if start.kind != "checkpoint" or Path(start.path).name != "headstart.pt" or not settings.is_file():
+        return None
+    try:
+        content = yaml.safe_load(settings.read_text(encoding="utf-8"))
+        options, resolved = content["options"], content["resolved"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise UserError(f"cannot be read: {error}", where=str(settings)) from error
+    data = options.get("data") or []
+    return Pretraining(
+        folder=str(folder),
+        data=[str(one) for one in data] if isinstance(data, list) else [str(data)],
+        images=resolved.get("images"),
+        method=str(options.get("method", "")),
+        model=str(options.get("init") or options.get("model", "")),
+        steps=resolved.get("steps"),
+        seconds=_seconds(folder / "metrics.jsonl"),
+        device=str(resolved.get("device", "")),
+    )
+
+
+def _seconds(metrics: Path) -> float:
+    """Time spent by a run: its ``seconds`` begin anew where it was resumed."""
+    total = last = 0.0
+    for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []:
+        try:
+            now = float(json.loads(line)["seconds"])
+        except (ValueError, KeyError, TypeError):
+            continue
+        total, last = total + (now - last if now >= last else now), now
+    return round(total, 1)

@@ -1,0 +1,125 @@
+"""A checkpoint to start a training from: the user's classes, and as much of other weights as is wanted.
+
+The class branch of many detectors is as wide as they have classes, within limits, and Ultralytics rebuilds it at the
+width of the checkpoint that a training starts from. Starts with other class counts would be different networks. Here
+every start is first a model of the YAML's own class count, then given the user's classes as Ultralytics does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headstart.detector import PARTS, Part, differences, shorten
+from headstart.detectors.ultralytics.detector import UltralyticsDetector
+from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter, tensors
+from headstart.detectors.ultralytics.undisturbed import undisturbed
+from headstart.errors import UserError
+
+
+@dataclass(frozen=True)
+class Built:
+    """A start that was written.
+
+    Attributes:
+        taken: Part -> tensors that hold the given weights bit by bit.
+        total: Part -> tensors that the model has.
+        state: The model's state.
+        parameters: Weights of the model.
+    """
+
+    taken: Mapping[Part, int]
+    total: Mapping[Part, int]
+    state: Mapping[str, Tensor]
+    parameters: int
+
+
+def build_start(
+    model: str,
+    names: Sequence[str],
+    path: Path,
+    *,
+    seed: int,
+    weights: str | None = None,
+    parts: Sequence[Part] = PARTS,
+    kpt_shape: Sequence[int] | None = None,
+) -> Built:
+    """Write the checkpoint that a training with the user's classes starts from.
+
+    Args:
+        model: A model YAML; its random weights are drawn from `seed`.
+        names: The user's classes.
+        path: The file to write.
+        seed: Of everything that does not come from `weights`, the same for every start.
+        weights: A checkpoint of the same architecture, or the name of published weights.
+        parts: What is taken of it.
+        kpt_shape: Of a pose model's data.
+
+    Raises:
+        UserError: `weights` cannot be read, or are of another architecture.
+    """
+    with undisturbed():
+        torch.manual_seed(seed)
+        live = build(model)
+        source = live.model
+        given: Mapping[str, Tensor] = {}
+        if weights is not None:
+            other = open_checkpoint(weights, where="starts").model
+            check_trainable(other, weights, where="starts")
+            given = _fitting(source, other, model, weights, parts)
+            source.load_state_dict(given, strict=False)
+            source.names = other.names
+        torch.manual_seed(seed)
+        target = _with_classes(source, names, kpt_shape)
+        target.load(source, verbose=False)
+        target.names = dict(enumerate(names))
+        detector = UltralyticsDetector(live, target)
+        detector.save(path, {"seed": seed, "weights": weights, "parts": list(parts) if weights else []})
+    return _count(tensors(detector.module), given, splitter(detector.module), detector.module)
+
+
+def _fitting(source: nn.Module, other: nn.Module, model: str, weights: str, parts: Sequence[Part]) -> dict[str, Tensor]:
+    """Tensors of `other` that the model takes.
+
+    Raises:
+        UserError: Backbone or neck differ in any tensor, or the head has other tensors.
+    """
+    own, state, part_of = tensors(source), tensors(other), splitter(source)
+    wrong = differences(own, state, weights) | differences(state, own, model)
+    # The shapes of the head follow the number of classes; which tensors there are does not.
+    bad = {name: why for name, why in wrong.items() if part_of(name) != "head" or name not in own or name not in state}
+    if bad:
+        listed = shorten([f"{name} {why}" for name, why in bad.items()], "; ")
+        raise UserError(
+            f"{weights} is of another architecture than {model}: {len(bad)} tensors do not fit ({listed})",
+            where="starts",
+            hint="compare starts of one architecture, or name it with model=",
+        )
+    return {name: tensor for name, tensor in state.items() if name not in wrong and part_of(name) in parts}
+
+
+def _with_classes(source: Any, names: Sequence[str], kpt_shape: Sequence[int] | None) -> Any:
+    """A model of the same kind with the user's number of classes, random weights."""
+    kind = type(source)
+    more: dict[str, Any] = {}
+    if "data_kpt_shape" in signature(kind.__init__).parameters and kpt_shape is not None:
+        more["data_kpt_shape"] = list(kpt_shape)
+    return kind(deepcopy(source.yaml), ch=3, nc=len(names), verbose=False, **more)
+
+
+def _count(
+    state: Mapping[str, Tensor], given: Mapping[str, Tensor], part_of: Callable[[str], Part], module: nn.Module
+) -> Built:
+    taken, total = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
+    for name, tensor in state.items():
+        total[part_of(name)] += 1
+        same = name in given and given[name].shape == tensor.shape and torch.equal(given[name], tensor)
+        taken[part_of(name)] += same
+    return Built(taken, total, state, sum(parameter.numel() for parameter in module.parameters()))

@@ -1,0 +1,178 @@
+"""The charts of a comparison's page, from the values of ``results.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from headstart.comparison import verdict
+from headstart.report.pretraining import Chart
+from headstart.report.series import COLOURS, Line, Row, lines_chart, rows_chart
+
+Record = Mapping[str, Any]
+
+MANY = 24
+"""Classes that are shown at most: those with the largest differences."""
+_WIDE, _HALF, _PHONE = (1000, 340), (484, 290), (328, 250)
+
+
+def _chart(
+    key: str, title: str, unit: str, note: str, draw: Callable[[str, tuple[int, int]], str], full: bool
+) -> Chart:
+    """A chart in its two widths. Markup: it is ours and escapes its own texts."""
+    wide, narrow = (Markup(draw(f"{key}-{size[0]}", size)) for size in (_WIDE if full else _HALF, _PHONE))
+    return Chart(key, title, unit, note, wide, narrow, full)
+
+
+def _index(results: Record) -> dict[str, int]:
+    return {start["name"]: at % COLOURS for at, start in enumerate(results["starts"])}
+
+
+def budgets(results: Record, key: str, full: bool = True) -> Chart:
+    """mAP50-95 against the label budget, a line a start."""
+    sizes = {budget["name"]: budget["images"] for budget in results["budgets"]}
+    lines = []
+    for name, at in _index(results).items():
+        group = [one for one in results["scores"] if one["start"] == name]
+        scores = [one["map50_95"] for one in group]
+        ends = [(one["low"], one["high"]) for one in scores]
+        known = bool(ends) and all(low is not None for low, _ in ends)
+        low, high = ([end[side] for end in ends] if known else [] for side in (0, 1))
+        if group:
+            xs = [sizes[one["budget"]] for one in group]
+            lines.append(Line(at, name, xs, [one["mean"] for one in scores], low, high))
+    title, unit = "Accuracy against labels", "mAP50-95, last epoch, test images"
+    if not lines:
+        return Chart(key, title, unit, "No training is done yet.", full=full)
+    ticks = [(size, f"{size:,}" if str(size) == name else f"{size:,} ({name})") for name, size in sizes.items()]
+    short = [(size, name) for name, size in sizes.items()]
+    best = max(lines, key=lambda line: line.ys[-1])
+    note = (
+        f"Mean over seeds, with its 95 % t interval, over the number of labelled images. With the most labels, "
+        f"{best.label} is highest, at {best.ys[-1]:.3f}. Intervals of two starts may overlap and their paired "
+        "difference still be clear: what counts are the differences."
+    )
+
+    def draw(name: str, size: tuple[int, int]) -> str:
+        return lines_chart(name, lines, size=size, alt=f"{title}. {note}", ticks=short if size == _PHONE else ticks)
+
+    return _chart(key, title, unit, note, draw, full)
+
+
+def differences(results: Record) -> Chart:
+    """Every paired difference with its interval."""
+    title, unit = "Differences", "points of mAP50-95, paired by seed"
+    index = _index(results)
+    rows, short = [], []
+    for one in results["differences"]:
+        values = one["map50_95"]
+        ends = [None if values[end] is None else 100 * values[end] for end in ("t_low", "t_high")]
+        each = [100 * value for value in values["differences"]]
+        label = f"{one['budget']}: {one['start']} − {one['reference']}"
+        row = Row(label, index[one["start"]], 100 * values["mean"], ends[0], ends[1], each)
+        rows.append(row)
+        short.append(Row(_short(label, 24), *_rest(row)))
+    if not rows:
+        return Chart("differences", title, unit, "Nothing can be compared yet.", full=True)
+    note = (
+        "Right of zero: better than the start after the minus sign. Mark: mean over seeds; bar: its 95 % t interval; "
+        "strokes: single seeds. A bar that crosses zero means that it cannot be told."
+    )
+
+    def draw(name: str, size: tuple[int, int]) -> str:
+        phone = size == _PHONE
+        shown, labels = (short, 176) if phone else (rows, 300)
+        return rows_chart(name, shown, width=size[0], labels=labels, alt=f"{title}. {note}")
+
+    return _chart("differences", title, unit, note, draw, full=True)
+
+
+def _rest(row: Row) -> tuple[Any, ...]:
+    return (row.index, row.mean, row.low, row.high, row.single)
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def curves(results: Record) -> list[Chart]:
+    """Learning curves, a chart a budget: the mean of the seeds, faintly the seeds."""
+    found = []
+    for at, budget in enumerate(results["budgets"]):
+        lines = []
+        for name, index in _index(results).items():
+            each = [[point[2] for point in cell["curve"]] for cell in _done(results, name, budget["name"])]
+            if each:
+                length = min(len(one) for one in each)
+                mean = [sum(one[epoch] for one in each) / len(each) for epoch in range(length)]
+                single = each if len(each) > 1 else []
+                lines.append(Line(index, name, list(range(1, length + 1)), mean, single=single))
+        if lines:
+            found.append(_curve(f"curve-{at}", budget, lines))
+    return found
+
+
+def _curve(key: str, budget: Record, lines: list[Line]) -> Chart:
+    scratch = next((line for line in lines if line.label == "scratch"), None)
+    level = scratch.ys[-1] if scratch else None
+    ends = ", ".join(f"{line.label} {line.ys[-1]:.3f}" for line in lines)
+    title, note = (
+        f"{verdict.labels(budget['name'])}",
+        f"In the end: {ends}.{' Dashed level: where scratch ends.' if scratch else ''}",
+    )
+
+    def draw(name: str, size: tuple[int, int]) -> str:
+        return lines_chart(name, lines, size=size, alt=f"Learning curves with {title}. {note}", level=level)
+
+    return _chart(key, title[0].upper() + title[1:], f"{budget['images']:,} images", note, draw, full=False)
+
+
+def _done(results: Record, start: str, budget: str) -> list[Record]:
+    wanted = ("main", "done", start, budget)
+    return [c for c in results["cells"] if (c["kind"], c["state"], c["start"], c["budget"]) == wanted]
+
+
+def classes(results: Record) -> list[Chart]:
+    """Differences class by class, with the most labels, of the start that the verdict is about."""
+    about = verdict.headline(results)
+    found = []
+    for at, reference in enumerate(dict.fromkeys(one["reference"] for one in about)):
+        budget = [one["budget"] for one in about if one["reference"] == reference][-1]
+        start = about[0]["start"]
+        rows = _class_rows(results, start, reference, budget)
+        if not rows:
+            continue
+        left = len(rows) - MANY
+        rows = sorted(sorted(rows, key=lambda row: -abs(row.mean))[:MANY], key=lambda row: -row.mean)
+        note = f"Mean over seeds; strokes: single seeds. With {verdict.labels(budget)}."
+        note += f" The {left} classes that differ least are left out." if left > 0 else ""
+        note += " A class with few objects among the test images moves far by chance alone."
+        title = f"{start} − {reference}"
+        found.append(_class_chart(f"classes-{at}", title, rows, note))
+    return found
+
+
+def _class_chart(key: str, title: str, rows: list[Row], note: str) -> Chart:
+    def draw(name: str, size: tuple[int, int]) -> str:
+        shown = [Row(_short(row.label, 20), *_rest(row)) for row in rows]
+        return rows_chart(name, shown, width=size[0], labels=150, alt=f"By class: {title}. {note}")
+
+    return _chart(key, title, "points of mAP50-95, by class (objects)", note, draw, full=False)
+
+
+def _class_rows(results: Record, start: str, reference: str, budget: str) -> list[Row]:
+    scores = {
+        name: {cell["seed"]: {one["name"]: one for one in cell["classes"]} for cell in _done(results, name, budget)}
+        for name in (start, reference)
+    }
+    rows = []
+    seeds = sorted(set(scores[start]) & set(scores[reference]))
+    for name in scores[start][seeds[0]] if seeds else []:
+        pairs = [(scores[start][seed].get(name), scores[reference][seed].get(name)) for seed in seeds]
+        each = [100 * (one["map50_95"] - other["map50_95"]) for one, other in pairs if one and other]
+        if each:
+            objects = scores[start][seeds[0]][name]["objects"]
+            rows.append(Row(f"{name} ({objects})", _index(results)[start], sum(each) / len(each), single=each))
+    return rows

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from headstart.comparison import labels
+from headstart.comparison.dataset import classes_of, label_path, on_both_sides, read_dataset, refuse_leaks, shipped
+from headstart.comparison.options import parse_budgets
+from headstart.errors import UserError
+
+
+def made_up(images: int = 400, classes: int = 6, seed: int = 0) -> dict[str, frozenset[int]]:
+    """Classes that are ever rarer, up to two in an image, some images without any."""
+    random = np.random.default_rng(seed)
+    shares = 0.5 ** np.arange(1, classes + 1)
+    drawn = {f"/d/images/{n:04d}.jpg": random.choice(classes, random.integers(0, 3), p=shares / shares.sum())
+             for n in range(images)}  # fmt: skip
+    return {path: frozenset(int(label) for label in found) for path, found in drawn.items()}
+
+
+def test_each_beginning_is_stratified_and_in_the_next() -> None:
+    found = made_up()
+    order = labels.stratified_order(found, seed=3)
+    assert sorted(order) == sorted(found)
+    counts = Counter(label for one in found.values() for label in one)
+
+    def group(image: str) -> int:
+        return min(found[image], key=lambda label: (counts[label], label), default=-1)
+
+    groups = Counter(map(group, order))
+    assert set(map(group, order[: len(groups)])) == set(groups), "one of each first"
+    for size in (40, 80, 133, 399):
+        part = Counter(map(group, order[:size]))
+        # The share that the smallest group's share rounds up to: every group has it, to within one image.
+        taken = [part[name] / total for name, total in groups.items()]
+        assert all(part[name] <= min(taken) * total + 1 for name, total in groups.items())
+
+
+def test_the_order_follows_from_the_seed_alone() -> None:
+    found = made_up()
+    shuffled = dict(sorted(found.items(), reverse=True))
+    assert labels.stratified_order(found, 1) == labels.stratified_order(shuffled, 1)
+    assert labels.stratified_order(found, 1) != labels.stratified_order(found, 2)
+
+
+def dataset(folder: Path, train: int = 12, test: int = 4) -> Path:
+    for part, count in (("train", train), ("test", test)):
+        (folder / "images" / part).mkdir(parents=True)
+        (folder / "labels" / part).mkdir(parents=True)
+        for number in range(count):
+            (folder / f"images/{part}/{number}.jpg").write_bytes(f"{part} {number}".encode() * 20)
+            (folder / f"labels/{part}/{number}.txt").write_text(f"{number % 2} 0.5 0.5 0.2 0.2\n")
+    path = folder / "my.yaml"
+    path.write_text("train: images/train\nval: images/test\nnames: {0: cat, 1: dog}\nkpt_shape: [2, 3]\n")
+    return path
+
+
+def test_lists_are_nested_and_their_yaml_keeps_the_classes(tmp_path: Path) -> None:
+    found = read_dataset(dataset(tmp_path), "val")
+    assert (found.names, len(found.pool), len(found.test)) == (("cat", "dog"), 12, 4)
+    order = labels.stratified_order(labels.classes_by_image(found), 0)
+    (tmp_path / "test.txt").write_text("\n".join(found.test))
+    small, large = (labels.write_list(tmp_path, str(n), found, order[:n], tmp_path / "test.txt") for n in (4, 8))
+    images = [set(one.file.read_text().split()) for one in (small, large)]
+    assert images[0] < images[1]
+    assert [sorted(classes_of(image, 2)) for image in sorted(images[0])].count([0]) == 2
+    content = yaml.safe_load(large.yaml.read_text())
+    assert content["names"] == {0: "cat", 1: "dog"}
+    assert content["kpt_shape"] == [2, 3]
+    assert Path(content["train"]).read_text() == large.file.read_text()
+
+
+def test_a_list_that_was_changed_is_seen(tmp_path: Path) -> None:
+    found = read_dataset(dataset(tmp_path), "val")
+    listed = labels.write_list(tmp_path, "a", found, found.pool[:5], tmp_path / "test.txt")
+    listed.check()
+    listed.file.write_text("".join(f"{image}\n" for image in found.pool[1:6]))
+    with pytest.raises(UserError, match="the list of labelled images was changed"):
+        listed.check()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["13"], "13 labelled images were asked for, there are 12"), (["50%", "6"], "50% and 6 are the same 6 images")],
+)
+def test_budgets_that_make_no_sense(words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        labels.check_budgets(parse_budgets(words)[0], 12)
+
+
+def test_the_part_to_choose_a_rate_on() -> None:
+    found = made_up()
+    images = labels.stratified_order(found, 0)[:60]
+    held = labels.held_out_part(images, found, 0.2, seed=0)
+    assert len(held) == 12
+    assert set(held) < set(images)
+    with pytest.raises(UserError, match=r"(?s)too few.*lr=0.001"):
+        labels.held_out_part(images[:9], found, 0.2, seed=0)
+
+
+def test_leaks_are_found_by_content_not_by_name(tmp_path: Path) -> None:
+    found = read_dataset(dataset(tmp_path), "val")
+    refuse_leaks(found.test, {"train": found.pool})
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "0.jpg").write_bytes(b"same name, another picture" * 10)
+    (other / "renamed.png").write_bytes((tmp_path / "images/test/2.jpg").read_bytes())
+    unlabelled = [str(other / "0.jpg"), str(other / "renamed.png"), str(other / "gone.jpg")]
+    assert on_both_sides(found.test, unlabelled) == [(str(tmp_path / "images/test/2.jpg"), unlabelled[1])]
+    with pytest.raises(UserError, match=r"(?s)pretraining of ssl: 1 of 3 files.*renamed.png"):
+        refuse_leaks(found.test, {"train": found.pool, "the pretraining of ssl": unlabelled})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: images/train\nval: images/test\n", "has no class names"),
+        ("train: images/train\nnames: [a, b]\n", "has no val images"),
+        ("train: images/train\nval: images/test\nnames: [a, b]\nnc: 3\n", "nc is 3, but there are 2 names"),
+        ("train: images/none\nval: images/test\nnames: [a]\n", "train"),
+        ("- a\n", "is no dataset YAML"),
+    ],
+)
+def test_datasets_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
+    path = dataset(tmp_path)
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_dataset(path, "val")
+
+
+def test_labels_are_looked_for_where_ultralytics_does(tmp_path: Path) -> None:
+    from ultralytics.data.utils import img2label_paths
+
+    for image in ("/a/images/b/images/c.jpg", "/a/images/x.tar.png", "/a/b/c.jpg"):
+        image = image.replace("/", os.sep)
+        assert str(label_path(image)) == img2label_paths([image])[0]
+
+
+def test_a_label_of_no_class(tmp_path: Path) -> None:
+    path = dataset(tmp_path)
+    (tmp_path / "labels/train/3.txt").write_text("0 0.5 0.5 0.1 0.1\n2 0.5 0.5 0.1 0.1\n")
+    with pytest.raises(UserError, match=r"(?s)3.txt: line 2 has class 2; there are 2 classes"):
+        labels.classes_by_image(read_dataset(path, "val"))
+
+
+def test_a_dataset_that_ultralytics_ships_is_downloaded_when_it_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = dataset(tmp_path)
+    path.write_text(
+        path.read_text().replace("images/train", "images/fetched") + "download: https://example.org/a.zip\n"
+    )
+    asked = []
+
+    def fetch(file: str) -> None:
+        asked.append(file)
+        (tmp_path / "images/train").rename(tmp_path / "images/fetched")
+        (tmp_path / "labels/train").rename(tmp_path / "labels/fetched")
+
+    monkeypatch.setattr("ultralytics.data.utils.check_det_dataset", fetch)
+    assert len(read_dataset(path, "val").pool) == 12
+    assert len(read_dataset(path, "val").pool) == 12
+    assert asked == [str(path)]
+    found = shipped("VOC.yaml")
+    assert found is not None
+    assert "VOCdevkit" in found.read_text()
+    assert shipped("my.yaml") is None

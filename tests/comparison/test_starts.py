@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from headstart.comparison.dataset import Dataset
+from headstart.comparison.options import Start
+from headstart.comparison.starts import build_starts, pretraining_of
+from headstart.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with 80 classes, as Ultralytics saves it."""
+    from ultralytics import YOLO
+
+    path = tmp_path_factory.mktemp("weights") / "coco.pt"
+    torch.manual_seed(5)
+    yolo = YOLO("yolo11n.yaml")
+    with torch.no_grad():
+        for parameter in yolo.model.parameters():
+            parameter.copy_(parameter.half())  # as precise as Ultralytics saves it
+    yolo.save(path)
+    return path
+
+
+def data(*names: str) -> Dataset:
+    return Dataset(Path("my.yaml"), names, (), (), "val", {})
+
+
+def state(path: Path) -> dict[str, torch.Tensor]:
+    from ultralytics import YOLO
+
+    return dict(YOLO(path).model.state_dict())
+
+
+@pytest.fixture(scope="module")
+def built(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], dict[str, torch.Tensor]]:
+    starts = [Start("scratch", "scratch", ""), Start("coco", "coco", str(weights))]
+    starts.append(Start("coco-backbone", "coco-backbone", str(weights)))
+    folder = tmp_path_factory.mktemp("starts")
+    files = build_starts(starts, [0, 1], data("a", "b", "c"), "yolo11n.yaml", folder)
+    assert len({file.parameters for file in files.values()}) == 1
+    assert len({file.sha256 for file in files.values()}) == 6
+    taken = {name: files[name, 0].taken for name in ("scratch", "coco", "coco-backbone")}
+    assert taken["scratch"] == {"backbone": [0, 240], "neck": [0, 138], "head": [0, 121]}
+    assert taken["coco-backbone"] == {"backbone": [240, 240], "neck": [0, 138], "head": [0, 121]}
+    # All but the last convolution (weight, bias) of the class branch at each of three levels.
+    assert taken["coco"] == {"backbone": [240, 240], "neck": [138, 138], "head": [115, 121]}
+    return {key: state(file.path) for key, file in files.items()}
+
+
+Built = dict[tuple[str, int], dict[str, torch.Tensor]]
+
+
+def test_all_starts_are_one_network_with_the_users_classes(built: Built) -> None:
+    shapes = [{name: tuple(tensor.shape) for name, tensor in one.items()} for one in built.values()]
+    assert all(one == shapes[0] for one in shapes)
+    # 3 classes of the user; the class branch before them as wide as in the 80-class model.
+    assert shapes[0]["model.23.cv3.0.2.weight"] == (3, 80, 1, 1)
+
+
+def test_what_a_start_does_not_bring_is_alike_for_all_of_a_seed(built: Built, weights: Path) -> None:
+    logits = [name for name in built["coco", 0] if "cv3" in name and name.split(".")[-2] == "2"]
+    assert len(logits) == 6
+    neck = "model.13.cv1.conv.weight"
+    assert torch.equal(built["scratch", 0][neck], built["coco-backbone", 0][neck])
+    assert not torch.equal(built["scratch", 0][neck], built["scratch", 1][neck])
+    for name in logits:
+        assert torch.equal(built["scratch", 0][name], built["coco", 0][name])
+    assert not torch.equal(built["scratch", 0][logits[0]], built["scratch", 1][logits[0]])
+    given = state(weights)
+    for key in ("coco", "coco-backbone"):
+        assert torch.equal(built[key, 1]["model.2.m.0.cv1.conv.weight"], given["model.2.m.0.cv1.conv.weight"])
+    assert torch.equal(built["coco", 1][neck], given[neck])
+
+
+def test_a_start_of_another_architecture_is_refused(weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"starts: coco: .*coco.pt is of another architecture than yolo11s.yaml"):
+        build_starts([Start("coco", "coco", str(weights))], [0], data("a"), "yolo11s.yaml", tmp_path)
+
+
+def test_a_checkpoint_with_other_classes_makes_the_same_network(weights: Path, tmp_path: Path) -> None:
+    """A class branch is as wide as the classes it was made for (80 or 64 wide here): the starts would differ."""
+    from ultralytics import YOLO
+    from ultralytics.nn.tasks import DetectionModel
+
+    yolo = YOLO("yolo11n.yaml")
+    yolo.model = DetectionModel("yolo11n.yaml", nc=5, verbose=False)
+    yolo.save(tmp_path / "five.pt")
+    assert tuple(state(tmp_path / "five.pt")["model.23.cv3.0.2.weight"].shape) == (5, 64, 1, 1)
+    starts = [Start("coco", "coco", str(weights)), Start("five", "checkpoint", str(tmp_path / "five.pt"))]
+    files = build_starts(starts, [0], data("a", "b", "c"), "yolo11n.yaml", tmp_path)
+    shapes = [{name: tuple(t.shape) for name, t in state(file.path).items()} for file in files.values()]
+    assert shapes[0] == shapes[1]
+    assert files["five", 0].taken["neck"] == [138, 138]
+
+
+def test_starts_are_kept_and_built_anew_when_they_must_be(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = [Start("coco", "coco", str(weights))]
+    first = build_starts(start, [0], data("a"), "yolo11n.yaml", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("headstart.detectors.ultralytics.starting.build_start", None)
+        assert build_starts(start, [0], data("a"), "yolo11n.yaml", tmp_path) == first
+    first["coco", 0].path.write_bytes(b"cut short")
+    again = build_starts(start, [0], data("a"), "yolo11n.yaml", tmp_path)
+    assert again["coco", 0].sha256 == first["coco", 0].sha256
+    other = build_starts(start, [0], data("a", "b"), "yolo11n.yaml", tmp_path)
+    assert other["coco", 0].sha256 != first["coco", 0].sha256
+
+
+def test_what_a_run_folder_tells(tmp_path: Path) -> None:
+    content: dict[str, Any] = {
+        "options": {"data": "images", "method": "dino", "model": "yolo11n.yaml", "init": None},
+        "resolved": {"images": 24, "steps": 8, "device": "cpu"},
+    }
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(content))
+    seconds = [1.0, 2.5, 4.0, 0.5, 3.0]  # resumed after the third line
+    (tmp_path / "metrics.jsonl").write_text("".join(f'{{"seconds": {one}}}\n' for one in seconds) + '{"torn')
+    (tmp_path / "headstart.pt").write_bytes(b"")
+    found = pretraining_of(Start("a", "checkpoint", str(tmp_path / "headstart.pt")))
+    assert found is not None
+    assert (found.data, found.images, found.method, found.seconds) == (["images"], 24, "dino", 7.0)
+    assert pretraining_of(Start("a", "checkpoint", str(tmp_path / "other.pt"))) is None

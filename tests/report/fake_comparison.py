@@ -1,0 +1,143 @@
+"""A comparison's folder, made up: for the report's tests and for looking at the page."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from headstart.comparison.results import conclude, write_results
+
+NAMES = ["bolt", "nut", "washer", "wire", "wrench", "pliers", "hose & clamp", "label <old>"]
+# What each start is worth at 1 %, 5 % and 20 % of the labels in the end, and how many epochs it needs for half of it.
+WORTH = {
+    "scratch": (0.02, 0.11, 0.34, 12.0),
+    "coco": (0.19, 0.38, 0.52, 4.0),
+    "coco-backbone": (0.09, 0.27, 0.46, 7.0),
+    "dino": (0.03, 0.15, 0.37, 9.0),
+    "coco+dino": (0.21, 0.385, 0.523, 3.5),
+}
+BUDGETS = {"1%": 59, "5%": 297, "20%": 1190}
+KINDS = {"scratch": "scratch", "coco": "coco", "coco-backbone": "coco-backbone"}
+
+
+def cell(start: str, budget: str, seed: int, epochs: int = 20, random: Any = None, **changed: Any) -> dict[str, Any]:
+    """A finished training whose curve rises to what `WORTH` says, give or take a little."""
+    random = random or np.random.default_rng([seed, *map(ord, start + budget)])
+    at = list(BUDGETS).index(budget)
+    luck = 1 + 0.04 * np.random.default_rng([seed, at]).normal() + 0.02 * random.normal()
+    final, half = WORTH[start][at] * luck, WORTH[start][3]
+    curve = []
+    for epoch in range(1, epochs + 1):
+        value = max(
+            0.0, final * (1 - math.exp(-epoch / half)) / (1 - math.exp(-epochs / half)) + 0.006 * random.normal()
+        )
+        curve.append([epoch, 3.1 * epoch, round(value, 5), round(min(1.0, 1.5 * value), 5)])
+    scores = [
+        {"name": name, "map50_95": round(max(0.0, curve[-1][2] * (0.6 + 0.1 * n) + 0.03 * random.normal()), 5),
+         "map50": 0.5, "objects": 12 * n + 3}
+        for n, name in enumerate(NAMES)
+    ]  # fmt: skip
+    content = {
+        "kind": "main", "start": start, "budget": budget, "seed": seed, "lr": 0.001, "epochs": epochs,
+        "images": BUDGETS[budget], "folder": f"cells/{start}-{budget.replace('%', 'pc')}-seed{seed}",
+        "labels_sha256": f"{budget}{seed}", "start_sha256": f"{start}{seed}", "state": "done", "device": "cuda",
+        "map50_95": curve[-1][2], "map50": curve[-1][3], "seconds": 64.0, "curve": curve, "classes": scores,
+        "rows_sha256": f"{start}{budget}{seed}", "arrived": {"tensors": 499, "model": 499, "ema": 499},
+        "parameters": 2612173, "initial_sha256": f"{start}{seed}", "versions": {"ultralytics": "8.4.190"},
+    }  # fmt: skip
+    return content | changed
+
+
+def facts(starts: list[str], seeds: list[int]) -> dict[str, Any]:
+    """What is known before a training."""
+    known = {
+        "folder": "runs/dino", "data": ["airfield/images"], "images": 5948, "method": "dino", "model": "yolo11n.yaml",
+        "steps": 5000, "seconds": 3600.0, "device": "cuda:0",
+    }  # fmt: skip
+    return {
+        "name": "airfield",
+        "command": "headstart compare data=fod-a.yaml",
+        "settings": {
+            "data": "airfield/fod-a.yaml", "model": "yolo11n", "starts": starts, "labels": list(BUDGETS),
+            "seeds": seeds, "epochs": 20, "steps": None, "imgsz": 320, "batch": 16, "optimizer": "AdamW",
+            "lr": [0.001, 0.0003], "extra": {},
+        },
+        "side_by_side": "1 side by side on 1 GPU",
+        "data": {
+            "yaml": "airfield/fod-a.yaml", "names": NAMES, "train_images": 5948, "test_images": 1462, "split": "val",
+            "test_sha256": "0" * 64,
+        },
+        "starts": [
+            {
+                "name": name, "kind": KINDS.get(name, "checkpoint"), "weights": "" if name == "scratch" else "a.pt",
+                "taken": {"backbone": [0 if name == "scratch" else 240, 240], "neck": [0, 138], "head": [0, 121]},
+                "parameters": 2612173, "sha256": {str(seed): f"{name}{seed}" for seed in seeds},
+                "pretraining": known if name not in KINDS else None,
+                "leak": "none of 5,948 pretraining images is a test image" if name not in KINDS else "",
+            }
+            for name in starts
+        ],
+        "budgets": [{"name": name, "images": images} for name, images in BUDGETS.items()],
+        "lists": [
+            {"budget": name, "seed": seed, "images": images, "file": f"labels/{name}-{seed}.txt", "sha256": "ab" * 32}
+            for name, images in BUDGETS.items()
+            for seed in seeds
+        ],
+        "versions": {"python": "3.11.9", "headstart": "0.1.0", "ultralytics": "8.4.190"},
+        "git": None,
+    }  # fmt: skip
+
+
+def results(starts: list[str] | None = None, seeds: list[int] | None = None, **more: Any) -> dict[str, Any]:
+    """The whole of ``results.json``."""
+    starts, seeds = starts or list(WORTH), [0, 1, 2] if seeds is None else seeds
+    cells = more.pop("cells", [cell(start, budget, seed) for seed in seeds for budget in BUDGETS for start in starts])
+    chosen = [
+        {"start": start, "budget": budget, "lr": 0.001, "validation_map50_95": {"0.001": 0.2, "0.0003": None}}
+        for start in starts
+        for budget in BUDGETS
+    ]
+    return conclude({**facts(starts, seeds), **more}, cells, chosen)
+
+
+def detections(starts: list[str]) -> dict[str, Any]:
+    """Two images of noise, with boxes."""
+    images = []
+    for number in range(2):
+        noise = np.random.default_rng(number).integers(60, 190, (12, 16, 3), dtype=np.uint8)
+        pixels = cv2.resize(noise, (320, 240), interpolation=cv2.INTER_CUBIC)
+        _, data = cv2.imencode(".jpg", pixels)
+        found: dict[str, Any] = {
+            name: [[at % 8, 0.9, 0.2 + 0.02 * at, 0.3, 0.5, 0.6]] for at, name in enumerate(starts)
+        }
+        found[starts[0]] = []
+        images.append(
+            {"file": f"frame_{number}.jpg", "width": 320, "height": 240, "truth": [[1, 0.2, 0.3, 0.5, 0.6]]}
+            | {"jpeg": base64.b64encode(data.tobytes()).decode(), "found": found}
+        )
+    return {"least_confidence": 0.25, "images": images}
+
+
+def write_comparison(folder: Path, **more: Any) -> dict[str, Any]:
+    """Write a comparison into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = results(**more)
+    write_results(folder, content)
+    names = [start["name"] for start in content["starts"]]
+    (folder / "detections.json").write_text(json.dumps(detections(names)))
+    return content
+
+
+if __name__ == "__main__":
+    import sys
+
+    longer = cell("scratch", "20%", 0, epochs=60, kind="longer")
+    names = list(WORTH)
+    every = [cell(start, budget, seed) for seed in range(3) for budget in BUDGETS for start in names]
+    write_comparison(Path(sys.argv[1]), cells=[*every, longer])
