@@ -1,22 +1,20 @@
-"""The whole way on images that the program draws: pretrain, hand back, fine-tune with and without.
+"""The whole way on images that the program draws: pretrain, hand back, compare the start with random weights.
 
-It needs nothing but the installation, and shows the path, not the gain: minutes of training say little of a method.
+It needs nothing but the installation, and shows the path, not the gain: a minute of training says little of a method.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from headstart.comparison.finetune import FinetuneResult, FinetuneSettings, finetune
+from headstart.comparing import Comparison, compare
 from headstart.errors import UserError
 from headstart.files import write_text
-from headstart.pretraining import pretrain
+from headstart.pretraining import Run, pretrain
 from headstart.progress import duration
 from headstart.scenes import draw_dataset
 
@@ -24,50 +22,40 @@ MODEL = "yolo11n.yaml"
 IMGSZ = 160
 IMAGES = {"unlabelled": 1000, "train": 160, "val": 64}
 EPOCHS = 12
-NAME = "headstart-demo.json"
+NAME = "headstart-demo.txt"
 """Marks the folder as a demo's, which ``overwrite=true`` may replace."""
 
 
 def demo(out: str | Path = "runs/demo", overwrite: bool = False) -> int:
-    """Draw images, pretrain, fine-tune from scratch and from the pretrained start, say where the report is.
+    """Draw images, pretrain, fine-tune from scratch and from the pretrained start, say where the reports are.
 
     Args:
-        out: A new or empty folder; it gets ``scenes`` (the images), ``pretrain`` and ``finetune``.
+        out: A new or empty folder; it gets ``scenes`` (the images), ``pretrain`` and ``compare``.
         overwrite: Replace what an earlier demo left there.
 
     Returns:
-        0 when all was done, 130 when Ctrl-C ended the pretraining.
+        0 when all was done, 1 where a fine-tuning failed, 130 when Ctrl-C ended it.
 
     Raises:
         UserError: There is something in `out`, or a part of the demo failed.
     """
-    folder, console, began = _new(Path(out), overwrite), Console(highlight=False, soft_wrap=True), time.monotonic()
-    console.print(
-        f"1/3 drawing {sum(IMAGES.values())} images of scenes, {IMAGES['train'] + IMAGES['val']} of them labelled"
-    )
+    console, began = Console(highlight=False, soft_wrap=True), time.monotonic()
+    folder = _new(Path(out), overwrite)
+    labelled = IMAGES["train"] + IMAGES["val"]
+    console.print(f"1/3 drawing {sum(IMAGES.values())} images of scenes, {labelled} of them with labels")
     data = draw_dataset(folder / "scenes", **IMAGES, imgsz=IMGSZ)
-    console.print(f"2/3 pretraining {MODEL} on {IMAGES['unlabelled']} images without labels")
-    images = folder / "scenes" / "images"
-    run = pretrain(
-        data=[str(images / "unlabelled"), str(images / "train")],
-        model=MODEL,
-        device="cpu",
-        steps=60,
-        batch=32,
-        imgsz=128,
-        local_imgsz=64,
-        log_every=5,
-        out=str(folder / "pretrain"),
-    )
-    if run.checkpoint is None:
+    console.print(f"2/3 pretraining {MODEL} on the images without labels")
+    run = _pretrain(folder)
+    if run.interrupted:
         return 130
-    console.print(f"3/3 fine-tuning on {IMAGES['train']} labelled images, {EPOCHS} epochs from each start")
-    results = {}
-    for name, start in {"scratch": MODEL, "headstart": str(run.checkpoint)}.items():
-        results[name] = _finetune(name, start, data, folder)
-        console.print(f"    {name}: mAP50 {results[name].map50:.3f} after {duration(results[name].seconds)}")
-    _conclude(console, folder, results, time.monotonic() - began)
-    return 0
+    console.print(f"3/3 fine-tuning {EPOCHS} epochs on {IMAGES['train']} labelled images, from each of two starts")
+    done = _compare(folder, data, run)
+    if done.interrupted:
+        return 130
+    console.print(f"done in {duration(time.monotonic() - began)}: it shows the path, not the gain (one seed, 60 steps)")
+    console.print(f"reports: {run.folder / 'report.html'}\n         {done.report}")
+    console.print(f"next:    headstart pretrain data=YOUR/IMAGES model={MODEL}")
+    return 1 if done.failed else 0
 
 
 def _new(folder: Path, overwrite: bool) -> Path:
@@ -79,37 +67,38 @@ def _new(folder: Path, overwrite: bool) -> Path:
         raise UserError("there is a demo in this folder already", where=f"out={folder}", hint=hint)
     if used:
         shutil.rmtree(folder)
-    write_text(folder / NAME, "{}\n")
+    write_text(folder / NAME, "Made by `headstart demo`; overwrite=true replaces the whole folder.\n")
     return folder
 
 
-def _finetune(name: str, start: str, data: Path, folder: Path) -> FinetuneResult:
-    settings = FinetuneSettings(
+def _pretrain(folder: Path) -> Run:
+    images = folder / "scenes" / "images"
+    return pretrain(
+        data=[str(images / "unlabelled"), str(images / "train")],
+        model=MODEL,
+        steps=60,
+        batch=32,
+        imgsz=128,
+        local_imgsz=64,
+        cache="off",
+        log_every=5,
+        out=str(folder / "pretrain"),
+    )
+
+
+def _compare(folder: Path, data: Path, run: Run) -> Comparison:
+    return compare(
         data=data,
-        start=start,
-        out=folder / "finetune",
-        name=name,
+        model=MODEL,
+        starts=["scratch", f"headstart={run.folder}"],
+        labels=["100%"],
+        seeds=1,
         epochs=EPOCHS,
         imgsz=IMGSZ,
         batch=8,
-        optimizer="AdamW",
-        lr0=0.002,
-        device="cpu",
-        workers=0,
+        lr=0.002,
+        longer="false",
+        out=folder / "compare",
         # An update every batch (Ultralytics saves gradients up for 64 images) and no mosaic: the training is short.
         extra={"nbs": 8, "mosaic": 0.0, "warmup_epochs": 1.0},
     )
-    return finetune(settings)
-
-
-def _conclude(console: Console, folder: Path, results: dict[str, FinetuneResult], seconds: float) -> None:
-    table = Table("start", "mAP50", "mAP50-95", "time", "tensors that arrived")
-    for name, result in results.items():
-        arrived = f"{result.arrival.model} of {result.arrival.tensors}" if result.arrival.tensors else "random weights"
-        table.add_row(name, f"{result.map50:.3f}", f"{result.map50_95:.3f}", duration(result.seconds), arrived)
-    console.print(table)
-    figures = {name: {"map50": one.map50, "map50_95": one.map50_95} for name, one in results.items()}
-    write_text(folder / NAME, json.dumps({"seconds": round(seconds, 1), "results": figures}, indent=1) + "\n")
-    console.print(f"done in {duration(seconds)}: one seed and a minute of pretraining show the path, not the gain")
-    console.print(f"report:  {folder / 'pretrain' / 'report.html'}")
-    console.print(f"next:    headstart pretrain data=YOUR/IMAGES model={MODEL}")
