@@ -68,9 +68,7 @@ def test_help_shows_every_option_with_its_default(capsys) -> None:
     assert "(default: [0.05, 0.4])" in " ".join(text.split())
 
 
-@pytest.mark.parametrize(
-    "words", [["--help"], ["pretrain", "--help"], ["compare", "--help"], ["demo", "--help"], ["report", "--help"]]
-)
+@pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in cli.COMMANDS)])
 def test_help_does_not_import_torch_and_is_quick(words: list[str]) -> None:
     code = "import sys; from headstart.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
     code += "print(sorted(m for m in ('torch', 'ultralytics', 'lightly', 'cv2') if m in sys.modules))"
