@@ -168,6 +168,31 @@ def test_finished_cells_are_kept_and_more_may_be_added(fake: FakeTraining, optio
         headstart.compare(**{**options, "out": options["out"].parent / "mine", "overwrite": True})
 
 
+def test_cells_measured_on_other_test_images_are_trained_anew(
+    fake: FakeTraining, options: dict[str, Any], data: Path, tmp_path: Path
+) -> None:
+    test = sorted((data.parent / "images/val").iterdir())
+    (tmp_path / "val.txt").write_text("\n".join(map(str, test)))
+    content = yaml.safe_load(data.read_text()) | {"train": str(data.parent / "images/train")}
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump({**content, "val": str(tmp_path / "val.txt")}))
+    headstart.compare(**{**options, "data": tmp_path / "my.yaml", "labels": "100%"})
+    (tmp_path / "val.txt").write_text("\n".join(map(str, test[1:])))
+    fake.asked.clear()
+    headstart.compare(**{**options, "data": tmp_path / "my.yaml", "labels": "100%"})
+    assert len(fake.asked) == 4
+
+
+def test_ctrl_c_while_detecting_keeps_the_results(
+    fake: FakeTraining, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("headstart.comparison.detections.detect", pressed)
+    assert headstart.compare(**{**options, "labels": "100%", "pictures": 2}).interrupted
+    assert [cell["state"] for cell in read_results(options["out"])["cells"]] == ["done"] * 4
+
+
 def test_a_failed_cell_is_told_and_sinks_nothing(fake: FakeTraining, options: dict[str, Any]) -> None:
     fake.fail = lambda settings: settings.name == "coco-25pc-seed1"
     found = headstart.compare(**options)

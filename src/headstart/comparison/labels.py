@@ -28,12 +28,14 @@ class LabelList:
         yaml: The dataset YAML whose ``train`` is this list.
         images: How many.
         sha256: Of the file.
+        test_sha256: Of the list of images that its trainings are measured on.
     """
 
     file: Path
     yaml: Path
     images: int
     sha256: str
+    test_sha256: str
 
     def check(self) -> None:
         """Raise a `UserError` where the file is no longer what it was: the starts would not get the same images."""
@@ -106,7 +108,7 @@ def write_list(folder: Path, name: str, dataset: Dataset, images: Sequence[str],
     path, yaml = folder / f"{name}.txt", folder / f"{name}.yaml"
     write_text(path, "".join(f"{image}\n" for image in sorted(images)))
     dataset.write_part(yaml, path.resolve(), test.resolve())
-    return LabelList(path, yaml, len(images), file_hash(path))
+    return LabelList(path, yaml, len(images), file_hash(path), file_hash(test))
 
 
 def file_hash(path: Path) -> str:

@@ -17,6 +17,7 @@ from headstart.comparison.cells import Cell, Job
 from headstart.comparison.faults import cell_record
 from headstart.comparison.finetune import FinetuneResult, finetune
 from headstart.comparison.prepared import Prepared, facts
+from headstart.comparison.process import Stopped
 from headstart.comparison.schedule import Done, Slot, run_all
 from headstart.errors import UserError
 from headstart.progress import duration
@@ -44,6 +45,7 @@ class Running:
         self.records: list[dict[str, Any]] = []
         self.chosen: list[dict[str, Any]] = []
         self._began = self._work_done = 0.0
+        self._trained = 0
 
     def run(self) -> dict[str, Any]:
         """Train all that is not done yet, and write ``results.json``.
@@ -57,10 +59,10 @@ class Running:
             main = grid.main_cells(p.settings, p.starts, p.budgets, len(p.dataset.pool), rates)
             done = self._train("cells", main)
             self._train("longer scratch run", self._longer(done))
-        except Interrupted:
+            self._detections(done)
+        except (Interrupted, Stopped, KeyboardInterrupt):
             self._write()
-            raise
-        self._detections(done)
+            raise Interrupted from None
         return self._write()
 
     def _choose_rates(self) -> Rates:
@@ -118,6 +120,7 @@ class Running:
 
         self._began, self._work_done = time.monotonic(), 0.0
         outcome, stopped = run_all(todo, self.places, _train_one, tell)
+        self._trained += len(outcome)
         fresh = {one.task.cell: one for one in outcome}
         done = [fresh.get(job.cell) or Done(job, known[job.cell]) for job in jobs]
         self.records += [self._record(one) for one in done]
@@ -156,7 +159,8 @@ class Running:
             for one in done
             if one.result and (one.task.cell.budget, one.task.cell.seed) == (p.budgets[-1].name, p.settings.seeds[0])
         }
-        if not images or not models:
+        made = (p.folder / detections.FILE).is_file() and not self._trained
+        if made or not images or not models:
             return
         pose = "kpt_shape" in p.dataset.others
         try:

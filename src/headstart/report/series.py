@@ -122,7 +122,7 @@ def _frame(axes: Any, ticks: Sequence[tuple[float, str]], size: tuple[int, int])
         axes.margins(x=0.02)
         axes.xaxis.set_major_locator(MaxNLocator(6 if size[0] > 600 else 4, integer=True, steps=NICE))
         left, right = axes.get_xlim()
-        shown = [tick for tick in axes.get_xticks() if left <= tick <= right]
+        shown = sorted({round(tick) for tick in axes.get_xticks() if max(left, 1) <= tick <= right}) or [1]
         axes.set_xticks(shown, [f"{'' if at else 'epoch '}{tick:,.0f}" for at, tick in enumerate(shown)])
         axes.set_xlim(left, right)
 
