@@ -64,7 +64,8 @@ def told():
     steps = len(T) - 1 - first
     images = steps * A["batch"]
     cpu = (processor() - C[first]) * 1000 / images
-    print("\\nRESULT " + json.dumps({"rate": images / seconds, "cpu": cpu, "wait": sum(W[first:]) / seconds}), flush=True)
+    figures = {"rate": images / seconds, "cpu": cpu, "wait": sum(W[first:]) / seconds}
+    print("\\nRESULT " + json.dumps(figures), flush=True)
     os._exit(0)
 _BaseDataLoaderIter.__next__ = watched
 """
@@ -388,6 +389,8 @@ def main() -> None:
                         del pythons[contestant]
                     else:
                         results[contestant].append(found)
+                        figures = ", ".join(f"{key} {value:.3g}" for key, value in found.items())
+                        print(f"{name}, {contestant}: {figures}", flush=True)
             title = f"{name}: {count} images, batch {arguments.batch}, {arguments.device}, {cores} cores"
             show(f"{title}, {arguments.steps + 1 - arguments.warm_up} steps a turn, {arguments.rounds} turns", results)
 
