@@ -147,8 +147,10 @@ def _pretrain(resolved: Resolved, folder: RunFolder, images: ImageIndex, detecto
                 resume=state,
                 arithmetic=arithmetic,
             )
-    ended = [timing.sentence(outcome.shares), timing.advice(outcome.shares, facts), cache.ended]
-    for line in filter(None, ended):
+    spent = (
+        [timing.sentence(outcome.shares), timing.advice(outcome.shares, facts)] if any(outcome.shares.values()) else []
+    )
+    for line in filter(None, [*spent, cache.ended]):
         folder.log(line)
         display.say(line)
     if outcome.interrupted:

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from headstart.errors import UserError
 from headstart.images.decode import DecodeError, Pixels, read_image
 from headstart.images.index import ImageIndex
+from headstart.images.loader import start_worker
 from headstart.images.readers import DeviceReader, FileReader, Reader, StoreReader
 from headstart.images.store import RESERVE, ImageStore, hold, store_folder, sweep_temporary
 
@@ -272,7 +273,13 @@ def _on_device(
             hint="use cache=disk",
         )
     reader = DeviceReader(len(index), device, need.total)
-    loader = DataLoader(_All(index, max_area), batch_size=None, num_workers=workers, generator=torch.Generator())
+    loader = DataLoader(
+        _All(index, max_area),
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=start_worker,
+        generator=torch.Generator(),  # its own, as in loader.py
+    )
     for row, found in enumerate(loader):
         if isinstance(found, str):
             reader.bad[row] = found

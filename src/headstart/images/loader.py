@@ -136,7 +136,7 @@ class ImageLoader:
             sampler=self._steps,
             num_workers=self.workers,
             pin_memory=self._pin,
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
             generator=torch.Generator(),  # its own: a draw from the global one would set a resumed run apart
         )
         with _interrupts_held():
@@ -176,7 +176,7 @@ def _next(batches: Iterator[PixelBatch | UserError]) -> PixelBatch | None:
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Hold back Ctrl-C while workers start: they inherit that, else one interrupted before its set-up would end."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows, where `_start_worker` alone has to do
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, where `start_worker` alone has to do
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -186,7 +186,8 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_worker(_: int) -> None:
+def start_worker(_: int) -> None:
+    """What each worker does first: one thread, and no ear for Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which saves and then ends us
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
