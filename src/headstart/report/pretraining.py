@@ -236,7 +236,8 @@ def _wait(run: FoundRun) -> Chart:
         if all(len(values) for values in parts.values()):
             shares = {"wait": share, **{part: float(values.mean()) for part, values in parts.items()}}
             facts = {name: run.option(name) for name in ("cache", "workers", "device", "precision")}
-            note = f"{timing.sentence(shares).capitalize()}. {timing.advice(shares, facts).capitalize()}."
+            said = (timing.sentence(shares), timing.advice(shares, facts))
+            note = " ".join(f"{one[0].upper()}{one[1:]}." for one in said if one)
         elif share > timing.MUCH:
             note += "More workers would make this faster."
         else:

@@ -149,13 +149,14 @@ def _next_steps(run: FoundRun, tone: str) -> list[Step]:
     detector = run.option("detector")
     task = detector.get("task", "detect") if isinstance(detector, dict) else "detect"
     tune = f"yolo {task} train data=your.yaml model={_shown(run.path / 'headstart.pt')}"
-    start = run.option("init") or run.option("model") or "yolo11n.yaml"
+    name = detector.get("name") if isinstance(detector, dict) else None
+    model = name or Path(str(run.option("model", "yolo11n"))).stem
     return [
         Step("Fine-tune on your labels:", tune),
         Step(
-            "Then the same from the start you would have used without it. No collapse means that something was learnt; "
-            "only the difference between these two says whether it helps your detector.",
-            f"yolo {task} train data=your.yaml model={shlex.quote(str(start))}",
+            "No collapse means that something was learnt; whether it helps your detector, only a comparison says. "
+            "The same training from random weights, from COCO and from here:",
+            f"headstart compare data=your.yaml model={model} starts=scratch,coco,ssl={_shown(run.path)}",
         ),
     ]
 
