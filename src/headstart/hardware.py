@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -97,6 +98,8 @@ def make_fabric(s: PretrainSettings, precision: str = "32") -> Fabric:
     devices: Any = [int(name)] if name.isdigit() else 1
     accelerator = "cuda" if cuda else "mps" if name == "mps" else "cpu" if name == "cpu" else "auto"
     kind: Any = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision]
+    # Fabric tells of mixed precision on standard error; the run says it itself, with the reason.
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
     return Fabric(accelerator=accelerator, devices=devices, precision=kind)
 
 

@@ -109,7 +109,8 @@ def _frame(axes: Any, ticks: Sequence[tuple[float, str]], size: tuple[int, int])
     axes.grid(axis="y", color=LINE, linewidth=1)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, pad=6)
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(min(0.0, bottom), top + 0.04 * (top - min(0.0, bottom)))  # or the highest mark is cut
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=NICE))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: number(y)))
     if ticks:
