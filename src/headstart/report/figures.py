@@ -145,7 +145,7 @@ def line_chart(
 
 def _limit(axes: Any, values: Floats, limits: tuple[float | None, float | None], marks: Sequence[Mark]) -> None:
     finite = values[np.isfinite(values)]
-    low = float(finite.min()) if limits[0] is None else limits[0]
+    low = min([float(finite.min()), *(mark.value for mark in marks)]) if limits[0] is None else limits[0]
     high = float(finite.max()) if limits[1] is None else limits[1]
     high = max([high, *(mark.value * 1.04 for mark in marks)])
     usual = float(np.quantile(finite, 0.95))
