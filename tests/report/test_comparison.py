@@ -13,7 +13,7 @@ import pytest
 from headstart import cli
 from headstart.errors import UserError
 from headstart.report import is_comparison, write_report
-from test_pretraining import Page
+from test_pretraining_report import Page
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
