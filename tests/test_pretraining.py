@@ -360,3 +360,14 @@ def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no images found"):
         pretrain(tmp_path / "run", tmp_path / "empty")
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_a_few_good_images_among_many_broken_ones_are_enough(images: Path, tmp_path: Path) -> None:
+    for number in range(300):
+        (tmp_path / f"{number:03d}.jpg").write_bytes(b"")
+    shutil.copy(images / "03.jpg", tmp_path / "x.jpg")
+    shutil.copy(images / "04.jpg", tmp_path / "y.jpg")
+    done = pretrain(tmp_path / "run", tmp_path, steps=1, report=True)
+    assert done.handback.ok
+    assert len((done.folder / "skipped.csv").read_text().splitlines()) == 301
+    assert (done.folder / "report.html").is_file()

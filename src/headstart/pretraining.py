@@ -19,9 +19,9 @@ from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.hardware import loader_workers, make_fabric
 from headstart.images.cache import Cache, default_folder, open_cache
-from headstart.images.decode import DecodeError, read_image
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.loader import ImageLoader, steps_for
+from headstart.images.samples import sample_images
 from headstart.method import Method, method_class
 from headstart.preparing import anchored, check, model_of, open_folder, stored_options
 from headstart.progress import Display, Filling, duration
@@ -192,7 +192,10 @@ def _finish(
 def _draw(resolved: Resolved, folder: RunFolder, detector: Detector, method: Method, images: ImageIndex) -> None:
     from headstart.report import write_report
 
-    samples = _samples(images)
+    samples = [image for _, image in sample_images(images, PROBE_IMAGES, max_area=512 * 512)]
+    if not samples:  # nearly all files are broken: a page without pictures
+        write_report(folder.path)
+        return
     shown = samples[:6]
     height, width = (max(image.shape[side] for image in shown) for side in (1, 2))
     pixels = torch.zeros(len(shown), 3, height, width, dtype=torch.uint8)
@@ -211,21 +214,6 @@ def _draw(resolved: Resolved, folder: RunFolder, detector: Detector, method: Met
     imgsz = max(stride, resolved.run.imgsz // stride * stride)
     probes.write_assets(folder.path, features, samples, views, imgsz=imgsz)
     write_report(folder.path)
-
-
-def _samples(images: ImageIndex) -> list[Tensor]:
-    """Up to `PROBE_IMAGES` images, evenly spread over the index, at most 512 x 512 pixels' worth each."""
-    step = max(1, len(images) // PROBE_IMAGES)
-    samples = []
-    for number in range(0, len(images), step):
-        try:
-            pixels = read_image(images.path(number), max_area=512 * 512)
-        except DecodeError:
-            continue
-        samples.append(torch.from_numpy(pixels).permute(2, 0, 1))
-        if len(samples) == PROBE_IMAGES:
-            break
-    return samples
 
 
 def _interrupted(folder: RunFolder, outcome: Outcome, steps: int, display: Display) -> Run:

@@ -15,8 +15,8 @@ from torch.nn import functional
 from headstart import probes
 from headstart.detector import load_detector
 from headstart.errors import UserError
-from headstart.images.decode import DecodeError, read_image
 from headstart.images.index import ImageIndex, find_images
+from headstart.images.samples import sample_images
 from headstart.labels import box_features, knn_accuracy, label_path, read_boxes
 from headstart.method import Method
 from headstart.settings import PretrainSettings
@@ -46,17 +46,11 @@ class Samples:
         """Up to `number` images, evenly spread over the index; with `labels` also the boxes that lie beside them."""
         pixels: list[Tensor] = []
         found: list[Tensor] = []
-        for at in range(0, len(images), max(1, len(images) // number)):
-            if len(pixels) == number:
-                break
-            try:
-                image = torch.from_numpy(read_image(images.path(at), max_area=4 * imgsz**2)).permute(2, 0, 1)
-            except DecodeError:
-                continue
+        for path, image in sample_images(images, number, max_area=4 * imgsz**2):
             pixels.append(_squeezed(image, imgsz))
-            found.append(read_boxes(label_path(images.path(at))) if labels else torch.zeros(0, 5))
+            found.append(read_boxes(label_path(path)) if labels else torch.zeros(0, 5))
         if not pixels:
-            raise UserError("no image can be read", where="data")
+            raise UserError("no image can be read of those that were tried", where="data", hint="look at the files")
         owner = torch.tensor([place for place, boxes in enumerate(found) for _ in range(len(boxes))], dtype=torch.long)
         rows = torch.cat(found)
         return cls(torch.stack(pixels), [boxes[:, 1:] for boxes in found], rows[:, 0].long(), owner)
@@ -102,11 +96,15 @@ class Probe:
 
 
 def during(method: Method, images: ImageIndex, settings: PretrainSettings) -> Probe | None:
-    """The probe of a run, made before its first step; None where the run is to have none."""
+    """The probe of a run, made before its first step; None where the run is to have none, or no image was found."""
     if not settings.probe_every:
         return None
     imgsz = max(32, settings.imgsz // 32 * 32)
-    return Probe(method.student, Samples.read(images, number=64, imgsz=imgsz, labels=settings.probe_labels))
+    try:
+        samples = Samples.read(images, number=64, imgsz=imgsz, labels=settings.probe_labels)
+    except UserError:  # bad images never stop a run that still has good ones; the loader tells of them
+        return None
+    return Probe(method.student, samples)
 
 
 def measures(maps: Sequence[Tensor], samples: Samples) -> dict[str, float]:

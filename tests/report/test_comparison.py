@@ -9,11 +9,11 @@ from pathlib import Path
 
 import fake_comparison
 import pytest
+from test_pretraining_report import Page
 
 from headstart import cli
 from headstart.errors import UserError
 from headstart.report import is_comparison, write_report
-from test_pretraining_report import Page
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""

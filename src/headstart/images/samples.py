@@ -1,0 +1,35 @@
+"""A few images of an index, to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from headstart.images.decode import DecodeError, read_image
+from headstart.images.index import ImageIndex
+
+TRIES = 4
+"""Files looked at for each image wanted: with more broken ones than that, fewer images are found."""
+
+
+def sample_images(images: ImageIndex, number: int, max_area: int) -> Iterator[tuple[str, Tensor]]:
+    """Up to `number` readable images, evenly spread over the index; their neighbours where some cannot be read.
+
+    Yields:
+        Path, and uint8 (3, H, W), RGB, scaled down to `max_area` pixels where it is larger.
+    """
+    step = max(1, len(images) // number)
+    positions = (at for offset in range(step) for at in range(offset, len(images), step))
+    found = 0
+    for at in islice(positions, TRIES * number):
+        if found == number:
+            return
+        try:
+            pixels = read_image(images.path(at), max_area=max_area)
+        except DecodeError:
+            continue
+        found += 1
+        yield images.path(at), torch.from_numpy(pixels).permute(2, 0, 1)
