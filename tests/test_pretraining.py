@@ -290,6 +290,15 @@ def test_a_run_can_be_gone_on_with_from_another_folder_and_says_if_images_are_mi
     assert "the images are not those that the run began with (27 then, 26 now)" in capsys.readouterr().err
 
 
+def test_a_run_that_could_not_hand_back_is_resumed_at_its_end(images: Path, tmp_path: Path) -> None:
+    whole = pretrain(tmp_path / "a", images, steps=2)
+    expected = weights(whole.checkpoint)
+    whole.checkpoint.unlink()
+    again = headstart.pretrain(resume=True, out=str(tmp_path / "a"))
+    found = weights(again.checkpoint)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
 def test_resume_keeps_the_settings(run: headstart.Run) -> None:
     with pytest.raises(UserError) as caught:
         headstart.pretrain(resume=True, out=str(run.folder), batch=8, lr=0.1)

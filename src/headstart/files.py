@@ -50,10 +50,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _disk_error(path: Path, error: RuntimeError) -> Exception:
-    if "write" not in str(error).lower() and "PytorchStreamWriter" not in str(error):
-        return error
     stat = os.statvfs(path.parent)
     full = stat.f_bavail * stat.f_frsize < 2**20
+    told = any(word in str(error) for word in ("write", "PytorchStreamWriter", "inline_container"))
+    if not full and not told:
+        return error
     return OSError(errno.ENOSPC if full else errno.EIO, str(error).splitlines()[0])
 
 
