@@ -53,7 +53,7 @@ def test_torchs_ways_of_reporting_a_failed_write(tmp_path, message: str) -> None
     def write(temporary) -> None:
         raise RuntimeError(message)
 
-    with pytest.raises(UserError, match="cannot be written: .*inline_container"):
+    with pytest.raises(UserError, match=r"cannot be written: .*inline_container"):
         write_atomically(tmp_path / "file", write)
 
 
