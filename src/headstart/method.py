@@ -13,6 +13,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import GenericAlias
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -149,7 +150,9 @@ def method_class(info: MethodInfo) -> type[Method]:
     found = [
         item
         for item in vars(module).values()
-        if isinstance(item, type) and issubclass(item, Method) and item.__module__ == module.__name__
+        # In Python 3.10 an alias such as tuple[float, float] passes for a type.
+        if isinstance(item, type) and not isinstance(item, GenericAlias)
+        if issubclass(item, Method) and item.__module__ == module.__name__
     ]
     if len(found) != 1:
         raise UserError(f"must have one subclass of headstart.method.Method, has {len(found)}", where=str(info.path))
