@@ -126,7 +126,7 @@ def _pretrain(resolved: Resolved, folder: RunFolder, images: ImageIndex, detecto
         facts |= {"cache": cache.kind, "channels_last": arithmetic.channels_last, "compile": arithmetic.compile}
         if not resuming:
             folder.write_settings(settings.to_dict(resolved), facts)
-        display = Display(steps, start)
+        display = Display(steps, start, cached=cache.share())
         _introduce(display, folder, facts, detector, images, start)
         for line in (arithmetic.why, cache.why):
             folder.log(line)

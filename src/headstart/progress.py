@@ -21,9 +21,12 @@ class Display:
         steps: Steps in all.
         start: Steps done before (a resumed run).
         console: Where to write; standard error of this process by default.
+        cached: Share of the images that a cache held before; None where none is being filled.
     """
 
-    def __init__(self, steps: int, start: int = 0, console: Console | None = None) -> None:
+    def __init__(self, steps: int, start: int = 0, console: Console | None = None, cached: float | None = None) -> None:
+        self.cached = cached
+        self._first_epoch: float | None = None
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         self.steps, self.start = steps, start
         self._told = start
@@ -76,11 +79,20 @@ class Display:
         health = f"ALARM: {', '.join(alarms)}" if alarms else "healthy"
         note = f"epoch {epoch:.1f}  loss {values['loss']:.3f}  {rate:.1f} images/s  {duration(left)} left  {health}"
         note += f"  {skipped} skipped" if skipped else ""
+        note += self._filling(epoch)
         if self._bar:
             self._bar.update(self._task, completed=step, note=note)
         elif step == 1 or step == self.steps or (step - self._told) * 10 >= self.steps:
             self._told = step
             self.say(f"step {step}/{self.steps}  {note}")
+
+    def _filling(self, epoch: float) -> str:
+        """How far the cache is: each image is read, and kept, once in the first epoch of this run."""
+        if self.cached is None:
+            return ""
+        self._first_epoch = epoch if self._first_epoch is None else self._first_epoch
+        share = self.cached + (1 - self.cached) * min(1.0, epoch - self._first_epoch)
+        return f"  {share:.0%} cached" if share < 1 else ""
 
 
 class Filling:

@@ -49,6 +49,10 @@ class Cache:
     ended: str = ""
     _held: list[BinaryIO] = field(default_factory=list, repr=False)
 
+    def share(self) -> float | None:
+        """Share of the images that are in it, in [0, 1]; None where it is not filled while the run trains."""
+        return None if self.store is None else self.store.kept() / max(1, len(self.store))
+
     def __enter__(self) -> Cache:
         return self
 

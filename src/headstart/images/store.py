@@ -181,6 +181,10 @@ class ImageStore:
         """All slots, as a structured array that is mapped, not read."""
         return np.frombuffer(self._table, SLOT, offset=_HEADER)
 
+    def __len__(self) -> int:
+        """Images of the index."""
+        return len(self.slots())
+
     def kept(self) -> int:
         """Images that have a slot; whether their files have changed shows when they are read."""
         return int(np.count_nonzero(self.slots()["check"]))
