@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 
 from headstart.automatic import Choice, Situation, choose, weights_beside
 from headstart.errors import UserError
 from headstart.images.index import find_images
-from headstart.settings import PretrainSettings
+from headstart.settings import PretrainSettings, read_cfg
 
 
 def with_choice(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,7 +21,7 @@ def with_choice(options: Mapping[str, Any]) -> dict[str, Any]:
     Why is said on standard error. Options that cannot be understood are left for `headstart.settings.resolve`, which
     tells all problems together.
     """
-    given = {**_file(options.get("cfg")), **{key: value for key, value in options.items() if key != "cfg"}}
+    given = {**read_cfg(options.get("cfg"), []), **{key: value for key, value in options.items() if key != "cfg"}}
     if str(given.get("method")) != "auto":
         return dict(options)
     try:
@@ -65,11 +64,3 @@ def hardware(device: str) -> tuple[Literal["cpu", "cuda", "mps"], float]:
     if device in {"auto", "mps"} and torch.backends.mps.is_available():
         return "mps", 0.0
     return "cpu", 0.0
-
-
-def _file(path: object) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(Path(str(path)).read_text(encoding="utf-8")) if path is not None else {}
-    except (OSError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -190,7 +190,7 @@ def resolve(
         UserError: Every problem together: unknown keys with a suggestion, wrong types, values out of range.
     """
     problems: list[UserError] = []
-    given = {**_read_cfg(options.get("cfg"), problems), **{k: v for k, v in options.items() if k != "cfg"}}
+    given = {**read_cfg(options.get("cfg"), problems), **{k: v for k, v in options.items() if k != "cfg"}}
     info = _method_of(given, problems)
     general = set(PretrainSettings.model_fields)
     own = set(info.settings.model_fields) if info else set()
@@ -254,7 +254,7 @@ def resolve_options(
         UserError: Every problem together.
     """
     problems: list[UserError] = []
-    given = {**_read_cfg(options.get("cfg"), problems), **{k: v for k, v in options.items() if k != "cfg"}}
+    given = {**read_cfg(options.get("cfg"), problems), **{k: v for k, v in options.items() if k != "cfg"}}
     known = kind.model_fields
     problems += [_unknown(key, [*known, "cfg"], command) for key in given if key not in known]
     built: Kind | None = _build(kind, {key: value for key, value in given.items() if key in known}, problems)
@@ -265,7 +265,8 @@ def resolve_options(
     return built
 
 
-def _read_cfg(path: object, problems: list[UserError]) -> dict[str, Any]:
+def read_cfg(path: object, problems: list[UserError]) -> dict[str, Any]:
+    """The options in a ``cfg`` file; where it cannot be read none, and `problems` gets one more."""
     if path is None:
         return {}
     try:
