@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headstart.method import Method, frozen_copy
+from headstart.objects import Objects
 from headstart.schedules import Progress
 from headstart.views import View, ViewSpec
 
@@ -85,6 +86,14 @@ class Anchored(Method):
     def measures(self) -> dict[str, float]:
         """The method's, and the distance from the start: 0 the same features, 1 unrelated ones."""
         return {**self.inner.measures(), "anchor_drift": float(self._drift)}
+
+    def take_objects(self, found: Objects) -> None:
+        """As the method."""
+        self.inner.take_objects(found)
+
+    def handed_back(self, which: Literal["student", "teacher"]) -> dict[str, Tensor]:
+        """As the method."""
+        return self.inner.handed_back(which)
 
     def exported(self, which: Literal["student", "teacher"]) -> nn.Module:
         """As the method."""

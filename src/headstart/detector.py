@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.errors import UserError
+from headstart.objects import ObjectHead
 
 Part = Literal["backbone", "neck", "head"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -82,6 +83,32 @@ class Detector(ABC):
     @abstractmethod
     def trunk(self, neck: bool = False) -> Trunk:
         """The layers up to the last backbone map, or with `neck` up to the pyramid `levels`; no weight is copied."""
+
+    def object_head(self, clusters: int) -> ObjectHead:
+        """The head with `clusters` classes in place of its own, to be trained on objects that were found.
+
+        Raises:
+            UserError: It is not the head of an ordinary detector.
+        """
+        raise self._no_objects()
+
+    def propose(self, images: Tensor) -> Tensor:
+        """Boxes that the network, as it is, takes for objects of any class, best first.
+
+        Args:
+            images: float ``(B, 3, H, W)``, RGB in [0, 1]; H and W multiples of the largest stride.
+
+        Returns:
+            float32 ``(B, N, 5)``: x0, y0, x1, y1 in pixels, score; many of them overlap.
+
+        Raises:
+            UserError: It gives no boxes.
+        """
+        raise self._no_objects()
+
+    def _no_objects(self) -> UserError:
+        what = f"{self.name} ({self.task}) is no detector whose head can be trained on boxes alone"
+        return UserError(what, where="method", hint="use method=pyramid, which trains backbone and neck of any model")
 
     @abstractmethod
     def part_of(self, tensor_name: str) -> Part:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.errors import UserError
+from headstart.objects import Objects
 from headstart.schedules import Progress
 from headstart.settings import MethodInfo, PretrainSettings
 from headstart.views import View, ViewSpec
@@ -53,7 +54,8 @@ class Method(nn.Module, ABC):
             a list of maps, one a width in `widths`.
         widths: Channels of these maps.
 
-    A method whose ``Settings`` have an option ``teacher`` gets the `Teacher` that it names as a fifth argument.
+    A method whose ``Settings`` have an option ``teacher`` gets the `Teacher` that it names as a fifth argument; one
+    with an option ``clusters`` gets the detector's `ObjectHead` for so many, and what was found through `take_objects`.
 
     Attributes:
         trains: What is pretrained: ``backbone`` (the student returns its last map) or ``neck`` (backbone and neck; the
@@ -87,6 +89,14 @@ class Method(nn.Module, ABC):
         Called at logged steps only, since reading a number makes the host wait for the device.
         """
         return {}
+
+    def take_objects(self, found: Objects) -> None:
+        """Called once before the first step, with what was found on the images, for a method that asks for it."""
+
+    def handed_back(self, which: Literal["student", "teacher"]) -> dict[str, Tensor]:
+        """The tensors that go back into the detector, by its own names."""
+        state: dict[str, Tensor] = self.exported(which).state_dict()
+        return state
 
     def exported(self, which: Literal["student", "teacher"]) -> nn.Module:
         """The trunk whose weights go back into the detector."""

@@ -28,10 +28,17 @@ MARGIN = 0.95
 
 
 def planned_steps(
-    resolved: Resolved, method: Method, images: ImageIndex, *, fabric: Fabric, workers: int, max_area: int
+    resolved: Resolved,
+    method: Method,
+    images: ImageIndex,
+    *,
+    fabric: Fabric,
+    workers: int,
+    max_area: int,
+    spent: float = 0.0,
 ) -> int:
-    """Steps that the option ``budget`` of a run allows, measured now; see `measured` for the arguments."""
-    s, began = resolved.run, time.perf_counter()
+    """Steps that the option ``budget`` of a run allows after `spent` seconds, measured now; see `measured`."""
+    s, began = resolved.run, time.perf_counter() - spent
     budget = budget_seconds(str(s.budget))
     assert budget, s.budget
     common: dict[str, Any] = {"workers": workers, "max_area": max_area, "pin": fabric.device.type == "cuda"}
@@ -73,7 +80,9 @@ def measured(
     specs, began, ends = method.view_specs(), time.perf_counter(), [0.0]
     for step, batch in enumerate(loader):
         pixels = batch.to(fabric.device)
-        views = make_views(pixels.pixels, pixels.sizes, specs, torch.Generator().manual_seed(settings.seed))
+        views = make_views(
+            pixels.pixels, pixels.sizes, specs, torch.Generator().manual_seed(settings.seed), pixels.indices
+        )
         progress = Progress(step, 1_000_000, 0.0)
         method.before_step(progress)
         with fabric.autocast():

@@ -39,6 +39,7 @@ def check(given: Mapping[str, Any]) -> list[UserError]:
             problems.append(UserError(f"must be a .pt checkpoint, not {init!r}", where="init"))
     if given.get("teacher") is not None:
         problems += check_teacher(given["teacher"])
+    problems += _proposals(given)
     problem = device_problem(str(given["device"]))
     if problem:
         problems.append(problem)
@@ -47,6 +48,22 @@ def check(given: Mapping[str, Any]) -> list[UserError]:
         if problem:
             problems.append(problem)
     return problems
+
+
+def _proposals(given: Mapping[str, Any]) -> list[UserError]:
+    """What is wrong with the detector that a method wants to find objects with."""
+    if "proposals" not in given:
+        return []
+    proposals, model = given["proposals"], given["model"]
+    if proposals is not None:
+        problems = [UserError(p.what, where="proposals", hint=p.hint) for p in check_model(proposals)]
+        if not problems and not str(proposals).endswith(".pt"):
+            problems.append(UserError(f"must be a .pt checkpoint, not {proposals!r}", where="proposals"))
+        return problems
+    if given.get("init") or not isinstance(model, (str, os.PathLike)) or str(model).endswith(".pt"):
+        return []
+    hint = "give init= (COCO weights, say), or proposals= any trained detector's .pt; pyramid and dino need neither"
+    return [UserError("random weights find no objects", where="proposals", hint=hint)]
 
 
 def stored_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,7 +108,7 @@ def stored_options(options: Mapping[str, Any]) -> dict[str, Any]:
 def anchored(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that may name files, as absolute paths: a run can be gone on with from another folder."""
     found: dict[str, Any] = {}
-    for key in ("model", "init"):
+    for key in ("model", "init", "proposals"):
         item = options.get(key)
         if isinstance(item, (str, os.PathLike)) and Path(item).is_file():
             found[key] = str(Path(item).resolve())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from headstart.choosing import with_choice
 from headstart.detector import Detector, HandBack, load_detector
 from headstart.errors import UserError
 from headstart.files import write_text
+from headstart.finding import Search, find_objects
 from headstart.hardware import loader_workers, make_fabric
 from headstart.images.cache import Cache, default_folder, open_cache
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.loader import ImageLoader, steps_for
 from headstart.images.samples import sample_images
 from headstart.method import Method, method_class
+from headstart.objects import Objects
 from headstart.preparing import anchored, check, model_of, open_folder, stored_options
 from headstart.progress import Display, Filling, duration
 from headstart.run import RunFolder
@@ -88,13 +91,16 @@ def _pretrain(resolved: Resolved, folder: RunFolder, images: ImageIndex, detecto
     arithmetic = hardware.choose(s, make_fabric(s).device, recorded)
     fabric = make_fabric(s, arithmetic.precision)
     method = _make_method(resolved, detector)
-    trunk = set(method.student.state_dict())
-    rest = {name: tensor for name, tensor in detector.module.state_dict().items() if name not in trunk}
+    trained = set(method.handed_back("student"))
+    rest = {name: tensor for name, tensor in detector.module.state_dict().items() if name not in trained}
     if state:
         detector.module.load_state_dict(state["rest"], strict=False)
     elif not isinstance(s.model, str):
         detector.save(folder.path / "start.pt", {})
     specs = method.view_specs()
+    began = time.perf_counter()
+    if hasattr(resolved.method, "proposals"):
+        method.take_objects(_objects(resolved, folder, images, detector, fabric, steps, resuming))
     if s.budget:
         steps = pace.planned_steps(
             resolved,
@@ -103,6 +109,7 @@ def _pretrain(resolved: Resolved, folder: RunFolder, images: ImageIndex, detecto
             fabric=fabric,
             workers=loader_workers(s, fabric.device),
             max_area=needed_area(specs),
+            spent=time.perf_counter() - began,
         )
     start = int(state["step"]) if state else 0
     probe = probing.during(method, images, s)
@@ -169,7 +176,7 @@ def _finish(
 ) -> Run:
     """Hand the weights back, prove that they arrived, look at what was learnt."""
     method.to("cpu")
-    exported = method.exported(resolved.run.export).state_dict()
+    exported = method.handed_back(resolved.run.export)
     detector.graft(exported)
     info = {"method": resolved.info.name, "export": resolved.run.export, "steps": outcome.step, "images": len(images)}
     detector.save(folder.result, info)
@@ -228,11 +235,63 @@ def _make_method(resolved: Resolved, detector: Detector) -> Method:
     neck = kind.trains == "neck"
     widths = [level.width for level in detector.levels] if neck else [detector.backbone.width]
     options = resolved.method.model_dump()
-    extra = []
+    extra: list[Any] = []
     if "teacher" in options:
         extra = [load_teacher(options["teacher"], options.get("teacher_mean"), options.get("teacher_std"))]
+    if "clusters" in options:
+        extra.append(detector.object_head(options["clusters"]))
     method = kind(resolved.method, resolved.run, detector.trunk(neck=neck), widths, *extra)
     return Anchored(method, resolved.method.anchor) if resolved.method.anchor else method
+
+
+def _objects(
+    resolved: Resolved,
+    folder: RunFolder,
+    images: ImageIndex,
+    detector: Detector,
+    fabric: Fabric,
+    steps: int,
+    resuming: bool,
+) -> Objects:
+    """What is found on the images that the run will see; in a run that goes on, what was found when it began."""
+    path = folder.path / "objects.pt"
+    if resuming:
+        return Objects.load(path)
+    s, o = resolved.run, resolved.method
+    search = Search(
+        **{name: getattr(o, name) for name in ("most", "least", "largest", "clusters", "components")},
+        imgsz=-(-o.proposal_imgsz // 32) * 32,  # type: ignore[attr-defined]
+        seed=s.seed,
+    )
+    proposals = o.proposals  # type: ignore[attr-defined]
+    finder = detector if proposals is None else load_detector(proposals)
+    all_of_them = steps_for(1, len(images), s.batch)
+    batches = min(steps, all_of_them) if s.budget is None else all_of_them
+    total = min(len(images), batches * s.batch)
+    say_found = f"looking for objects on {total:,} images with {finder.name}, once before the first step"
+    folder.log(say_found)
+    display = Filling(label="finding objects")
+    display.console.print(say_found)
+    with ImageLoader(
+        images,
+        batch=s.batch,
+        max_area=2 * search.imgsz**2,
+        workers=loader_workers(s, fabric.device),
+        seed=s.seed,
+        steps=batches,
+    ) as loader:
+        found = find_objects(
+            finder, loader, len(images), search, device=fabric.device, skip=folder.skip, progress=display, total=total
+        )
+    found.save(path)
+    line = (
+        f"{len(found.boxes):,} objects on {total:,} images ({len(found.boxes) / total:.1f} an image), "
+        f"{int((found.first.diff() == 0).sum()) - (len(images) - total):,} images without; "
+        f"{len(torch.unique(found.clusters))} kinds"
+    )
+    folder.log(line)
+    display.console.print(line)
+    return found
 
 
 def planned_steps(s: PretrainSettings, images: int) -> int:

@@ -98,14 +98,15 @@ class Display:
 class Filling:
     """A bar for the images that are read before the first step; silent outside a terminal."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False)
+    def __init__(self, console: Console | None = None, label: str = "reading images") -> None:
+        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self.label = label
         self._bar: Progress | None = None
 
     def __call__(self, done: int, total: int) -> None:
         """`done` of `total` images have been read."""
         if self._bar is None and self.console.is_terminal:
-            columns = TextColumn("[bold]reading images"), BarColumn(), MofNCompleteColumn()
+            columns = TextColumn(f"[bold]{self.label}"), BarColumn(), MofNCompleteColumn()
             self._bar = Progress(*columns, console=self.console)
             self._task = self._bar.add_task("", total=total)
             self._bar.start()

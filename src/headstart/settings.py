@@ -18,8 +18,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from headstart.errors import UserError, did_you_mean
 
 Scale = tuple[float, float]
-INIT_RATE = 0.2
-"""With init= a rate that nobody gave is this much of the method's own: trained weights need less."""
 METHODS_FOLDER = Path(__file__).parent / "methods"
 
 
@@ -92,7 +90,8 @@ class MethodSettings(Options):
     """What every method has: how its weights are optimized. Methods add their own."""
 
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="optimizer")
-    lr: float = Field(1e-3, gt=0, description="peak learning rate; with init= a fifth of it unless you give one")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate; with init= times init_rate, unless you give one")
+    init_rate: float = Field(0.2, gt=0, le=1, description="with init=: factor on lr, unless you give lr")
     lr_for: Annotated[int, Field(ge=1)] | None = Field(
         None, description="batch that lr is meant for: it is scaled to the real one in proportion; none: not scaled"
     )
@@ -213,7 +212,8 @@ def resolve(
         )
     if run and run.resume and run.overwrite:
         problems.append(UserError("give one of the two, not both", where="resume, overwrite"))
-    problems += check({**{k: f.default for k, f in PretrainSettings.model_fields.items() if k != "data"}, **merged})
+    fields = {**PretrainSettings.model_fields, **(info.settings.model_fields if info else {})}
+    problems += check({**{k: f.default for k, f in fields.items() if not f.is_required()}, **merged})
     if problems or run is None or method is None or info is None:
         raise UserError.several(problems)
     return Resolved(run, _with_rate(run, method, asked="lr" in given), info)
@@ -235,7 +235,7 @@ def _with_rate(run: PretrainSettings, method: MethodSettings, *, asked: bool) ->
     """The learning rate as it will be used: for the real batch, and gentler on trained weights."""
     rate = method.lr * (run.batch / method.lr_for if method.lr_for else 1)
     if run.init and not asked:
-        rate *= INIT_RATE
+        rate *= method.init_rate
     return method.model_copy(update={"lr": rate, "lr_for": None})
 
 

@@ -121,7 +121,7 @@ def train(
             clock.start("views")
             run.skip(batch.skipped)
             views_random.manual_seed(settings.seed * 1_000_003 + step)
-            views = make_views(batch.pixels, batch.sizes, specs, views_random)
+            views = make_views(batch.pixels, batch.sizes, specs, views_random, batch.indices)
 
             # -- one step
             clock.start("step")

@@ -75,12 +75,16 @@ class View:
         boxes: float32 ``(B, 4)``: x0, y0, x1, y1 of the crop in pixels of the source image.
         flipped: bool ``(B,)``: mirrored left to right, after the crop.
         spec: How it was drawn.
+        sizes: int64 ``(B, 2)``, on the CPU: true heights and widths of the source images.
+        rows: int64 ``(B,)``, on the CPU: places of the images in the index.
     """
 
     images: Tensor
     boxes: Tensor
     flipped: Tensor
     spec: ViewSpec
+    sizes: Tensor | None = None
+    rows: Tensor | None = None
 
 
 @dataclass
@@ -170,7 +174,13 @@ def pair_specs(
     return [one, replace(one, name="view1", solarize=min(1.0, 0.1 * colour), overlap=overlap)]
 
 
-def make_views(pixels: Tensor, sizes: Tensor, specs: Sequence[ViewSpec], generator: torch.Generator) -> list[View]:
+def make_views(
+    pixels: Tensor,
+    sizes: Tensor,
+    specs: Sequence[ViewSpec],
+    generator: torch.Generator,
+    rows: Tensor | None = None,
+) -> list[View]:
     """Make one view for each of `specs` of every image of a batch.
 
     Args:
@@ -179,6 +189,7 @@ def make_views(pixels: Tensor, sizes: Tensor, specs: Sequence[ViewSpec], generat
         sizes: ``(B, 2)`` true heights and widths; on the CPU, or a GPU would have to be waited for.
         specs: The views.
         generator: A generator of the CPU; decides every parameter, and is moved on by the same amount on any device.
+        rows: int64 ``(B,)`` on the CPU: places of the images in the index, where they are known.
 
     Returns:
         The views in the order of `specs`, on the device of `pixels`.
@@ -197,7 +208,7 @@ def make_views(pixels: Tensor, sizes: Tensor, specs: Sequence[ViewSpec], generat
         images = render(pixels, [spec.size for spec in specs], drawn)
     boxes = [what.boxes.float().to(pixels.device, non_blocking=True) for what in drawn]
     flipped = [what.flipped.to(pixels.device, non_blocking=True) for what in drawn]
-    return [View(*parts) for parts in zip(images, boxes, flipped, specs, strict=True)]
+    return [View(*parts, sizes, rows) for parts in zip(images, boxes, flipped, specs, strict=True)]
 
 
 def draw(spec: ViewSpec, sizes: Tensor, generator: torch.Generator) -> Parameters:

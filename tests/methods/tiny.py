@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from ultralytics.nn.modules.head import Detect
+from ultralytics.nn.tasks import DetectionModel
 
 from headstart import settings
+from headstart.detectors.ultralytics.head import DetectHead
 from headstart.method import Method, method_class
+from headstart.objects import Objects
 from headstart.scenes import draw_scenes
 from headstart.schedules import Progress
 from headstart.settings import method_names, read_method
@@ -42,6 +46,30 @@ class Trunk(nn.Module):
         return maps[2:] if self.neck else maps[-1:]
 
 
+class Net:
+    """The head of an Ultralytics detector, as `DetectHead` looks for it."""
+
+    init_criterion = DetectionModel.init_criterion
+
+    def __init__(self) -> None:
+        detect = Detect(nc=3, ch=WIDTHS)
+        detect.stride = torch.tensor([8.0, 16.0, 32.0])
+        self.model = [detect]
+
+
+@lru_cache(maxsize=1)
+def found() -> Objects:
+    """The drawn objects of `scenes`, with their classes for kinds."""
+    drawn = draw_scenes("unlabelled", IMAGES, imgsz=128)
+    rows, boxes, kinds = [], [], []
+    for row, scene in enumerate(drawn):
+        rows += [row] * len(scene.boxes)
+        boxes.append(torch.from_numpy(scene.boxes) / 128)
+        kinds.append(torch.from_numpy(scene.classes))
+    parts = torch.tensor(rows), torch.cat(boxes), torch.ones(len(rows)), torch.cat(kinds)
+    return Objects.gather(IMAGES, *parts)
+
+
 def cases() -> list[tuple[str, str | None]]:
     """Every method that comes with headstart, with every preset it has."""
     return [(name, preset) for name in method_names() for preset in (read_method(name).presets or {None: {}})]
@@ -60,7 +88,10 @@ def build(name: str, preset: str | None = None, **options: Any) -> Method:
     kind = method_class(resolved.info)
     neck = kind.trains == "neck"
     extra = [load_teacher(given["teacher"])] if "teacher" in type(resolved.method).model_fields else []
+    clusters = getattr(resolved.method, "clusters", None)
+    extra += [DetectHead(Net(), clusters)] if clusters else []
     method = kind(resolved.method, resolved.run, Trunk(neck), WIDTHS if neck else WIDTHS[-1:], *extra)
+    method.take_objects(found())
     return method.train()
 
 
@@ -75,7 +106,9 @@ def views(method: Method, step: int = 0) -> list[View]:
     """The method's views of the images of a step."""
     rows = [(step * BATCH + place) % IMAGES for place in range(BATCH)]
     sizes = torch.tensor([(128, 128)] * BATCH)
-    return make_views(scenes()[rows], sizes, method.view_specs(), torch.Generator().manual_seed(step))
+    return make_views(
+        scenes()[rows], sizes, method.view_specs(), torch.Generator().manual_seed(step), torch.tensor(rows)
+    )
 
 
 def progress(step: int, steps: int = 40) -> Progress:

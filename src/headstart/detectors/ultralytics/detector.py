@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from headstart.detector import PARTS, Detector, HandBack, Level, Part, Trunk, differences, shorten
 from headstart.detectors.ultralytics import model_files
 from headstart.detectors.ultralytics.handback import load_into, verify
+from headstart.detectors.ultralytics.head import DetectHead, has_object_head, proposals
 from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter, tensors
 from headstart.detectors.ultralytics.undisturbed import quiet
 from headstart.errors import UserError
@@ -126,6 +127,19 @@ class UltralyticsDetector(Detector):
     def trunk(self, neck: bool = False) -> LayerTrunk:
         """See `Detector.trunk`."""
         return self._trunk([level.layer for level in (self.levels if neck else [self.backbone])])
+
+    def object_head(self, clusters: int) -> DetectHead:
+        """See `Detector.object_head`."""
+        if not has_object_head(self.task, self._layers[-1]):
+            raise self._no_objects()
+        return DetectHead(self.module, clusters)
+
+    def propose(self, images: Tensor) -> Tensor:
+        """See `Detector.propose`."""
+        found = proposals(self.module, len(self.names), images)
+        if found is None:
+            raise self._no_objects()
+        return found
 
     def part_of(self, tensor_name: str) -> Part:
         """See `Detector.part_of`."""

@@ -1,0 +1,173 @@
+"""Finding objects on unlabelled images with a trained detector, and dividing them into kinds: once, before a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.ops import batched_nms, roi_align
+
+from headstart import geometry
+from headstart.detector import Detector
+from headstart.errors import UserError
+from headstart.images.loader import PixelBatch
+from headstart.mosaic import GRAY
+from headstart.objects import Objects, clustered
+
+OVERLAP = 0.5
+"""Intersection over union from which two boxes are one object."""
+MARGIN = 1.4
+"""Side of the square around an object that is looked at to tell its kind, in longer sides of its box."""
+LOOK = 160
+"""Pixels a side to which that square is scaled; no square is smaller than a fifth of that."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """How objects are looked for; see the options of ``methods/objects.py``."""
+
+    imgsz: int
+    most: int
+    least: float
+    largest: float
+    clusters: int
+    components: int
+    seed: int
+
+
+def find_objects(
+    detector: Detector,
+    batches: Iterable[PixelBatch],
+    images: int,
+    search: Search,
+    *,
+    device: torch.device,
+    skip: Callable[[list[tuple[str, str]]], Any] = lambda skipped: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    total: int = 0,
+) -> Objects:
+    """The objects that `detector` sees, with numbers for their kinds.
+
+    Args:
+        detector: A trained one; its classes are not looked at. Left as it was, on `device`.
+        batches: Each image once or more.
+        images: Number of images in the index.
+        search: What counts as an object.
+        device: Where to compute.
+        skip: Told of unreadable images.
+        progress: Told how many of `total` images are done.
+        total: Images that `batches` bring.
+
+    Raises:
+        UserError: No object is found at all.
+    """
+    detector.module.to(device)
+    backbone = detector.trunk()
+    seen = torch.zeros(images, dtype=torch.bool)
+    kept: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    done = 0
+    for batch in batches:
+        skip(batch.skipped)
+        new = torch.tensor([place for place, row in enumerate(batch.indices.tolist()) if _first(seen, row)])
+        done += len(batch.indices)
+        if len(new):
+            kept.append(_of_batch(detector, backbone, batch, new, search, device))
+        progress(min(done, total), total)
+    rows, boxes, scores, features = (torch.cat(parts) for parts in zip(*kept, strict=True))
+    if not len(rows):
+        hint = "give proposals= a detector that knows such images, or use method=pyramid, which needs no objects"
+        raise UserError(f"{detector.name} finds no object on {int(seen.sum())} images", where="proposals", hint=hint)
+    kinds = clustered(features, search.clusters, search.components, search.seed)
+    return Objects.gather(images, rows, boxes, scores, kinds)
+
+
+def _first(seen: Tensor, row: int) -> bool:
+    """Whether an image comes for the first time: the last batch is filled up from the next epoch."""
+    again = bool(seen[row])
+    seen[row] = True
+    return not again
+
+
+@torch.no_grad()
+def _of_batch(
+    detector: Detector, backbone: torch.nn.Module, batch: PixelBatch, new: Tensor, search: Search, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Row of the image, box in shares of it, score and features of every object; on the CPU."""
+    images, scale = fitted(batch.pixels[new].to(device), batch.sizes[new], search.imgsz)
+    sizes = batch.sizes[new].flip(1).float().to(device) * scale[:, None].to(device)
+    found = detector.propose(images)
+    owner = torch.arange(len(images), device=device).repeat_interleave(found.shape[1])
+    owner, boxes, scores = chosen(owner, found[..., :4].flatten(0, 1), found[..., 4].flatten(), sizes, search)
+    was_training = [(module, module.training) for module in backbone.modules()]
+    backbone.eval()
+    features = [
+        _features(backbone, images, *part) for part in zip(torch.split(owner, 64), torch.split(boxes, 64), strict=True)
+    ]
+    for module, mode in was_training:
+        module.training = mode
+    rows = batch.indices[new][owner.cpu()]
+    empty = torch.zeros(0, detector.backbone.width, dtype=torch.float16)
+    return rows, (boxes / sizes.repeat(1, 2)[owner]).cpu(), scores.cpu(), torch.cat([empty, *features])
+
+
+def chosen(
+    owner: Tensor, boxes: Tensor, scores: Tensor, sizes: Tensor, search: Search
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What of the boxes of a batch counts as an object: owner, box and score, image by image, best first.
+
+    Args:
+        owner: int64 ``(N,)``: image of each box.
+        boxes: ``(N, 4)`` in pixels.
+        scores: ``(N,)``.
+        sizes: ``(B, 2)``: width and height of what is image in each, in pixels.
+        search: The limits.
+    """
+    limit = sizes.repeat(1, 2)[owner]
+    boxes = torch.minimum(boxes.clamp_min(0), limit)
+    room = geometry.area(boxes)
+    good = (room <= search.largest * sizes.prod(1)[owner]) & (boxes[:, 2:] - boxes[:, :2] >= 2).all(1)
+    owner, boxes, scores = owner[good], boxes[good], scores[good]
+    kept = batched_nms(boxes.float(), scores.float(), owner, OVERLAP)  # best first over the batch
+    kept = kept[owner[kept].argsort(stable=True)]
+    owner, boxes, scores = owner[kept], boxes[kept], scores[kept]
+    number = torch.bincount(owner, minlength=len(sizes))
+    place = torch.arange(len(owner), device=owner.device) - (number.cumsum(0) - number)[owner]
+    best = scores.new_zeros(len(sizes)).scatter_reduce(0, owner, scores, "amax")
+    good = (place < search.most) & (scores >= search.least * best[owner])
+    return owner[good], boxes[good], scores[good]
+
+
+def _features(backbone: torch.nn.Module, images: Tensor, owner: Tensor, boxes: Tensor) -> Tensor:
+    """How objects look: the backbone's last map of a square around each, averaged; float16 ``(N, C)`` on the CPU."""
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    side = ((boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True) * MARGIN).clamp_min(LOOK / 5)
+    squares = torch.cat([owner[:, None].to(boxes.dtype), middle - side / 2, middle + side / 2], 1)
+    looked = roi_align(images - GRAY, squares, LOOK, sampling_ratio=2, aligned=True) + GRAY
+    last = backbone(looked)[-1].float().mean((2, 3))
+    return functional.normalize(last, dim=1).half().cpu()
+
+
+def fitted(pixels: Tensor, sizes: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Images scaled so that their longer side is `size`, in the upper left of gray squares.
+
+    Args:
+        pixels: uint8 ``(B, 3, H, W)``.
+        sizes: int64 ``(B, 2)`` on the CPU: true heights and widths.
+        size: A multiple of 32.
+
+    Returns:
+        float32 ``(B, 3, size, size)`` in [0, 1], and the scale of each ``(B,)`` on the CPU.
+    """
+    scale = size / sizes.amax(1).float()
+    made = torch.full((len(pixels), 3, size, size), GRAY, device=pixels.device)
+    for place, (height, width) in enumerate(sizes.tolist()):
+        high, wide = (max(1, min(size, round(side * float(scale[place])))) for side in (height, width))
+        one = pixels[place : place + 1, :, :height, :width].float() / 255
+        made[place, :, :high, :wide] = functional.interpolate(
+            one, (high, wide), mode="bilinear", antialias=True, align_corners=False
+        )[0].clamp(0, 1)
+    return made, scale

@@ -1,0 +1,67 @@
+"""Mosaics: windows into four images that meet, with the boxes of their objects, made on the training device.
+
+The augmentation that Ultralytics trains its detectors with (Bochkovskiy et al., "YOLOv4", 2020, arXiv 2004.10934), here
+for a whole batch at once: objects stand beside others, at other sizes, and cut by borders.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from headstart import geometry
+
+GRAY = 114 / 255
+"""What is seen outside of images, as in Ultralytics' training."""
+_LEAST_SIDE, _LEAST_SHARE = 2.0, 0.1  # pixels, and share of its area that a box must keep when it is cut
+
+
+def mosaics(
+    images: Tensor,
+    owner: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    random: torch.Generator,
+    zoom: tuple[float, float] = (0.5, 1.5),
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One mosaic for every image of a batch, of it and three others drawn from the batch.
+
+    Args:
+        images: float ``(B, 3, S, S)``.
+        owner: int64 ``(N,)``: the image of each object.
+        boxes: float ``(N, 4)`` in pixels: x0, y0, x1, y1.
+        labels: int64 ``(N,)``.
+        random: Of the CPU; moved on by the same amount on any device.
+        zoom: Least and greatest magnification of the four images.
+
+    Returns:
+        The same for the mosaics; objects that are cut away nearly or wholly are left out.
+    """
+    number, size, device = len(images), images.shape[-1], images.device
+    others = torch.randint(number, (number, 3), generator=random)
+    tiles = torch.cat([torch.arange(number)[:, None], others], 1)
+    tiles = tiles.gather(1, torch.rand(number, 4, generator=random).argsort(1)).to(device)
+    low, high = zoom
+    gain = low + (high - low) * torch.rand(number, 1, generator=random)
+    middle = size * (0.5 + torch.rand(number, 2, generator=random))
+    corner = middle - size / gain / 2
+    windows, corner, gain = torch.cat([corner, corner + size / gain], 1).to(device), corner.to(device), gain.to(device)
+
+    canvas = (images[tiles.flatten()] - GRAY).reshape(number, 2, 2, *images.shape[1:])
+    canvas = canvas.permute(0, 3, 1, 4, 2, 5).reshape(number, images.shape[1], 2 * size, 2 * size)
+    rois = torch.cat([torch.arange(number, device=device)[:, None], windows], 1)
+    made = roi_align(canvas, rois, size, sampling_ratio=2 if low < 1 else 1, aligned=True) + GRAY
+
+    place, tile, which = (tiles[:, :, None] == owner[None, None]).nonzero().unbind(1)
+    shift = torch.stack([tile % 2, tile // 2], 1) * size
+    moved = ((boxes[which].reshape(-1, 2, 2) + (shift - corner[place])[:, None]) * gain[place][:, None]).flatten(1)
+    moved, kept = clipped(moved, size)
+    return made, place[kept], moved[kept], labels[which][kept]
+
+
+def clipped(boxes: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Boxes ``(N, 4)`` cut at the borders of an image of ``size`` pixels a side, and bool ``(N,)``: worth keeping."""
+    inside = boxes.clamp(0, size)
+    large = (inside[:, 2:] - inside[:, :2] >= _LEAST_SIDE).all(1)
+    return inside, large & (geometry.area(inside) >= _LEAST_SHARE * geometry.area(boxes))

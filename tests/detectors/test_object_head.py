@@ -1,0 +1,82 @@
+"""Boxes that detectors propose, and their loss on objects, against Ultralytics' own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from ultralytics import RTDETR, YOLO
+from ultralytics.cfg import get_cfg
+
+from headstart.detector import load_detector
+from headstart.detectors.ultralytics.head import DetectHead
+from headstart.errors import UserError
+from headstart.pretraining import pretrain
+
+
+def images(number: int = 2, size: int = 128) -> torch.Tensor:
+    return torch.rand(number, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", ["yolo11n.yaml", "yolov8n.yaml", "yolov10n.yaml", "yolo26n.yaml", "rtdetr-l.yaml"])
+def test_proposals_are_ultralytics_own_detections(name: str) -> None:
+    torch.manual_seed(0)
+    detector = load_detector(name)
+    given = images()
+    found = detector.propose(given)
+    assert detector.module.training
+    live = (RTDETR if "rtdetr" in name else YOLO)(name)
+    live.model.load_state_dict(detector.module.state_dict())
+    results = live.predict(given, conf=0.0, iou=1.0, agnostic_nms=True, max_det=300, verbose=False, device="cpu")
+    for mine, theirs in zip(found, results, strict=True):
+        torch.testing.assert_close(mine[0, 4], theirs.boxes.conf.max(), atol=1e-4, rtol=1e-3)
+        best = theirs.boxes.xyxy[theirs.boxes.conf > theirs.boxes.conf.max() - 1e-4]
+        inside = mine[0, :4].clamp(0, 128)
+        assert (best - inside).abs().amax(1).min() < 0.5
+        assert (mine[1:, 4] <= mine[:-1, 4] + 1e-6).all()
+
+
+@pytest.mark.parametrize("name", ["yolo11n.yaml", "yolov5n.yaml", "yolov10n.yaml", "yolo26n.yaml"])
+def test_the_loss_is_that_of_the_family(name: str) -> None:
+    """With a class for each cluster and the same outputs, the loss is what Ultralytics computes."""
+    torch.manual_seed(0)
+    detector = load_detector(name)
+    head = DetectHead(detector.module, len(detector.names))
+    outputs = {name: tensor for name, tensor in detector.module.state_dict().items() if name in head.state_dict()}
+    head.load_state_dict(outputs)
+    owner, clusters = torch.tensor([0, 0, 1]), torch.tensor([3, 70, 5])
+    boxes = torch.tensor([[0.1, 0.1, 0.4, 0.5], [0.5, 0.2, 0.9, 0.8], [0.0, 0.3, 0.5, 0.9]])
+    given = images()
+    mine = head(detector.trunk(neck=True)(given), owner, boxes, clusters)
+
+    module: Any = detector.module
+    module.args = get_cfg()
+    middle, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    batch = {"img": given, "batch_idx": owner, "cls": clusters[:, None], "bboxes": torch.cat([middle, sides], 1)}
+    theirs, _ = module.loss(batch)
+    torch.testing.assert_close(mine, theirs / 2, rtol=1e-4, atol=1e-4)
+
+
+def test_what_goes_back_is_all_but_the_outputs() -> None:
+    detector = load_detector("yolo11n.yaml")
+    head = DetectHead(detector.module, 7)
+    own = {name for name in detector.module.state_dict() if detector.part_of(name) == "head"}
+    left = {f"model.23.cv3.{level}.2.{kind}" for level in range(3) for kind in ("weight", "bias")}
+    assert set(head.handed_back()) == own - left
+    assert head.state_dict()["model.23.cv3.0.2.weight"].shape[0] == 7
+    assert detector.module.state_dict()["model.23.cv3.0.2.weight"].shape[0] == 80
+
+
+def test_heads_that_are_more_than_boxes_are_refused(image_folder: Any, tmp_path: Any) -> None:
+    YOLO("yolo11n-seg.yaml", verbose=False).save(tmp_path / "seg.pt")
+    with pytest.raises(UserError, match=r"yolo11n-seg \(segment\) is no detector (.|\n)* method=pyramid"):
+        pretrain(
+            data=str(image_folder), model=str(tmp_path / "seg.pt"), method="objects", steps=1, out=str(tmp_path / "a")
+        )
+
+
+def test_random_weights_find_nothing(image_folder: Any, tmp_path: Any) -> None:
+    with pytest.raises(UserError, match="proposals: random weights find no objects\n.* give init="):
+        pretrain(data=str(image_folder), model="yolo11n.yaml", method="objects", steps=1, out=str(tmp_path / "a"))
+    assert not (tmp_path / "a").exists()
