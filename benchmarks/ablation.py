@@ -53,6 +53,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lejepa": {"method": "lejepa"},
     **{f"pyramid-{name}": {"method": "pyramid", "preset": name} for name in ("default", "easy", "contrast", "across")},
     "distill-coco": {"method": "distill", "teacher": "WEIGHTS"},
+    "objects": {"method": "objects", "proposals": "WEIGHTS"},
+    "coco+objects": {"method": "objects", "init": "WEIGHTS"},
+    "coco+objects-256": {"method": "objects", "init": "WEIGHTS", "clusters": 256},
     "coco+dino": {"method": "dino", "preset": "default", "init": "WEIGHTS"},
     **{
         f"coco+pyramid-{preset}": {"method": "pyramid", "preset": preset, "init": "WEIGHTS"}

@@ -5,8 +5,9 @@ python benchmarks/evidence.py ... --minutes 30      # stops by then; the same co
 python benchmarks/evidence.py ... --page docs/evidence.md table
 
 Starts: scratch, coco, coco-backbone, dino (the tutorial's recipe from random weights), coco+dino (the same, continued
-from the COCO weights). Parts: dino, coco+dino, compare, table; all of them when none is named. What a part has done is
-kept in --out, and not done again.
+from the COCO weights), coco+objects (the objects method, likewise), objects (the same from random weights: the COCO
+detector says where objects are). Parts: these four, compare, table; all of them when none is named. What a part has
+done is kept in --out, and not done again; starts, labels and seeds can be added later.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -27,7 +29,14 @@ from headstart.comparison.results import read_results
 from headstart.errors import UserError
 from headstart.progress import duration
 
-PARTS = ("dino", "coco+dino", "compare", "table")
+COCO = "COCO"  # stands for --coco
+PRETRAINED: dict[str, dict[str, Any]] = {
+    "dino": {"method": "dino", "preset": "tutorial"},
+    "coco+dino": {"method": "dino", "preset": "tutorial", "init": COCO},
+    "coco+objects": {"method": "objects", "init": COCO},
+    "objects": {"method": "objects", "proposals": COCO, "lr": 0.002},
+}
+PARTS = (*PRETRAINED, "compare", "table")
 
 
 def arguments() -> argparse.Namespace:
@@ -39,37 +48,41 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="yolo11n")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
     parser.add_argument("--pretrain-steps", type=int, default=2000)
+    parser.add_argument("--pretrain-budget", help="time of each pretraining, such as 30m, in place of the steps")
     parser.add_argument("--pretrain-batch", type=int, default=64)
+    parser.add_argument("--pretrain-imgsz", type=int, default=224)
     parser.add_argument("--labels", default="1%,5%,20%")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--steps", type=int, help="least optimizer steps of every fine-tuning, in place of the epochs")
+    parser.add_argument("--nbs", type=int, help="images from which Ultralytics makes an update; by default its own 64")
     parser.add_argument("--imgsz", type=int, default=224)
     parser.add_argument("--lr", default="[0.001]", help="one rate, or a list to choose from")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", default="auto")
     parser.add_argument("--test-every", type=int, default=1, help="measure on every so-many-th test image")
-    parser.add_argument("--starts", default="scratch,coco,coco-backbone,dino,coco+dino")
+    parser.add_argument("--starts", default=f"scratch,coco,coco-backbone,{','.join(PRETRAINED)}")
     parser.add_argument("--minutes", type=float, help="stop after this time; the same command goes on")
     parser.add_argument("--page", type=Path, help="write the table, with what it was measured with, into this page")
     return parser.parse_args()
 
 
 def pretrained(given: argparse.Namespace, name: str) -> bool:
-    """Pretrain with DINO, or go on; False where it was stopped."""
+    """Pretrain, or go on; False where it was stopped."""
     folder = given.out / name
     if (folder / "headstart.pt").is_file():
         return True
     if (folder / "checkpoints").is_dir() and any((folder / "checkpoints").glob("step-*.pt")):
         return not headstart.pretrain(resume=True, out=str(folder)).interrupted
+    length = {"budget": given.pretrain_budget} if given.pretrain_budget else {"steps": given.pretrain_steps}
     run = headstart.pretrain(
         data=str(given.images),
         model=f"{given.model}.yaml",
-        init=str(given.coco) if name == "coco+dino" else None,
-        method="dino",
-        preset="tutorial",
-        steps=given.pretrain_steps,
+        **{key: str(given.coco) if value == COCO else value for key, value in PRETRAINED[name].items()},
+        **length,
         batch=given.pretrain_batch,
-        save_every=max(1, min(200, given.pretrain_steps // 5)),
+        imgsz=given.pretrain_imgsz,
+        save_every=200,
         device=given.device,
         out=str(folder),
         overwrite=True,
@@ -94,14 +107,15 @@ def thinned(given: argparse.Namespace) -> Path:
 
 def compared(given: argparse.Namespace) -> bool:
     """Run the comparison, or go on; False where it was stopped or a training failed."""
-    paths = {"coco": f"coco={given.coco}"} | {name: f"{name}={given.out / name}" for name in PARTS[:2]}
+    paths = {"coco": f"coco={given.coco}"} | {name: f"{name}={given.out / name}" for name in PRETRAINED}
     found = headstart.compare(
         data=thinned(given),
         model=given.model,
         starts=[paths.get(name, name) for name in given.starts.split(",")],
         labels=given.labels,
         seeds=given.seeds,
-        epochs=given.epochs,
+        **({"steps": given.steps} if given.steps else {"epochs": given.epochs}),
+        **({"nbs": given.nbs} if given.nbs else {}),
         imgsz=given.imgsz,
         lr=yaml.safe_load(given.lr),
         device=given.device,
@@ -115,10 +129,11 @@ def page(given: argparse.Namespace) -> str:
     """The table as a page, with what it was measured with."""
     results = read_results(given.out / "compare")
     settings, data, versions = results["settings"], results["data"], results["versions"]
+    length = f"{settings['epochs']} epochs" if settings["epochs"] else f"at least {settings['steps']} steps"
     lines = ["# Evidence", "", verdict.markdown(results), "## How it was measured", ""]
     lines += [
         f"- {data['train_images']:,} labelled images to cut the budgets from, {data['test_images']:,} test images.",
-        f"- {settings['model']}, {settings['epochs']} epochs at {settings['imgsz']} px, batch {settings['batch']}, "
+        f"- {settings['model']}, {length} at {settings['imgsz']} px, batch {settings['batch']}, "
         f"{settings['optimizer']}, rates {settings['lr']}, seeds {settings['seeds']}.",
         f"- ultralytics {versions['ultralytics']}, torch {versions['torch']}, Python {versions['python']}; "
         f"{results['side_by_side']}.",
@@ -152,7 +167,7 @@ def main() -> int:
         timer.start()
     wanted, starts = given.part or PARTS, given.starts.split(",")
     try:
-        for name in PARTS[:2]:
+        for name in PRETRAINED:
             if name in wanted and name in starts and not pretrained(given, name):
                 return 130
         if "compare" in wanted and not compared(given):

@@ -20,6 +20,8 @@ GPU = Situation(images=5_000, trained=False, weights=None, teacher=False, device
         ({"teacher": True}, {"method": "distill"}),
         ({"trained": True}, {"steps": 5_000, "lr": 2e-4}),
         ({"weights": "yolo11n.pt"}, {"init": "yolo11n.pt", "steps": 5_000, "lr": 2e-4}),
+        ({"trained": True, "boxes": True}, {"method": "objects", "steps": 5_000, "lr": 1e-3}),
+        ({"boxes": True}, {"method": "pyramid"}),  # random weights find nothing
         ({"images": 500}, {"steps": 5_000}),
         ({"images": 500, "trained": True}, {"steps": 2_000}),
         ({"images": 1_000_000}, {"batch": 128, "steps": 78_125}),  # 10 epochs
@@ -31,7 +33,8 @@ GPU = Situation(images=5_000, trained=False, weights=None, teacher=False, device
 def test_what_is_chosen(change: dict[str, object], expected: dict[str, object]) -> None:
     options = choose(dataclasses.replace(GPU, **change)).options
     assert {name: options[name] for name in expected} == expected
-    settings.resolve({"data": "x", **options, **({"teacher": "a.pt"} if change.get("teacher") else {})})
+    more = {"teacher": "a.pt"} if change.get("teacher") else {}
+    settings.resolve({"data": "x", **options, **more})
 
 
 def test_why_is_said_in_two_lines() -> None:
@@ -40,6 +43,12 @@ def test_why_is_said_in_two_lines() -> None:
         "method=pyramid, continued from yolo11n.pt: it trains backbone and neck and needs no teacher"
     )  # fmt: skip
     assert second == "5,000 steps of 128 for 12,345 images; lr=0.0002: gentle, since the weights are trained"
+    first, second = choose(dataclasses.replace(GPU, trained=True, boxes=True)).why
+    assert first == (
+        "method=objects, continued from the model's own weights: those weights find the objects on which the whole "
+        "detector is then trained"
+    )
+    assert second == "5,000 steps of 64 for 5,000 images; lr=0.001: full, as in a detector's training"
 
 
 def test_what_the_user_gives_is_kept(image_folder: Path, capsys, tmp_path: Path) -> None:
@@ -69,6 +78,12 @@ def test_weights_that_lie_beside(tmp_path: Path, monkeypatch) -> None:
     assert weights_beside("yolo11n.yaml") == "yolo11n.pt"
     assert weights_beside("yolo11n.pt") is None
     assert choosing.situation({"data": _image(tmp_path), "device": "cpu"}).weights == "yolo11n.pt"
+
+
+def test_heads_without_plain_boxes_are_not_trained_on_objects(tmp_path: Path) -> None:
+    image = _image(tmp_path)
+    for name, expected in (("yolo11n.yaml", True), ("yolo11n-seg.yaml", False), ("missing.yaml", False)):
+        assert choosing.situation({"data": image, "model": name, "init": "a.pt", "device": "cpu"}).boxes == expected
 
 
 def _image(folder: Path) -> str:

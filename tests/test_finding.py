@@ -106,5 +106,5 @@ def test_objects_are_found_once_an_image_in_shares_of_it() -> None:
 
 def test_no_objects_at_all() -> None:
     detector: Any = Bright()
-    with pytest.raises(UserError, match="bright finds no object on 3 images\n.* give proposals="):
+    with pytest.raises(UserError, match=r"bright finds no object on 3 images\n.* give proposals="):
         find_objects(detector, [batch([0, 1, 2], bright=False)], 3, SEARCH, device=DEVICE)

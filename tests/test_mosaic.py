@@ -16,7 +16,7 @@ def painted(number: int = 6) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     for place in range(number):
         x, y = torch.randint(5, 50, (2,), generator=random).tolist()
         w, h = torch.randint(20, 40, (2,), generator=random).tolist()
-        images[place, 0, y : y + h, x : x + w] = 0.4 + 0.1 * place
+        images[place, 0, y : y + h, x : x + w] = 0.3 + 0.08 * place
         boxes.append([x, y, x + w, y + h])
     return images, torch.arange(number), torch.tensor(boxes).float()
 
@@ -24,13 +24,13 @@ def painted(number: int = 6) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_boxes_follow_their_objects() -> None:
     images, owner, boxes = painted()
     checked = 0
-    for seed in range(12):
+    for seed in range(40):
         made, whose, found, labels = mosaics(images, owner, boxes, owner, torch.Generator().manual_seed(seed))
-        assert made.shape == images.shape
+        assert made.shape == (2, 3, SIZE, SIZE)
         for image, box, label in zip(whose.tolist(), found, labels.tolist(), strict=True):
             if ((labels == label) & (whose == image)).sum() > 1:  # drawn twice into one mosaic
                 continue
-            red = (made[image, 0] - (0.4 + 0.1 * label)).abs() < 0.02
+            red = (made[image, 0] - (0.3 + 0.08 * label)).abs() < 0.02
             red &= made[image, 1] < 0.02  # not the gray outside
             # Without its rim: that of a stronger red has, somewhere, this one too.
             core = torch.nn.functional.max_pool2d((~red)[None].float(), 3, 1, padding=1)[0] == 0
@@ -39,6 +39,16 @@ def test_boxes_follow_their_objects() -> None:
             torch.testing.assert_close(seen, box, atol=2.1, rtol=0)
             checked += 1
     assert checked > 60
+
+
+def test_each_of_eight_images_is_in_one_of_two_mosaics() -> None:
+    images, owner, boxes = painted(8)
+    seen = set()
+    for seed in range(30):
+        _, whose, _, labels = mosaics(images, owner, boxes, owner, torch.Generator().manual_seed(seed), (0.5, 0.5))
+        assert len(set(labels.tolist())) == len(labels) <= 8
+        seen |= {(image, label) for image, label in zip(whose.tolist(), labels.tolist(), strict=True)}
+    assert len(seen) == 16  # every image in either, sooner or later
 
 
 def test_outside_of_images_is_gray() -> None:
@@ -58,7 +68,7 @@ def test_the_same_seed_the_same_mosaics() -> None:
 def test_without_objects() -> None:
     images, owner, boxes = painted()
     made, *found = mosaics(images, owner[:0], boxes[:0], owner[:0], torch.Generator().manual_seed(0))
-    assert made.shape == images.shape
+    assert made.shape == (2, 3, SIZE, SIZE)
     assert [tuple(one.shape) for one in found] == [(0,), (0, 4), (0,)]
 
 

@@ -13,11 +13,11 @@ SOURCE = Path(headstart.__file__).parent
 LAYERS = [
     ["errors"],
     ["files", "settings", "schedules", "health", "resample", "colour", "sheets", "geometry", "automatic", "timing"],
-    ["images", "views"],
+    ["images", "views", "objects", "mosaic"],
     ["probes", "run", "checkpoint", "progress", "scenes", "labels", "hardware"],
     ["method", "detector"],
     ["methods", "detectors", "anchor"],
-    ["training", "comparison", "teachers"],
+    ["training", "comparison", "teachers", "finding", "kinds"],
     ["report", "pace", "choosing", "probing", "preparing"],
     ["pretraining", "comparing"],
     ["demo"],

@@ -1,7 +1,8 @@
 """``method=auto``: method, start, rate and length from what is there, and why, in two lines.
 
-The rules are hypotheses drawn from the literature (docs/methods.md), not from measurements on detectors; they are one
-pure function, `choose`, so that they can be read, tested and changed when the measurements are in.
+`objects` where there is a trained detector is measured, on one dataset (docs/evidence.md). The other rules are
+hypotheses drawn from the literature (docs/methods.md). All are one pure function, `choose`, so that they can be read,
+tested and changed.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class Situation:
         trained: The model starts from trained weights (a .pt as model= or init=).
         weights: Trained weights of the same model that lie on the disk, if any.
         teacher: A teacher was given.
+        boxes: The detector's head can be trained on boxes alone (the method `objects`).
         device: ``cpu``, ``cuda`` or ``mps``.
         memory: Of the device in GiB; 0 where not known.
     """
@@ -34,6 +36,7 @@ class Situation:
     teacher: bool
     device: Literal["cpu", "cuda", "mps"]
     memory: float = 0.0
+    boxes: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,12 @@ class Choice:
 def choose(found: Situation) -> Choice:
     """The recipe for a situation. A pure function."""
     continued = found.trained or found.weights is not None
-    method = "distill" if found.teacher else "pyramid"
+    method = "distill" if found.teacher else "objects" if continued and found.boxes else "pyramid"
     steps = _steps(found, continued)
     options: dict[str, Any] = {"method": method, "batch": _batch(found), "steps": steps}
     options |= {"init": found.weights} if found.weights and not found.trained else {}
     # Not left to the rule for init=: a .pt given as model= is trained as well.
-    options["lr"] = 2e-4 if continued else 1e-3
+    options["lr"] = 2e-4 if continued and method != "objects" else 1e-3
     options |= {"imgsz": 160} if found.device == "cpu" else {}
     return Choice(options, (_why_method(found, method), _why_length(found, continued, options)))
 
@@ -78,12 +81,18 @@ def _why_method(found: Situation, method: str) -> str:
         start = f"continued from {found.weights}"
     else:
         start = "continued from the model's own weights" if found.trained else "from random weights"
-    why = "it has a teacher to learn from" if found.teacher else "it trains backbone and neck and needs no teacher"
-    return f"method={method}, {start}: {why}"
+    why = {
+        "distill": "it has a teacher to learn from",
+        "objects": "those weights find the objects on which the whole detector is then trained",
+        "pyramid": "it trains backbone and neck and needs no teacher",
+    }
+    return f"method={method}, {start}: {why[method]}"
 
 
 def _why_length(found: Situation, continued: bool, options: Mapping[str, Any]) -> str:
-    rate = "gentle, since the weights are trained" if continued else "full, since the weights are random"
+    gentle = options["lr"] < 1e-3
+    rate = "gentle, since the weights are trained" if gentle else "full, as in a detector's training"
+    rate = rate if continued else "full, since the weights are random"
     short = ", short because there is no GPU (budget= sets the time)" if found.device == "cpu" else ""
     return (
         f"{options['steps']:,} steps of {options['batch']} for {found.images:,} images{short}; "

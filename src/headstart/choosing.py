@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from headstart.automatic import Choice, Situation, choose, weights_beside
+from headstart.detector import load_detector
 from headstart.errors import UserError
 from headstart.images.index import find_images
 from headstart.settings import PretrainSettings, read_cfg
@@ -52,7 +53,18 @@ def situation(given: Mapping[str, Any]) -> Situation:
     images = len(find_images(given.get("data") or []))
     trained = bool(given.get("init")) or str(model).endswith(".pt") or not isinstance(model, (str, Path))
     device, memory = hardware(str(given.get("device", "auto")))
-    return Situation(images, trained, weights_beside(model), given.get("teacher") is not None, device, memory)
+    weights, teacher = weights_beside(model), given.get("teacher") is not None
+    boxes = (trained or weights is not None) and not teacher and _has_boxes(model)
+    return Situation(images, trained, weights, teacher, device, memory, boxes)
+
+
+def _has_boxes(model: Any) -> bool:
+    """Whether the head of `model` can be trained on boxes alone; also False where the model cannot be loaded."""
+    try:
+        load_detector(model).object_head(2)
+    except UserError:
+        return False
+    return True
 
 
 def hardware(device: str) -> tuple[Literal["cpu", "cuda", "mps"], float]:

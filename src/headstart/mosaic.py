@@ -25,10 +25,10 @@ def mosaics(
     random: torch.Generator,
     zoom: tuple[float, float] = (0.5, 1.5),
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One mosaic for every image of a batch, of it and three others drawn from the batch.
+    """A mosaic for every four images of a batch, in which each stands once.
 
     Args:
-        images: float ``(B, 3, S, S)``.
+        images: float ``(B, 3, S, S)``; of a B that is no multiple of 4, some stand in two mosaics.
         owner: int64 ``(N,)``: the image of each object.
         boxes: float ``(N, 4)`` in pixels: x0, y0, x1, y1.
         labels: int64 ``(N,)``.
@@ -36,12 +36,12 @@ def mosaics(
         zoom: Least and greatest magnification of the four images.
 
     Returns:
-        The same for the mosaics; objects that are cut away nearly or wholly are left out.
+        The same for the ``ceil(B / 4)`` mosaics; objects that are cut away nearly or wholly are left out.
     """
-    number, size, device = len(images), images.shape[-1], images.device
-    others = torch.randint(number, (number, 3), generator=random)
-    tiles = torch.cat([torch.arange(number)[:, None], others], 1)
-    tiles = tiles.gather(1, torch.rand(number, 4, generator=random).argsort(1)).to(device)
+    size, device = images.shape[-1], images.device
+    number = -(-len(images) // 4)
+    order = torch.randperm(len(images), generator=random)
+    tiles = order.repeat(-(-4 * number // len(images)))[: 4 * number].reshape(number, 4).to(device)
     low, high = zoom
     gain = low + (high - low) * torch.rand(number, 1, generator=random)
     middle = size * (0.5 + torch.rand(number, 2, generator=random))

@@ -24,6 +24,7 @@ from headstart.images.cache import Cache, default_folder, open_cache
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.loader import ImageLoader, steps_for
 from headstart.images.samples import sample_images
+from headstart.kinds import write_kinds
 from headstart.method import Method, method_class
 from headstart.objects import Objects
 from headstart.preparing import anchored, check, model_of, open_folder, stored_options
@@ -81,6 +82,7 @@ def pretrain(**options: Any) -> Run:
         raise
     finally:
         folder.close()
+        folder.discard_unbegun()
 
 
 def _pretrain(resolved: Resolved, folder: RunFolder, images: ImageIndex, detector: Detector, resuming: bool) -> Run:
@@ -220,6 +222,8 @@ def _draw(resolved: Resolved, folder: RunFolder, detector: Detector, method: Met
     stride = detector.backbone.stride
     imgsz = max(stride, resolved.run.imgsz // stride * stride)
     probes.write_assets(folder.path, features, samples, views, imgsz=imgsz)
+    if (found := folder.path / "objects.pt").is_file():
+        write_kinds(folder.path / "assets" / "kinds.png", Objects.load(found), images)
     write_report(folder.path)
 
 

@@ -11,6 +11,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,7 +23,7 @@ from headstart.files import explained, write_text
 # What a run writes, and so all that overwrite=true may remove.
 FILES = (
     "settings.yaml", "metrics.jsonl", "events.jsonl", "log.txt", "skipped.csv", "handback.json", "start.pt",
-    "headstart.pt", "report.html",
+    "headstart.pt", "report.html", "objects.pt",
 )  # fmt: skip
 FOLDERS = ("checkpoints", "assets")
 
@@ -49,13 +50,19 @@ class RunFolder:
         problem = refusal(path, overwrite=overwrite)
         if problem:
             raise problem
-        for name in FILES:
-            (path / name).unlink(missing_ok=True)
-        for name in FOLDERS:
-            shutil.rmtree(path / name, ignore_errors=True)
+        _clear(path)
         with explained(path):
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         return cls(path)
+
+    def discard_unbegun(self) -> None:
+        """Remove what a run that ended before it had settings has left: it would stand in the way of the next one."""
+        if (self.path / "settings.yaml").is_file():
+            return
+        self.close()
+        _clear(self.path)
+        with suppress(OSError):  # something of the user's is in it as well
+            self.path.rmdir()
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -161,6 +168,14 @@ class RunFolder:
             # Undecodable file names are written as they are on the disk.
             self._streams[name] = (self.path / name).open("a", encoding="utf-8", errors="surrogateescape", newline="")
         return self._streams[name]
+
+
+def _clear(path: Path) -> None:
+    """Remove the files and folders of a run, and nothing else."""
+    for name in FILES:
+        (path / name).unlink(missing_ok=True)
+    for name in FOLDERS:
+        shutil.rmtree(path / name, ignore_errors=True)
 
 
 def refusal(path: Path, *, overwrite: bool) -> UserError | None:

@@ -9,6 +9,7 @@ import torch
 from ultralytics import RTDETR, YOLO
 from ultralytics.cfg import get_cfg
 
+from headstart import pretraining
 from headstart.detector import load_detector
 from headstart.detectors.ultralytics.head import DetectHead
 from headstart.errors import UserError
@@ -77,6 +78,21 @@ def test_heads_that_are_more_than_boxes_are_refused(image_folder: Any, tmp_path:
 
 
 def test_random_weights_find_nothing(image_folder: Any, tmp_path: Any) -> None:
-    with pytest.raises(UserError, match="proposals: random weights find no objects\n.* give init="):
+    with pytest.raises(UserError, match=r"proposals: random weights find no objects\n.* give init="):
         pretrain(data=str(image_folder), model="yolo11n.yaml", method="objects", steps=1, out=str(tmp_path / "a"))
     assert not (tmp_path / "a").exists()
+
+
+def test_a_search_that_is_stopped_leaves_no_folder(image_folder: Any, tmp_path: Any, monkeypatch: Any) -> None:
+    """It would stand in the way of the same command, without anything to go on from."""
+
+    def stopped(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    YOLO("yolo11n.yaml", verbose=False).save(tmp_path / "start.pt")
+    monkeypatch.setattr(pretraining, "find_objects", stopped)
+    given = {"data": str(image_folder), "model": str(tmp_path / "start.pt"), "method": "objects", "steps": 1}
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(**given, batch=4, imgsz=64, device="cpu", workers=0, out=str(tmp_path / "a"))
+        assert not (tmp_path / "a").exists()

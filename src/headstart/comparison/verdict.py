@@ -80,8 +80,9 @@ def headline(results: Record) -> list[Record]:
 
 
 def about(results: Record, start: str) -> list[Record]:
-    """The differences between one start and its references."""
-    return [one for one in results["differences"] if one["start"] == start]
+    """The differences between one start and its references, COCO's first: what one would take without pretraining."""
+    found = [one for one in results["differences"] if one["start"] == start]
+    return sorted(found, key=lambda one: one["reference"] != "coco")
 
 
 def pair_sentence(found: Sequence[Record]) -> str:

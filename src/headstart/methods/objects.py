@@ -14,7 +14,7 @@ Batch normalisation: the student is in training mode. There is no teacher.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -34,6 +34,7 @@ class Settings(AdamWSettings):
     """Options of the objects method."""
 
     init_rate: float = Field(1.0, gt=0, le=1, description="with init=: factor on lr, unless you give lr")
+    warmup: float = Field(0.1, ge=0, le=1, description="share of the steps over which the learning rate rises")
     clip: float | None = Field(10.0, gt=0, description="largest gradient norm; none: not clipped")
     proposals: str | None = Field(
         None, description="trained detector that finds the objects (a .pt); none: the run's own start, init= or model="
@@ -42,12 +43,16 @@ class Settings(AdamWSettings):
     most: int = Field(10, ge=1, description="objects that are kept an image at most")
     least: float = Field(0.4, gt=0, le=1, description="least score of an object, as a share of the image's best")
     largest: float = Field(0.8, gt=0, le=1, description="largest object, as a share of the image's area")
-    clusters: int = Field(256, ge=2, description="kinds into which what was found is divided by how it looks")
+    clusters: int = Field(64, ge=2, description="kinds into which what was found is divided by how it looks")
     components: int = Field(64, ge=1, description="principal components of the features that are clustered")
-    view_scale: Scale = Field((0.5, 1.0), description="share of the image's area that a view covers")
-    jitter: float = Field(0.8, ge=0, le=1, description="probability of changed colours")
+    view_scale: Scale = Field((0.8, 1.0), description="share of the image's area that a view covers")
+    jitter: float = Field(1.0, ge=0, le=1, description="probability of changed colours")
     mosaic: float = Field(1.0, ge=0, le=1, description="share of the steps with mosaics of four images")
     plain: float = Field(0.2, ge=0, le=1, description="share of the steps, at the end, without mosaics")
+
+
+# Four images make one mosaic: the network sees a quarter of the batch.
+PRESETS: dict[str, dict[str, Any]] = {"default": {"batch": 128}}
 
 
 class Objects(Method):
@@ -68,12 +73,17 @@ class Objects(Method):
         self._found = found
 
     def view_specs(self) -> list[ViewSpec]:
-        """One view; colours change as much as in a detector's training, and seldom go: they tell objects apart."""
+        """One view, as near to a detector's training as crops come: colours and shapes tell objects apart."""
         s = self.settings
-        spec = ViewSpec(
-            "view", self.run.imgsz, s.view_scale, jitter=s.jitter, saturation=0.5, hue=0.02, gray=0.05, blur=0.1
-        )
-        return [spec]
+        colours: dict[str, Any] = {
+            "brightness": 0.4,
+            "contrast": 0,
+            "saturation": 0.7,
+            "hue": 0.015,
+            "gray": 0,
+            "blur": 0,
+        }
+        return [ViewSpec("view", self.run.imgsz, s.view_scale, (0.9, 1.1), jitter=s.jitter, **colours)]
 
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """The loss of the detector's own family: boxes, clusters, distribution of the box's sides."""
@@ -101,7 +111,9 @@ class Objects(Method):
         random = torch.Generator().manual_seed(self.run.seed * 1_000_003 + progress.step + 700_000)
         lottery = float(torch.rand((), generator=random))
         if lottery >= s.mosaic or progress.step >= (1 - s.plain) * progress.steps:
-            return view.images, owner, moved, clusters
+            few = -(-len(view.images) // 4)  # as many as there are mosaics: steps of one size
+            kept = owner < few
+            return view.images[:few], owner[kept], moved[kept], clusters[kept]
         return mosaics(view.images, owner, moved, clusters, random)
 
     def measures(self) -> dict[str, float]:

@@ -287,6 +287,14 @@ def _pictures(run: FoundRun) -> list[Picture]:
     grid = f", {cells[0]} × {cells[1]} cells" if isinstance(cells, list) and len(cells) == 2 else ""
     wanted = [
         (
+            "kinds",
+            "What was found, and how it was divided",
+            "Objects that a trained detector found on the images, without labels. Each row is a kind, made by how they "
+            "look: from the largest to the smallest, with its number of objects. Boxes and kinds are what was learnt. "
+            "Rows need not be your classes; boxes should hold things, not ground.",
+            "Sheet of objects that were found, a row for each kind",
+        ),
+        (
             "views",
             "What the network is shown",
             "Each row: an image, outlined the crops taken of it, then the views made of them. The student has to give "

@@ -88,6 +88,7 @@ def _outputs(layer: Any, clusters: int, stride: float) -> nn.Conv2d:
     """A last layer for `clusters` classes, whose answers begin as Ultralytics begins them: about 5 objects an image."""
     made = nn.Conv2d(layer.in_channels, clusters, 1)
     assert made.bias is not None
+    nn.init.normal_(made.weight, std=0.01)  # near 0, or random answers would pull at trained features first
     nn.init.constant_(made.bias, math.log(5 / clusters / (640 / stride) ** 2))
     return made
 
