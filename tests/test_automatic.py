@@ -48,7 +48,7 @@ def test_why_is_said_in_two_lines() -> None:
         "method=objects, continued from the model's own weights: those weights find the objects on which the whole "
         "detector is then trained"
     )
-    assert second == "5,000 steps of 64 for 5,000 images; lr=0.001: full, as in a detector's training"
+    assert second == "5,000 steps of 256 for 5,000 images; lr=0.001: full, as in a detector's training"
 
 
 def test_what_the_user_gives_is_kept(image_folder: Path, capsys, tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ def choose(found: Situation) -> Choice:
     continued = found.trained or found.weights is not None
     method = "distill" if found.teacher else "objects" if continued and found.boxes else "pyramid"
     steps = _steps(found, continued)
-    options: dict[str, Any] = {"method": method, "batch": _batch(found), "steps": steps}
+    batch = _batch(found) * (4 if method == "objects" else 1)  # four images make one that the network sees
+    options: dict[str, Any] = {"method": method, "batch": batch, "steps": steps}
     options |= {"init": found.weights} if found.weights and not found.trained else {}
     # Not left to the rule for init=: a .pt given as model= is trained as well.
     options["lr"] = 2e-4 if continued and method != "objects" else 1e-3

@@ -29,7 +29,8 @@ def mosaics(
 
     Args:
         images: float ``(B, 3, S, S)``; of a B that is no multiple of 4, some stand in two mosaics.
-        owner: int64 ``(N,)``: the image of each object.
+        owner: int64 ``(N,)``, on the CPU as boxes and labels, or a GPU would have to be waited for: the image of each
+            object.
         boxes: float ``(N, 4)`` in pixels: x0, y0, x1, y1.
         labels: int64 ``(N,)``.
         random: Of the CPU; moved on by the same amount on any device.
@@ -41,17 +42,16 @@ def mosaics(
     size, device = images.shape[-1], images.device
     number = -(-len(images) // 4)
     order = torch.randperm(len(images), generator=random)
-    tiles = order.repeat(-(-4 * number // len(images)))[: 4 * number].reshape(number, 4).to(device)
+    tiles = order.repeat(-(-4 * number // len(images)))[: 4 * number].reshape(number, 4)
     low, high = zoom
     gain = low + (high - low) * torch.rand(number, 1, generator=random)
     middle = size * (0.5 + torch.rand(number, 2, generator=random))
     corner = middle - size / gain / 2
-    windows, corner, gain = torch.cat([corner, corner + size / gain], 1).to(device), corner.to(device), gain.to(device)
 
-    canvas = (images[tiles.flatten()] - GRAY).reshape(number, 2, 2, *images.shape[1:])
+    canvas = (images[tiles.flatten().to(device)] - GRAY).reshape(number, 2, 2, *images.shape[1:])
     canvas = canvas.permute(0, 3, 1, 4, 2, 5).reshape(number, images.shape[1], 2 * size, 2 * size)
-    rois = torch.cat([torch.arange(number, device=device)[:, None], windows], 1)
-    made = roi_align(canvas, rois, size, sampling_ratio=2 if low < 1 else 1, aligned=True) + GRAY
+    rois = torch.cat([torch.arange(number)[:, None], corner, corner + size / gain], 1)
+    made = roi_align(canvas, rois.to(device), size, sampling_ratio=2 if low < 1 else 1, aligned=True) + GRAY
 
     place, tile, which = (tiles[:, :, None] == owner[None, None]).nonzero().unbind(1)
     shift = torch.stack([tile % 2, tile // 2], 1) * size

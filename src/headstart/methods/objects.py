@@ -107,14 +107,16 @@ class Objects(Method):
         boxes = shares * view.sizes.flip(1).float().repeat(1, 2)[owner]
         crop, flipped = view.boxes.cpu()[owner], view.flipped.cpu()[owner]
         moved, kept = clipped(geometry.to_view(boxes[:, None], crop, flipped, size)[:, 0], size)
-        owner, moved, clusters = (one[kept].to(device) for one in (owner, moved, clusters))
+        images, owner, moved, clusters = view.images, owner[kept], moved[kept], clusters[kept]
         random = torch.Generator().manual_seed(self.run.seed * 1_000_003 + progress.step + 700_000)
         lottery = float(torch.rand((), generator=random))
         if lottery >= s.mosaic or progress.step >= (1 - s.plain) * progress.steps:
             few = -(-len(view.images) // 4)  # as many as there are mosaics: steps of one size
             kept = owner < few
-            return view.images[:few], owner[kept], moved[kept], clusters[kept]
-        return mosaics(view.images, owner, moved, clusters, random)
+            images, owner, moved, clusters = images[:few], owner[kept], moved[kept], clusters[kept]
+        else:
+            images, owner, moved, clusters = mosaics(images, owner, moved, clusters, random)
+        return images, owner.to(device), moved.to(device), clusters.to(device)
 
     def measures(self) -> dict[str, float]:
         """The parts of the loss, objects an image, and the spread of the student's pooled last map."""
