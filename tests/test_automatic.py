@@ -89,3 +89,24 @@ def test_heads_without_plain_boxes_are_not_trained_on_objects(tmp_path: Path) ->
 def _image(folder: Path) -> str:
     (folder / "a.jpg").write_bytes(b"x")
     return str(folder / "a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"model": "yolo11n.yaml", "init": "a.pt"}, "objects"),
+        ({"model": "yolo11n.yaml", "init": "a.pt", "clusters": 8}, "objects"),
+        ({"model": "yolo11n.yaml"}, None),  # random weights: dino
+        ({"model": "yolo11n.yaml", "init": "a.pt", "preset": "tutorial"}, None),  # a preset of dino's
+        ({"model": "yolo11n.yaml", "init": "a.pt", "teacher_temperature": 0.1}, None),  # an option of another method
+        ({"model": "yolo11n-seg.yaml", "init": "a.pt"}, None),
+        ({"model": "yolo11n.yaml", "init": "a.pt", "method": "byol"}, "byol"),
+    ],
+)
+def test_the_default_from_trained_weights_is_objects(
+    given: dict[str, object], expected: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert with_choice({"data": "x", **given}).get("method") == expected
+    assert capsys.readouterr().err.startswith("method=objects: the run starts from trained weights") == (
+        expected == "objects"
+    )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from headstart.labels import box_features, knn_accuracy, label_path, read_boxes
+from headstart.labels import FOLDS, box_features, knn_accuracy, label_path, linear_accuracy, read_boxes
 
 
 def test_where_labels_lie() -> None:
@@ -60,3 +60,24 @@ def test_a_box_never_votes_for_its_own_image() -> None:
     owner = torch.tensor([0, 0, 0, 1, 1, 1])
     assert knn_accuracy(features, owner, owner) == 0.0
     assert math.isnan(knn_accuracy(features, owner, torch.zeros(6, dtype=torch.long)))
+
+
+def test_linear_accuracy_against_the_normal_equations() -> None:
+    random = np.random.default_rng(0)
+    classes, owner = random.integers(0, 3, 60), np.repeat(np.arange(30), 2)
+    features = random.normal(size=(60, 8)) + 0.7 * np.eye(8)[classes]
+    right = 0
+    for fold in range(FOLDS):
+        judged = owner % FOLDS == fold
+        x, y = features[~judged], np.eye(3)[classes[~judged]]
+        mean, std = x.mean(0), x.std(0)
+        x, asked = (x - mean) / std, (features[judged] - mean) / std
+        weights = np.linalg.solve(x.T @ x + 0.5 * len(x) * np.eye(8), x.T @ (y - y.mean(0)))
+        right += ((asked @ weights + y.mean(0)).argmax(1) == classes[judged]).sum()
+    found = linear_accuracy(*(torch.from_numpy(one) for one in (features, classes, owner)), ridge=0.5)
+    assert found == pytest.approx(right / 60)
+    assert 0.4 < found < 0.95
+
+
+def test_linear_accuracy_of_one_image_is_unknown() -> None:
+    assert math.isnan(linear_accuracy(torch.rand(3, 4), torch.tensor([0, 1, 1]), torch.zeros(3, dtype=torch.long)))

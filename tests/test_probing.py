@@ -90,7 +90,7 @@ def test_the_command(scenes: Path, capsys) -> None:
     assert cli.main(words) == 0
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.split() == ["backbone", "neck"]
-    assert [row.split()[0] for row in rows] == ["spread", "spread_alarm", "rankme", "dse", "knn"]
+    assert [row.split()[0] for row in rows] == ["spread", "spread_alarm", "rankme", "dse", "knn", "linear"]
     assert all(float(value) >= 0 for row in rows for value in row.split()[1:])
 
 

@@ -1,4 +1,4 @@
-"""Looks at data, model and machine for ``method=auto``, and puts the choice into the options."""
+"""Looks at data, model and machine for ``method=auto``, and puts the choice into the options; the default method."""
 
 from __future__ import annotations
 
@@ -13,16 +13,25 @@ from headstart.automatic import Choice, Situation, choose, weights_beside
 from headstart.detector import load_detector
 from headstart.errors import UserError
 from headstart.images.index import find_images
-from headstart.settings import PretrainSettings, read_cfg
+from headstart.settings import PretrainSettings, read_cfg, read_method
 
 
 def with_choice(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options with ``method=auto`` replaced by what was chosen; what the user gave is kept.
 
+    Without a method, a run that starts from trained weights gets ``objects`` where its head allows it.
+
     Why is said on standard error. Options that cannot be understood are left for `headstart.settings.resolve`, which
     tells all problems together.
     """
     given = {**read_cfg(options.get("cfg"), []), **{key: value for key, value in options.items() if key != "cfg"}}
+    if given.get("method") is None and _for_objects(given):
+        print(
+            "method=objects: the run starts from trained weights, which find the objects to learn from "
+            "(method=dino is the published recipe)",
+            file=sys.stderr,
+        )
+        return {**options, "method": "objects"}
     if str(given.get("method")) != "auto":
         return dict(options)
     try:
@@ -56,6 +65,15 @@ def situation(given: Mapping[str, Any]) -> Situation:
     weights, teacher = weights_beside(model), given.get("teacher") is not None
     boxes = (trained or weights is not None) and not teacher and _has_boxes(model)
     return Situation(images, trained, weights, teacher, device, memory, boxes)
+
+
+def _for_objects(given: Mapping[str, Any]) -> bool:
+    """Whether nothing of what was given speaks against the method ``objects``."""
+    model = given.get("model", PretrainSettings.model_fields["model"].default)
+    if not (given.get("init") or str(model).endswith(".pt")) or "preset" in given:
+        return False
+    known = {*PretrainSettings.model_fields, *read_method("objects").settings.model_fields, "cfg"}
+    return known >= set(given) and _has_boxes(model)
 
 
 def _has_boxes(model: Any) -> bool:

@@ -13,6 +13,8 @@ from torchvision.ops import roi_align
 
 SAME_CLASS_OF = 5
 """Neighbours that vote on a box."""
+FOLDS = 4
+"""Parts of the images, of which each is judged by what was learnt from the others."""
 
 
 def label_path(image: str) -> Path:
@@ -85,3 +87,37 @@ def knn_accuracy(features: Tensor, classes: Tensor, owner: Tensor, k: int = SAME
     weights = torch.where(best.values.isfinite(), best.values.clamp_min(0) + 1e-6, 0.0)
     votes.scatter_add_(1, classes[best.indices], weights)
     return float((votes.argmax(1) == classes).float().mean())
+
+
+def linear_accuracy(features: Tensor, classes: Tensor, owner: Tensor, ridge: float = 1.0) -> float:
+    """Share of boxes that a linear classifier gets right which never saw their image.
+
+    Ridge regression onto the classes, on standardised features; the images are dealt into `FOLDS` parts in turn, and
+    the boxes of each part are judged by a classifier of the others. Chance is the share of the commonest class.
+
+    Args:
+        features: ``(N, D)``.
+        classes: int64 ``(N,)``.
+        owner: int64 ``(N,)``, the image of each box.
+        ridge: Penalty, as a share of the number of boxes that are learnt from.
+
+    Returns:
+        From 0 to 1; nan with boxes of fewer than two images.
+    """
+    images, place = owner.unique(return_inverse=True)
+    if len(images) < 2:
+        return math.nan
+    right = 0
+    wanted = functional.one_hot(classes).double()
+    for fold in range(min(FOLDS, len(images))):
+        judged = place % FOLDS == fold
+        known = features[~judged].double()
+        mean, std = known.mean(0), known.std(0, correction=0).clamp_min(1e-6)
+        known, asked = (known - mean) / std, (features[judged].double() - mean) / std
+        middle = wanted[~judged].mean(0)
+        # The dual form: as many equations as boxes, of which there are fewer than features.
+        grams = known @ known.T
+        grams.diagonal().add_(ridge * len(known) + 1e-9)
+        answers = asked @ (known.T @ torch.linalg.solve(grams, wanted[~judged] - middle)) + middle
+        right += int((answers.argmax(1) == classes[judged]).sum())
+    return right / len(classes)

@@ -55,7 +55,8 @@ class Method(nn.Module, ABC):
         widths: Channels of these maps.
 
     A method whose ``Settings`` have an option ``teacher`` gets the `Teacher` that it names as a fifth argument; one
-    with an option ``clusters`` gets the detector's `ObjectHead` for so many, and what was found through `take_objects`.
+    with ``proposals``, and the options of the search that ``methods/objects.py`` has, gets the detector's `ObjectHead`,
+    and through `take_objects` what was found.
 
     Attributes:
         trains: What is pretrained: ``backbone`` (the student returns its last map) or ``neck`` (backbone and neck; the

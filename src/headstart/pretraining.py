@@ -242,7 +242,7 @@ def _make_method(resolved: Resolved, detector: Detector) -> Method:
     extra: list[Any] = []
     if "teacher" in options:
         extra = [load_teacher(options["teacher"], options.get("teacher_mean"), options.get("teacher_std"))]
-    if "clusters" in options:
+    if "proposals" in options:
         extra.append(detector.object_head(options["clusters"]))
     method = kind(resolved.method, resolved.run, detector.trunk(neck=neck), widths, *extra)
     return Anchored(method, resolved.method.anchor) if resolved.method.anchor else method
@@ -260,6 +260,9 @@ def _objects(
     """What is found on the images that the run will see; in a run that goes on, what was found when it began."""
     path = folder.path / "objects.pt"
     if resuming:
+        if folder.read_settings()["resolved"].get("images_fingerprint") != images.fingerprint():
+            what = "the images are not those on which this run found its objects"
+            raise UserError(what, where="data", hint="bring the images back, or start a new run")
         return Objects.load(path)
     s, o = resolved.run, resolved.method
     search = Search(

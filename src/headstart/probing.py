@@ -17,7 +17,7 @@ from headstart.detector import load_detector
 from headstart.errors import UserError
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.samples import sample_images
-from headstart.labels import box_features, knn_accuracy, label_path, read_boxes
+from headstart.labels import box_features, knn_accuracy, label_path, linear_accuracy, read_boxes
 from headstart.method import Method
 from headstart.settings import PretrainSettings
 
@@ -82,7 +82,7 @@ class Probe:
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """Spread, RankMe and DSE of the last map; with labels the kNN accuracy of boxes on all maps."""
+        """Spread, RankMe and DSE of the last map; with labels how well boxes are told apart on all maps."""
         training = [(module, module.training) for module in self.trunk.modules()]
         device = next(self.trunk.parameters()).device
         self.trunk.eval()
@@ -117,6 +117,7 @@ def measures(maps: Sequence[Tensor], samples: Samples) -> dict[str, float]:
     if len(samples.classes):
         features = box_features(list(maps), samples.boxes)
         found["probe_knn"] = knn_accuracy(features, samples.classes, samples.owner)
+        found["probe_linear"] = linear_accuracy(features, samples.classes, samples.owner)
     return found
 
 

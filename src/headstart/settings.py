@@ -41,7 +41,9 @@ class PretrainSettings(Options):
     )
     model: Any = Field("yolo11n.yaml", description="detector: a .yaml (random weights), a .pt, or a live YOLO object")
     method: str = Field(
-        "dino", description="how to pretrain: the name of a method, the path of a .py file with one, or auto"
+        "dino",
+        description="how to pretrain: the name of a method, the path of a .py file with one, or auto; where you "
+        "name none, a run that starts from trained weights takes objects, if its head allows it",
     )
     preset: str = Field("tutorial", description="named set of defaults of the method; single options override it")
     init: str | None = Field(None, description="a .pt whose weights the model starts from, e.g. COCO weights")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
@@ -96,3 +97,15 @@ def test_a_search_that_is_stopped_leaves_no_folder(image_folder: Any, tmp_path: 
         with pytest.raises(KeyboardInterrupt):
             pretrain(**given, batch=4, imgsz=64, device="cpu", workers=0, out=str(tmp_path / "a"))
         assert not (tmp_path / "a").exists()
+
+
+def test_a_run_goes_on_with_its_own_images_alone(image_folder: Any, tmp_path: Any) -> None:
+    """What was found belongs to places in the index: with other images the boxes would be those of others."""
+    YOLO("yolo11n.yaml", verbose=False).save(tmp_path / "start.pt")
+    shutil.copytree(image_folder, tmp_path / "images")
+    given = {"data": str(tmp_path / "images"), "model": str(tmp_path / "start.pt"), "method": "objects", "steps": 2}
+    given |= {"batch": 4, "imgsz": 64, "proposal_imgsz": 64, "device": "cpu", "workers": 0, "report": False}
+    pretrain(**given, save_every=1, out=str(tmp_path / "a"))
+    (tmp_path / "images" / "05.jpg").unlink()
+    with pytest.raises(UserError, match="data: the images are not those on which this run found its objects"):
+        pretrain(resume=True, out=str(tmp_path / "a"))

@@ -297,8 +297,7 @@ def _pictures(run: FoundRun) -> list[Picture]:
         (
             "views",
             "What the network is shown",
-            "Each row: an image, outlined the crops taken of it, then the views made of them. The student has to give "
-            "every view the answer that the teacher gives to another one.",
+            "Each row: an image, outlined the crops taken of it, then the views made of them.",
             f"Sheet of source images and their {count}augmented views",
         ),
         ("neighbours", "Nearest neighbours", neighbours, "Sheet of query images and their five nearest neighbours"),
