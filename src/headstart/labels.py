@@ -104,7 +104,7 @@ def linear_accuracy(features: Tensor, classes: Tensor, owner: Tensor, ridge: flo
     Returns:
         From 0 to 1; nan with boxes of fewer than two images.
     """
-    images, place = owner.unique(return_inverse=True)
+    images, place = torch.unique(owner, return_inverse=True)
     if len(images) < 2:
         return math.nan
     right = 0

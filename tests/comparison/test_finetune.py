@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 from pathlib import Path
@@ -72,6 +73,16 @@ def test_one_epoch_from_a_checkpoint(settings: FinetuneSettings) -> None:
     assert "weights/best.pt" not in files, "it would have been chosen by the test score"
     assert not [name for name in files if name.endswith((".png", ".jpg"))]
     assert not list(settings.folder.parents[1].rglob("*.cache")), "the data are the user's"
+
+
+def test_of_many_epochs_some_are_measured_and_the_last(settings: FinetuneSettings) -> None:
+    """21 epochs, every second one measured: what is in the CSV between stands still."""
+    result = finetune(dataclasses.replace(settings, name="many", epochs=21))
+    assert len(result.curve) == 21
+    with (result.folder / "results.csv").open(newline="") as file:
+        losses = [float(row["val/box_loss"]) for row in csv.DictReader(file)]
+    changed = [epoch for epoch in range(2, 22) if losses[epoch - 1] != losses[epoch - 2]]
+    assert changed == [*range(2, 21, 2), 21]
 
 
 def test_the_run_used_what_was_asked_for(settings: FinetuneSettings) -> None:

@@ -30,6 +30,8 @@ from headstart.comparison.arrival import Arrival, check_arrival
 from headstart.errors import UserError, did_you_mean
 
 OPTIMIZERS = ("SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop")
+MEASURED = 20
+"""Epochs of a training that are measured on the test images, about; of a shorter one all are."""
 REQUEST, LOG, ARRIVED, RESULT, FAILED = "finetune.json", "train.log", "arrived.json", "result.json", "failed.json"
 
 OWN = {"model": "start", "data": "data", "epochs": "epochs", "imgsz": "imgsz", "batch": "batch", "lr0": "lr0"}
@@ -275,7 +277,7 @@ def read_result(folder: str | Path) -> FinetuneResult:
 
 
 def read_curve(path: Path) -> tuple[Epoch, ...]:
-    """Every epoch of Ultralytics' results.csv, whose mAP is that of the epoch's own EMA weights.
+    """Every epoch of Ultralytics' results.csv, whose mAP is that of the EMA weights of the last epoch measured so far.
 
     Raises:
         UserError: There are no rows, or no (finite) box mAP.
@@ -339,8 +341,13 @@ def _train(settings: FinetuneSettings) -> None:
         arrival = check_arrival(trainer, start, names, str(settings.start))
         _write_json(settings.folder / ARRIVED, _plain(arrival))
 
+    def on_train_epoch_start(trainer: Any) -> None:
+        # Many short epochs, as of a small budget, would be measured for longer than they train. The last one always is.
+        trainer.args.val = (trainer.epoch + 1) % math.ceil(settings.epochs / MEASURED) == 0
+
     yolo = YOLO(str(settings.start))
     yolo.add_callback("on_train_start", on_train_start)
+    yolo.add_callback("on_train_epoch_start", on_train_epoch_start)
     yolo.add_callback("on_fit_epoch_end", judged.Judged(settings.folder).write)
     yolo.train(trainer=_without_choice(yolo.task_map[yolo.task]["trainer"]), **settings.arguments())
 
