@@ -94,18 +94,21 @@ def _image(folder: Path) -> str:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"model": "yolo11n.yaml", "init": "a.pt"}, "objects"),
-        ({"model": "yolo11n.yaml", "init": "a.pt", "clusters": 8}, "objects"),
+        ({"model": "yolo11n.yaml", "init": "WEIGHTS"}, "objects"),
+        ({"model": "yolo11n.yaml", "init": "WEIGHTS", "clusters": 8}, "objects"),
+        ({"model": "yolo11n.yaml", "init": "missing.pt"}, None),  # what is wrong is said in its place
         ({"model": "yolo11n.yaml"}, None),  # random weights: dino
-        ({"model": "yolo11n.yaml", "init": "a.pt", "preset": "tutorial"}, None),  # a preset of dino's
-        ({"model": "yolo11n.yaml", "init": "a.pt", "teacher_temperature": 0.1}, None),  # an option of another method
-        ({"model": "yolo11n-seg.yaml", "init": "a.pt"}, None),
-        ({"model": "yolo11n.yaml", "init": "a.pt", "method": "byol"}, "byol"),
+        ({"model": "yolo11n.yaml", "init": "WEIGHTS", "preset": "tutorial"}, None),  # a preset of dino's
+        ({"model": "yolo11n.yaml", "init": "WEIGHTS", "teacher_temperature": 0.1}, None),  # an option of another method
+        ({"model": "yolo11n-seg.yaml", "init": "WEIGHTS"}, None),
+        ({"model": "yolo11n.yaml", "init": "WEIGHTS", "method": "byol"}, "byol"),
     ],
 )
 def test_the_default_from_trained_weights_is_objects(
-    given: dict[str, object], expected: str | None, capsys: pytest.CaptureFixture[str]
+    given: dict[str, object], expected: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "a.pt").write_bytes(b"x")
+    given = {key: str(tmp_path / "a.pt") if value == "WEIGHTS" else value for key, value in given.items()}
     assert with_choice({"data": "x", **given}).get("method") == expected
     assert capsys.readouterr().err.startswith("method=objects: the run starts from trained weights") == (
         expected == "objects"

@@ -64,7 +64,7 @@ def test_help_shows_every_option_with_its_default(capsys) -> None:
         for name, field in kind.model_fields.items():
             assert f"--{name} " in text
             assert " ".join(field.description.split()[:3]) in " ".join(text.split())
-    assert "(default: 0.001)" in text
+    assert "(default: 0.001)" in " ".join(text.split())
     assert "(default: [0.05, 0.4])" in " ".join(text.split())
 
 

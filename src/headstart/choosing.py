@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from headstart.automatic import Choice, Situation, choose, weights_beside
-from headstart.detector import load_detector
+from headstart.detector import check_model, load_detector
 from headstart.errors import UserError
 from headstart.images.index import find_images
 from headstart.settings import PretrainSettings, read_cfg, read_method
@@ -70,7 +70,8 @@ def situation(given: Mapping[str, Any]) -> Situation:
 def _for_objects(given: Mapping[str, Any]) -> bool:
     """Whether nothing of what was given speaks against the method ``objects``."""
     model = given.get("model", PretrainSettings.model_fields["model"].default)
-    if not (given.get("init") or str(model).endswith(".pt")) or "preset" in given:
+    weights = str(given.get("init") or model)
+    if not weights.endswith(".pt") or check_model(weights) or "preset" in given:
         return False
     known = {*PretrainSettings.model_fields, *read_method("objects").settings.model_fields, "cfg"}
     return known >= set(given) and _has_boxes(model)

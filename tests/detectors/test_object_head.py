@@ -104,7 +104,7 @@ def test_a_run_goes_on_with_its_own_images_alone(image_folder: Any, tmp_path: An
     YOLO("yolo11n.yaml", verbose=False).save(tmp_path / "start.pt")
     shutil.copytree(image_folder, tmp_path / "images")
     given = {"data": str(tmp_path / "images"), "model": str(tmp_path / "start.pt"), "method": "objects", "steps": 2}
-    given |= {"batch": 4, "imgsz": 64, "proposal_imgsz": 64, "device": "cpu", "workers": 0, "report": False}
+    given |= {"batch": 4, "imgsz": 64, "device": "cpu", "workers": 0, "report": False}
     pretrain(**given, save_every=1, out=str(tmp_path / "a"))
     (tmp_path / "images" / "05.jpg").unlink()
     with pytest.raises(UserError, match="data: the images are not those on which this run found its objects"):
