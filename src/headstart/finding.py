@@ -12,11 +12,16 @@ from torch.nn import functional
 from torchvision.ops import batched_nms, roi_align
 
 from headstart import geometry
-from headstart.detector import Detector
+from headstart.detector import Detector, load_detector
 from headstart.errors import UserError
-from headstart.images.loader import PixelBatch
+from headstart.hardware import loader_workers
+from headstart.images.index import ImageIndex
+from headstart.images.loader import ImageLoader, PixelBatch, steps_for
 from headstart.mosaic import GRAY
 from headstart.objects import Objects, clustered
+from headstart.progress import Filling
+from headstart.run import RunFolder
+from headstart.settings import Resolved
 
 OVERLAP = 0.5
 """Intersection over union from which two boxes are one object."""
@@ -37,6 +42,72 @@ class Search:
     clusters: int
     components: int
     seed: int
+
+
+def objects_of(
+    resolved: Resolved,
+    folder: RunFolder,
+    images: ImageIndex,
+    detector: Detector,
+    device: torch.device,
+    steps: int,
+    resuming: bool,
+) -> Objects:
+    """What is found on the images that a run will see; in a run that goes on, what was found when it began.
+
+    Args:
+        resolved: Settings; the method's have the options of the search.
+        folder: Where the objects are kept.
+        images: Of the run.
+        detector: Of the run, with the weights that it starts from.
+        device: Where to compute.
+        steps: Of the run.
+        resuming: Whether it goes on.
+
+    Raises:
+        UserError: Nothing is found; or a run that goes on has other images, or has lost its objects.
+    """
+    path = folder.path / "objects.pt"
+    if resuming:
+        if folder.read_settings()["resolved"].get("images_fingerprint") != images.fingerprint():
+            what = "the images are not those on which this run found its objects"
+            raise UserError(what, where="data", hint="bring the images back, or start a new run")
+        return Objects.load(path)
+    s, o = resolved.run, resolved.method
+    search = Search(
+        **{name: getattr(o, name) for name in ("most", "least", "largest", "clusters", "components")},
+        imgsz=-(-o.proposal_imgsz // 32) * 32,  # type: ignore[attr-defined]
+        seed=s.seed,
+    )
+    proposals = o.proposals  # type: ignore[attr-defined]
+    finder = detector if proposals is None else load_detector(proposals)
+    all_of_them = steps_for(1, len(images), s.batch)
+    batches = min(steps, all_of_them) if s.budget is None else all_of_them
+    total = min(len(images), batches * s.batch)
+    say_found = f"looking for objects on {total:,} images with {finder.name}, once before the first step"
+    folder.log(say_found)
+    display = Filling(label="finding objects")
+    display.console.print(say_found)
+    with ImageLoader(
+        images,
+        batch=s.batch,
+        max_area=2 * search.imgsz**2,
+        workers=loader_workers(s, device),
+        seed=s.seed,
+        steps=batches,
+    ) as loader:
+        found = find_objects(
+            finder, loader, len(images), search, device=device, skip=folder.skip, progress=display, total=total
+        )
+    found.save(path)
+    line = (
+        f"{len(found.boxes):,} objects on {total:,} images ({len(found.boxes) / total:.1f} an image), "
+        f"{int((found.first.diff() == 0).sum()) - (len(images) - total):,} images without; "
+        f"{len(torch.unique(found.clusters))} kinds"
+    )
+    folder.log(line)
+    display.console.print(line)
+    return found
 
 
 def find_objects(

@@ -18,7 +18,7 @@ from headstart.choosing import with_choice
 from headstart.detector import Detector, HandBack, load_detector
 from headstart.errors import UserError
 from headstart.files import write_text
-from headstart.finding import Search, find_objects
+from headstart.finding import objects_of
 from headstart.hardware import loader_workers, make_fabric
 from headstart.images.cache import Cache, default_folder, open_cache
 from headstart.images.index import ImageIndex, find_images
@@ -102,7 +102,7 @@ def _pretrain(resolved: Resolved, folder: RunFolder, images: ImageIndex, detecto
     specs = method.view_specs()
     began = time.perf_counter()
     if hasattr(resolved.method, "proposals"):
-        method.take_objects(_objects(resolved, folder, images, detector, fabric, steps, resuming))
+        method.take_objects(objects_of(resolved, folder, images, detector, fabric.device, steps, resuming))
     if s.budget:
         steps = pace.planned_steps(
             resolved,
@@ -246,59 +246,6 @@ def _make_method(resolved: Resolved, detector: Detector) -> Method:
         extra.append(detector.object_head(options["clusters"]))
     method = kind(resolved.method, resolved.run, detector.trunk(neck=neck), widths, *extra)
     return Anchored(method, resolved.method.anchor) if resolved.method.anchor else method
-
-
-def _objects(
-    resolved: Resolved,
-    folder: RunFolder,
-    images: ImageIndex,
-    detector: Detector,
-    fabric: Fabric,
-    steps: int,
-    resuming: bool,
-) -> Objects:
-    """What is found on the images that the run will see; in a run that goes on, what was found when it began."""
-    path = folder.path / "objects.pt"
-    if resuming:
-        if folder.read_settings()["resolved"].get("images_fingerprint") != images.fingerprint():
-            what = "the images are not those on which this run found its objects"
-            raise UserError(what, where="data", hint="bring the images back, or start a new run")
-        return Objects.load(path)
-    s, o = resolved.run, resolved.method
-    search = Search(
-        **{name: getattr(o, name) for name in ("most", "least", "largest", "clusters", "components")},
-        imgsz=-(-o.proposal_imgsz // 32) * 32,  # type: ignore[attr-defined]
-        seed=s.seed,
-    )
-    proposals = o.proposals  # type: ignore[attr-defined]
-    finder = detector if proposals is None else load_detector(proposals)
-    all_of_them = steps_for(1, len(images), s.batch)
-    batches = min(steps, all_of_them) if s.budget is None else all_of_them
-    total = min(len(images), batches * s.batch)
-    say_found = f"looking for objects on {total:,} images with {finder.name}, once before the first step"
-    folder.log(say_found)
-    display = Filling(label="finding objects")
-    display.console.print(say_found)
-    with ImageLoader(
-        images,
-        batch=s.batch,
-        max_area=2 * search.imgsz**2,
-        workers=loader_workers(s, fabric.device),
-        seed=s.seed,
-        steps=batches,
-    ) as loader:
-        found = find_objects(
-            finder, loader, len(images), search, device=fabric.device, skip=folder.skip, progress=display, total=total
-        )
-    found.save(path)
-    line = (
-        f"{len(found.boxes):,} objects on {total:,} images ({len(found.boxes) / total:.1f} an image), "
-        f"{int((found.first.diff() == 0).sum()) - (len(images) - total):,} images without; "
-        f"{len(torch.unique(found.clusters))} kinds"
-    )
-    folder.log(line)
-    display.console.print(line)
-    return found
 
 
 def planned_steps(s: PretrainSettings, images: int) -> int:

@@ -10,7 +10,7 @@ import torch
 from ultralytics import RTDETR, YOLO
 from ultralytics.cfg import get_cfg
 
-from headstart import pretraining
+from headstart import finding
 from headstart.detector import load_detector
 from headstart.detectors.ultralytics.head import DetectHead
 from headstart.errors import UserError
@@ -91,7 +91,7 @@ def test_a_search_that_is_stopped_leaves_no_folder(image_folder: Any, tmp_path: 
         raise KeyboardInterrupt
 
     YOLO("yolo11n.yaml", verbose=False).save(tmp_path / "start.pt")
-    monkeypatch.setattr(pretraining, "find_objects", stopped)
+    monkeypatch.setattr(finding, "find_objects", stopped)
     given = {"data": str(image_folder), "model": str(tmp_path / "start.pt"), "method": "objects", "steps": 1}
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
