@@ -184,7 +184,7 @@ def _loss(run: FoundRun) -> Chart:
 
 
 def _health_charts(run: FoundRun) -> list[Chart]:
-    """Teacher entropy and feature spread, each against its alarm lines."""
+    """Teacher entropy, where there is one, and feature spread, each against its alarm lines."""
     most, line = _finite(run.column("teacher_entropy_max")), _finite(run.column("spread_alarm"))
     entropy, spread = _finite(run.column("teacher_entropy")), _finite(run.column("feature_spread"))
     note, options = "", {}
@@ -200,6 +200,8 @@ def _health_charts(run: FoundRun) -> list[Chart]:
         ]
         options = {"marks": marks, "limits": (0.0, top * 1.08)}
     charts = [_chart(run, "entropy", "Teacher entropy", "nats", note, "teacher_entropy", **options)]
+    if len(spread) and not len(entropy):  # of a method whose teacher gives no scores, or that has none
+        charts = []
     note, options = "", {}
     if len(spread) and len(line):
         alarm, ideal = float(line[-1]), float(line[-1]) / SPREAD
