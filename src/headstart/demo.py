@@ -54,7 +54,7 @@ def demo(out: str | Path = "runs/demo", overwrite: bool = False) -> int:
         return 130
     console.print(f"done in {duration(time.monotonic() - began)}: it shows the path, not the gain (one seed, 60 steps)")
     console.print(f"reports: {run.folder / 'report.html'}\n         {done.report}")
-    console.print(f"next:    headstart pretrain data=YOUR/IMAGES model={MODEL}")
+    console.print("next:    headstart pretrain data=YOUR/IMAGES model=yolo11n.pt")
     return 1 if done.failed else 0
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torchvision.ops import batched_nms, roi_align
 
 from headstart import geometry
-from headstart.detector import Detector, load_detector
+from headstart.detector import Detector, evaluating, load_detector
 from headstart.errors import UserError
 from headstart.hardware import loader_workers
 from headstart.images.index import ImageIndex
@@ -173,13 +173,9 @@ def _of_batch(
     found = detector.propose(images)
     owner = torch.arange(len(images), device=device).repeat_interleave(found.shape[1])
     owner, boxes, scores = chosen(owner, found[..., :4].flatten(0, 1), found[..., 4].flatten(), sizes, search)
-    was_training = [(module, module.training) for module in backbone.modules()]
-    backbone.eval()
-    features = [
-        _features(backbone, images, *part) for part in zip(torch.split(owner, 64), torch.split(boxes, 64), strict=True)
-    ]
-    for module, mode in was_training:
-        module.training = mode
+    with evaluating(backbone):
+        parts = zip(torch.split(owner, 64), torch.split(boxes, 64), strict=True)
+        features = [_features(backbone, images, *part) for part in parts]
     rows = batch.indices[new][owner.cpu()]
     empty = torch.zeros(0, detector.backbone.width, dtype=torch.float16)
     return rows, (boxes / sizes.repeat(1, 2)[owner]).cpu(), scores.cpu(), torch.cat([empty, *features])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headstart import probes
-from headstart.detector import load_detector
+from headstart.detector import evaluating, load_detector
 from headstart.errors import UserError
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.samples import sample_images
@@ -83,14 +83,9 @@ class Probe:
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
         """Spread, RankMe and DSE of the last map; with labels how well boxes are told apart on all maps."""
-        training = [(module, module.training) for module in self.trunk.modules()]
         device = next(self.trunk.parameters()).device
-        self.trunk.eval()
-        try:
+        with evaluating(self.trunk):
             parts = [self.trunk(part.to(device).float() / 255) for part in torch.split(self.samples.pixels, self.batch)]
-        finally:
-            for module, mode in training:
-                module.training = mode
         maps = [torch.cat(level).float().cpu() for level in zip(*parts, strict=True)]
         return measures(maps, self.samples)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from headstart.detector import evaluating
 from headstart.objects import ObjectHead
 
 _CLASS_BRANCHES = ("cv3", "one2one_cv3")
@@ -107,13 +108,8 @@ def proposals(module: Any, classes: int, images: Tensor) -> Tensor | None:
     """See `headstart.detector.Detector.propose`; None where the network's answer is not understood."""
     from ultralytics.nn.modules.head import RTDETRDecoder
 
-    was_training = [(one, one.training) for one in module.modules()]
-    module.eval()
-    try:
+    with evaluating(module):
         made = module(images)
-    finally:
-        for one, mode in was_training:
-            one.training = mode
     found = made[0] if isinstance(made, (list, tuple)) else made
     if not isinstance(found, Tensor) or found.ndim != 3:
         return None
