@@ -175,7 +175,8 @@ def _of_batch(
     owner, boxes, scores = chosen(owner, found[..., :4].flatten(0, 1), found[..., 4].flatten(), sizes, search)
     with evaluating(backbone):
         parts = zip(torch.split(owner, 64), torch.split(boxes, 64), strict=True)
-        features = [_features(backbone, images, *part) for part in parts]
+        shifted = images - GRAY  # what lies outside of an image is read as 0
+        features = [_features(backbone, shifted, *part) for part in parts]
     rows = batch.indices[new][owner.cpu()]
     empty = torch.zeros(0, detector.backbone.width, dtype=torch.float16)
     return rows, (boxes / sizes.repeat(1, 2)[owner]).cpu(), scores.cpu(), torch.cat([empty, *features])
@@ -208,12 +209,12 @@ def chosen(
     return owner[good], boxes[good], scores[good]
 
 
-def _features(backbone: torch.nn.Module, images: Tensor, owner: Tensor, boxes: Tensor) -> Tensor:
+def _features(backbone: torch.nn.Module, shifted: Tensor, owner: Tensor, boxes: Tensor) -> Tensor:
     """How objects look: the backbone's last map of a square around each, averaged; float16 ``(N, C)`` on the CPU."""
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
     side = ((boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True) * MARGIN).clamp_min(LOOK / 5)
     squares = torch.cat([owner[:, None].to(boxes.dtype), middle - side / 2, middle + side / 2], 1)
-    looked = roi_align(images - GRAY, squares, LOOK, sampling_ratio=2, aligned=True) + GRAY
+    looked = roi_align(shifted, squares, LOOK, sampling_ratio=2, aligned=True) + GRAY
     last = backbone(looked)[-1].float().mean((2, 3))
     return functional.normalize(last, dim=1).half().cpu()
 
