@@ -6,17 +6,24 @@ python benchmarks/evidence.py ... --page docs/evidence.md table
 
 Starts: scratch, coco, coco-backbone, dino (the tutorial's recipe from random weights), coco+dino (the same, continued
 from the COCO weights), coco+objects (the objects method, likewise), objects (the same from random weights: the COCO
-detector says where objects are). Parts: these four, compare, table; all of them when none is named. What a part has
-done is kept in --out, and not done again; starts, labels and seeds can be added later.
+detector says where objects are), distill (from random weights, the COCO weights as teacher). With --lightly-train
+PYTHON, an interpreter that has lightly-train and ultralytics, LightlyTrain's methods as it runs them by default:
+coco+lightly-dino, lightly-dino, and lightly-distill (teacher: the COCO weights). Parts: these, compare, table; all of
+them when none is named. What a part has done is kept in --out, and not done again; starts, labels and seeds can be
+added later.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +42,27 @@ PRETRAINED: dict[str, dict[str, Any]] = {
     "coco+dino": {"method": "dino", "preset": "tutorial", "init": COCO},
     "coco+objects": {"method": "objects", "init": COCO},
     "objects": {"method": "objects", "proposals": COCO, "lr": 0.002},
+    "distill": {"method": "distill", "teacher": COCO},
 }
-PARTS = (*PRETRAINED, "compare", "table")
+# LightlyTrain finds weights by name in the folder it runs in.
+LIGHTLY: dict[str, dict[str, Any]] = {
+    "coco+lightly-dino": {"method": "dino", "model": "ultralytics/{model}.pt"},
+    "lightly-dino": {"method": "dino", "model": "ultralytics/{model}.yaml"},
+    "lightly-distill": {
+        "method": "distillation",
+        "model": "ultralytics/{model}.yaml",
+        "method_args": {"teacher": "ultralytics/{model}.pt"},
+    },
+}
+LIGHTLY_PROGRAM = """
+import json, sys, time
+import lightly_train
+if __name__ == "__main__":
+    began = time.time()
+    lightly_train.pretrain(**json.loads(sys.argv[1]))
+    json.dump({"seconds": time.time() - began, "version": lightly_train.__version__}, open("done.json", "w"))
+"""
+PARTS = (*PRETRAINED, *LIGHTLY, "compare", "table")
 
 
 def arguments() -> argparse.Namespace:
@@ -51,6 +77,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pretrain-budget", help="time of each pretraining, such as 30m, in place of the steps")
     parser.add_argument("--pretrain-batch", type=int, default=64)
     parser.add_argument("--pretrain-imgsz", type=int, default=224)
+    parser.add_argument("--lightly-train", metavar="PYTHON", help="interpreter with lightly-train and ultralytics")
+    parser.add_argument("--lightly-epochs", type=int, default=1, help="of LightlyTrain, as long as the others take")
     parser.add_argument("--labels", default="1%,5%,20%")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=20)
@@ -61,7 +89,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", default="auto")
     parser.add_argument("--test-every", type=int, default=1, help="measure on every so-many-th test image")
-    parser.add_argument("--starts", default=f"scratch,coco,coco-backbone,{','.join(PRETRAINED)}")
+    parser.add_argument("--starts", help="default: scratch,coco,coco-backbone and all that can be made")
     parser.add_argument("--minutes", type=float, help="stop after this time; the same command goes on")
     parser.add_argument("--page", type=Path, help="write the table, with what it was measured with, into this page")
     return parser.parse_args()
@@ -90,6 +118,36 @@ def pretrained(given: argparse.Namespace, name: str) -> bool:
     return not run.interrupted
 
 
+def lightly_pretrained(given: argparse.Namespace, name: str) -> bool:
+    """Pretrain with LightlyTrain, by its defaults but for length and batch; it cannot be stopped and continued."""
+    folder = (given.out / name).resolve()
+    if (folder / "done.json").is_file():
+        return True
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    shutil.copy(given.coco, folder / f"{given.model}.pt")
+    text = json.dumps(LIGHTLY[name]).replace("{model}", given.model)
+    options = {"out": "out", "data": str(given.images.resolve()), "epochs": given.lightly_epochs, "devices": 1}
+    options |= {"batch_size": given.pretrain_batch, "accelerator": "cpu" if given.device == "cpu" else "auto"}
+    environment = {**os.environ, "YOLO_OFFLINE": "true", "LIGHTLY_TRAIN_EVENTS_DISABLED": "1"}
+    environment.pop("PYTHONPATH", None)
+    with (folder / "log.txt").open("w") as log:
+        command = [given.lightly_train, "-c", LIGHTLY_PROGRAM, json.dumps({**options, **json.loads(text)})]
+        began = time.monotonic()
+        ended = subprocess.run(command, cwd=folder, env=environment, stdout=log, stderr=log, check=False)
+    if ended.returncode:
+        print(f"{name}: LightlyTrain ended with {ended.returncode}, see {folder / 'log.txt'}", file=sys.stderr)
+        return False
+    print(f"{name}: {duration(time.monotonic() - began)}")
+    return True
+
+
+def made(given: argparse.Namespace) -> list[str]:
+    """Starts that are pretrained for the comparison, in order."""
+    known = [*PRETRAINED, *(LIGHTLY if given.lightly_train else ())]
+    return [name for name in known if name in given.starts.split(",")]
+
+
 def thinned(given: argparse.Namespace) -> Path:
     """The dataset with every n-th test image alone; the dataset itself where all are wanted."""
     if given.test_every == 1:
@@ -108,6 +166,8 @@ def thinned(given: argparse.Namespace) -> Path:
 def compared(given: argparse.Namespace) -> bool:
     """Run the comparison, or go on; False where it was stopped or a training failed."""
     paths = {"coco": f"coco={given.coco}"} | {name: f"{name}={given.out / name}" for name in PRETRAINED}
+    exported = "out/exported_models/exported_last.pt"
+    paths |= {name: f"{name}={given.out / name / exported}" for name in LIGHTLY}
     found = headstart.compare(
         data=thinned(given),
         model=given.model,
@@ -144,6 +204,9 @@ def page(given: argparse.Namespace) -> str:
                 f"- {start['name']}: {known['method']} from {Path(known['model']).name}, {known['images']:,} images, "
                 f"{known['steps']:,} steps in {duration(known['seconds'])} on {known['device']}; {start['leak']}."
             )
+    for name in (start["name"] for start in results["starts"] if start["name"] in LIGHTLY):
+        known = json.loads((given.out / name / "done.json").read_text())
+        lines.append(f"- {name}: LightlyTrain {known['version']}, {duration(known['seconds'])}.")
     longer = [cell for cell in results["cells"] if cell["kind"] == "longer" and cell["state"] == "done"]
     lines += [
         f"- Scratch with the time of the pretraining ({one['epochs']} epochs, {one['budget']}, seed {one['seed']}): "
@@ -165,10 +228,12 @@ def main() -> int:
         timer = threading.Timer(60 * given.minutes, lambda: os.kill(os.getpid(), signal.SIGINT))
         timer.daemon = True
         timer.start()
-    wanted, starts = given.part or PARTS, given.starts.split(",")
+    lightly = LIGHTLY if given.lightly_train else ()
+    given.starts = given.starts or ",".join(["scratch", "coco", "coco-backbone", *PRETRAINED, *lightly])
+    wanted = given.part or PARTS
     try:
-        for name in PRETRAINED:
-            if name in wanted and name in starts and not pretrained(given, name):
+        for name in made(given):
+            if name in wanted and not (lightly_pretrained if name in LIGHTLY else pretrained)(given, name):
                 return 130
         if "compare" in wanted and not compared(given):
             return 1

@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from headstart.progress import Display, duration
+from headstart import progress
+from headstart.progress import Display, Filling, duration
 
 
 def shown(cached: float | None, *epochs: float) -> list[str]:
@@ -30,6 +31,17 @@ def test_a_resumed_run_counts_from_where_it_goes_on() -> None:
 @pytest.mark.parametrize("cached", [None, 1.0])
 def test_nothing_is_said_where_nothing_is_filled(cached: float | None) -> None:
     assert not any("cached" in line for line in shown(cached, 0.1, 0.2))
+
+
+def test_outside_a_terminal_a_line_every_half_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now)
+    console = Console(file=io.StringIO(), width=200)
+    filling = Filling(console, "finding objects")
+    for done in range(1000, 5000, 1000):  # 1,000 images in 20 seconds
+        now = done / 50
+        filling(done, 4000)
+    assert console.file.getvalue() == "finding objects: 2,000 of 4,000 images, 40 s left\n"  # type: ignore[attr-defined]
 
 
 def test_durations() -> None:

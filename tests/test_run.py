@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 
@@ -25,7 +27,7 @@ def test_settings_hold_versions_and_options(tmp_path) -> None:
 
 
 def test_a_second_run_is_refused(tmp_path) -> None:
-    make(tmp_path)
+    make(tmp_path).close()
     with pytest.raises(UserError, match="there is a run in this folder already") as caught:
         RunFolder.create(tmp_path)
     assert "resume=true goes on with it, overwrite=true replaces it" in str(caught.value)
@@ -35,14 +37,46 @@ def test_overwrite_removes_what_a_run_wrote_and_nothing_else(tmp_path) -> None:
     folder = make(tmp_path)
     folder.metrics({"step": 1})
     (tmp_path / "my notes.txt").write_text("mine")
-    RunFolder.create(tmp_path, overwrite=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "my notes.txt"]
+    folder.close()
+    RunFolder.create(tmp_path, overwrite=True).close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "checkpoints", "my notes.txt"]
 
 
 def test_a_folder_with_other_things_is_never_taken(tmp_path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="files that are not a run"):
         RunFolder.create(tmp_path, overwrite=True)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_in_use_is_not_taken(tmp_path, overwrite: bool) -> None:
+    """Neither by another process nor before the first run has written its settings."""
+    folder = RunFolder.create(tmp_path / "a")
+    program = (
+        "import sys; from pathlib import Path; from headstart.run import refusal\n"
+        "print(refusal(Path(sys.argv[1]), overwrite=sys.argv[2] == 'True'))"
+    )
+
+    def asked() -> str:
+        command = [sys.executable, "-c", program, str(tmp_path / "a"), str(overwrite)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert "another run is at work in this folder" in asked()
+    folder.write_settings({}, {})
+    assert "another run is at work in this folder" in asked()
+    with pytest.raises(UserError, match="another run is at work"):
+        RunFolder.create(tmp_path / "a", overwrite=overwrite)
+    folder.close()
+    assert ("there is a run in this folder already" in asked()) is not overwrite
+
+
+def test_a_run_to_go_on_with_is_not_shared(tmp_path) -> None:
+    first = make(tmp_path)
+    second = RunFolder.open(tmp_path)
+    with pytest.raises(UserError, match="another run is at work"):
+        second.take()
+    first.close()
+    second.take()
 
 
 def test_a_file_in_the_way(tmp_path) -> None:

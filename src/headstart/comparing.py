@@ -77,7 +77,11 @@ def compare(**options: Any) -> Comparison:
     """
     settings = comparison_options.resolve({key: _plain(value) for key, value in options.items()})
     places, why = slots(settings.device, settings.jobs)
-    folder = open_folder(settings)
+    with open_folder(settings) as folder:
+        return _compare(settings, folder, places, why)
+
+
+def _compare(settings: CompareSettings, folder: Path, places: Any, why: str) -> Comparison:
     prepared = prepare(settings, folder)
     if settings.plan:
         _show_plan(prepared, places, why)

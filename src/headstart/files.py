@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, and a full disk is said in words."""
+"""Writing files so that a reader never sees half of one, a full disk is said in words, and a folder has one writer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from headstart.errors import UserError
+
+LOCK = ".lock"
+"""File in a folder that one process at a time may write to."""
 
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "free some space, or choose another folder with out="),
@@ -26,6 +31,35 @@ def explained(path: Path) -> Iterator[None]:
     except OSError as error:
         what, hint = _REASONS.get(error.errno or 0, (f"cannot be written: {error.strerror or error}", None))
         raise UserError(what, where=str(path), hint=hint) from error
+
+
+def lock(folder: Path) -> FileLock:
+    """Take the lock of a folder, until it is released or this process ends.
+
+    Raises:
+        UserError: Another run holds it; or the folder cannot be written to.
+    """
+    taken = FileLock(folder / LOCK)
+    with explained(folder):
+        try:
+            taken.acquire(timeout=0)
+        except Timeout:
+            hint = "wait until it has ended, or choose another folder with out="
+            raise UserError("another run is at work in this folder", where=f"out={folder}", hint=hint) from None
+        except NotImplementedError:  # a file system without locks
+            pass
+    return taken
+
+
+def in_use(folder: Path) -> UserError | None:
+    """Why a folder cannot be written to now: another run is at work in it; None where none is."""
+    if not (folder / LOCK).is_file():
+        return None
+    try:
+        lock(folder).release()
+    except UserError as error:
+        return error
+    return None
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -122,6 +122,7 @@ def open_folder(s: PretrainSettings, resuming: bool) -> RunFolder:
     """The run folder: a new one, or that of the run to go on with, its metrics cut at the last checkpoint."""
     if resuming:
         folder = RunFolder.open(Path(str(s.out)))
+        folder.take()
         folder.truncate_metrics(checkpoint.load(folder.checkpoints)["step"] + 1)
         return folder
     name = Path(s.model).stem if isinstance(s.model, str) else type(s.model).__name__.lower()

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+QUIET_SECONDS = 30.0
+
 
 class Display:
     """Progress of a run with `steps` steps.
@@ -96,11 +98,20 @@ class Display:
 
 
 class Filling:
-    """A bar for the images that are read before the first step; silent outside a terminal."""
+    """Progress of what is done before the first step: a bar in a terminal, elsewhere a line every half minute.
 
-    def __init__(self, console: Console | None = None, label: str = "reading images") -> None:
+    Args:
+        console: Where to write; standard error of this process by default.
+        label: What is being done.
+        every: Seconds between two lines outside a terminal.
+    """
+
+    def __init__(
+        self, console: Console | None = None, label: str = "reading images", every: float = QUIET_SECONDS
+    ) -> None:
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
-        self.label = label
+        self.label, self.every = label, every
+        self._began = self._told = time.perf_counter()
         self._bar: Progress | None = None
 
     def __call__(self, done: int, total: int) -> None:
@@ -114,6 +125,10 @@ class Filling:
             self._bar.update(self._task, completed=done)
             if done == total:
                 self._bar.stop()
+        elif (now := time.perf_counter()) - self._told >= self.every and 0 < done < total:
+            self._told = now
+            left = duration((now - self._began) / done * (total - done))
+            self.console.print(Text(f"{self.label}: {done:,} of {total:,} images, {left} left"))
 
 
 def duration(seconds: float) -> str:

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import yaml
+from filelock import FileLock
 
 from headstart.errors import UserError
-from headstart.files import explained, write_text
+from headstart.files import LOCK, explained, in_use, lock, write_text
 
 # What a run writes, and so all that overwrite=true may remove.
 FILES = (
@@ -39,6 +40,7 @@ class RunFolder:
         self.path = path
         self._streams: dict[str, TextIO] = {}
         self._skipped: set[str] = set()
+        self._lock: FileLock | None = None
 
     @classmethod
     def create(cls, path: Path, *, overwrite: bool = False) -> RunFolder:
@@ -50,10 +52,22 @@ class RunFolder:
         problem = refusal(path, overwrite=overwrite)
         if problem:
             raise problem
+        with explained(path):
+            path.mkdir(parents=True, exist_ok=True)
+        run = cls(path)
+        run.take()
         _clear(path)
         with explained(path):
-            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-        return cls(path)
+            (path / "checkpoints").mkdir(exist_ok=True)
+        return run
+
+    def take(self) -> None:
+        """Keep other runs out of the folder until `close`.
+
+        Raises:
+            UserError: One is at work in it.
+        """
+        self._lock = self._lock or lock(self.path)
 
     def discard_unbegun(self) -> None:
         """Remove what a run that ended before it had settings has left: it would stand in the way of the next one."""
@@ -61,6 +75,7 @@ class RunFolder:
             return
         self.close()
         _clear(self.path)
+        (self.path / LOCK).unlink(missing_ok=True)
         with suppress(OSError):  # something of the user's is in it as well
             self.path.rmdir()
 
@@ -152,7 +167,10 @@ class RunFolder:
             stream.flush()
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files, and let other runs into the folder."""
+        if self._lock:
+            self._lock.release()
+            self._lock = None
         for stream in self._streams.values():
             stream.close()
         self._streams.clear()
@@ -182,8 +200,10 @@ def refusal(path: Path, *, overwrite: bool) -> UserError | None:
     """Why a new run may not be written to `path`, or None where it may."""
     if path.is_file():
         return UserError("is a file, not a folder", where=f"out={path}")
-    if not path.exists() or not any(path.iterdir()):
-        return None
+    if not path.exists() or all(item.name == LOCK for item in path.iterdir()):
+        return in_use(path)
+    if busy := in_use(path):
+        return busy
     if not (path / "settings.yaml").is_file():
         return UserError(
             "the folder holds files that are not a run of headstart",

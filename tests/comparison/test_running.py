@@ -400,13 +400,22 @@ def test_the_time_of_a_cell_follows_from_the_probes() -> None:
 
 def test_everything_is_ready_before_the_first_training(options: dict[str, Any]) -> None:
     settings = resolve({**options, "data": str(options["data"]), "out": str(options["out"])})
-    ready = prepared.prepare(settings, prepared.open_folder(settings))
+    with prepared.open_folder(settings) as folder:
+        ready = prepared.prepare(settings, folder)
     assert set(ready.files) == {(start, seed) for start in ("scratch", "coco") for seed in (0, 1)}
     assert all(file.path.is_file() for file in ready.files.values())
     assert {key: one.images for key, one in ready.lists.items()} == {
         ("25%", 0): 6, ("25%", 1): 6, ("100%", 0): 24, ("100%", 1): 24,
     }  # fmt: skip
     assert len(ready.lists["100%", 0].file.read_text().split()) == 24
+
+
+def test_a_comparison_at_work_keeps_others_out(options: dict[str, Any]) -> None:
+    given = {**options, "data": str(options["data"]), "out": str(options["out"])}
+    with prepared.open_folder(resolve(given)), pytest.raises(UserError, match="another run is at work in this folder"):
+        headstart.compare(**given)
+    with prepared.open_folder(resolve(given)):
+        pass
 
 
 def test_a_real_comparison(data: Path, weights: Path, tmp_path: Path) -> None:

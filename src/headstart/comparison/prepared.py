@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from headstart.comparison.labels import LabelList
 from headstart.comparison.options import Budget, CompareSettings, Start, model_yaml, parse_budgets, parse_starts
 from headstart.comparison.starts import Pretraining, StartFile, build_starts, pretraining_of
 from headstart.errors import UserError
-from headstart.files import explained, write_text
+from headstart.files import LOCK, explained, lock, write_text
 from headstart.images.index import find_images
 
 SETTINGS = "compare.yaml"
@@ -62,29 +63,39 @@ class Prepared:
     leaks: Mapping[str, str]
 
 
-def open_folder(settings: CompareSettings) -> Path:
-    """The comparison's folder: a new one, or the one of this comparison, to go on with.
+@contextmanager
+def open_folder(settings: CompareSettings) -> Iterator[Path]:
+    """The comparison's folder: a new one, or the one of this comparison, to go on with; others are kept out of it.
 
     Raises:
-        UserError: It holds something else, or a comparison with other settings.
+        UserError: It holds something else, a comparison with other settings, or one that is at work.
     """
     name = f"{Path(settings.data).stem}-{Path(settings.model).stem}"
     folder = Path(settings.out or Path("runs") / "compare" / name).resolve()
-    asked = settings.model_dump()
-    record = folder / SETTINGS
-    if folder.is_dir() and any(folder.iterdir()):
-        if not record.is_file():
-            hint = "choose an empty or new folder"
-            raise UserError("holds files that are no comparison of headstart", where=f"out={folder}", hint=hint)
-        if settings.overwrite:
-            _clear(folder)
-        else:
-            _refuse_other(asked, record)
+    found = [item for item in folder.iterdir() if item.name != LOCK] if folder.is_dir() else []
+    if found and not (folder / SETTINGS).is_file():
+        hint = "choose an empty or new folder"
+        raise UserError("holds files that are no comparison of headstart", where=f"out={folder}", hint=hint)
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    taken = lock(folder)
+    try:
+        _begin(settings, folder)
+        yield folder
+    finally:
+        taken.release()
+
+
+def _begin(settings: CompareSettings, folder: Path) -> None:
+    asked, record = settings.model_dump(), folder / SETTINGS
+    if record.is_file() and settings.overwrite:
+        _clear(folder)
+    elif record.is_file():
+        _refuse_other(asked, record)
     with explained(folder):
         for part in ("starts", "labels"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
+            (folder / part).mkdir(exist_ok=True)
     write_text(record, yaml.safe_dump({**asked, "data": _absolute(settings.data)}, sort_keys=False))
-    return folder
 
 
 def _clear(folder: Path) -> None:
