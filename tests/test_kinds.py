@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from headstart.images.index import find_images
-from headstart.kinds import write_kinds
+from headstart.kinds import write_examples, write_kinds
 from headstart.objects import Objects
 
 
@@ -30,3 +30,15 @@ def test_images_that_went_are_left_out(image_folder: Path, tmp_path: Path) -> No
     write_kinds(tmp_path / "kinds.png", found, images)
     picture = Image.open(tmp_path / "kinds.png")
     assert picture.width == picture.height  # one is left
+
+
+def test_examples_are_two_rows_with_outlines(tmp_path: Path) -> None:
+    """Eight black squares of 64 pixels; one object alone, on the first, in the first colour."""
+    boxes, one = torch.tensor([[16.0, 16, 48, 48]]), torch.tensor([0])
+    write_examples(tmp_path / "examples.png", torch.zeros(8, 3, 64, 64), one, boxes, one)
+    picture = Image.open(tmp_path / "examples.png").convert("RGB")
+    assert 1.8 < picture.width / picture.height < 2.2
+    bright = torch.tensor(list(picture.getdata())).amax(1).reshape(picture.height, picture.width) > 200
+    rows, columns = bright.nonzero().unbind(1)
+    side = picture.height / 2  # of a tile, about
+    assert [int(x / side * 4 + 0.5) for x in (columns.min(), rows.min(), columns.max(), rows.max())] == [1, 1, 3, 3]

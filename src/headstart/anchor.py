@@ -91,6 +91,10 @@ class Anchored(Method):
         """As the method."""
         self.inner.take_objects(found)
 
+    def examples(self, views: list[View], progress: Progress) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+        """As the method."""
+        return self.inner.examples(views, progress)
+
     def handed_back(self, which: Literal["student", "teacher"]) -> dict[str, Tensor]:
         """As the method."""
         return self.inner.handed_back(which)

@@ -1,10 +1,11 @@
-"""A picture of the kinds into which found objects were divided: do the boxes fit, do the rows make sense?"""
+"""Pictures of found objects: the kinds they were divided into, and what is made of them to train on."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from headstart import sheets
 from headstart.images.decode import DecodeError, read_image
@@ -32,6 +33,25 @@ def write_kinds(path: Path, objects: Objects, images: ImageIndex) -> None:
     if rows:
         path.parent.mkdir(parents=True, exist_ok=True)
         sheets.save(path, rows)
+
+
+def write_examples(path: Path, images: Tensor, owner: Tensor, boxes: Tensor, labels: Tensor) -> None:
+    """What the detector is trained on: images of a step, and outlined the objects on them.
+
+    Args:
+        path: Where to.
+        images: ``(B, 3, S, S)`` in [0, 1].
+        owner: ``(N,)``: image of each object.
+        boxes: ``(N, 4)``, in pixels.
+        labels: ``(N,)``: an outline has the colour of its label's remainder.
+    """
+    tiles = []
+    for place, image in enumerate(images[:COLUMNS].float().cpu()):
+        own = owner.cpu() == place
+        outlines = zip(boxes.cpu()[own].tolist(), labels.cpu()[own].tolist(), strict=True)
+        pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+        tiles.append(sheets.Tile(pixels, boxes=[(*box, label) for box, label in outlines]))
+    sheets.save(path, [tiles[: COLUMNS // 2], tiles[COLUMNS // 2 :]])
 
 
 def _tile(path: str, box: list[float]) -> sheets.Tile | None:

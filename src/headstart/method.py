@@ -94,6 +94,15 @@ class Method(nn.Module, ABC):
     def take_objects(self, found: Objects) -> None:
         """Called once before the first step, with what was found on the images, for a method that asks for it."""
 
+    def examples(self, views: list[View], progress: Progress) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+        """What the student sees of `views` in a step, for the report; None where it is the views themselves.
+
+        Returns:
+            Images ``(B, 3, S, S)`` and, of the boxes on them, image ``(N,)``, corners in pixels ``(N, 4)``, label
+            ``(N,)``.
+        """
+        return None
+
     def handed_back(self, which: Literal["student", "teacher"]) -> dict[str, Tensor]:
         """The tensors that go back into the detector, by its own names."""
         state: dict[str, Tensor] = self.exported(which).state_dict()

@@ -24,12 +24,13 @@ from headstart.images.cache import Cache, default_folder, open_cache
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.loader import ImageLoader, steps_for
 from headstart.images.samples import sample_images
-from headstart.kinds import write_kinds
+from headstart.kinds import write_examples, write_kinds
 from headstart.method import Method, method_class
 from headstart.objects import Objects
 from headstart.preparing import anchored, check, model_of, open_folder, stored_options
 from headstart.progress import Display, Filling, duration
 from headstart.run import RunFolder
+from headstart.schedules import Progress
 from headstart.settings import PretrainSettings, Resolved
 from headstart.teachers import load_teacher
 from headstart.training import Outcome, train
@@ -224,7 +225,20 @@ def _draw(resolved: Resolved, folder: RunFolder, detector: Detector, method: Met
     probes.write_assets(folder.path, features, samples, views, imgsz=imgsz)
     if (found := folder.path / "objects.pt").is_file():
         write_kinds(folder.path / "assets" / "kinds.png", Objects.load(found), images)
+        _write_examples(folder.path / "assets" / "examples.png", resolved.run, method, images)
     write_report(folder.path)
+
+
+def _write_examples(path: Path, s: PretrainSettings, method: Method, images: ImageIndex) -> None:
+    """What the first images of the run become, where a method does not train on the views as they are."""
+    specs = method.view_specs()
+    area = needed_area(specs)
+    with ImageLoader(images, batch=min(32, s.batch), max_area=area, workers=0, seed=s.seed, steps=1) as loader:
+        batch = next(iter(loader))
+    random = torch.Generator().manual_seed(s.seed)
+    views = make_views(batch.pixels, batch.sizes, specs, random, rows=batch.indices)
+    if (examples := method.examples(views, Progress(0, 1_000, 0.0))) is not None:
+        write_examples(path, *examples)
 
 
 def _interrupted(folder: RunFolder, outcome: Outcome, steps: int, display: Display) -> Run:

@@ -77,6 +77,7 @@ def test_lists_are_nested_and_their_yaml_keeps_the_classes(tmp_path: Path) -> No
 
 def test_a_list_that_was_changed_is_seen(tmp_path: Path) -> None:
     found = read_dataset(dataset(tmp_path), "val")
+    (tmp_path / "test.txt").write_text("")
     listed = labels.write_list(tmp_path, "a", found, found.pool[:5], tmp_path / "test.txt")
     listed.check()
     listed.file.write_text("".join(f"{image}\n" for image in found.pool[1:6]))

@@ -17,6 +17,7 @@ import yaml
 import headstart
 from headstart.comparison import faults, plan, prepared, running
 from headstart.comparison.cells import Cell, choose_rates, epochs_for, longer_cell
+from headstart.comparison.dataset import label_path
 from headstart.comparison.finetune import FinetuneResult, FinetuneSettings, read_result
 from headstart.comparison.options import resolve
 from headstart.comparison.process import Stopped
@@ -180,6 +181,24 @@ def test_cells_measured_on_other_test_images_are_trained_anew(
     fake.asked.clear()
     headstart.compare(**{**options, "data": tmp_path / "my.yaml", "labels": "100%"})
     assert len(fake.asked) == 4
+
+
+def test_cells_with_corrected_labels_are_trained_anew(
+    fake: FakeTraining, options: dict[str, Any], data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data.parent, tmp_path / "copy")
+    given = {**options, "data": tmp_path / "copy" / data.name, "labels": "25%,100%"}
+    found = headstart.compare(**given)
+    lists = {cell.get("budget"): cell for cell in found.results["cells"]}
+    assert set(lists) == {"25%", "100%"}
+    few = {seed: (found.folder / f"labels/25pc-seed{seed}.txt").read_text() for seed in (0, 1)}
+    pool = (found.folder / "labels/100pc-seed0.txt").read_text().split()
+    image = next(path for path in pool if not any(path in text for text in few.values()))
+    label = label_path(image)
+    label.write_text(label.read_text().rstrip() + "  \n")  # of the same class: the lists stay as they are
+    fake.asked.clear()
+    headstart.compare(**given)
+    assert sorted(Path(one.data).stem for one in fake.asked) == ["100pc-seed0"] * 2 + ["100pc-seed1"] * 2
 
 
 def test_ctrl_c_while_detecting_keeps_the_results(

@@ -77,13 +77,13 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Equal for trainings that must give the same: settings, start, images; not folder, device or threads."""
+        """Equal for trainings that must give the same: settings, start, images, labels. Not folder, device, threads."""
         asked = {
             key: str(value) if isinstance(value, Path) else value
             for key, value in dataclasses.asdict(self.settings).items()
             if key not in (*_NOT_PART_OF_THE_RESULT, "start", "data")
         }
-        lists = [self.labels.sha256, self.labels.test_sha256]
+        lists = [self.labels.sha256, self.labels.test_sha256, self.labels.annotations_sha256]
         content = {"asked": asked, "start": self.start.sha256, "lists": lists}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from headstart.comparison.dataset import Dataset, classes_of
+from headstart.comparison.dataset import Dataset, classes_of, content_hash, label_path
 from headstart.comparison.options import Budget
 from headstart.errors import UserError
 from headstart.files import write_text
@@ -29,6 +29,7 @@ class LabelList:
         images: How many.
         sha256: Of the file.
         test_sha256: Of the list of images that its trainings are measured on.
+        annotations_sha256: Of what the label files of both lists hold: a corrected label makes it another training.
     """
 
     file: Path
@@ -36,6 +37,7 @@ class LabelList:
     images: int
     sha256: str
     test_sha256: str
+    annotations_sha256: str
 
     def check(self) -> None:
         """Raise a `UserError` where the file is no longer what it was: the starts would not get the same images."""
@@ -47,6 +49,11 @@ class LabelList:
 def classes_by_image(dataset: Dataset) -> dict[str, frozenset[int]]:
     """The classes that every labelled image shows."""
     return {image: classes_of(image, len(dataset.names)) for image in dataset.pool}
+
+
+def label_marks(images: Iterable[str]) -> dict[str, str]:
+    """A mark of what the label file of each image holds; "" for one without."""
+    return {image: content_hash(str(label_path(image))) for image in images}
 
 
 def stratified_order(classes: Mapping[str, frozenset[int]], seed: int) -> list[str]:
@@ -103,12 +110,31 @@ def check_budgets(budgets: Sequence[Budget], pool: int) -> None:
         raise UserError.several(problems)
 
 
-def write_list(folder: Path, name: str, dataset: Dataset, images: Sequence[str], test: Path) -> LabelList:
-    """Write a list and its dataset YAML into `folder`; the order in the file is that of the paths."""
+def write_list(
+    folder: Path,
+    name: str,
+    dataset: Dataset,
+    images: Sequence[str],
+    test: Path,
+    marks: Mapping[str, str] | None = None,
+) -> LabelList:
+    """Write a list and its dataset YAML into `folder`; the order in the file is that of the paths.
+
+    Args:
+        folder: Where to.
+        name: Of the files.
+        dataset: That the images are of.
+        images: Paths.
+        test: The list of the images to measure on.
+        marks: `label_marks` of the images of both lists, where they have been read.
+    """
     path, yaml = folder / f"{name}.txt", folder / f"{name}.yaml"
     write_text(path, "".join(f"{image}\n" for image in sorted(images)))
     dataset.write_part(yaml, path.resolve(), test.resolve())
-    return LabelList(path, yaml, len(images), file_hash(path), file_hash(test))
+    both = [*sorted(images), *test.read_text(encoding="utf-8").splitlines()]
+    marks = label_marks(both) if marks is None else marks
+    held = hashlib.sha256("\n".join(marks[image] for image in both).encode()).hexdigest()
+    return LabelList(path, yaml, len(images), file_hash(path), file_hash(test), held)
 
 
 def file_hash(path: Path) -> str:

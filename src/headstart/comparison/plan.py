@@ -88,7 +88,8 @@ def _probe(prepared: Prepared, folder: Path, train: int, test: int) -> FinetuneS
     write_text(part, "".join(f"{image}\n" for image in p.dataset.test[:tested]))
     seed = p.settings.seeds[0]
     images = p.lists[p.budgets[-1].name, seed].file.read_text(encoding="utf-8").splitlines()
-    extra = [image for image in p.dataset.pool if image not in set(images)]
+    known = set(images)
+    extra = [image for image in p.dataset.pool if image not in known]
     listed = write_list(folder, name, p.dataset, [*images, *extra][:trained], part)
     cell = Cell("main", p.starts[0].name, name, seed, p.settings.lr[0], _EPOCHS, trained)
     request = grid.request(p.settings, cell, listed, p.files[p.starts[0].name, seed], p.folder)

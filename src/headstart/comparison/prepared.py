@@ -180,19 +180,20 @@ def _write_lists(
     classes = labels.classes_by_image(dataset)
     test = folder / "test.txt"
     write_text(test, "".join(f"{image}\n" for image in dataset.test))
+    marks = labels.label_marks([*dataset.pool, *dataset.test])
     lists, search = {}, {}
     for seed in settings.seeds:
         order = labels.stratified_order(classes, seed)
         for budget in budgets:
             images = order[: budget.images(len(order))]
-            lists[budget.name, seed] = labels.write_list(folder, f"{budget.key}-seed{seed}", dataset, images, test)
+            name = f"{budget.key}-seed{seed}"
+            lists[budget.name, seed] = labels.write_list(folder, name, dataset, images, test, marks)
             if seed == settings.seeds[0] and len(settings.lr) > 1:
                 held = labels.held_out_part(images, classes, settings.lr_val, seed)
-                part = folder / f"{budget.key}-seed{seed}-validation.txt"
+                part = folder / f"{name}-validation.txt"
                 write_text(part, "".join(f"{image}\n" for image in sorted(held)))
                 rest = sorted(set(images) - set(held))
-                name = f"{budget.key}-seed{seed}-search"
-                search[budget.name] = labels.write_list(folder, name, dataset, rest, part)
+                search[budget.name] = labels.write_list(folder, f"{name}-search", dataset, rest, part, marks)
     return lists, search
 
 

@@ -87,18 +87,16 @@ class Objects(Method):
 
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """The loss of the detector's own family: boxes, clusters, distribution of the box's sides."""
-        images, owner, boxes, clusters = self.targets(views[0], progress)
+        images, owner, boxes, clusters = self.examples(views, progress)
         maps = self.student(images)
         parts = self.head(maps, owner, boxes / images.shape[-1], clusters)
         self._seen = (maps[-1].detach().float().mean((2, 3)), parts.detach(), len(boxes) / len(images))
         loss: Tensor = parts.sum()
         return loss
 
-    def targets(self, view: View, progress: Progress) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Images of a step ``(B, 3, S, S)`` and, of the objects on them, owner, boxes in pixels, cluster.
-
-        Decided by the seed and the step.
-        """
+    def examples(self, views: list[View], progress: Progress) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Images of a step and, of the objects on them, owner, boxes, cluster; decided by the seed and the step."""
+        view = views[0]
         assert self._found is not None, "the objects have not been found"
         assert view.rows is not None
         assert view.sizes is not None

@@ -297,6 +297,12 @@ def _pictures(run: FoundRun) -> list[Picture]:
             "Sheet of objects that were found, a row for each kind",
         ),
         (
+            "examples",
+            "What the detector is trained on",
+            "Images as a step makes them, with the objects to be found; four colours stand for all kinds.",
+            "Sheet of training images with outlined objects",
+        ),
+        (
             "views",
             "What the network is shown",
             "Each row: an image, outlined the crops taken of it, then the views made of them.",
