@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tv
 
 from headstart.errors import UserError
-from headstart.finding import Search, chosen, find_objects, fitted
+from headstart.finding import Search, chosen, find_objects, fitted, summary
 from headstart.images.loader import PixelBatch
 from headstart.mosaic import GRAY
+from headstart.objects import Objects
 
 SEARCH = Search(imgsz=64, most=2, least=0.5, largest=0.5, clusters=4, components=4, seed=0)
 DEVICE = torch.device("cpu")
@@ -108,3 +109,15 @@ def test_no_objects_at_all() -> None:
     detector: Any = Bright()
     with pytest.raises(UserError, match=r"bright finds no object on 3 images\n.* give proposals="):
         find_objects(detector, [batch([0, 1, 2], bright=False)], 3, SEARCH, device=DEVICE)
+
+
+@pytest.mark.parametrize(("best", "warned"), [(0.3, False), (0.004, True)])
+def test_what_is_said_of_a_search(best: float, warned: bool) -> None:
+    """Five images looked at of six: three objects on two of them, none on three."""
+    rows, scores = torch.tensor([1, 1, 4]), torch.tensor([best, 0.5 * best, best])
+    found = Objects.gather(6, rows, torch.rand(3, 4), scores, torch.tensor([0, 7, 7]))
+    lines = summary(found, 5, unseen=1)
+    assert lines[0] == (
+        f"3 objects on 5 images (0.6 an image), 3 images without; 2 kinds; median score of the best {best}"
+    )
+    assert [line.startswith("that detector is hardly sure") for line in lines[1:]] == [True] * warned
