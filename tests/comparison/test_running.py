@@ -189,8 +189,6 @@ def test_cells_with_corrected_labels_are_trained_anew(
     shutil.copytree(data.parent, tmp_path / "copy")
     given = {**options, "data": tmp_path / "copy" / data.name, "labels": "25%,100%"}
     found = headstart.compare(**given)
-    lists = {cell.get("budget"): cell for cell in found.results["cells"]}
-    assert set(lists) == {"25%", "100%"}
     few = {seed: (found.folder / f"labels/25pc-seed{seed}.txt").read_text() for seed in (0, 1)}
     pool = (found.folder / "labels/100pc-seed0.txt").read_text().split()
     image = next(path for path in pool if not any(path in text for text in few.values()))
