@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from evidence import COCO, pretrained_in
 
 import headstart
 from headstart.errors import UserError
 from headstart.images.index import find_images
 
 BLOCK, EVERY = 25, 6
-COCO = "COCO"  # stands for --coco
 LOSSES = ("simclr", "byol", "vicreg", "densecl", "lejepa")
 DINOS = ("tutorial", "default", "lightlytrain")
 PYRAMIDS = ("default", "easy", "contrast", "across")
@@ -136,13 +136,7 @@ def pretrained(given: argparse.Namespace, name: str, options: dict[str, Any], im
     asked |= {"batch": given.batch} if given.batch else {}
     mark = hashlib.blake2b(json.dumps({**asked, **options}, sort_keys=True).encode(), digest_size=4).hexdigest()
     folder: Path = given.out / "runs" / f"{name}-{mark}"
-    if (folder / "headstart.pt").is_file():
-        return folder
-    if any(folder.glob("checkpoints/step-*.pt")):
-        run = headstart.pretrain(resume=True, out=str(folder))
-    else:
-        run = headstart.pretrain(**{**asked, **options}, save_every=200, report=False, out=str(folder), overwrite=True)
-    return None if run.interrupted else folder
+    return folder if pretrained_in(folder, **{**asked, **options}, report=False) else None
 
 
 if __name__ == "__main__":

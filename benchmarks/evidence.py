@@ -95,27 +95,28 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def pretrained(given: argparse.Namespace, name: str) -> bool:
-    """Pretrain, or go on; False where it was stopped."""
-    folder = given.out / name
+def pretrained_in(folder: Path, **options: Any) -> bool:
+    """Pretrain in a folder, go on there, or take what is done; False where it was stopped."""
     if (folder / "headstart.pt").is_file():
         return True
-    if (folder / "checkpoints").is_dir() and any((folder / "checkpoints").glob("step-*.pt")):
+    if any(folder.glob("checkpoints/step-*.pt")):
         return not headstart.pretrain(resume=True, out=str(folder)).interrupted
+    return not headstart.pretrain(**options, save_every=200, out=str(folder), overwrite=True).interrupted
+
+
+def pretrained(given: argparse.Namespace, name: str) -> bool:
+    """Pretrain a start of ours; False where it was stopped."""
     length = {"budget": given.pretrain_budget} if given.pretrain_budget else {"steps": given.pretrain_steps}
-    run = headstart.pretrain(
+    return pretrained_in(
+        given.out / name,
         data=str(given.images),
         model=f"{given.model}.yaml",
         **{key: str(given.coco) if value == COCO else value for key, value in PRETRAINED[name].items()},
         **length,
         batch=given.pretrain_batch,
         imgsz=given.pretrain_imgsz,
-        save_every=200,
         device=given.device,
-        out=str(folder),
-        overwrite=True,
     )
-    return not run.interrupted
 
 
 def lightly_pretrained(given: argparse.Namespace, name: str) -> bool:

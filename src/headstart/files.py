@@ -40,14 +40,13 @@ def lock(folder: Path) -> FileLock:
         UserError: Another run holds it; or the folder cannot be written to.
     """
     taken = FileLock(folder / LOCK)
-    with explained(folder):
+    # A file system that knows no locks leaves the folder unguarded: better than no run at all.
+    with explained(folder), suppress(NotImplementedError):
         try:
             taken.acquire(timeout=0)
         except Timeout:
             hint = "wait until it has ended, or choose another folder with out="
             raise UserError("another run is at work in this folder", where=f"out={folder}", hint=hint) from None
-        except NotImplementedError:  # a file system without locks
-            pass
     return taken
 
 

@@ -47,8 +47,8 @@ def write_examples(path: Path, images: Tensor, owner: Tensor, boxes: Tensor, lab
     """
     tiles = []
     for place, image in enumerate(images[:COLUMNS].float().cpu()):
-        own = owner.cpu() == place
-        outlines = zip(boxes.cpu()[own].tolist(), labels.cpu()[own].tolist(), strict=True)
+        own = owner == place
+        outlines = zip(boxes[own].tolist(), labels[own].tolist(), strict=True)
         pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
         tiles.append(sheets.Tile(pixels, boxes=[(*box, label) for box, label in outlines]))
     sheets.save(path, [tiles[: COLUMNS // 2], tiles[COLUMNS // 2 :]])

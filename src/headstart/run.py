@@ -200,10 +200,10 @@ def refusal(path: Path, *, overwrite: bool) -> UserError | None:
     """Why a new run may not be written to `path`, or None where it may."""
     if path.is_file():
         return UserError("is a file, not a folder", where=f"out={path}")
-    if not path.exists() or all(item.name == LOCK for item in path.iterdir()):
-        return in_use(path)
     if busy := in_use(path):
         return busy
+    if not path.exists() or all(item.name == LOCK for item in path.iterdir()):
+        return None
     if not (path / "settings.yaml").is_file():
         return UserError(
             "the folder holds files that are not a run of headstart",

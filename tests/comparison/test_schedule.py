@@ -66,9 +66,8 @@ def test_ctrl_c_stops_those_that_run_and_begins_no_more() -> None:
         assert stop.wait(10)
         raise Stopped
 
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # ignored where a shell runs this in the background
+    # A shell that runs the tests in the background has them ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         outcome, stopped = run_all(list(range(9)), PLACES, work)
     finally:
