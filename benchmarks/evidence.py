@@ -6,11 +6,12 @@ python benchmarks/evidence.py ... --page docs/evidence.md table
 
 Starts: scratch, coco, coco-backbone, dino (the tutorial's recipe from random weights), coco+dino (the same, continued
 from the COCO weights), coco+objects (the objects method, likewise), objects (the same from random weights: the COCO
-detector says where objects are), distill (from random weights, the COCO weights as teacher). With --lightly-train
-PYTHON, an interpreter that has lightly-train and ultralytics, LightlyTrain's methods as it runs them by default:
-coco+lightly-dino, lightly-dino, and lightly-distill (teacher: the COCO weights). Parts: these, compare, table; all of
-them when none is named. What a part has done is kept in --out, and not done again; starts, labels and seeds can be
-added later.
+detector says where objects are), distill (from random weights, the COCO weights as teacher). With --teacher NAME, a
+timm model: coco+objects-teacher and objects-teacher (the teacher tells kinds of objects apart), coco+distill. With
+--lightly-train PYTHON, an interpreter that has lightly-train, ultralytics and timm, LightlyTrain's methods as it runs
+them by default: coco+lightly-dino, lightly-dino, lightly-distill (teacher: the COCO weights), and with --teacher
+coco+lightly-distill. Parts: these, compare, table; all of them when none is named. What a part has done is kept in
+--out, and not done again; starts, labels and seeds can be added later.
 """
 
 from __future__ import annotations
@@ -36,13 +37,16 @@ from headstart.comparison.results import read_results
 from headstart.errors import UserError
 from headstart.progress import duration
 
-COCO = "COCO"  # stands for --coco
+COCO, TEACHER = "COCO", "TEACHER"  # stand for --coco and --teacher
 PRETRAINED: dict[str, dict[str, Any]] = {
     "dino": {"method": "dino", "preset": "tutorial"},
     "coco+dino": {"method": "dino", "preset": "tutorial", "init": COCO},
     "coco+objects": {"method": "objects", "init": COCO},
     "objects": {"method": "objects", "proposals": COCO, "lr": 0.002},
     "distill": {"method": "distill", "teacher": COCO},
+    "coco+objects-teacher": {"method": "objects", "init": COCO, "teacher": TEACHER},
+    "objects-teacher": {"method": "objects", "proposals": COCO, "teacher": TEACHER, "lr": 0.002},
+    "coco+distill": {"method": "distill", "init": COCO, "teacher": TEACHER},
 }
 # LightlyTrain finds weights by name in the folder it runs in.
 LIGHTLY: dict[str, dict[str, Any]] = {
@@ -52,6 +56,11 @@ LIGHTLY: dict[str, dict[str, Any]] = {
         "method": "distillation",
         "model": "ultralytics/{model}.yaml",
         "method_args": {"teacher": "ultralytics/{model}.pt"},
+    },
+    "coco+lightly-distill": {
+        "method": "distillation",
+        "model": "ultralytics/{model}.pt",
+        "method_args": {"teacher": TEACHER},
     },
 }
 LIGHTLY_PROGRAM = """
@@ -78,6 +87,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pretrain-batch", type=int, default=64)
     parser.add_argument("--pretrain-imgsz", type=int, default=224)
     parser.add_argument("--lightly-train", metavar="PYTHON", help="interpreter with lightly-train and ultralytics")
+    parser.add_argument("--teacher", metavar="NAME", help="timm model, for the starts that learn from one")
+    parser.add_argument("--teacher-weights", type=Path, help="its state dict, where timm's own cannot be downloaded")
     parser.add_argument("--lightly-epochs", type=int, default=1, help="of LightlyTrain, as long as the others take")
     parser.add_argument("--labels", default="1%,5%,20%")
     parser.add_argument("--seeds", type=int, default=3)
@@ -106,12 +117,16 @@ def pretrained_in(folder: Path, **options: Any) -> bool:
 
 def pretrained(given: argparse.Namespace, name: str) -> bool:
     """Pretrain a start of ours; False where it was stopped."""
+    stands_for = {COCO: str(given.coco), TEACHER: given.teacher}
+    options = {key: stands_for.get(value, value) for key, value in PRETRAINED[name].items()}
+    if given.teacher_weights and options.get("teacher") == given.teacher:
+        options["teacher_weights"] = str(given.teacher_weights)
     length = {"budget": given.pretrain_budget} if given.pretrain_budget else {"steps": given.pretrain_steps}
     return pretrained_in(
         given.out / name,
         data=str(given.images),
         model=f"{given.model}.yaml",
-        **{key: str(given.coco) if value == COCO else value for key, value in PRETRAINED[name].items()},
+        **options,
         **length,
         batch=given.pretrain_batch,
         imgsz=given.pretrain_imgsz,
@@ -127,13 +142,16 @@ def lightly_pretrained(given: argparse.Namespace, name: str) -> bool:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shutil.copy(given.coco, folder / f"{given.model}.pt")
-    text = json.dumps(LIGHTLY[name]).replace("{model}", given.model)
+    text = json.dumps(LIGHTLY[name]).replace("{model}", given.model).replace(TEACHER, f"timm/{given.teacher}")
+    learnt = json.loads(text)
+    if given.teacher_weights and learnt.get("method_args", {}).get("teacher") == f"timm/{given.teacher}":
+        learnt["method_args"]["teacher_weights"] = str(given.teacher_weights.resolve())
     options = {"out": "out", "data": str(given.images.resolve()), "epochs": given.lightly_epochs, "devices": 1}
     options |= {"batch_size": given.pretrain_batch, "accelerator": "cpu" if given.device == "cpu" else "auto"}
     environment = {**os.environ, "YOLO_OFFLINE": "true", "LIGHTLY_TRAIN_EVENTS_DISABLED": "1"}
     environment.pop("PYTHONPATH", None)
     with (folder / "log.txt").open("w") as log:
-        command = [given.lightly_train, "-c", LIGHTLY_PROGRAM, json.dumps({**options, **json.loads(text)})]
+        command = [given.lightly_train, "-c", LIGHTLY_PROGRAM, json.dumps({**options, **learnt})]
         began = time.monotonic()
         ended = subprocess.run(command, cwd=folder, env=environment, stdout=log, stderr=log, check=False)
     if ended.returncode:
@@ -145,8 +163,13 @@ def lightly_pretrained(given: argparse.Namespace, name: str) -> bool:
 
 def made(given: argparse.Namespace) -> list[str]:
     """Starts that are pretrained for the comparison, in order."""
-    known = [*PRETRAINED, *(LIGHTLY if given.lightly_train else ())]
-    return [name for name in known if name in given.starts.split(",")]
+    return [name for name in possible(given) if name in given.starts.split(",")]
+
+
+def possible(given: argparse.Namespace) -> list[str]:
+    """Starts that can be pretrained with what was given."""
+    known = {**PRETRAINED, **(LIGHTLY if given.lightly_train else {})}
+    return [name for name, options in known.items() if given.teacher or TEACHER not in json.dumps(options)]
 
 
 def thinned(given: argparse.Namespace) -> Path:
@@ -229,8 +252,7 @@ def main() -> int:
         timer = threading.Timer(60 * given.minutes, lambda: os.kill(os.getpid(), signal.SIGINT))
         timer.daemon = True
         timer.start()
-    lightly = LIGHTLY if given.lightly_train else ()
-    given.starts = given.starts or ",".join(["scratch", "coco", "coco-backbone", *PRETRAINED, *lightly])
+    given.starts = given.starts or ",".join(["scratch", "coco", "coco-backbone", *possible(given)])
     wanted = given.part or PARTS
     try:
         for name in made(given):

@@ -11,6 +11,7 @@ from torchvision.transforms.v2 import functional as tv
 from headstart.errors import UserError
 from headstart.finding import Search, chosen, find_objects, fitted, summary
 from headstart.images.loader import PixelBatch
+from headstart.method import Teacher
 from headstart.mosaic import GRAY
 from headstart.objects import Objects
 
@@ -103,6 +104,29 @@ def test_objects_are_found_once_an_image_in_shares_of_it() -> None:
     kinds = found.clusters.tolist()
     assert kinds[0] == kinds[2] == kinds[4] != kinds[1] == kinds[3]
     assert done == [(3, 5), (5, 5)]
+
+
+class Places(Teacher):
+    """Tells apart by how much of what it sees is on a black ground: the width of a rectangle, not its colour."""
+
+    name, widths, strides = "places", (2,), (1.0,)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        dark = (images.amax(1, keepdim=True) < 0.5).float()
+        return [torch.cat([dark, 1 - dark], 1)]
+
+
+def test_a_teacher_tells_the_kinds_apart() -> None:
+    detector: Any = Bright()
+    one = batch([0, 1, 2, 3])
+    one.pixels[2:, :, :, :] = 0
+    for row in (2, 3):  # as wide as high, where the first two are narrow
+        one.pixels[row, row % 2, 20:60, 40:80] = 255
+    search = Search(imgsz=160, most=2, least=0.5, largest=0.5, clusters=2, components=1, seed=0)
+    by_colour = find_objects(detector, [one], 4, search, device=DEVICE).clusters
+    by_shape = find_objects(detector, [one], 4, search, device=DEVICE, teacher=Places()).clusters
+    assert by_colour[0] == by_colour[2] != by_colour[1] == by_colour[3]
+    assert by_shape[0] == by_shape[1] != by_shape[2] == by_shape[3]
 
 
 def test_no_objects_at_all() -> None:

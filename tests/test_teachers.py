@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -129,6 +130,38 @@ def test_a_download_that_fails_is_said(monkeypatch) -> None:
         load_teacher("net_small")
     with pytest.raises(UserError, match="did you mean 'net_small'"):
         load_teacher("net_smal")
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_a_timm_model_with_weights_from_a_file(name: str, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(1)
+    net = timm.create_model(name).eval()
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    teacher = load_teacher(name, weights=str(tmp_path / "net.pt"))
+    images = torch.rand(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    config = timm.data.resolve_data_config({}, model=net)
+    mean, std = (torch.tensor(config[key]).reshape(1, 3, 1, 1) for key in ("mean", "std"))
+    with torch.no_grad():
+        found = teacher(images)[-1]
+        if name == "test_resnet":
+            expected = net.forward_features((images - mean) / std)
+        else:
+            tokens = net.forward_intermediates((images - mean) / std, intermediates_only=True, norm=False)
+            expected = tokens[-1]
+    torch.testing.assert_close(found, expected)
+
+
+def test_weights_that_are_not_the_teachers(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    state = timm.create_model("test_resnet").state_dict()
+    lost = next(iter(state))
+    torch.save({name: tensor for name, tensor in state.items() if name != lost}, tmp_path / "part.pt")
+    with pytest.raises(UserError, match=f"part.pt lacks 1 of its .* tensors, such as {lost}"):
+        load_teacher("test_resnet", weights=str(tmp_path / "part.pt"))
+    with pytest.raises(UserError, match=r"teacher_weights: there is no file .*none\.pt"):
+        load_teacher("test_resnet", weights=str(tmp_path / "none.pt"))
+    assert "is for a teacher that timm makes" in str(check_teacher(Echo(), "part.pt")[0])
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import batched_nms, roi_align
 
@@ -17,11 +18,13 @@ from headstart.errors import UserError
 from headstart.hardware import loader_workers
 from headstart.images.index import ImageIndex
 from headstart.images.loader import ImageLoader, PixelBatch, steps_for
+from headstart.method import Teacher
 from headstart.mosaic import GRAY
 from headstart.objects import Objects, clustered
 from headstart.progress import Filling
 from headstart.run import RunFolder
 from headstart.settings import Resolved
+from headstart.teachers import load_teacher, teacher_options
 
 UNSURE = 0.02
 """Median of the images' best scores below which that is said; COCO's detector has 0.17 on FOD-A, whose debris it was
@@ -84,10 +87,13 @@ def objects_of(
     )
     proposals = o.proposals  # type: ignore[attr-defined]
     finder = detector if proposals is None else load_detector(proposals)
+    asked = teacher_options(o.model_dump())
+    teacher = load_teacher(**asked, neck=False) if asked["teacher"] is not None else None
     all_of_them = steps_for(1, len(images), s.batch)
     batches = min(steps, all_of_them) if s.budget is None else all_of_them
     total = min(len(images), batches * s.batch)
-    say_found = f"looking for objects on {total:,} images with {finder.name}, once before the first step"
+    kinds = f" and for their kinds with {teacher.name}" if teacher else ""
+    say_found = f"looking for objects on {total:,} images with {finder.name}{kinds}, once before the first step"
     folder.log(say_found)
     display = Filling(label="finding objects")
     display.console.print(say_found)
@@ -100,8 +106,9 @@ def objects_of(
         steps=batches,
     ) as loader:
         found = find_objects(
-            finder, loader, len(images), search, device=device, skip=folder.skip, progress=display, total=total
-        )
+            finder, loader, len(images), search,
+            device=device, teacher=teacher, skip=folder.skip, progress=display, total=total,
+        )  # fmt: skip
     found.save(path)
     for line in summary(found, total, unseen=len(images) - total):
         folder.log(line)
@@ -133,6 +140,7 @@ def find_objects(
     search: Search,
     *,
     device: torch.device,
+    teacher: Teacher | None = None,
     skip: Callable[[list[tuple[str, str]]], Any] = lambda skipped: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     total: int = 0,
@@ -145,6 +153,7 @@ def find_objects(
         images: Number of images in the index.
         search: What counts as an object.
         device: Where to compute.
+        teacher: Tells the kinds apart; None: the detector's backbone.
         skip: Told of unreadable images.
         progress: Told how many of `total` images are done.
         total: Images that `batches` bring.
@@ -153,7 +162,7 @@ def find_objects(
         UserError: No object is found at all.
     """
     detector.module.to(device)
-    backbone = detector.trunk()
+    looks: nn.Module = teacher.to(device) if teacher else detector.trunk()
     seen = torch.zeros(images, dtype=torch.bool)
     kept: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     done = 0
@@ -162,7 +171,7 @@ def find_objects(
         new = torch.tensor([place for place, row in enumerate(batch.indices.tolist()) if _first(seen, row)])
         done += len(batch.indices)
         if len(new):
-            kept.append(_of_batch(detector, backbone, batch, new, search, device))
+            kept.append(_of_batch(detector, looks, batch, new, search, device))
         progress(min(done, total), total)
     rows, boxes, scores, features = (torch.cat(parts) for parts in zip(*kept, strict=True))
     if not len(rows):
@@ -181,7 +190,7 @@ def _first(seen: Tensor, row: int) -> bool:
 
 @torch.no_grad()
 def _of_batch(
-    detector: Detector, backbone: torch.nn.Module, batch: PixelBatch, new: Tensor, search: Search, device: torch.device
+    detector: Detector, looks: nn.Module, batch: PixelBatch, new: Tensor, search: Search, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Row of the image, box in shares of it, score and features of every object; on the CPU."""
     images, scale = fitted(batch.pixels[new].to(device), batch.sizes[new], search.imgsz)
@@ -189,13 +198,12 @@ def _of_batch(
     found = detector.propose(images)
     owner = torch.arange(len(images), device=device).repeat_interleave(found.shape[1])
     owner, boxes, scores = chosen(owner, found[..., :4].flatten(0, 1), found[..., 4].flatten(), sizes, search)
-    with evaluating(backbone):
+    with nullcontext() if isinstance(looks, Teacher) else evaluating(looks):
         parts = zip(torch.split(owner, 64), torch.split(boxes, 64), strict=True)
         shifted = images - GRAY  # what lies outside of an image is read as 0
-        features = [_features(backbone, shifted, *part) for part in parts]
+        features = [_features(looks, shifted, *part) for part in parts if len(part[0])]
     rows = batch.indices[new][owner.cpu()]
-    empty = torch.zeros(0, detector.backbone.width, dtype=torch.float16)
-    return rows, (boxes / sizes.repeat(1, 2)[owner]).cpu(), scores.cpu(), torch.cat([empty, *features])
+    return rows, (boxes / sizes.repeat(1, 2)[owner]).cpu(), scores.cpu(), torch.cat([torch.zeros(0).half(), *features])
 
 
 def chosen(
@@ -225,13 +233,13 @@ def chosen(
     return owner[good], boxes[good], scores[good]
 
 
-def _features(backbone: torch.nn.Module, shifted: Tensor, owner: Tensor, boxes: Tensor) -> Tensor:
-    """How objects look: the backbone's last map of a square around each, averaged; float16 ``(N, C)`` on the CPU."""
+def _features(looks: nn.Module, shifted: Tensor, owner: Tensor, boxes: Tensor) -> Tensor:
+    """How objects look: a network's last map of a square around each, averaged; float16 ``(N, C)`` on the CPU."""
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
     side = ((boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True) * MARGIN).clamp_min(LOOK / 5)
     squares = torch.cat([owner[:, None].to(boxes.dtype), middle - side / 2, middle + side / 2], 1)
     looked = roi_align(shifted, squares, LOOK, sampling_ratio=2, aligned=True) + GRAY
-    last = backbone(looked)[-1].float().mean((2, 3))
+    last = looks(looked)[-1].float().mean((2, 3))
     return functional.normalize(last, dim=1).half().cpu()
 
 

@@ -38,7 +38,7 @@ def check(given: Mapping[str, Any]) -> list[UserError]:
         if not init.endswith(".pt"):
             problems.append(UserError(f"must be a .pt checkpoint, not {init!r}", where="init"))
     if given.get("teacher") is not None:
-        problems += check_teacher(given["teacher"])
+        problems += check_teacher(given["teacher"], given.get("teacher_weights"))
     problems += _proposals(given)
     problem = device_problem(str(given["device"]))
     if problem:
@@ -98,9 +98,12 @@ def stored_options(options: Mapping[str, Any]) -> dict[str, Any]:
     if live:
         stored["model"] = str(folder.path / "start.pt")
     if str(stored.get("teacher")).startswith("live "):
-        if given.get("teacher") is None:
+        if "proposals" in stored:  # it was asked before the first step
+            stored["teacher"] = given.get("teacher")
+        elif given.get("teacher") is None:
             raise UserError("was a network in memory, which a run cannot keep", where="teacher", hint="give it again")
-        stored["teacher"] = given["teacher"]
+        else:
+            stored["teacher"] = given["teacher"]
     kept = {key: value for key, value in given.items() if key in MAY_CHANGE or key not in stored}
     return {**stored, **kept, "overwrite": False}
 
@@ -108,7 +111,7 @@ def stored_options(options: Mapping[str, Any]) -> dict[str, Any]:
 def anchored(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that may name files, as absolute paths: a run can be gone on with from another folder."""
     found: dict[str, Any] = {}
-    for key in ("model", "init", "proposals"):
+    for key in ("model", "init", "proposals", "teacher", "teacher_weights"):
         item = options.get(key)
         if isinstance(item, (str, os.PathLike)) and Path(item).is_file():
             found[key] = str(Path(item).resolve())

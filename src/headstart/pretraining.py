@@ -32,7 +32,7 @@ from headstart.progress import Display, Filling, duration
 from headstart.run import RunFolder
 from headstart.schedules import Progress
 from headstart.settings import PretrainSettings, Resolved
-from headstart.teachers import load_teacher
+from headstart.teachers import load_teacher, teacher_options
 from headstart.training import Outcome, train
 from headstart.views import ViewSpec, make_views
 
@@ -254,10 +254,10 @@ def _make_method(resolved: Resolved, detector: Detector) -> Method:
     widths = [level.width for level in detector.levels] if neck else [detector.backbone.width]
     options = resolved.method.model_dump()
     extra: list[Any] = []
-    if "teacher" in options:
-        extra = [load_teacher(options["teacher"], options.get("teacher_mean"), options.get("teacher_std"))]
-    if "proposals" in options:
-        extra.append(detector.object_head(options["clusters"]))
+    if "proposals" in options:  # a teacher is asked for the kinds of what is found, before the first step
+        extra = [detector.object_head(options["clusters"])]
+    elif "teacher" in options:
+        extra = [load_teacher(**teacher_options(options))]
     method = kind(resolved.method, resolved.run, detector.trunk(neck=neck), widths, *extra)
     return Anchored(method, resolved.method.anchor) if resolved.method.anchor else method
 

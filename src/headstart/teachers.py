@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -102,8 +102,20 @@ def _from_tokens(tokens: Tensor) -> list[Tensor]:
     return [tokens.transpose(1, 2).unflatten(2, (side, side))] if side**2 == tokens.shape[1] else []  # type: ignore[no-untyped-call]
 
 
-def check_teacher(teacher: Any) -> list[UserError]:
-    """What is wrong with the option `teacher`, found without loading anything."""
+def teacher_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments for `load_teacher` from the options of a method."""
+    return {"teacher": options["teacher"]} | {
+        name: options.get(f"teacher_{name}") for name in ("mean", "std", "weights")
+    }
+
+
+def check_teacher(teacher: Any, weights: str | None = None) -> list[UserError]:
+    """What is wrong with the options `teacher` and `teacher_weights`, found without loading anything."""
+    if weights is not None and (isinstance(teacher, nn.Module) or _is_checkpoint(str(teacher))):
+        hint = "leave it out: a YOLO's .pt and a torch module bring their weights"
+        return [UserError("is for a teacher that timm makes", where="teacher_weights", hint=hint)]
+    if weights is not None and not Path(weights).is_file():
+        return [UserError(f"there is no file {weights}", where="teacher_weights")]
     if isinstance(teacher, nn.Module):
         return []
     if not isinstance(teacher, (str, Path)):
@@ -119,7 +131,11 @@ def check_teacher(teacher: Any) -> list[UserError]:
 
 
 def load_teacher(
-    teacher: Any, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    teacher: Any,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    weights: str | None = None,
+    neck: bool = True,
 ) -> FrozenTeacher:
     """Load a teacher.
 
@@ -127,26 +143,28 @@ def load_teacher(
         teacher: Path of a YOLO's ``.pt`` (its pyramid teaches), the name of a timm model with published weights, or a
             torch module, of which a copy is taken.
         mean, std: Normalisation of a torch module; None: images in [0, 1]. A YOLO and a timm model know their own.
+        weights: File of a timm model's weights; None: those that timm downloads.
+        neck: Whether a YOLO gives its pyramid, or else the last map of its backbone.
 
     Raises:
         UserError: It is not found, cannot be downloaded, or gives no feature map.
     """
-    problems = check_teacher(teacher)
+    problems = check_teacher(teacher, weights)
     if problems:
         raise problems[0]
     if isinstance(teacher, nn.Module) and not hasattr(teacher, "ckpt_path"):
         return FrozenTeacher(copy.deepcopy(teacher), type(teacher).__name__, mean or (0, 0, 0), std or (1, 1, 1))
     if isinstance(teacher, nn.Module) or _is_checkpoint(str(teacher)):
         detector = load_detector(teacher)
-        return FrozenTeacher(detector.trunk(neck=True), detector.name)
-    return _from_timm(str(teacher))
+        return FrozenTeacher(detector.trunk(neck=neck), detector.name)
+    return _from_timm(str(teacher), weights)
 
 
 def _is_checkpoint(name: str) -> bool:
     return name.endswith((".pt", ".pth"))
 
 
-def _from_timm(name: str) -> FrozenTeacher:
+def _from_timm(name: str, weights: str | None) -> FrozenTeacher:
     import timm
 
     if not timm.is_model(name.split(".")[0]):
@@ -154,10 +172,11 @@ def _from_timm(name: str) -> FrozenTeacher:
         hint = did_you_mean(name.split(".")[0], known) or "timm.list_pretrained() lists the names"
         raise UserError(f"timm has no model {name!r}", where="teacher", hint=hint)
     try:
-        module = _timm_module(name)
+        module = _timm_module(name, weights)
     except Exception as error:  # a download fails in as many ways as there are networks
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        hint = "connect this machine once, or check the name with timm.list_pretrained()"
+        hint = "connect this machine once, give teacher_weights= a file, or see timm.list_pretrained() for the name"
+        hint = "it must hold the state dict of that network" if weights else hint
         raise UserError(f"timm cannot load {name!r}: {reason}", where="teacher", hint=hint) from error
     known = timm.data.resolve_data_config({}, model=module)
     info: Any = module.feature_info
@@ -176,12 +195,27 @@ class _ChannelsFirst(nn.Module):
         return [one.permute(0, 3, 1, 2) if self.last else one for one in self.module(images)]
 
 
-def _timm_module(name: str) -> nn.Module:
+def _checked_weights(name: str, path: str) -> dict[str, Tensor]:
+    """The weights in a file; timm itself would leave at random what the file lacks."""
+    import timm
+
+    state: dict[str, Tensor] = timm.models.load_state_dict(path)
+    with torch.device("meta"):
+        wanted = timm.create_model(name, num_classes=0).state_dict()
+    if missing := [key for key in wanted if key not in state]:
+        raise ValueError(f"{path} lacks {len(missing)} of its {len(wanted)} tensors, such as {missing[0]}")
+    return state
+
+
+def _timm_module(name: str, weights: str | None) -> nn.Module:
     """The model as a giver of maps; transformers of a fixed size are told to take any."""
     import timm
 
+    wanted: dict[str, Any] = {"pretrained": True, "features_only": True}
+    if weights:
+        wanted["pretrained_cfg_overlay"] = {"state_dict": _checked_weights(name, weights)}
     try:
-        module: nn.Module = timm.create_model(name, pretrained=True, features_only=True, dynamic_img_size=True)
+        module: nn.Module = timm.create_model(name, **wanted, dynamic_img_size=True)
     except TypeError:  # networks that take any size have no such option
-        module = timm.create_model(name, pretrained=True, features_only=True)
+        module = timm.create_model(name, **wanted)
     return module

@@ -15,6 +15,7 @@ from ultralytics import YOLO
 
 from headstart import checkpoint
 from headstart.errors import UserError
+from headstart.objects import Objects
 from headstart.pretraining import pretrain
 from headstart.settings import method_names, read_method
 
@@ -44,7 +45,7 @@ def options(method: str, data: Path, weights: Path) -> dict[str, Any]:
     given = {**SMALL, "data": str(data), "model": "yolo11n.yaml", "method": method, "init": str(weights), "lr": 1e-3}
     own = read_method(method).settings.model_fields
     given |= {"hidden_dim": 32} if "hidden_dim" in own else {}
-    given |= {"teacher": Patches()} if "teacher" in own else {}
+    given |= {"teacher": Patches()} if "teacher" in own and own["teacher"].is_required() else {}
     return {**given, "anchor": 0.5} if method == "byol" else given
 
 
@@ -102,6 +103,23 @@ def test_a_live_teacher_must_be_given_again(image_folder: Path, weights: Path, t
     pretrain(**{**options("distill", image_folder, weights), "steps": 2}, out=str(tmp_path / "run"))
     with pytest.raises(UserError, match="teacher: was a network in memory"):
         pretrain(out=str(tmp_path / "run"), resume=True)
+
+
+def test_objects_are_told_apart_by_a_teacher_before_the_first_step(
+    image_folder: Path, weights: Path, tmp_path: Path
+) -> None:
+    run, other, plain = tmp_path / "run", tmp_path / "other", tmp_path / "plain"
+    given = {**options("objects", image_folder, weights), "clusters": 3}
+    pretrain(**given, teacher=Patches(), out=str(run))
+    pretrain(**given, out=str(plain))
+    found, without = Objects.load(run / "objects.pt"), Objects.load(plain / "objects.pt")
+    assert torch.equal(found.boxes, without.boxes)
+    assert not torch.equal(found.clusters, without.clusters)
+    # A resumed run has its objects, and needs no teacher.
+    shutil.copytree(run, other)
+    (other / "checkpoints" / "step-00000004.pt").unlink()
+    pretrain(out=str(other), resume=True)
+    assert same(checkpoint.load(other / "checkpoints")["method"], checkpoint.load(run / "checkpoints")["method"])
 
 
 def test_a_gentler_rate_with_init(image_folder: Path, weights: Path, tmp_path: Path) -> None:

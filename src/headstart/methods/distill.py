@@ -33,6 +33,9 @@ class Settings(AdamWSettings):
     """Options of distillation."""
 
     teacher: Any = Field(description="who is learnt from: a YOLO's .pt, the name of a timm model, or a torch module")
+    teacher_weights: str | None = Field(
+        None, description="file with the weights of a timm model as teacher; none: timm's own, downloaded once"
+    )
     teacher_mean: tuple[float, float, float] | None = Field(
         None, description="mean of each colour that a torch module as teacher was trained with; none: 0"
     )

@@ -1,15 +1,16 @@
 """Objects: the whole detector learns to find objects and to tell them apart, by boxes and kinds that no one labelled.
 
 A trained detector (the COCO weights of the run's own start, or another) finds objects on the unlabelled images: its
-boxes count, its classes do not. What is in the boxes is clustered by how it looks (`headstart.objects`). Boxes and
-cluster numbers then serve as labels, and the detector is trained on them with the loss of its own family: backbone,
-neck and head together, on mosaics as in the training that follows. After DeepCluster (Caron et al., 2018, arXiv
-1807.05520), whose images are boxes here, and pretraining of whole detectors on boxes without classes (AlignDet, Li et
-al., 2023, arXiv 2307.11077). Objects are found and clustered once, before the first step.
+boxes count, its classes do not. What is in the boxes is clustered by how it looks (`headstart.objects`) to that
+detector's backbone, or to a stronger network that knows more things, `teacher=`. Boxes and cluster numbers then serve
+as labels, and the detector is trained on them with the loss of its own family: backbone, neck and head together, on
+mosaics as in the training that follows. After DeepCluster (Caron et al., 2018, arXiv 1807.05520), whose images are
+boxes here, and pretraining of whole detectors on boxes without classes (AlignDet, Li et al., 2023, arXiv 2307.11077).
+Objects are found and clustered once, before the first step.
 
 The last layer of the class branches has an output a cluster while it trains; it stays out of the checkpoint.
 
-Batch normalisation: the student is in training mode. There is no teacher.
+Batch normalisation: the student is in training mode. No teacher is asked while it trains.
 """
 
 from __future__ import annotations
@@ -38,6 +39,20 @@ class Settings(AdamWSettings):
     clip: float | None = Field(10.0, gt=0, description="largest gradient norm; none: not clipped")
     proposals: str | None = Field(
         None, description="trained detector that finds the objects (a .pt); none: the run's own start, init= or model="
+    )
+    teacher: Any = Field(
+        None,
+        description="who tells the objects' kinds apart: a YOLO's .pt, the name of a timm model, or a torch module; "
+        "none: the backbone of the detector that finds them",
+    )
+    teacher_weights: str | None = Field(
+        None, description="file with the weights of a timm model as teacher; none: timm's own, downloaded once"
+    )
+    teacher_mean: tuple[float, float, float] | None = Field(
+        None, description="mean of each colour that a torch module as teacher was trained with; none: 0"
+    )
+    teacher_std: tuple[float, float, float] | None = Field(
+        None, description="standard deviation of each colour, likewise; none: 1"
     )
     proposal_imgsz: int = Field(320, ge=64, description="longer side at which images are searched for objects, pixels")
     most: int = Field(10, ge=1, description="objects that are kept an image at most")
