@@ -22,6 +22,9 @@ GPU = Situation(images=5_000, trained=False, weights=None, teacher=False, device
         ({"weights": "yolo11n.pt"}, {"init": "yolo11n.pt", "steps": 5_000, "lr": 2e-4}),
         ({"trained": True, "boxes": True}, {"method": "objects", "steps": 5_000, "lr": 1e-3}),
         ({"boxes": True}, {"method": "pyramid"}),  # random weights find nothing
+        ({"boxes": True, "teacher": True}, {"method": "distill"}),
+        ({"trained": True, "boxes": True, "teacher": True}, {"method": "objects"}),
+        ({"trained": True, "teacher": True}, {"method": "distill"}),
         ({"images": 500}, {"steps": 5_000}),
         ({"images": 500, "trained": True}, {"steps": 2_000}),
         ({"images": 1_000_000}, {"batch": 128, "steps": 78_125}),  # 10 epochs
@@ -48,6 +51,8 @@ def test_why_is_said_in_two_lines() -> None:
         "method=objects, continued from the model's own weights: those weights find the objects on which the whole "
         "detector is then trained"
     )
+    taught = choose(dataclasses.replace(GPU, trained=True, boxes=True, teacher=True)).why[0]
+    assert taught == f"{first}, the teacher tells their kinds apart"
     assert second == "5,000 steps of 256 for 5,000 images; lr=0.001: full, as in a detector's training"
 
 
@@ -96,6 +101,7 @@ def _image(folder: Path) -> str:
     [
         ({"model": "yolo11n.yaml", "init": "WEIGHTS"}, "objects"),
         ({"model": "yolo11n.yaml", "init": "WEIGHTS", "clusters": 8}, "objects"),
+        ({"model": "yolo11n.yaml", "init": "WEIGHTS", "teacher": "vit_tiny"}, "objects"),
         ({"model": "yolo11n.yaml", "init": "missing.pt"}, None),  # what is wrong is said in its place
         ({"model": "yolo11n.yaml"}, None),  # random weights: dino
         ({"model": "yolo11n.yaml", "init": "WEIGHTS", "preset": "tutorial"}, None),  # a preset of dino's

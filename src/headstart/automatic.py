@@ -50,7 +50,7 @@ class Choice:
 def choose(found: Situation) -> Choice:
     """The recipe for a situation. A pure function."""
     continued = found.trained or found.weights is not None
-    method = "distill" if found.teacher else "objects" if continued and found.boxes else "pyramid"
+    method = "objects" if continued and found.boxes else "distill" if found.teacher else "pyramid"
     steps = _steps(found, continued)
     batch = _batch(found) * (4 if method == "objects" else 1)  # four images make one that the network sees
     options: dict[str, Any] = {"method": method, "batch": batch, "steps": steps}
@@ -84,7 +84,8 @@ def _why_method(found: Situation, method: str) -> str:
         start = "continued from the model's own weights" if found.trained else "from random weights"
     why = {
         "distill": "it has a teacher to learn from",
-        "objects": "those weights find the objects on which the whole detector is then trained",
+        "objects": "those weights find the objects on which the whole detector is then trained"
+        + (", the teacher tells their kinds apart" if found.teacher else ""),
         "pyramid": "it trains backbone and neck and needs no teacher",
     }
     return f"method={method}, {start}: {why[method]}"

@@ -63,7 +63,7 @@ def situation(given: Mapping[str, Any]) -> Situation:
     trained = bool(given.get("init")) or str(model).endswith(".pt") or not isinstance(model, (str, Path))
     device, memory = hardware(str(given.get("device", "auto")))
     weights, teacher = weights_beside(model), given.get("teacher") is not None
-    boxes = (trained or weights is not None) and not teacher and _has_boxes(model)
+    boxes = (trained or weights is not None) and _has_boxes(model)
     return Situation(images, trained, weights, teacher, device, memory, boxes)
 
 

@@ -162,7 +162,10 @@ def find_objects(
         UserError: No object is found at all.
     """
     detector.module.to(device)
-    looks: nn.Module = teacher.to(device) if teacher else detector.trunk()
+    looks: nn.Module = detector.trunk()
+    if teacher is not None:
+        # Depthwise convolutions, which many a teacher has, take 0.6 of the time on a CPU in this order.
+        looks = teacher.to(device).to(memory_format=torch.channels_last)
     seen = torch.zeros(images, dtype=torch.bool)
     kept: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     done = 0
@@ -239,6 +242,8 @@ def _features(looks: nn.Module, shifted: Tensor, owner: Tensor, boxes: Tensor) -
     side = ((boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True) * MARGIN).clamp_min(LOOK / 5)
     squares = torch.cat([owner[:, None].to(boxes.dtype), middle - side / 2, middle + side / 2], 1)
     looked = roi_align(shifted, squares, LOOK, sampling_ratio=2, aligned=True) + GRAY
+    if isinstance(looks, Teacher):
+        looked = looked.contiguous(memory_format=torch.channels_last)
     last = looks(looked)[-1].float().mean((2, 3))
     return functional.normalize(last, dim=1).half().cpu()
 

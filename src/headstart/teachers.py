@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -195,6 +197,17 @@ class _ChannelsFirst(nn.Module):
         return [one.permute(0, 3, 1, 2) if self.last else one for one in self.module(images)]
 
 
+@contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    found = logging.getLogger(logger)
+    before = found.level
+    found.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        found.setLevel(before)
+
+
 def _checked_weights(name: str, path: str) -> dict[str, Tensor]:
     """The weights in a file; timm itself would leave at random what the file lacks."""
     import timm
@@ -214,8 +227,9 @@ def _timm_module(name: str, weights: str | None) -> nn.Module:
     wanted: dict[str, Any] = {"pretrained": True, "features_only": True}
     if weights:
         wanted["pretrained_cfg_overlay"] = {"state_dict": _checked_weights(name, weights)}
-    try:
-        module: nn.Module = timm.create_model(name, **wanted, dynamic_img_size=True)
-    except TypeError:  # networks that take any size have no such option
-        module = timm.create_model(name, **wanted)
+    with _quiet("timm"):  # it warns of the classifier, which is left out on purpose
+        try:
+            module: nn.Module = timm.create_model(name, **wanted, dynamic_img_size=True)
+        except TypeError:  # networks that take any size have no such option
+            module = timm.create_model(name, **wanted)
     return module
