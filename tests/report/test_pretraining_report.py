@@ -12,6 +12,7 @@ from pathlib import Path
 import fake_run
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from headstart.errors import UserError
@@ -99,6 +100,17 @@ def test_finished_run(run: Path) -> None:
         assert f"chart-{name}" in page.ids
     assert page.count("svg") == 2 * len(CHARTS)
     assert page.count("img") == 3
+
+
+@pytest.mark.parametrize("teacher", [None, "vit_small <b>"])
+def test_who_told_the_kinds_apart(run: Path, teacher: str | None) -> None:
+    settings = yaml.safe_load((run / "settings.yaml").read_text())
+    settings["options"]["teacher"] = teacher
+    (run / "settings.yaml").write_text(yaml.safe_dump(settings))
+    (run / "assets").mkdir()
+    Image.effect_noise((300, 200), 60).save(run / "assets" / "kinds.png")
+    said = "made by how they look: from" if teacher is None else "made by how they look to vit_small <b>: from"
+    assert said in draw(run).text
 
 
 def test_page_is_self_contained(run: Path) -> None:

@@ -287,13 +287,15 @@ def _pictures(run: FoundRun) -> list[Picture]:
         neighbours += f" Over {images} images: {nearest:.3f} to the nearest, {any_two:.3f} between any two."
     cells = (probe.get("components") or {}).get("cells") if isinstance(probe.get("components"), dict) else None
     grid = f", {cells[0]} × {cells[1]} cells" if isinstance(cells, list) and len(cells) == 2 else ""
+    teacher = run.option("teacher")
+    seen_by = f" to {teacher}" if teacher else ""
     wanted = [
         (
             "kinds",
             "What was found, and how it was divided",
             "Objects that a trained detector found on the images, without labels. Each row is a kind, made by how they "
-            "look: from the largest to the smallest, with its number of objects. Boxes and kinds are what was learnt. "
-            "Rows need not be your classes; boxes should hold things, not ground.",
+            f"look{seen_by}: from the largest to the smallest, with its number of objects. Boxes and kinds are what "
+            "was learnt. Rows need not be your classes; boxes should hold things, not ground.",
             "Sheet of objects that were found, a row for each kind",
         ),
         (
