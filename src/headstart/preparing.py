@@ -39,6 +39,9 @@ def check(given: Mapping[str, Any]) -> list[UserError]:
             problems.append(UserError(f"must be a .pt checkpoint, not {init!r}", where="init"))
     if given.get("teacher") is not None:
         problems += check_teacher(given["teacher"], given.get("teacher_weights"))
+    elif "proposals" in given:  # who must have a teacher is told so elsewhere
+        left = [name for name in ("weights", "mean", "std") if given.get(f"teacher_{name}") is not None]
+        problems += [UserError("says nothing without teacher=", where=f"teacher_{name}") for name in left]
     problems += _proposals(given)
     problem = device_problem(str(given["device"]))
     if problem:
