@@ -63,9 +63,13 @@ LIGHTLY: dict[str, dict[str, Any]] = {
         "method_args": {"teacher": TEACHER},
     },
 }
+# Of networks with a convolution behind their last map (EfficientNet), LightlyTrain 0.18 takes its width for the map's,
+# and ends with an error.
 LIGHTLY_PROGRAM = """
 import json, sys, time
 import lightly_train
+from lightly_train._models.timm.timm import TIMMModelWrapper
+TIMMModelWrapper.feature_dim = lambda self: self._model.feature_info[-1]["num_chs"]
 if __name__ == "__main__":
     began = time.time()
     lightly_train.pretrain(**json.loads(sys.argv[1]))

@@ -54,9 +54,9 @@ class Method(nn.Module, ABC):
             a list of maps, one a width in `widths`.
         widths: Channels of these maps.
 
-    A method whose ``Settings`` have an option ``teacher`` gets the `Teacher` that it names as a fifth argument; one
-    with ``proposals``, and the options of the search that ``methods/objects.py`` has, gets the detector's `ObjectHead`,
-    and through `take_objects` what was found.
+    A method whose ``Settings`` have an option ``teacher`` gets the `Teacher` that it names as a fifth argument. One
+    with ``proposals``, and the options of the search that ``methods/objects.py`` has (a ``teacher`` among them, who is
+    asked before the first step), gets the detector's `ObjectHead` instead, and through `take_objects` what was found.
 
     Attributes:
         trains: What is pretrained: ``backbone`` (the student returns its last map) or ``neck`` (backbone and neck; the

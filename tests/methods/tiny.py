@@ -87,7 +87,7 @@ def build(name: str, preset: str | None = None, **options: Any) -> Method:
     resolved = settings.resolve(given)
     kind = method_class(resolved.info)
     neck = kind.trains == "neck"
-    extra = [load_teacher(given["teacher"])] if "teacher" in type(resolved.method).model_fields else []
+    extra: list[nn.Module] = [load_teacher(given["teacher"])] if name == "distill" else []
     clusters = getattr(resolved.method, "clusters", None)
     extra += [DetectHead(Net(), clusters)] if clusters else []
     method = kind(resolved.method, resolved.run, Trunk(neck), WIDTHS if neck else WIDTHS[-1:], *extra)
