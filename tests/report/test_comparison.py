@@ -14,6 +14,7 @@ from test_pretraining_report import Page
 from headstart import cli
 from headstart.errors import UserError
 from headstart.report import is_comparison, write_report
+from headstart.report.comparison_charts import curves
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
@@ -93,6 +94,36 @@ def test_faults_failures_and_single_seeds_are_said(tmp_path: Path) -> None:
     assert "out of memory <script>" in text
     assert "one seed" in text
     assert "detections" not in page.ids
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        # Means over the seeds: coco 0.2, 0.4, 0.5, of which nine tenths are 0.45; a 0.3, 0.46, 0.48; b stays below.
+        (
+            {"coco": [[0.1, 0.3, 0.4], [0.3, 0.5, 0.6]], "a": [[0.3, 0.46, 0.48]], "b": [[0.4, 0.44, 0.3]]},
+            "Epoch at which 90% of where coco ends is reached: coco 3, a 2, b never.",
+        ),
+        ({"scratch": [[0.1, 0.2]], "coco": [[0.2, 0.3]]}, None),
+        ({"coco": [[0.0, 0.0]], "a": [[0.0, 0.1]]}, None),
+        ({"a": [[0.0, 0.1]]}, None),
+    ],
+)
+def test_how_soon_a_start_is_nearly_as_good_as_coco_in_the_end(
+    scores: dict[str, list[list[float]]], said: str | None
+) -> None:
+    cells = [
+        {
+            "kind": "main", "state": "done", "start": start, "budget": "5%",
+            "curve": [[epoch + 1, 0.0, score, score] for epoch, score in enumerate(curve)],
+        }
+        for start, curves in scores.items()
+        for curve in curves
+    ]  # fmt: skip
+    budgets = [{"name": "5%", "images": 100}]
+    note = curves({"starts": [{"name": name} for name in scores], "budgets": budgets, "cells": cells})[0].note
+    assert ("Epoch at which" in note) == (said is not None)
+    assert said is None or said in note
 
 
 def test_a_comparison_without_anything_done(tmp_path: Path) -> None:

@@ -8,11 +8,14 @@ from typing import Any
 from markupsafe import Markup
 
 from headstart.comparison import verdict
+from headstart.comparison.statistics import epochs_to_reach
 from headstart.report.pretraining import Chart
 from headstart.report.series import COLOURS, Line, Row, lines_chart, rows_chart
 
 Record = Mapping[str, Any]
 
+NEARLY = 0.9
+"""Share of COCO's last score from which a start is nearly as good."""
 MANY = 24
 """Classes that are shown at most: those with the largest differences."""
 _WIDE, _HALF, _PHONE = (1000, 340), (484, 290), (328, 250)
@@ -120,13 +123,24 @@ def _curve(key: str, budget: Record, lines: list[Line]) -> Chart:
     ends = ", ".join(f"{line.label} {line.ys[-1]:.3f}" for line in lines)
     title, note = (
         f"{verdict.labels(budget['name'])}",
-        f"In the end: {ends}.{' Dashed level: where scratch ends.' if scratch else ''}",
+        f"In the end: {ends}.{_sooner(lines)}{' Dashed level: where scratch ends.' if scratch else ''}",
     )
 
     def draw(name: str, size: tuple[int, int]) -> str:
         return lines_chart(name, lines, size=size, alt=f"Learning curves with {title}. {note}", level=level)
 
     return _chart(key, title[0].upper() + title[1:], f"{budget['images']:,} images", note, draw, full=False)
+
+
+def _sooner(lines: list[Line]) -> str:
+    """When each start is nearly as good as COCO's in the end; nothing without COCO or another beside scratch."""
+    coco = next((line for line in lines if line.label == "coco"), None)
+    others = [line for line in lines if line.label not in ("coco", "scratch")]
+    if coco is None or not others or coco.ys[-1] <= 0:
+        return ""
+    after = [(line.label, epochs_to_reach(line.ys, NEARLY * coco.ys[-1])) for line in (coco, *others)]
+    listed = ", ".join(f"{label} {'never' if epoch is None else epoch}" for label, epoch in after)
+    return f" Epoch at which {NEARLY:.0%} of where coco ends is reached: {listed}."
 
 
 def _done(results: Record, start: str, budget: str) -> list[Record]:
