@@ -68,11 +68,13 @@ LIGHTLY: dict[str, dict[str, Any]] = {
 LIGHTLY_PROGRAM = """
 import json, sys, time
 import lightly_train
-from lightly_train._models.timm.timm import TIMMModelWrapper
-TIMMModelWrapper.feature_dim = lambda self: self._model.feature_info[-1]["num_chs"]
 if __name__ == "__main__":
+    options = json.loads(sys.argv[1])
+    if options.get("method_args", {}).get("teacher", "").startswith("timm/"):
+        from lightly_train._models.timm.timm import TIMMModelWrapper
+        TIMMModelWrapper.feature_dim = lambda self: self._model.feature_info[-1]["num_chs"]
     began = time.time()
-    lightly_train.pretrain(**json.loads(sys.argv[1]))
+    lightly_train.pretrain(**options)
     json.dump({"seconds": time.time() - began, "version": lightly_train.__version__}, open("done.json", "w"))
 """
 PARTS = (*PRETRAINED, *LIGHTLY, "compare", "table")
@@ -123,7 +125,7 @@ def pretrained(given: argparse.Namespace, name: str) -> bool:
     """Pretrain a start of ours; False where it was stopped."""
     stands_for = {COCO: str(given.coco), TEACHER: given.teacher}
     options = {key: stands_for.get(value, value) for key, value in PRETRAINED[name].items()}
-    if given.teacher_weights and options.get("teacher") == given.teacher:
+    if given.teacher_weights and TEACHER in PRETRAINED[name].values():
         options["teacher_weights"] = str(given.teacher_weights)
     length = {"budget": given.pretrain_budget} if given.pretrain_budget else {"steps": given.pretrain_steps}
     return pretrained_in(
@@ -146,9 +148,9 @@ def lightly_pretrained(given: argparse.Namespace, name: str) -> bool:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shutil.copy(given.coco, folder / f"{given.model}.pt")
-    text = json.dumps(LIGHTLY[name]).replace("{model}", given.model).replace(TEACHER, f"timm/{given.teacher}")
-    learnt = json.loads(text)
-    if given.teacher_weights and learnt.get("method_args", {}).get("teacher") == f"timm/{given.teacher}":
+    text = json.dumps(LIGHTLY[name]).replace("{model}", given.model)
+    learnt = json.loads(text.replace(TEACHER, f"timm/{given.teacher}"))
+    if given.teacher_weights and TEACHER in text:
         learnt["method_args"]["teacher_weights"] = str(given.teacher_weights.resolve())
     options = {"out": "out", "data": str(given.images.resolve()), "epochs": given.lightly_epochs, "devices": 1}
     options |= {"batch_size": given.pretrain_batch, "accelerator": "cpu" if given.device == "cpu" else "auto"}

@@ -101,12 +101,10 @@ def stored_options(options: Mapping[str, Any]) -> dict[str, Any]:
     if live:
         stored["model"] = str(folder.path / "start.pt")
     if str(stored.get("teacher")).startswith("live "):
-        if "proposals" in stored:  # it was asked before the first step
-            stored["teacher"] = given.get("teacher")
-        elif given.get("teacher") is None:
+        # With proposals= it was asked before the first step, and is not needed any more.
+        if given.get("teacher") is None and "proposals" not in stored:
             raise UserError("was a network in memory, which a run cannot keep", where="teacher", hint="give it again")
-        else:
-            stored["teacher"] = given["teacher"]
+        stored["teacher"] = given.get("teacher")
     kept = {key: value for key, value in given.items() if key in MAY_CHANGE or key not in stored}
     return {**stored, **kept, "overwrite": False}
 
