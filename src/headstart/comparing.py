@@ -120,6 +120,8 @@ def _conclude(settings: CompareSettings, folder: Path, content: Mapping[str, Any
     for one in failed(content):
         running.say(f"FAILED: {one['folder']}: {one['error']}", style="bold red")
     console.print(Text(f"\n{content['verdict']}"))
+    if few := verdict.few_objects(content):
+        console.print(Text(f"{few}."))
     report = None
     if settings.report:
         from headstart.report import write_report

@@ -6,12 +6,14 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import fake_comparison
 import pytest
 from test_pretraining_report import Page
 
 from headstart import cli
+from headstart.comparison.verdict import few_objects
 from headstart.errors import UserError
 from headstart.report import is_comparison, write_report
 from headstart.report.comparison_charts import curves
@@ -189,3 +191,18 @@ def test_a_browser_shows_it_without_errors(folder: Path, tmp_path: Path, width: 
     assert too_wide == 0, "something reaches over the right edge"
     assert charts == 7
     assert images == 2
+
+
+def test_classes_with_few_test_objects_are_named() -> None:
+    def results(*objects: int) -> dict[str, Any]:
+        classes = [{"name": f"c{at}", "objects": number} for at, number in enumerate(objects)]
+        return {"cells": [{"state": "failed"}, {"state": "done", "classes": classes}]}
+
+    # One object of n is 1 / n of a class's AP and 1 / (4 n) of the mAP: 8.3, 2.5, 0.83 and 0.13 points.
+    assert few_objects(results(30, 3, 200, 10)) == (
+        "2 of 4 classes have so few test objects (c1 3, c3 10) that a single one, found or missed, moves mAP50-95 by "
+        "about a point or more, up to 8.3: more test images make these figures firmer"
+    )
+    assert few_objects(results(30, 40, 200, 26)) is None
+    assert "(c0 1, c1 1, c2 1, c3 1, c4 1 and others)" in (few_objects(results(*[1] * 7)) or "")
+    assert few_objects({"cells": [{"state": "missing"}]}) is None

@@ -95,6 +95,26 @@ def pair_sentence(found: Sequence[Record]) -> str:
     return f"{found[0]['start']} against {found[0]['reference']}: {', '.join(parts)}"
 
 
+def few_objects(results: Record) -> str | None:
+    """Which classes have so few test objects that a single one moves the mAP by a point or more; None: no class.
+
+    One object of n changes the average precision of its class by about 1 / n, and the mAP by that over the classes.
+    """
+    done = [one["classes"] for one in results["cells"] if one["state"] == "done" and one.get("classes")]
+    if not done:
+        return None
+    classes = done[0]
+    few = sorted((one for one in classes if len(classes) * one["objects"] <= 100), key=lambda one: int(one["objects"]))
+    if not few:
+        return None
+    listed = ", ".join(f"{one['name']} {one['objects']}" for one in few[:5]) + (" and others" if len(few) > 5 else "")
+    most = 100 / len(classes) / few[0]["objects"]
+    return (
+        f"{len(few)} of {len(classes)} classes have so few test objects ({listed}) that a single one, found or missed, "
+        f"moves mAP50-95 by about a point or more, up to {most:.1f}: more test images make these figures firmer"
+    )
+
+
 def _budget(one: Record) -> str:
     values = one["map50_95"]
     where = f"with {labels(one['budget'])}"
@@ -172,6 +192,7 @@ def markdown(results: Record) -> str:
     lines += [f"| {' | '.join(row)} |" for row in rows(results)]
     seeds = len(results["settings"]["seeds"])
     lines += ["", f"{results['settings']['model']}, {seeds} seed{'s' * (seeds > 1)}, last epoch, {HOW}"]
+    lines += [f"\n{few}."] if (few := few_objects(results)) else []
     return "\n".join(lines) + "\n"
 
 

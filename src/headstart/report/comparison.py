@@ -80,6 +80,7 @@ def page_content(results: Record, detections: Record) -> dict[str, Any]:
         "verdict": results["verdict"],
         "tone": tone(results),
         "others": _sentences(results),
+        "few": verdict.few_objects(results),
         "faults": results["faults"],
         "facts": _facts(results),
         "legend": legend(results),
