@@ -20,7 +20,7 @@ from headstart.images.index import ImageIndex
 from headstart.images.loader import ImageLoader, PixelBatch, steps_for
 from headstart.method import Teacher
 from headstart.mosaic import GRAY
-from headstart.objects import Objects, clustered
+from headstart.objects import MARGIN, Objects, clustered
 from headstart.progress import Filling
 from headstart.run import RunFolder
 from headstart.settings import Resolved
@@ -31,10 +31,8 @@ UNSURE = 0.02
 never taught and finds."""
 OVERLAP = 0.5
 """Intersection over union from which two boxes are one object."""
-MARGIN = 1.4
-"""Side of the square around an object that is looked at to tell its kind, in longer sides of its box."""
 LOOK = 160
-"""Pixels a side to which that square is scaled; no square is smaller than a fifth of that."""
+"""Pixels a side to which the square around an object, `MARGIN`, is scaled; none is smaller than a fifth of that."""
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,9 @@ from torch import Tensor
 from headstart import sheets
 from headstart.images.decode import DecodeError, read_image
 from headstart.images.index import ImageIndex
-from headstart.objects import Objects
+from headstart.objects import MARGIN, Objects
 
 ROWS, COLUMNS = 8, 8
-MARGIN = 1.4
-"""Side of what is shown, in longer sides of the box."""
 
 
 def write_kinds(path: Path, objects: Objects, images: ImageIndex) -> None:

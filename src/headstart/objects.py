@@ -18,6 +18,8 @@ from torch.nn import functional
 from headstart.errors import UserError
 from headstart.files import write_atomically
 
+MARGIN = 1.4
+"""Side of the square around an object that is looked at to tell its kind, in longer sides of its box."""
 SAMPLE = 50_000
 """Objects from which components and centres are computed; the others are only given to the nearest centre."""
 ROUNDS = 40
