@@ -2,7 +2,8 @@
 
     python benchmarks/ablation.py my.yaml --coco coco.pt --budget 3m        # or --steps 900
     python benchmarks/ablation.py my.yaml ... --only coco+dino,coco+objects --seeds 3
-    python benchmarks/ablation.py my.yaml ... --variants mine.yaml          # name: options; COCO stands for --coco
+    python benchmarks/ablation.py my.yaml ... --teacher tf_efficientnet_lite0 --teacher-weights lite0.pt
+    python benchmarks/ablation.py my.yaml ... --variants mine.yaml          # name: options; COCO and TEACHER: those given
     python benchmarks/ablation.py my.yaml ... --minutes 5                   # stops by then; the same command goes on
 
 Everything comes from the `train` images of the dataset YAML; its `val` and `test` are never read, so that what is
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from evidence import COCO, pretrained_in
+from evidence import COCO, TEACHER, pretrained_in
 
 import headstart
 from headstart.errors import UserError
@@ -47,7 +48,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     **{f"coco+{name}": {"method": name, "init": COCO} for name in LOSSES},
     **{f"coco+pyramid-{preset}": {"method": "pyramid", "preset": preset, "init": COCO} for preset in PYRAMIDS},
     "coco+pyramid-anchor": {"method": "pyramid", "init": COCO, "anchor": 0.1},
+    "coco+distill": {"method": "distill", "init": COCO, "teacher": TEACHER},
     "coco+objects": {"method": "objects", "init": COCO},
+    "coco+objects-teacher": {"method": "objects", "init": COCO, "teacher": TEACHER},
     "coco+objects-256": {"method": "objects", "init": COCO, "clusters": 256},
 }
 
@@ -59,9 +62,12 @@ def main() -> int:
         print(f"skipped: {missing} is not there; it takes a dataset YAML with labelled train images and COCO weights")
         return 0
     variants = yaml.safe_load(given.variants.read_text()) if given.variants else VARIANTS
-    chosen = given.only.split(",") if given.only else list(variants)
+    able = [name for name, options in variants.items() if given.teacher or TEACHER not in options.values()]
+    chosen = given.only.split(",") if given.only else able
     if unknown := [name for name in chosen if name not in variants]:
         raise SystemExit(f"no such variants: {', '.join(unknown)}; there are {', '.join(variants)}")
+    if unable := [name for name in chosen if name not in able]:
+        raise SystemExit(f"give --teacher for {', '.join(unable)}")
     if given.minutes:
         timer = threading.Timer(60 * given.minutes, lambda: os.kill(os.getpid(), signal.SIGINT))
         timer.daemon = True
@@ -70,8 +76,7 @@ def main() -> int:
     starts = ["scratch", f"coco={given.coco}"]
     try:
         for name in chosen:
-            options = {key: str(given.coco) if value == COCO else value for key, value in variants[name].items()}
-            folder = pretrained(given, name, options, images)
+            folder = pretrained(given, name, filled(given, variants[name]), images)
             if folder is None:
                 return 130
             starts.append(f"{name}={folder}")
@@ -98,7 +103,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", help="names of variants, with commas")
     parser.add_argument("--steps", type=int, default=900, help="of each pretraining")
     parser.add_argument("--budget", help="time of each pretraining, such as 3m, in place of the steps")
-    parser.add_argument("--batch", type=int, help="images a step of pretraining; by default what the method wants")
+    parser.add_argument(
+        "--batch",
+        type=int,
+        help="images that the network is shown a step of pretraining; by default what the method wants",
+    )
+    parser.add_argument("--teacher", help="timm model or YOLO .pt for the variants with a teacher")
+    parser.add_argument("--teacher-weights", type=Path, help="file with the weights of a timm teacher")
     parser.add_argument("--imgsz", type=int, default=160, help="of pretraining, pixels")
     parser.add_argument("--labels", default="5%")
     parser.add_argument("--seeds", type=int, default=1, help="of the fine-tuning; pretraining has seed 0")
@@ -128,12 +139,21 @@ def parts(given: argparse.Namespace) -> tuple[Path, Path]:
     return out / "data.yaml", out / "pretrain.txt"
 
 
+def filled(given: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a variant with files for the words that stand for them."""
+    stands_for = {COCO: str(given.coco), TEACHER: given.teacher}
+    more = {"teacher_weights": str(given.teacher_weights)} if given.teacher_weights else {}
+    made = {key: stands_for.get(value, value) if isinstance(value, str) else value for key, value in options.items()}
+    return made | (more if TEACHER in options.values() else {})
+
+
 def pretrained(given: argparse.Namespace, name: str, options: dict[str, Any], images: Path) -> Path | None:
     """The folder of a pretraining that is new, goes on, or was done before; None where it was stopped."""
     asked: dict[str, Any] = {"data": str(images), "model": given.model, "imgsz": given.imgsz, "device": given.device}
     asked["local_imgsz"] = max(32, given.imgsz * 3 // 7 // 32 * 32)  # as 96 is to 224
     asked |= {"budget": given.budget} if given.budget else {"steps": given.steps}
-    asked |= {"batch": given.batch} if given.batch else {}
+    # Four images make one that the network of `objects` sees.
+    asked |= {"batch": given.batch * (4 if options["method"] == "objects" else 1)} if given.batch else {}
     mark = hashlib.blake2b(json.dumps({**asked, **options}, sort_keys=True).encode(), digest_size=4).hexdigest()
     folder: Path = given.out / "runs" / f"{name}-{mark}"
     return folder if pretrained_in(folder, **{**asked, **options}, report=False) else None
