@@ -3,7 +3,7 @@
     python benchmarks/ablation.py my.yaml --coco coco.pt --budget 3m        # or --steps 900
     python benchmarks/ablation.py my.yaml ... --only coco+dino,coco+objects --seeds 3
     python benchmarks/ablation.py my.yaml ... --teacher tf_efficientnet_lite0 --teacher-weights lite0.pt
-    python benchmarks/ablation.py my.yaml ... --variants mine.yaml          # name: options; COCO and TEACHER: those given
+    python benchmarks/ablation.py my.yaml ... --variants mine.yaml    # name: options; COCO and TEACHER: those given
     python benchmarks/ablation.py my.yaml ... --minutes 5                   # stops by then; the same command goes on
 
 Everything comes from the `train` images of the dataset YAML; its `val` and `test` are never read, so that what is
