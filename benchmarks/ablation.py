@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from evidence import COCO, TEACHER, pretrained_in
+from evidence import COCO, TEACHER, filled, pretrained_in
 
 import headstart
 from headstart.errors import UserError
@@ -137,14 +137,6 @@ def parts(given: argparse.Namespace) -> tuple[Path, Path]:
     content = {"train": str(out / "pretrain.txt"), "val": str(out / "validation.txt"), "names": names}
     (out / "data.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     return out / "data.yaml", out / "pretrain.txt"
-
-
-def filled(given: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a variant with files for the words that stand for them."""
-    stands_for = {COCO: str(given.coco), TEACHER: given.teacher}
-    more = {"teacher_weights": str(given.teacher_weights)} if given.teacher_weights else {}
-    made = {key: stands_for.get(value, value) if isinstance(value, str) else value for key, value in options.items()}
-    return made | (more if TEACHER in options.values() else {})
 
 
 def pretrained(given: argparse.Namespace, name: str, options: dict[str, Any], images: Path) -> Path | None:

@@ -121,12 +121,17 @@ def pretrained_in(folder: Path, **options: Any) -> bool:
     return not headstart.pretrain(**options, save_every=200, out=str(folder), overwrite=True).interrupted
 
 
+def filled(given: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a variant with files for the words that stand for them."""
+    stands_for = {COCO: str(given.coco), TEACHER: given.teacher}
+    more = {"teacher_weights": str(given.teacher_weights)} if given.teacher_weights else {}
+    made = {key: stands_for.get(value, value) if isinstance(value, str) else value for key, value in options.items()}
+    return made | (more if TEACHER in options.values() else {})
+
+
 def pretrained(given: argparse.Namespace, name: str) -> bool:
     """Pretrain a start of ours; False where it was stopped."""
-    stands_for = {COCO: str(given.coco), TEACHER: given.teacher}
-    options = {key: stands_for.get(value, value) for key, value in PRETRAINED[name].items()}
-    if given.teacher_weights and TEACHER in PRETRAINED[name].values():
-        options["teacher_weights"] = str(given.teacher_weights)
+    options = filled(given, PRETRAINED[name])
     length = {"budget": given.pretrain_budget} if given.pretrain_budget else {"steps": given.pretrain_steps}
     return pretrained_in(
         given.out / name,
