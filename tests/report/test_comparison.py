@@ -196,7 +196,9 @@ def test_a_browser_shows_it_without_errors(folder: Path, tmp_path: Path, width: 
 def test_classes_with_few_test_objects_are_named() -> None:
     def results(*objects: int) -> dict[str, Any]:
         classes = [{"name": f"c{at}", "objects": number} for at, number in enumerate(objects)]
-        return {"cells": [{"state": "failed"}, {"state": "done", "classes": classes}]}
+        searched = {"kind": "search", "state": "done", "classes": [{"name": "c0", "objects": 1}]}  # on other images
+        failed = {"kind": "main", "state": "failed"}
+        return {"cells": [searched, failed, {"kind": "main", "state": "done", "classes": classes}]}
 
     # One object of n is 1 / n of a class's AP and 1 / (4 n) of the mAP: 8.3, 2.5, 0.83 and 0.13 points.
     assert few_objects(results(30, 3, 200, 10)) == (
@@ -205,4 +207,4 @@ def test_classes_with_few_test_objects_are_named() -> None:
     )
     assert few_objects(results(30, 40, 200, 26)) is None
     assert "(c0 1, c1 1, c2 1, c3 1, c4 1 and others)" in (few_objects(results(*[1] * 7)) or "")
-    assert few_objects({"cells": [{"state": "missing"}]}) is None
+    assert few_objects({"cells": [{"kind": "main", "state": "missing"}]}) is None
