@@ -3,8 +3,8 @@
     python benchmarks/remeasure.py runs/compare/a runs/compare/b --data whole.yaml
 
 Each training's kept weights are measured on the ``val`` images of the dataset YAML, at the comparison's image size, and
-kept in COMPARISON/remeasured.json: stopped, it goes on. Prints a table of the starts by label budget, and paired
-differences to ``--against``, with 95 % t intervals as `headstart compare` has them. Nothing is trained.
+kept in COMPARISON/remeasured.json: stopped, it goes on. Prints the table of `headstart compare` for those images, and
+the differences seed by seed. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ import argparse
 import json
 import sys
 import tempfile
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from headstart.comparison.statistics import Paired, paired
-from headstart.comparison.verdict import points
+from headstart.comparison import verdict
+from headstart.comparison.results import compare_all, scores
 
 
 def main() -> int:
@@ -31,7 +30,7 @@ def main() -> int:
         return 0
     for folder in given.comparisons:
         print(f"\n{folder.name}: mAP50-95 on {given.data}\n")
-        print("\n".join(table(remeasured(folder, given.data, given.device), given.against)))
+        print("\n".join(table(remeasured(folder, given.data, given.device))))
     return 0
 
 
@@ -39,26 +38,26 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("comparisons", nargs="+", type=Path, help="out= folders of headstart compare")
     parser.add_argument("--data", required=True, help="an Ultralytics dataset YAML; its val images are measured on")
-    parser.add_argument("--against", default="coco", help="the start that others are compared with")
     parser.add_argument("--device", default="cpu")
     return parser.parse_args()
 
 
-def remeasured(folder: Path, data: str, device: str) -> list[dict[str, Any]]:
-    """Of every finished training: start, budget, seed and the two scores."""
+def remeasured(folder: Path, data: str, device: str) -> dict[str, Any]:
+    """The folder's results with scores and differences on the other images."""
     results = json.loads((folder / "results.json").read_text())
     kept = folder / "remeasured.json"
     known = json.loads(kept.read_text()) if kept.is_file() else {}
-    found = []
+    done = []
     for cell in results["cells"]:
-        if cell["kind"] != "main" or cell["state"] != "done":
+        if (cell["kind"], cell["state"]) != ("main", "done"):
             continue
         mark = f"{data} {cell['start_sha256']} {cell['rows_sha256']}"
         if mark not in known:
             known[mark] = measured(folder / cell["folder"] / "weights" / "last.pt", data, results["settings"], device)
             kept.write_text(json.dumps(known, indent=1))
-        found.append({**{key: cell[key] for key in ("start", "budget", "seed")}, **known[mark]})
-    return found
+        done.append({**cell, **known[mark]})
+    names, budgets = ([one["name"] for one in results[key]] for key in ("starts", "budgets"))
+    return {**results, "scores": scores(done, names, budgets), "differences": compare_all(done, names, budgets)}
 
 
 def measured(weights: Path, data: str, settings: dict[str, Any], device: str) -> dict[str, float]:
@@ -73,30 +72,15 @@ def measured(weights: Path, data: str, settings: dict[str, Any], device: str) ->
     return {"map50_95": float(metrics.box.map), "map50": float(metrics.box.map50)}
 
 
-def table(found: list[dict[str, Any]], against: str) -> list[str]:
-    """Lines of Markdown."""
-    scores: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
-    for one in found:
-        scores[one["budget"], one["start"]][one["seed"]] = one
-    lines = [f"| labels | start | mAP50-95 | mAP50 | against {against}, points | seed by seed |", f"|{'---|' * 6}"]
-    for (budget, start), of in scores.items():
-        mine = interval(paired([one["map50_95"] for one in of.values()]))
-        map50 = sum(one["map50"] for one in of.values()) / len(of)
-        other = scores.get((budget, against), {})
-        both = [seed for seed in of if seed in other and start != against]
-        gaps = [of[seed]["map50_95"] - other[seed]["map50_95"] for seed in both]
-        difference = ""
-        if gaps:
-            judged = paired(gaps)
-            ends = "" if judged.t_low is None else f" [{points(judged.t_low)}, {points(judged.t_high)}]"
-            difference = f"{points(judged.mean)}{ends}"
-        each = ", ".join(points(gap) for gap in gaps)
-        lines.append(f"| {budget} | {start} | {mine} ({len(of)}) | {map50:.3f} | {difference} | {each} |")
+def table(results: dict[str, Any]) -> list[str]:
+    """Lines of Markdown: the table of `headstart compare`, and the differences seed by seed."""
+    head = verdict.headers(results)
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines += [f"| {' | '.join(row)} |" for row in verdict.rows(results)]
+    for one in results["differences"]:
+        each = ", ".join(verdict.points(value) for value in one["map50_95"]["differences"])
+        lines.append(f"\n{one['budget']}: {one['start']} against {one['reference']}, seed by seed: {each}")
     return lines
-
-
-def interval(scores: Paired) -> str:
-    return f"{scores.mean:.3f}" + ("" if scores.t_high is None else f" ± {scores.t_high - scores.mean:.3f}")
 
 
 if __name__ == "__main__":
