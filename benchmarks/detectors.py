@@ -23,7 +23,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from headstart.detector import PARTS, Detector, HandBack, load_detector
+from headstart.detectors.base import Detector, load_detector
+from headstart.detectors.handback import PARTS, HandBack
 from headstart.detectors.ultralytics import model_files
 from headstart.errors import UserError
 

@@ -31,11 +31,11 @@ from typing import Any
 import yaml
 
 import headstart
-from headstart.comparison import verdict
+from headstart.comparison import wording
 from headstart.comparison.dataset import read_dataset
 from headstart.comparison.results import read_results
 from headstart.errors import UserError
-from headstart.progress import duration
+from headstart.run.display import duration
 
 COCO, TEACHER = "COCO", "TEACHER"  # stand for --coco and --teacher
 PRETRAINED: dict[str, dict[str, Any]] = {
@@ -225,7 +225,7 @@ def page(given: argparse.Namespace) -> str:
     results = read_results(given.out / "compare")
     settings, data, versions = results["settings"], results["data"], results["versions"]
     length = f"{settings['epochs']} epochs" if settings["epochs"] else f"at least {settings['steps']} steps"
-    lines = ["# Evidence", "", verdict.markdown(results), "## How it was measured", ""]
+    lines = ["# Evidence", "", wording.markdown(results), "## How it was measured", ""]
     lines += [
         f"- {data['train_images']:,} labelled images to cut the budgets from, {data['test_images']:,} test images.",
         f"- {settings['model']}, {length} at {settings['imgsz']} px, batch {settings['batch']}, "

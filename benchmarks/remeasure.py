@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from headstart.comparison import verdict
+from headstart.comparison import wording
 from headstart.comparison.results import compare_all, scores
 
 
@@ -74,11 +74,11 @@ def measured(weights: Path, data: str, settings: dict[str, Any], device: str) ->
 
 def table(results: dict[str, Any]) -> list[str]:
     """Lines of Markdown: the table of `headstart compare`, and the differences seed by seed."""
-    head = verdict.headers(results)
+    head = wording.headers(results)
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    lines += [f"| {' | '.join(row)} |" for row in verdict.rows(results)]
+    lines += [f"| {' | '.join(row)} |" for row in wording.rows(results)]
     for one in results["differences"]:
-        each = ", ".join(verdict.points(value) for value in one["map50_95"]["differences"])
+        each = ", ".join(wording.points(value) for value in one["map50_95"]["differences"])
         lines.append(f"\n{one['budget']}: {one['start']} against {one['reference']}, seed by seed: {each}")
     return lines
 

@@ -174,7 +174,7 @@ for epoch in range(1000):
 
 HEADSTART = """
 import headstart
-from headstart.run import RunFolder
+from headstart.run.folder import RunFolder
 C, plain = [], RunFolder.metrics
 def metrics(self, values):
     C.append(processor())
@@ -197,10 +197,10 @@ print("\\nRESULT " + json.dumps(figures), flush=True)
 
 CEILING = """
 from headstart import hardware, settings, training
-from headstart.detector import load_detector
-from headstart.method import method_class
-from headstart.schedules import Progress
-from headstart.views import View
+from headstart.detectors.base import load_detector
+from headstart.methods.base import method_class
+from headstart.methods.schedules import Progress
+from headstart.views.render import View
 resolved = settings.resolve({"data": "none", "device": A["device"], "batch": A["batch"], **A["more"]})
 chosen = hardware.choose(resolved.run, hardware.make_fabric(resolved.run).device)
 fabric = hardware.make_fabric(resolved.run, chosen.precision)

@@ -19,7 +19,8 @@ from lightly.transforms import DINOTransform
 from PIL import Image
 from torch import Tensor
 
-from headstart.views import dino_specs, make_views
+from headstart.views.render import make_views
+from headstart.views.spec import dino_specs
 
 SHAPES = ((300, 300), (480, 640), (640, 640))
 

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from headstart import cli
-from headstart.settings import MethodSettings, PretrainSettings, method_names, read_method
+from headstart.settings.resolve import method_names, read_method
+from headstart.settings.schema import MethodSettings, PretrainSettings
 
 
 def test_key_value_is_rewritten() -> None:

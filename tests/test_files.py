@@ -6,9 +6,9 @@ import pickle
 import pytest
 import torch
 
-from headstart import checkpoint
 from headstart.errors import UserError, did_you_mean
 from headstart.files import write_atomically, write_text
+from headstart.training import checkpoint
 
 
 def test_user_error_survives_pickling() -> None:

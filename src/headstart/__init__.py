@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from headstart.errors import UserError
 
 if TYPE_CHECKING:
-    from headstart.comparing import Comparison, compare
     from headstart.detectors.ultralytics import load_into
-    from headstart.pretraining import Run, pretrain
-    from headstart.probing import probe
+    from headstart.jobs.compare import Comparison, compare
+    from headstart.jobs.pretrain import Run, pretrain
+    from headstart.jobs.probe import probe
 
 __all__ = ["Comparison", "Run", "UserError", "compare", "load_into", "pretrain", "probe"]
 
@@ -27,8 +27,8 @@ __all__ = ["Comparison", "Run", "UserError", "compare", "load_into", "pretrain",
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 # Imported when first used: torch and Ultralytics take seconds, a misspelt option should not.
-_HOMES = {"pretrain": "pretraining", "Run": "pretraining", "probe": "probing", "load_into": "detectors.ultralytics"}
-_HOMES |= {"compare": "comparing", "Comparison": "comparing"}
+_HOMES = {"pretrain": "jobs.pretrain", "Run": "jobs.pretrain", "probe": "jobs.probe"}
+_HOMES |= {"compare": "jobs.compare", "Comparison": "jobs.compare", "load_into": "detectors.ultralytics"}
 
 
 def __getattr__(name: str) -> Any:

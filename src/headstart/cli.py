@@ -17,10 +17,9 @@ from typing import Any, get_args
 import yaml
 from pydantic_core import PydanticUndefined
 
-from headstart import settings
-from headstart.comparison.options import CompareSettings
 from headstart.errors import UserError, did_you_mean
-from headstart.settings import MethodSettings, Options, PretrainSettings
+from headstart.settings import resolve
+from headstart.settings.schema import CompareSettings, MethodSettings, Options, PretrainSettings
 
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
@@ -94,14 +93,14 @@ def value(text: str) -> Any:
 
 
 def _pretrain(given: dict[str, Any]) -> int:
-    from headstart.pretraining import pretrain
+    from headstart.jobs.pretrain import pretrain
 
     options = {key: _plain(item) for key, item in given.items()}
     return INTERRUPTED if pretrain(**options).interrupted else 0
 
 
 def _compare(given: dict[str, Any]) -> int:
-    from headstart.comparing import compare
+    from headstart.jobs.compare import compare
 
     texts = ("data", "model", "device")  # names that may look like numbers
     comparison = compare(**{key: item if key in texts else value(item) for key, item in given.items()})
@@ -130,7 +129,7 @@ def _report(given: dict[str, Any]) -> int:
 
 
 def _probe(given: dict[str, Any]) -> int:
-    from headstart.probing import probe, table
+    from headstart.jobs.probe import probe, table
 
     known = {"source", "data", "images", "imgsz", "labels", "device"}
     _refuse_others(given, known)
@@ -155,7 +154,7 @@ def _device(options: dict[str, Any]) -> dict[str, str]:
 
 
 def _demo(given: dict[str, Any]) -> int:
-    from headstart.demo import demo
+    from headstart.jobs.demo import demo
 
     _refuse_others(given, {"out", "overwrite"})
     return demo(out=given.get("out", "runs/demo"), overwrite=value(given.get("overwrite", "false")) is True)
@@ -223,8 +222,8 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
     _add_options(shared, MethodSettings)
     shown = {**PretrainSettings.model_fields, **MethodSettings.model_fields}
     seen |= set(MethodSettings.model_fields)
-    for name in settings.method_names():
-        info = settings.read_method(name)
+    for name in resolve.method_names():
+        info = resolve.read_method(name)
         presets = f"presets: {', '.join(info.presets)}" if info.presets else "no presets"
         group = parser.add_argument_group(
             f"method={name}: {info.summary} ({presets})", _differing(info.settings, shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -94,3 +95,11 @@ def _disk_error(path: Path, error: RuntimeError) -> Exception:
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def content_hash(path: str) -> str:
+    """32 hexadecimal digits of a file's content; "" where it cannot be read."""
+    try:
+        return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
+    except OSError:
+        return ""

@@ -12,7 +12,7 @@ import torch
 from headstart.comparison.arrival import fingerprint
 from headstart.comparison.finetune import FinetuneSettings, finetune, read_curve, read_result
 from headstart.errors import UserError
-from headstart.scenes import draw_dataset
+from headstart.jobs.scenes import draw_dataset
 
 
 @pytest.fixture(scope="module")

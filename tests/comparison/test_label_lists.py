@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import yaml
 
-from headstart.comparison import labels
-from headstart.comparison.dataset import classes_of, label_path, on_both_sides, read_dataset, refuse_leaks, shipped
-from headstart.comparison.options import parse_budgets
+from headstart.comparison import budgets, label_lists
+from headstart.comparison.budgets import parse_budgets
+from headstart.comparison.dataset import read_dataset, shipped
+from headstart.comparison.leaks import on_both_sides, refuse_leaks
 from headstart.errors import UserError
+from headstart.images.labels import classes_of, label_path
 
 
 def made_up(images: int = 400, classes: int = 6, seed: int = 0) -> dict[str, frozenset[int]]:
@@ -25,7 +27,7 @@ def made_up(images: int = 400, classes: int = 6, seed: int = 0) -> dict[str, fro
 
 def test_each_beginning_is_stratified_and_in_the_next() -> None:
     found = made_up()
-    order = labels.stratified_order(found, seed=3)
+    order = label_lists.stratified_order(found, seed=3)
     assert sorted(order) == sorted(found)
     counts = Counter(label for one in found.values() for label in one)
 
@@ -44,8 +46,8 @@ def test_each_beginning_is_stratified_and_in_the_next() -> None:
 def test_the_order_follows_from_the_seed_alone() -> None:
     found = made_up()
     shuffled = dict(sorted(found.items(), reverse=True))
-    assert labels.stratified_order(found, 1) == labels.stratified_order(shuffled, 1)
-    assert labels.stratified_order(found, 1) != labels.stratified_order(found, 2)
+    assert label_lists.stratified_order(found, 1) == label_lists.stratified_order(shuffled, 1)
+    assert label_lists.stratified_order(found, 1) != label_lists.stratified_order(found, 2)
 
 
 def dataset(folder: Path, train: int = 12, test: int = 4) -> Path:
@@ -63,9 +65,9 @@ def dataset(folder: Path, train: int = 12, test: int = 4) -> Path:
 def test_lists_are_nested_and_their_yaml_keeps_the_classes(tmp_path: Path) -> None:
     found = read_dataset(dataset(tmp_path), "val")
     assert (found.names, len(found.pool), len(found.test)) == (("cat", "dog"), 12, 4)
-    order = labels.stratified_order(labels.classes_by_image(found), 0)
+    order = label_lists.stratified_order(label_lists.classes_by_image(found), 0)
     (tmp_path / "test.txt").write_text("\n".join(found.test))
-    small, large = (labels.write_list(tmp_path, str(n), found, order[:n], tmp_path / "test.txt") for n in (4, 8))
+    small, large = (label_lists.write_list(tmp_path, str(n), found, order[:n], tmp_path / "test.txt") for n in (4, 8))
     images = [set(one.file.read_text().split()) for one in (small, large)]
     assert images[0] < images[1]
     assert [sorted(classes_of(image, 2)) for image in sorted(images[0])].count([0]) == 2
@@ -78,7 +80,7 @@ def test_lists_are_nested_and_their_yaml_keeps_the_classes(tmp_path: Path) -> No
 def test_a_list_that_was_changed_is_seen(tmp_path: Path) -> None:
     found = read_dataset(dataset(tmp_path), "val")
     (tmp_path / "test.txt").write_text("")
-    listed = labels.write_list(tmp_path, "a", found, found.pool[:5], tmp_path / "test.txt")
+    listed = label_lists.write_list(tmp_path, "a", found, found.pool[:5], tmp_path / "test.txt")
     listed.check()
     listed.file.write_text("".join(f"{image}\n" for image in found.pool[1:6]))
     with pytest.raises(UserError, match="the list of labelled images was changed"):
@@ -91,17 +93,17 @@ def test_a_list_that_was_changed_is_seen(tmp_path: Path) -> None:
 )
 def test_budgets_that_make_no_sense(words: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        labels.check_budgets(parse_budgets(words)[0], 12)
+        budgets.check_budgets(parse_budgets(words)[0], 12)
 
 
 def test_the_part_to_choose_a_rate_on() -> None:
     found = made_up()
-    images = labels.stratified_order(found, 0)[:60]
-    held = labels.held_out_part(images, found, 0.2, seed=0)
+    images = label_lists.stratified_order(found, 0)[:60]
+    held = label_lists.held_out_part(images, found, 0.2, seed=0)
     assert len(held) == 12
     assert set(held) < set(images)
     with pytest.raises(UserError, match=r"(?s)too few.*lr=0.001"):
-        labels.held_out_part(images[:9], found, 0.2, seed=0)
+        label_lists.held_out_part(images[:9], found, 0.2, seed=0)
 
 
 def test_leaks_are_found_by_content_not_by_name(tmp_path: Path) -> None:
@@ -146,7 +148,7 @@ def test_a_label_of_no_class(tmp_path: Path) -> None:
     path = dataset(tmp_path)
     (tmp_path / "labels/train/3.txt").write_text("0 0.5 0.5 0.1 0.1\n2 0.5 0.5 0.1 0.1\n")
     with pytest.raises(UserError, match=r"(?s)3.txt: line 2 has class 2; there are 2 classes"):
-        labels.classes_by_image(read_dataset(path, "val"))
+        label_lists.classes_by_image(read_dataset(path, "val"))
 
 
 def test_a_dataset_that_ultralytics_ships_is_downloaded_when_it_is_not_there(

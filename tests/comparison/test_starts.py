@@ -8,8 +8,7 @@ import torch
 import yaml
 
 from headstart.comparison.dataset import Dataset
-from headstart.comparison.options import Start
-from headstart.comparison.starts import build_starts, pretraining_of
+from headstart.comparison.starts import Start, build_starts, pretraining_of
 from headstart.errors import UserError
 
 

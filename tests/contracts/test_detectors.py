@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from headstart.detector import families
+from headstart.detectors.base import families
 from headstart.detectors.ultralytics import model_files
 
 # The checks that make docs/detectors.md.

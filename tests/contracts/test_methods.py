@@ -11,9 +11,10 @@ import torch
 from lightly.utils.scheduler import cosine_schedule
 from torch import Tensor, nn
 
-from headstart import probes, training
 from headstart.images.loader import ImageLoader
-from headstart.method import Method, pooled
+from headstart.methods.base import Method, pooled
+from headstart.probes import metrics
+from headstart.training.optimizer import make_optimizer
 
 CASES = tiny.cases()
 EMA = [case for case in CASES if hasattr(tiny.build(*case).settings, "ema_start")]
@@ -144,7 +145,7 @@ def test_the_teacher_of_distillation_never_changes() -> None:
     method = tiny.build("distill")
     teacher = method._teacher[0]
     before = copy.deepcopy(teacher.state_dict())
-    optimizer = training.make_optimizer(method, method.settings)
+    optimizer = make_optimizer(method, method.settings)
     for step in range(2):
         one_step(method, optimizer, step)
     assert not teacher.training
@@ -155,7 +156,7 @@ def test_the_teacher_of_distillation_never_changes() -> None:
 def test_the_state_holds_everything(method: Method) -> None:
     """A method rebuilt from its state goes on exactly as the one that was never stopped."""
     steps = 4
-    optimizer = training.make_optimizer(method, method.settings)
+    optimizer = make_optimizer(method, method.settings)
     for step in range(2):
         one_step(method, optimizer, step, steps)
     state, settings = copy.deepcopy(method.state_dict()), copy.deepcopy(optimizer.state_dict())
@@ -164,7 +165,7 @@ def test_the_state_holds_everything(method: Method) -> None:
     name = type(method).__module__.split(".")[-1]
     other = tiny.build(name, method.run.preset if method.run.preset in tiny.read_method(name).presets else None)
     other.load_state_dict(state)
-    again = training.make_optimizer(other, other.settings)
+    again = make_optimizer(other, other.settings)
     again.load_state_dict(settings)
     torch.set_rng_state(random)
     assert [one_step(other, again, step, steps) for step in range(2, steps)] == last
@@ -176,18 +177,18 @@ def test_the_state_holds_everything(method: Method) -> None:
 def spread(method: Method) -> float:
     """Spread of the student's pooled features over all the images."""
     with torch.no_grad():
-        return float(probes.feature_spread(pooled(method.student(tiny.scenes().float() / 255))))
+        return float(metrics.feature_spread(pooled(method.student(tiny.scenes().float() / 255))))
 
 
 def train(method: Method, steps: int) -> None:
-    optimizer = training.make_optimizer(method, method.settings)
+    optimizer = make_optimizer(method, method.settings)
     for step in range(steps):
         one_step(method, optimizer, step, steps)
 
 
 def test_features_do_not_collapse_in_a_few_steps(method: Method) -> None:
     train(method, 20)
-    assert spread(method) > probes.spread_alarm(tiny.WIDTHS[-1])
+    assert spread(method) > metrics.spread_alarm(tiny.WIDTHS[-1])
 
 
 def test_a_loss_that_collapses_is_caught() -> None:
@@ -196,7 +197,7 @@ def test_a_loss_that_collapses_is_caught() -> None:
     method.head = nn.Identity()
     method.criterion.forward = lambda one, other: nn.functional.normalize(one).var(0).sum()
     train(method, 20)
-    assert spread(method) < probes.spread_alarm(tiny.WIDTHS[-1])
+    assert spread(method) < metrics.spread_alarm(tiny.WIDTHS[-1])
 
 
 @pytest.mark.slow
@@ -210,4 +211,4 @@ def test_features_do_not_collapse_in_200_steps(method: Method) -> None:
             pixels = next(iter(loader)).pixels.float()
         tiny.scenes().copy_(nn.functional.interpolate(pixels, (128, 128)).round().byte())
     train(method, 200)
-    assert spread(method) > probes.spread_alarm(tiny.WIDTHS[-1])
+    assert spread(method) > metrics.spread_alarm(tiny.WIDTHS[-1])

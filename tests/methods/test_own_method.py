@@ -12,8 +12,8 @@ from ultralytics import YOLO
 
 from headstart import cli
 from headstart.errors import UserError
-from headstart.pretraining import pretrain
-from headstart.settings import method_names, read_method
+from headstart.jobs.pretrain import pretrain
+from headstart.settings.resolve import method_names, read_method
 
 DOCS = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from ultralytics import YOLO
 
-from headstart import checkpoint
 from headstart.errors import UserError
-from headstart.objects import Objects
-from headstart.pretraining import pretrain
-from headstart.settings import method_names, read_method
+from headstart.jobs.pretrain import pretrain
+from headstart.pseudolabels.base import Objects
+from headstart.settings.resolve import method_names, read_method
+from headstart.training import checkpoint
 
 SMALL: dict[str, Any] = {"batch": 4, "imgsz": 64, "local_imgsz": 32, "steps": 4, "save_every": 2, "log_every": 1}
 SMALL |= {"workers": 0, "device": "cpu", "report": False}

@@ -12,15 +12,17 @@ from torch import Tensor, nn
 from ultralytics.nn.modules.head import Detect
 from ultralytics.nn.tasks import DetectionModel
 
-from headstart import settings
 from headstart.detectors.ultralytics.head import DetectHead
-from headstart.method import Method, method_class
-from headstart.objects import Objects
-from headstart.scenes import draw_scenes
-from headstart.schedules import Progress
-from headstart.settings import method_names, read_method
-from headstart.teachers import load_teacher
-from headstart.views import View, make_views
+from headstart.jobs.scenes import draw_scenes
+from headstart.methods.base import Method
+from headstart.methods.find import method_class
+from headstart.methods.schedules import Progress
+from headstart.pseudolabels.base import Objects
+from headstart.settings import resolve
+from headstart.settings.resolve import method_names, read_method
+from headstart.teachers.load import load_teacher
+from headstart.views.render import make_views
+from headstart.views.spec import View
 
 WIDTHS = (16, 24, 32)
 IMAGES, BATCH = 48, 8
@@ -84,7 +86,7 @@ def build(name: str, preset: str | None = None, **options: Any) -> Method:
     given |= {} if preset is None else {"preset": preset}
     if name == "distill":
         given.setdefault("teacher", Trunk(neck=True))
-    resolved = settings.resolve(given)
+    resolved = resolve.resolve(given)
     kind = method_class(resolved.info)
     neck = kind.trains == "neck"
     extra: list[nn.Module] = [load_teacher(given["teacher"])] if name == "distill" else []

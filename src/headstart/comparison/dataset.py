@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,10 +12,10 @@ import yaml
 
 from headstart.errors import UserError
 from headstart.images.index import find_images
+from headstart.images.labels import label_path
 from headstart.images.sources import dataset_part
 
 _CARRIED = ("kpt_shape", "flip_idx", "kpt_names", "channels")
-_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -121,82 +118,3 @@ def _images(file: Path, content: Mapping[str, Any], part: str) -> tuple[str, ...
         return tuple(find_images(dataset_part(file, content, part)))
     except UserError as error:
         raise UserError(f"{part}: {error.what}", where=str(file), hint=error.hint) from None
-
-
-def label_path(image: str) -> Path:
-    """Where Ultralytics looks for an image's labels: the last ``images`` folder becomes ``labels``."""
-    head, found, rest = image.rpartition(f"{os.sep}images{os.sep}")
-    return Path(f"{head}{os.sep}labels{os.sep}{rest}" if found else image).with_suffix(".txt")
-
-
-def classes_of(image: str, count: int) -> frozenset[int]:
-    """The classes of the objects in an image; empty without a label file, as Ultralytics takes it.
-
-    Raises:
-        UserError: A line that does not begin with a class number below `count`.
-    """
-    path = label_path(image)
-    found = set()
-    try:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            if line.strip():
-                label = int(float(line.split(maxsplit=1)[0]))
-                if not 0 <= label < count:
-                    raise UserError(f"line {number} has class {label}; there are {count} classes", where=str(path))
-                found.add(label)
-    except FileNotFoundError:
-        return frozenset()
-    except ValueError:
-        raise UserError(f"line {number} does not begin with a class number", where=str(path)) from None
-    return frozenset(found)
-
-
-def on_both_sides(test: Sequence[str], others: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs (test image, other image) of equal content, whatever the files are called.
-
-    Sizes are compared first; only files whose size occurs on both sides are read.
-    """
-    by_size: dict[int, list[str]] = defaultdict(list)
-    for path in test:
-        by_size[_size(path)].append(path)
-    by_size.pop(-1, None)
-    suspects = [(size, path) for path in others if (size := _size(path)) in by_size]
-    hashes = {content_hash(path): path for size in {size for size, _ in suspects} for path in by_size[size]}
-    hashes.pop("", None)
-    return [(hashes[digest], path) for _, path in suspects if (digest := content_hash(path)) in hashes]
-
-
-def refuse_leaks(test: Sequence[str], others: Mapping[str, Sequence[str]]) -> None:
-    """Raise where test images are also among images that something was trained on.
-
-    Args:
-        test: Paths of the test images.
-        others: What the images are for -> their paths.
-
-    Raises:
-        UserError: The same content is on both sides; with examples.
-    """
-    problems = []
-    for what, paths in others.items():
-        if pairs := on_both_sides(test, paths):
-            shown = "; ".join(f"{one} = {other}" for one, other in pairs[:_SHOWN])
-            many = f"{len(pairs)} of {len(paths)} files have the content of a test image: {shown}"
-            hint = "a score on images that were trained on says nothing: take them out on one side"
-            problems.append(UserError(many, where=what, hint=hint))
-    if problems:
-        raise UserError.several(problems)
-
-
-def content_hash(path: str) -> str:
-    """32 hexadecimal digits of a file's content; "" where it cannot be read."""
-    try:
-        return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
-    except OSError:
-        return ""
-
-
-def _size(path: str) -> int:
-    try:
-        return Path(path).stat().st_size
-    except OSError:
-        return -1

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from headstart.comparison import process
-from headstart.comparison.dataset import label_path
+from headstart.comparison import child
 from headstart.errors import UserError
 from headstart.files import write_text
+from headstart.images.labels import label_path
 
 FILE = "detections.json"
 LEAST_CONFIDENCE = 0.25
@@ -52,8 +52,8 @@ def detect(
     write_text(request, json.dumps({**asked, "imgsz": imgsz, "device": device, "pose": pose}) + "\n")
     log = folder / "detections.log"
     try:
-        if process.run("headstart.comparison.detections", [str(request)], log, None, None):
-            raise UserError(f"the detections could not be made:\n{process.tail(log)}", where=str(log))
+        if child.run("headstart.comparison.detections", [str(request)], log, None, None):
+            raise UserError(f"the detections could not be made:\n{child.tail(log)}", where=str(log))
     finally:
         request.unlink(missing_ok=True)
     return folder / FILE
@@ -61,7 +61,7 @@ def detect(
 
 def main(arguments: Sequence[str]) -> int:
     """``python -m headstart.comparison.detections REQUEST.json``; 0 when all went well."""
-    process.end_with_parent()
+    child.end_with_parent()
     path = Path(arguments[0])
     asked = json.loads(path.read_text(encoding="utf-8"))
     images = [_truth(image, asked["pose"]) for image in asked["images"]]

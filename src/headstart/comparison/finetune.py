@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from headstart.comparison import judged, process
+from headstart.comparison import child, judged
 from headstart.comparison.arrival import Arrival, check_arrival
 from headstart.errors import UserError, did_you_mean
 
@@ -246,13 +246,13 @@ def finetune(settings: FinetuneSettings, stop: threading.Event | None = None) ->
     started = time.monotonic()
     _write_json(folder / REQUEST, _plain(settings.resolved()))
     module = "headstart.comparison.finetune"
-    code = process.run(module, [str(folder / REQUEST)], folder / LOG, settings.threads, stop)
+    code = child.run(module, [str(folder / REQUEST)], folder / LOG, settings.threads, stop)
     if code != 0:
         raise _failure(folder, code)
     curve = read_curve(folder / "results.csv")
     if len(curve) != settings.epochs:
         raise UserError(
-            f"{len(curve)} of {settings.epochs} epochs were trained", where=str(folder), hint=process.tail(folder / LOG)
+            f"{len(curve)} of {settings.epochs} epochs were trained", where=str(folder), hint=child.tail(folder / LOG)
         )
     seconds = round(time.monotonic() - started, 2)
     _write_json(folder / RESULT, {**_plain(curve[-1]), "seconds": seconds})
@@ -299,7 +299,7 @@ def _failure(folder: Path, code: int) -> UserError:
     if failed.is_file():
         return UserError(**json.loads(failed.read_text(encoding="utf-8")))
     why = f"was killed by signal {-code} (out of memory?)" if code < 0 else "failed"
-    return UserError(f"the training {why}; the end of its log:\n{process.tail(folder / LOG)}", where=str(folder / LOG))
+    return UserError(f"the training {why}; the end of its log:\n{child.tail(folder / LOG)}", where=str(folder / LOG))
 
 
 def _plain(value: Any) -> dict[str, Any]:
@@ -313,7 +313,7 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def main(arguments: list[str]) -> int:
     """``python -m headstart.comparison.finetune REQUEST.json``: train as the request says; 0 when all went well."""
-    process.end_with_parent()
+    child.end_with_parent()
     request = Path(arguments[0])
     settings = FinetuneSettings(**json.loads(request.read_text(encoding="utf-8")))
     try:

@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from headstart.comparison import verdict
-from headstart.comparison.faults import find_faults
+from headstart.comparison import wording
+from headstart.comparison.checks import find_faults
 from headstart.comparison.statistics import epochs_to_reach, paired
 from headstart.errors import UserError
 from headstart.files import write_text
@@ -45,7 +45,7 @@ def conclude(facts: Mapping[str, Any], cells: Sequence[Record], chosen: Sequence
         "reached": reached(done, names, budgets),
         "faults": find_faults(done),
     }
-    content["verdict"] = verdict.sentence(content)
+    content["verdict"] = wording.sentence(content)
     return content
 
 

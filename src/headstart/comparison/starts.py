@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
-from headstart.comparison.dataset import Dataset, content_hash
-from headstart.comparison.options import Start
-from headstart.errors import UserError
-from headstart.files import write_text
+from headstart.comparison.dataset import Dataset
+from headstart.errors import UserError, did_you_mean
+from headstart.files import content_hash, write_text
 
 
 @dataclass(frozen=True)
@@ -164,3 +164,67 @@ def _seconds(metrics: Path) -> float:
             continue
         total, last = total + (now - last if now >= last else now), now
     return round(total, 1)
+
+
+RESERVED = ("scratch", "coco", "coco-backbone")
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+
+
+class Start(NamedTuple):
+    """One start as the user named it: its name, ``scratch``, ``coco``, ``coco-backbone`` or ``checkpoint``, its path.
+
+    The path of ``scratch`` is empty; published COCO weights are named and not yet on disk.
+    """
+
+    name: str
+    kind: str
+    path: str
+
+
+def parse_starts(words: list[str], model: str) -> tuple[list[Start], list[UserError]]:
+    """The starts that `words` name, and what is wrong with them: names given twice, paths that do not exist."""
+    problems: list[UserError] = []
+    starts = [start for word in words if (start := _parse_start(word, model, problems))]
+    for name in sorted({start.name for start in starts if [other.name for other in starts].count(start.name) > 1}):
+        problems.append(UserError(f"{name!r} is there twice", where="starts", hint="name them: first=a.pt,second=b.pt"))
+    if problems:
+        return [], problems
+    given = next((start.path for word, start in zip(words, starts, strict=True) if word.startswith("coco=")), None)
+    alone = next((s.path for w, s in zip(words, starts, strict=True) if w.startswith("coco-backbone=")), given)
+    weights = {"coco": given or alone, "coco-backbone": alone}
+    return [start._replace(path=weights.get(start.kind) or start.path) for start in starts], []
+
+
+def _parse_start(word: str, model: str, problems: list[UserError]) -> Start | None:
+    """One start: ``scratch``, ``coco``, ``coco=weights.pt``, ``runs/a``, ``ssl=runs/a/headstart.pt``."""
+    name, equals, path = word.partition("=")
+    named = bool(equals) and _NAME.fullmatch(name) is not None
+    if not named:
+        name, path = "", word
+    if path in RESERVED and not named:
+        published = "" if path == "scratch" else f"{_stem(model)}.pt"
+        return Start(path, path, published)
+    file = Path(path) / "headstart.pt" if Path(path).is_dir() else Path(path)
+    if name == "scratch":
+        problems.append(UserError("starts from random weights, not from a file", where="starts", hint="rename it"))
+    elif not path or not file.is_file():
+        hint = did_you_mean(path, RESERVED) or "give a .pt checkpoint, or the out= folder of a finished pretraining"
+        problems.append(UserError(f"{str(file) if path else word!r} does not exist", where="starts", hint=hint))
+    elif file.suffix != ".pt":
+        problems.append(UserError(f"{file} is no .pt checkpoint", where="starts"))
+    else:
+        stem = file.resolve().parent.name if file.name == "headstart.pt" else file.stem
+        clean = re.sub(r"[^A-Za-z0-9_.+-]", "-", name or stem).lstrip("_.+-") or "checkpoint"
+        return Start(clean, name if name in RESERVED else "checkpoint", str(file.resolve()))
+    return None
+
+
+def _stem(model: str) -> str:
+    return Path(model).name.removesuffix(".yaml").removesuffix(".yml").removesuffix(".pt")
+
+
+def model_yaml(model: str) -> str:
+    """The YAML that `model` means; ``yolo11n.pt`` is taken for its architecture."""
+    return model if Path(model).suffix in (".yaml", ".yml") else f"{_stem(model)}.yaml"

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.errors import UserError
-from headstart.images import kept_index
+from headstart.images import index_cache
 from headstart.images.sources import SUFFIXES, Data, Source, absolute, check_sources, is_image_name, parse_sources
 
 __all__ = ["SUFFIXES", "ImageIndex", "check_sources", "find_images"]
@@ -50,7 +50,7 @@ class ImageIndex:
     @classmethod
     def load(cls, path: Path, *, check: bool = True) -> ImageIndex | None:
         """The index kept at `path`, mapped, not read; None where there is none or it is out of date."""
-        found = kept_index.load(path, check=check)
+        found = index_cache.load(path, check=check)
         if found is None:
             return None
         index = cls([])
@@ -59,10 +59,10 @@ class ImageIndex:
         index.left_out, index._fingerprint, index._kept = about["left_out"], about["fingerprint"], path
         return index
 
-    def save(self, path: Path, watched: dict[str, kept_index.Stamp]) -> bool:
+    def save(self, path: Path, watched: dict[str, index_cache.Stamp]) -> bool:
         """Keep the index at `path` for as long as what is `watched` stays as it is; whether that was done."""
         about = {name: getattr(self, name) for name in ("sources", "notes", "left_out")}
-        return kept_index.save(path, self._text, self._ends, {**about, "fingerprint": self.fingerprint()}, watched)
+        return index_cache.save(path, self._text, self._ends, {**about, "fingerprint": self.fingerprint()}, watched)
 
     def __reduce__(self) -> Any:
         """Pickled for a worker: by its file where it has one, so that workers share the pages of it."""
@@ -121,7 +121,7 @@ def find_images(data: Data, keep: Path | None = None) -> ImageIndex:
     sources, problems = parse_sources(data)
     if problems:
         raise UserError.several(problems)
-    path = kept_index.index_path(keep, repr(sources)) if keep is not None else None
+    path = index_cache.index_path(keep, repr(sources)) if keep is not None else None
     if path is not None:
         kept = ImageIndex.load(path)
         if kept is not None:
@@ -155,7 +155,7 @@ class _Finder:
         self.left_out = 0
         self.other = 0
         self.example = ""
-        self.watched: dict[str, kept_index.Stamp] = {}
+        self.watched: dict[str, index_cache.Stamp] = {}
         self.keepable = True
         self._real_folders: dict[str, str] = {}
 
@@ -233,7 +233,7 @@ class _Finder:
             stack += sorted(below, reverse=True)
 
     def _watch(self, path: str) -> None:
-        found = kept_index.stamp(path)
+        found = index_cache.stamp(path)
         if found is not None:
             self.watched[path] = found
 

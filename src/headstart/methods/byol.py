@@ -14,11 +14,12 @@ from lightly.models.modules.heads import BYOLPredictionHead, BYOLProjectionHead
 from pydantic import Field
 from torch import Tensor, nn
 
-from headstart import probes, schedules
-from headstart.method import Method, frozen_copy, pooled, update_ema
-from headstart.schedules import Progress
-from headstart.settings import AdamWSettings, PretrainSettings, Scale
-from headstart.views import View, ViewSpec, pair_specs
+from headstart.methods import schedules
+from headstart.methods.base import Method, frozen_copy, pooled, update_ema
+from headstart.methods.schedules import Progress
+from headstart.probes import metrics
+from headstart.settings.schema import AdamWSettings, PretrainSettings, Scale
+from headstart.views.spec import View, ViewSpec, pair_specs
 
 
 class Settings(AdamWSettings):
@@ -67,4 +68,4 @@ class BYOL(Method):
 
     def measures(self) -> dict[str, float]:
         """Spread of the student's pooled features."""
-        return probes.spread_measures(self._seen)
+        return metrics.spread_measures(self._seen)

@@ -21,11 +21,12 @@ from lightly.models.modules import DINOProjectionHead
 from pydantic import Field
 from torch import Tensor, nn
 
-from headstart import probes, schedules
-from headstart.method import Method, by_size, frozen_copy, update_ema
-from headstart.schedules import Progress
-from headstart.settings import MethodSettings, PretrainSettings, Scale
-from headstart.views import View, ViewSpec, dino_specs
+from headstart.methods import schedules
+from headstart.methods.base import Method, by_size, frozen_copy, update_ema
+from headstart.methods.schedules import Progress
+from headstart.probes import metrics
+from headstart.settings.schema import MethodSettings, PretrainSettings, Scale
+from headstart.views.spec import View, ViewSpec, dino_specs
 
 
 class Settings(MethodSettings):
@@ -143,10 +144,10 @@ class DINO(Method):
         """Entropy of the teacher's answers and spread of the student's features, with their alarm lines."""
         scores, center, temperature, features = self._seen
         return {
-            "teacher_entropy": float(probes.teacher_entropy((scores - center) / temperature)),
+            "teacher_entropy": float(metrics.teacher_entropy((scores - center) / temperature)),
             "teacher_entropy_max": math.log(self.settings.output_dim),
-            "feature_spread": float(probes.feature_spread(features)),
-            "spread_alarm": probes.spread_alarm(self.widths[-1]),
+            "feature_spread": float(metrics.feature_spread(features)),
+            "spread_alarm": metrics.spread_alarm(self.widths[-1]),
         }
 
     def after_backward(self, progress: Progress) -> None:
@@ -182,7 +183,7 @@ class EntropyGuard(nn.Module):
         """Look at the teacher's answers, (N, K) after centring and temperature, and adapt the factor."""
         if step % self.EVERY:
             return
-        share = float(probes.teacher_entropy(logits)) / self._most
+        share = float(metrics.teacher_entropy(logits)) / self._most
         if share < self.LOW:
             self.factor = min(self.MOST, self.factor * self.STEP)
         elif share > self.HIGH:

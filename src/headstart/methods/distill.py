@@ -22,11 +22,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headstart import probes
-from headstart.method import Method, Teacher
-from headstart.schedules import Progress
-from headstart.settings import AdamWSettings, PretrainSettings, Scale
-from headstart.views import View, ViewSpec
+from headstart.methods.base import Method
+from headstart.methods.schedules import Progress
+from headstart.probes import metrics
+from headstart.settings.schema import AdamWSettings, PretrainSettings, Scale
+from headstart.teachers.base import Teacher
+from headstart.views.spec import View, ViewSpec
 
 
 class Settings(AdamWSettings):
@@ -126,7 +127,7 @@ class Distill(Method):
         found |= {"loss_cka": aligned} if s.cka else {}
         return {
             **{name: float(value) for name, value in found.items()},
-            **probes.spread_measures(pooled),
+            **metrics.spread_measures(pooled),
         }
 
 

@@ -18,11 +18,11 @@ from lightly.models.modules.heads import LeJEPAProjectionHead
 from pydantic import Field
 from torch import Tensor, nn
 
-from headstart import probes
-from headstart.method import Method, pooled
-from headstart.schedules import Progress
-from headstart.settings import AdamWSettings, PretrainSettings, Scale
-from headstart.views import View, ViewSpec, dino_specs
+from headstart.methods.base import Method, pooled
+from headstart.methods.schedules import Progress
+from headstart.probes import metrics
+from headstart.settings.schema import AdamWSettings, PretrainSettings, Scale
+from headstart.views.spec import View, ViewSpec, dino_specs
 
 _BATCH = 128
 
@@ -71,5 +71,5 @@ class LeJEPA(Method):
         return {
             "loss_agreement": float(agreement),
             "loss_gaussian": float(shape),
-            **probes.spread_measures(self._seen),
+            **metrics.spread_measures(self._seen),
         }

@@ -1,10 +1,10 @@
 """Objects: the whole detector learns to find objects and to tell them apart, by boxes and kinds that no one labelled.
 
 A trained detector (the COCO weights of the run's own start, or another) finds objects on the unlabelled images: its
-boxes count, its classes do not. What is in the boxes is clustered by how it looks (`headstart.objects`) to that
-detector's backbone, or to a stronger network that knows more things, `teacher=`. Boxes and cluster numbers then serve
-as labels, and the detector is trained on them with the loss of its own family: backbone, neck and head together, on
-mosaics as in the training that follows. After DeepCluster (Caron et al., 2018, arXiv 1807.05520), whose images are
+boxes count, its classes do not. What is in the boxes is clustered by how it looks (`headstart.pseudolabels.cluster`) to
+that detector's backbone, or to a stronger network that knows more things, `teacher=`. Boxes and cluster numbers then
+serve as labels, and the detector is trained on them with the loss of its own family: backbone, neck and head together,
+on mosaics as in the training that follows. After DeepCluster (Caron et al., 2018, arXiv 1807.05520), whose images are
 boxes here, and pretraining of whole detectors on boxes without classes (AlignDet, Li et al., 2023, arXiv 2307.11077).
 Objects are found and clustered once, before the first step.
 
@@ -21,14 +21,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from headstart import geometry, probes
-from headstart.method import Method
-from headstart.mosaic import clipped, mosaics
-from headstart.objects import ObjectHead
-from headstart.objects import Objects as Found
-from headstart.schedules import Progress
-from headstart.settings import AdamWSettings, PretrainSettings, Scale
-from headstart.views import View, ViewSpec
+from headstart.methods.base import Method
+from headstart.methods.schedules import Progress
+from headstart.probes import metrics
+from headstart.pseudolabels.base import ObjectHead
+from headstart.pseudolabels.base import Objects as Found
+from headstart.settings.schema import AdamWSettings, PretrainSettings, Scale
+from headstart.views.boxes import to_view
+from headstart.views.mosaic import clipped, mosaics
+from headstart.views.spec import View, ViewSpec
 
 
 class Settings(AdamWSettings):
@@ -119,7 +120,7 @@ class Objects(Method):
         owner, shares, clusters = self._found.of(view.rows)
         boxes = shares * view.sizes.flip(1).float().repeat(1, 2)[owner]
         crop, flipped = view.boxes.cpu()[owner], view.flipped.cpu()[owner]
-        moved, kept = clipped(geometry.to_view(boxes[:, None], crop, flipped, size)[:, 0], size)
+        moved, kept = clipped(to_view(boxes[:, None], crop, flipped, size)[:, 0], size)
         images, owner, moved, clusters = view.images, owner[kept], moved[kept], clusters[kept]
         random = torch.Generator().manual_seed(self.run.seed * 1_000_003 + progress.step + 700_000)
         lottery = float(torch.rand((), generator=random))
@@ -138,7 +139,7 @@ class Objects(Method):
         return {
             **dict(zip(names, parts.tolist(), strict=True)),
             "objects_per_image": number,
-            **probes.spread_measures(pooled),
+            **metrics.spread_measures(pooled),
         }
 
     def handed_back(self, which: Literal["student", "teacher"]) -> dict[str, Tensor]:

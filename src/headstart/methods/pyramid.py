@@ -26,11 +26,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import roi_align
 
-from headstart import geometry, probes, schedules
-from headstart.method import Method, frozen_copy, update_ema
-from headstart.schedules import Progress
-from headstart.settings import AdamWSettings, PretrainSettings, Scale
-from headstart.views import View, ViewSpec, pair_specs
+from headstart.methods import schedules
+from headstart.methods.base import Method, frozen_copy, update_ema
+from headstart.methods.schedules import Progress
+from headstart.probes import metrics
+from headstart.settings.schema import AdamWSettings, PretrainSettings, Scale
+from headstart.views.boxes import area, draw_boxes, meeting, to_view
+from headstart.views.spec import View, ViewSpec, pair_specs
 
 
 class Settings(AdamWSettings):
@@ -116,13 +118,11 @@ class Pyramid(Method):
         s, size = self.settings, self.run.imgsz
         random = torch.Generator().manual_seed(self.run.seed * 1_000_003 + progress.step + 500_000)
         crops = [view.boxes.cpu() for view in views]
-        region = geometry.meeting(*crops)
+        region = meeting(*crops)
         # Not smaller than a cell of the finest map in the view that shows it smaller.
         zoom = torch.stack([size / (crop[:, 2:] - crop[:, :2]) for crop in crops]).amin(0)
-        boxes = geometry.draw_boxes(region, s.boxes, s.box_scale, s.box_ratio, 8 / zoom, random)
-        return [
-            geometry.to_view(boxes, crop, view.flipped.cpu(), size) for crop, view in zip(crops, views, strict=True)
-        ]
+        boxes = draw_boxes(region, s.boxes, s.box_scale, s.box_ratio, 8 / zoom, random)
+        return [to_view(boxes, crop, view.flipped.cpu(), size) for crop, view in zip(crops, views, strict=True)]
 
     def _project(
         self, trunk: nn.Module, projector: nn.Module, views: list[View], boxes: list[Tensor], read_at: str
@@ -154,7 +154,7 @@ class Pyramid(Method):
 
     def level_of(self, boxes: Tensor, strides: list[float]) -> Tensor:
         """Index int64 ``(N,)`` of the level on which a box ``(N, 4)`` in view pixels spans nearest to `cells` cells."""
-        side = geometry.area(boxes).clamp_min(1e-6).sqrt()
+        side = area(boxes).clamp_min(1e-6).sqrt()
         cells = side.unsqueeze(1) / torch.tensor(strides, device=boxes.device)
         nearest: Tensor = (cells / self.settings.cells).log().abs().argmin(1)
         return nearest
@@ -173,7 +173,7 @@ class Pyramid(Method):
         projected, agreement = self._seen
         return {
             "box_loss": float(agreement),
-            **probes.spread_measures(projected.flatten(0, -2)),
+            **metrics.spread_measures(projected.flatten(0, -2)),
             "image_spread": float(spread(projected, "image").mean() / math.sqrt(projected.shape[-1])),
         }
 

@@ -13,11 +13,11 @@ from lightly.models.modules.heads import SimCLRProjectionHead
 from pydantic import Field
 from torch import Tensor, autocast, nn
 
-from headstart import probes
-from headstart.method import Method, pooled
-from headstart.schedules import Progress
-from headstart.settings import AdamWSettings, PretrainSettings, Scale
-from headstart.views import View, ViewSpec, pair_specs
+from headstart.methods.base import Method, pooled
+from headstart.methods.schedules import Progress
+from headstart.probes import metrics
+from headstart.settings.schema import AdamWSettings, PretrainSettings, Scale
+from headstart.views.spec import View, ViewSpec, pair_specs
 
 
 class Settings(AdamWSettings):
@@ -53,4 +53,4 @@ class SimCLR(Method):
 
     def measures(self) -> dict[str, float]:
         """Spread of the student's pooled features."""
-        return probes.spread_measures(self._seen)
+        return metrics.spread_measures(self._seen)

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from headstart.comparison.results import FILE
-from headstart.report import pretraining
-from headstart.report.comparison import write_comparison_report, write_side_by_side
+from headstart.report import pretraining_page
+from headstart.report.comparison_page import write_comparison_report, write_side_by_side
 
 __all__ = ["is_comparison", "write_report", "write_side_by_side"]
 
@@ -20,4 +20,4 @@ def write_report(folder: str | Path) -> Path:
     Raises:
         UserError: The folder holds neither, or the file cannot be written.
     """
-    return write_comparison_report(folder) if is_comparison(folder) else pretraining.write_report(folder)
+    return write_comparison_report(folder) if is_comparison(folder) else pretraining_page.write_report(folder)

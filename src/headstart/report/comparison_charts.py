@@ -7,9 +7,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from headstart.comparison import verdict
+from headstart.comparison import wording
 from headstart.comparison.statistics import epochs_to_reach
-from headstart.report.pretraining import Chart
+from headstart.report.pretraining_page import Chart
 from headstart.report.series import COLOURS, Line, Row, lines_chart, rows_chart
 
 Record = Mapping[str, Any]
@@ -122,7 +122,7 @@ def _curve(key: str, budget: Record, lines: list[Line]) -> Chart:
     level = scratch.ys[-1] if scratch else None
     ends = ", ".join(f"{line.label} {line.ys[-1]:.3f}" for line in lines)
     title, note = (
-        f"{verdict.labels(budget['name'])}",
+        f"{wording.labels(budget['name'])}",
         f"In the end: {ends}.{_sooner(lines)}{' Dashed level: where scratch ends.' if scratch else ''}",
     )
 
@@ -150,7 +150,7 @@ def _done(results: Record, start: str, budget: str) -> list[Record]:
 
 def classes(results: Record) -> list[Chart]:
     """Differences class by class, with the most labels, of the start that the verdict is about."""
-    about = verdict.headline(results)
+    about = wording.headline(results)
     found = []
     for at, reference in enumerate(dict.fromkeys(one["reference"] for one in about)):
         budget = [one["budget"] for one in about if one["reference"] == reference][-1]
@@ -160,7 +160,7 @@ def classes(results: Record) -> list[Chart]:
             continue
         left = len(rows) - MANY
         rows = sorted(sorted(rows, key=lambda row: -abs(row.mean))[:MANY], key=lambda row: -row.mean)
-        note = f"Mean over seeds; strokes: single seeds. With {verdict.labels(budget)}."
+        note = f"Mean over seeds; strokes: single seeds. With {wording.labels(budget)}."
         note += f" The {left} classes that differ least are left out." if left > 0 else ""
         note += " A class with few objects among the test images moves far by chance alone."
         title = f"{start} − {reference}"

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from headstart.health import FORGOTTEN, RANK
-from headstart.report.figures import Mark, number
+from headstart.report.charts import Mark, number
 from headstart.report.run_reader import Floats, FoundRun
+from headstart.run.health import FORGOTTEN, RANK
 
 Chart = TypeVar("Chart")
 

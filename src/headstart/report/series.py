@@ -11,7 +11,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from headstart.report.figures import INK, LINE, MUTED, NICE, STYLE, inline, number
+from headstart.report.charts import INK, LINE, MUTED, NICE, STYLE, inline, number
 
 COLOURS = 8
 """Starts that have a colour of their own (``--s0`` ... in the page)."""

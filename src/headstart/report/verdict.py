@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headstart.health import WARMUP, Health
 from headstart.report.run_reader import FoundRun
+from headstart.run.health import WARMUP, Health
 
 _JUDGED = (
     "loss", "teacher_entropy", "teacher_entropy_max", "feature_spread", "spread_alarm",

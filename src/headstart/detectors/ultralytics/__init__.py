@@ -1,4 +1,4 @@
-"""Every detector that Ultralytics builds from a model YAML; see `headstart.detector` for the contract."""
+"""Every detector that Ultralytics builds from a model YAML; see `headstart.detectors.base` for the contract."""
 
 from headstart.detectors.ultralytics.detector import LayerTrunk, UltralyticsDetector, accepts, check, load
 from headstart.detectors.ultralytics.handback import load_into

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headstart.detector import PARTS, Detector, HandBack, Level, Part, Trunk, differences, shorten
+from headstart.detectors.base import Detector, Level, Trunk
+from headstart.detectors.handback import PARTS, HandBack, Part, differences, shorten
 from headstart.detectors.ultralytics import model_files
 from headstart.detectors.ultralytics.handback import load_into, verify
 from headstart.detectors.ultralytics.head import DetectHead, has_object_head, proposals
@@ -45,7 +46,7 @@ def check(model: Any) -> list[UserError]:
 
 
 def load(model: Any, init: str | Path | None = None) -> UltralyticsDetector:
-    """See `headstart.detector.load_detector`."""
+    """See `headstart.detectors.base.load_detector`."""
     problems = check(model)
     if problems:
         raise problems[0]
@@ -73,7 +74,7 @@ def _copy(module: nn.Module) -> nn.Module:
 
 
 class UltralyticsDetector(Detector):
-    """See `headstart.detector.Detector`.
+    """See `headstart.detectors.base.Detector`.
 
     Args:
         live: A YOLO, RTDETR, YOLOWorld or YOLOE object: its task and arguments are taken.

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headstart.detector import PARTS, Dropped, HandBack, Part, PartCount, differences, shorten
+from headstart.detectors.handback import PARTS, Dropped, HandBack, Part, PartCount, differences, shorten
 from headstart.detectors.ultralytics.opening import check_trainable, open_checkpoint, splitter, tensors
 from headstart.detectors.ultralytics.undisturbed import quiet, undisturbed
 from headstart.errors import UserError
@@ -25,7 +25,7 @@ _PLACES = ("the file read back", "the trainer's model", "the trainer's EMA")
 
 
 def verify(path: Path, module: nn.Module, part_of: Callable[[str], Part], trained: Collection[str]) -> HandBack:
-    """See `headstart.detector.Detector.verify`."""
+    """See `headstart.detectors.base.Detector.verify`."""
     expected = tensors(module)
     with undisturbed():
         live = open_checkpoint(path, where=str(path))

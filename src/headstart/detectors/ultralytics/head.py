@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from headstart.detector import evaluating
-from headstart.objects import ObjectHead
+from headstart.detectors.base import evaluating
+from headstart.pseudolabels.base import ObjectHead
 
 _CLASS_BRANCHES = ("cv3", "one2one_cv3")
 
@@ -25,7 +25,7 @@ def has_object_head(task: str, layer: nn.Module) -> bool:
 
 
 class DetectHead(ObjectHead):
-    """See `headstart.objects.ObjectHead`.
+    """See `headstart.pseudolabels.base.ObjectHead`.
 
     Args:
         module: The network; the layers of its head are shared with it, its last ones of the class branches are not.
@@ -53,7 +53,7 @@ class DetectHead(ObjectHead):
         self._criterion: tuple[torch.device, Any] | None = None
 
     def forward(self, maps: list[Tensor], owner: Tensor, boxes: Tensor, clusters: Tensor) -> Tensor:
-        """See `headstart.objects.ObjectHead.forward`."""
+        """See `headstart.pseudolabels.base.ObjectHead.forward`."""
         made = self.model[str(self._place)](list(maps))
         device = maps[0].device
         middle, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
@@ -64,7 +64,7 @@ class DetectHead(ObjectHead):
         return parts
 
     def handed_back(self) -> dict[str, Tensor]:
-        """See `headstart.objects.ObjectHead.handed_back`."""
+        """See `headstart.pseudolabels.base.ObjectHead.handed_back`."""
         own = tuple(
             f"model.{self._place}.{name}.{level}.{len(branches[level]) - 1}."
             for name in _CLASS_BRANCHES
@@ -105,7 +105,7 @@ def _corners(boxes: Tensor) -> Tensor:
 
 @torch.no_grad()
 def proposals(module: Any, classes: int, images: Tensor) -> Tensor | None:
-    """See `headstart.detector.Detector.propose`; None where the network's answer is not understood."""
+    """See `headstart.detectors.base.Detector.propose`; None where the network's answer is not understood."""
     from ultralytics.nn.modules.head import RTDETRDecoder
 
     with evaluating(module):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headstart.detector import Part
+from headstart.detectors.handback import Part
 from headstart.detectors.ultralytics.model_files import check_name, is_yaml
 from headstart.errors import UserError
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headstart.detector import PARTS, Part, differences, shorten
+from headstart.detectors.handback import PARTS, Part, differences, shorten
 from headstart.detectors.ultralytics.detector import UltralyticsDetector
 from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter, tensors
 from headstart.detectors.ultralytics.undisturbed import undisturbed

@@ -1,0 +1,141 @@
+"""What a comparison would cost: its trainings counted, and the time of each estimated from a short probe."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from headstart.comparison import grid, request
+from headstart.comparison.finetune import FinetuneResult, FinetuneSettings, finetune
+from headstart.comparison.grid import Cell
+from headstart.comparison.label_lists import write_list
+from headstart.comparison.pool import Slot, run_all
+from headstart.comparison.prepare import Prepared
+from headstart.errors import UserError
+from headstart.files import write_text
+from headstart.run.display import duration
+
+_EPOCHS = 3
+_SIZES = ((4, 2), (4, 8), (8, 2))
+"""(training, test) images of each probe, in batches."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of a training: `start` once, and in every epoch `train` an image trained on, `test` an image tested."""
+
+    start: float
+    train: float
+    test: float
+
+    def of(self, cell: Cell, test_images: int) -> float:
+        """Seconds of a cell."""
+        return self.start + cell.epochs * (cell.images * self.train + test_images * self.test)
+
+
+def planned(prepared: Prepared) -> tuple[list[Cell], list[Cell]]:
+    """The trainings of the search and of the grid; the rates are not known yet, which costs nothing."""
+    p = prepared
+    sizes = {budget: one.images for budget, one in p.search.items()}
+    rates = {(start.name, budget.name): p.settings.lr[0] for start in p.starts for budget in p.budgets}
+    search = grid.search_cells(p.settings, p.starts, p.budgets, sizes)
+    return search, grid.main_cells(p.settings, p.starts, p.budgets, len(p.dataset.pool), rates)
+
+
+def measure(prepared: Prepared, places: Sequence[Slot]) -> Speed:
+    """Train `_EPOCHS` epochs on a few batches, with as many trainings side by side as there will be.
+
+    Two numbers of training images and two of test images give the time of each; the first epoch is left out, for it
+    warms up.
+
+    Raises:
+        UserError: A probe failed, which says that the comparison would.
+    """
+    folder = prepared.folder / "probe"
+    shutil.rmtree(folder, ignore_errors=True)
+    requests = [_probe(prepared, folder, *size) for size in _SIZES]
+
+    def train(request: FinetuneSettings, place: Slot, stop: threading.Event) -> FinetuneResult:
+        return finetune(dataclasses.replace(request, device=place.device, threads=place.threads), stop)
+
+    outcome, stopped = run_all(requests, places, train)
+    shutil.rmtree(folder, ignore_errors=True)
+    if stopped:
+        raise KeyboardInterrupt
+    found = [done.result for done in outcome if done.result]
+    if len(found) < len(_SIZES):
+        raise UserError(next(done.error for done in outcome if done.error))
+    return _solve([_epoch(result) for result in found], [_counts(prepared, *size) for size in _SIZES], found[0])
+
+
+def _counts(prepared: Prepared, train: int, test: int) -> tuple[int, int]:
+    """Images of a probe, as far as there are any."""
+    batch = prepared.settings.batch
+    return min(train * batch, len(prepared.dataset.pool)), min(test * batch, len(prepared.dataset.test))
+
+
+def _probe(prepared: Prepared, folder: Path, train: int, test: int) -> FinetuneSettings:
+    p, name = prepared, f"{train}-{test}"
+    folder.mkdir(parents=True, exist_ok=True)
+    trained, tested = _counts(p, train, test)
+    part = folder / f"test-{name}.txt"
+    write_text(part, "".join(f"{image}\n" for image in p.dataset.test[:tested]))
+    seed = p.settings.seeds[0]
+    images = p.lists[p.budgets[-1].name, seed].file.read_text(encoding="utf-8").splitlines()
+    known = set(images)
+    extra = [image for image in p.dataset.pool if image not in known]
+    listed = write_list(folder, name, p.dataset, [*images, *extra][:trained], part)
+    cell = Cell("main", p.starts[0].name, name, seed, p.settings.lr[0], _EPOCHS, trained)
+    asked = request.request(p.settings, cell, listed, p.files[p.starts[0].name, seed], p.folder)
+    return dataclasses.replace(asked, out=str(folder), name=name)
+
+
+def _epoch(result: FinetuneResult) -> float:
+    """Seconds of an epoch after the first."""
+    return (result.curve[-1].seconds - result.curve[0].seconds) / (len(result.curve) - 1)
+
+
+def _solve(epochs: Sequence[float], counts: Sequence[tuple[int, int]], first: FinetuneResult) -> Speed:
+    """Seconds an image from the three probes; where there are too few images to tell, all are taken as equal."""
+    (trained, tested), (_, more_tested), (more_trained, _) = counts
+    even = epochs[0] / (trained + tested)
+    test = (epochs[1] - epochs[0]) / (more_tested - tested) if more_tested > tested else even
+    train = (epochs[2] - epochs[0]) / (more_trained - trained) if more_trained > trained else even
+    # Noise can make a difference of small times negative; a training image costs no less than a tested one.
+    test = min(max(test, 0.05 * even), 2 * even)
+    train = max(train, test, (epochs[0] - test * tested) / trained * 0.5)
+    return Speed(max(0.0, first.seconds - len(first.curve) * epochs[0]), train, test)
+
+
+def table(prepared: Prepared, places: Sequence[Slot], speed: Speed) -> Table:
+    """The trainings, how many of each kind, and their time."""
+    shown = Table(show_edge=False, pad_edge=False)
+    for head in ("trainings", "labels", "images", "epochs", "how many", "each", "together"):
+        shown.add_column(head, justify="left" if head in ("trainings", "labels") else "right", no_wrap=True)
+    search, main = planned(prepared)
+    total = 0.0
+    for what, cells in (("learning rates", search), ("comparison", main)):
+        told = what
+        for budget in prepared.budgets:
+            group = [cell for cell in cells if cell.budget == budget.name]
+            if group:
+                validation = prepared.lists[budget.name, group[0].seed].images - group[0].images
+                each = speed.of(group[0], len(prepared.dataset.test) if what == "comparison" else validation)
+                together = each * len(group) / len(places)
+                total += together
+                row = (told, budget.name, f"{group[0].images:,}", str(group[0].epochs), str(len(group)))
+                shown.add_row(*row, duration(each), duration(together))
+                told = ""
+    extra = max((known.seconds for known in prepared.pretrainings.values()), default=0.0)
+    if extra and prepared.settings.longer != "false" and any(start.kind == "scratch" for start in prepared.starts):
+        total += extra + speed.of(main[-1], len(prepared.dataset.test))
+        shown.add_row("longer scratch run", prepared.budgets[-1].name, "", "", "1", "", duration(extra))
+    shown.add_section()
+    shown.add_row("all", "", "", "", str(len(search) + len(main)), "", duration(total))
+    return shown

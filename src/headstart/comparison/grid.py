@@ -1,0 +1,143 @@
+"""The cells of a comparison: which trainings there are, what each is asked for, and whether one is done already."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from headstart.comparison.budgets import Budget
+from headstart.comparison.starts import Start
+from headstart.errors import UserError
+from headstart.settings.schema import CompareSettings
+
+EPOCHS = 100
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of a comparison.
+
+    Attributes:
+        kind: ``main``; ``search`` for a learning rate on a validation part; ``longer`` for the scratch run that gets
+            the time of a pretraining.
+        start: The start's name.
+        budget: Name of the label budget.
+        seed: The seed of label list, fresh weights, order and augmentation.
+        lr: Learning rate.
+        epochs: Passes over its images.
+        images: Images it trains on.
+    """
+
+    kind: str
+    start: str
+    budget: str
+    seed: int
+    lr: float
+    epochs: int
+    images: int
+
+    @property
+    def name(self) -> str:
+        """Its folder below that of its kind."""
+        rate = f"-lr{self.lr:g}" if self.kind == "search" else ""
+        return f"{self.start}-{self.budget.replace('%', 'pc')}-seed{self.seed}{rate}"
+
+    @property
+    def shown(self) -> str:
+        """The cell in a line for people."""
+        rate = f", lr {self.lr:g}" if self.kind == "search" else ""
+        return f"{'longer ' if self.kind == 'longer' else ''}{self.start}, {self.budget}, seed {self.seed}{rate}"
+
+
+def epochs_for(settings: CompareSettings, images: int) -> int:
+    """Epochs of a training on so many images: as given, or as many as make the steps."""
+    if settings.steps is not None:
+        return max(1, math.ceil(settings.steps / math.ceil(images / settings.batch)))
+    return settings.epochs or EPOCHS
+
+
+def main_cells(
+    settings: CompareSettings,
+    starts: Sequence[Start],
+    budgets: Sequence[Budget],
+    pool: int,
+    rates: dict[tuple[str, str], float],
+) -> list[Cell]:
+    """The grid starts x budgets x seeds; seed by seed, so that every start has been seen early.
+
+    Args:
+        settings: Of the comparison.
+        starts: The starts.
+        budgets: The budgets.
+        pool: Labelled images in all.
+        rates: (start, budget) -> learning rate.
+    """
+    sizes = {budget.name: budget.images(pool) for budget in budgets}
+    return [
+        Cell("main", start.name, name, seed, rates[start.name, name], epochs_for(settings, images), images)
+        for seed in settings.seeds
+        for name, images in sizes.items()
+        for start in starts
+    ]
+
+
+def search_cells(
+    settings: CompareSettings, starts: Sequence[Start], budgets: Sequence[Budget], train_images: dict[str, int]
+) -> list[Cell]:
+    """The trainings that choose a learning rate, of the first seed; none where there is one rate alone.
+
+    Args:
+        settings: Of the comparison.
+        starts: The starts.
+        budgets: The budgets.
+        train_images: Budget -> labelled images less the validation part.
+    """
+    if len(settings.lr) == 1:
+        return []
+    return [
+        Cell(
+            "search", start.name, budget.name, settings.seeds[0], rate, _epochs(settings, train_images, budget), images
+        )
+        for budget in budgets
+        for images in [train_images[budget.name]]
+        for start in starts
+        for rate in settings.lr
+    ]
+
+
+def _epochs(settings: CompareSettings, train_images: dict[str, int], budget: Budget) -> int:
+    return epochs_for(settings, train_images[budget.name])
+
+
+def longer_cell(main: Cell, own_seconds: float, extra_seconds: float) -> Cell:
+    """A scratch cell with as many more epochs as `extra_seconds` of pretraining would have paid for."""
+    epochs = main.epochs + max(1, round(main.epochs * extra_seconds / own_seconds))
+    return dataclasses.replace(main, kind="longer", epochs=epochs)
+
+
+def choose_rates(
+    settings: CompareSettings, scores: Iterable[tuple[Cell, float | None]]
+) -> dict[tuple[str, str], float]:
+    """The best rate of every start and budget by its validation score; of equals the one named first.
+
+    Args:
+        settings: Of the comparison.
+        scores: Search cells with their mAP50-95 on the validation part; None for one that failed.
+
+    Raises:
+        UserError: All rates of a start and budget failed.
+    """
+    best: dict[tuple[str, str], tuple[float, int, float]] = {}
+    seen = set()
+    for cell, score in scores:
+        key = (cell.start, cell.budget)
+        seen.add(key)
+        ranked = (score if score is not None else -1.0, -settings.lr.index(cell.lr), cell.lr)
+        if score is not None and (key not in best or ranked > best[key]):
+            best[key] = ranked
+    if lost := sorted(seen - set(best)):
+        hint = "look into train.log of its folders below search/"
+        raise UserError(f"no learning rate worked for {lost[0][0]} at {lost[0][1]}", where="lr", hint=hint)
+    return {key: ranked[2] for key, ranked in best.items()}

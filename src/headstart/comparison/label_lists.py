@@ -1,0 +1,128 @@
+"""Which labelled images a cell may use: nested subsets, stratified by class, one order a seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from headstart.comparison.dataset import Dataset
+from headstart.errors import UserError
+from headstart.files import content_hash, write_text
+from headstart.images.labels import classes_of, label_path
+
+LEAST = 10
+"""Labelled images below which no part is split off to choose a learning rate on."""
+
+
+@dataclass(frozen=True)
+class LabelList:
+    """The labelled images of one budget and seed.
+
+    Attributes:
+        file: A text file, one path a line.
+        yaml: The dataset YAML whose ``train`` is this list.
+        images: How many.
+        sha256: Of the file.
+        test_sha256: Of the list of images that its trainings are measured on.
+        annotations_sha256: Of what the label files of both lists hold: a corrected label makes it another training.
+    """
+
+    file: Path
+    yaml: Path
+    images: int
+    sha256: str
+    test_sha256: str
+    annotations_sha256: str
+
+    def check(self) -> None:
+        """Raise a `UserError` where the file is no longer what it was: the starts would not get the same images."""
+        if file_hash(self.file) != self.sha256:
+            hint = "put the file back, or start again with overwrite=true"
+            raise UserError("the list of labelled images was changed", where=str(self.file), hint=hint)
+
+
+def classes_by_image(dataset: Dataset) -> dict[str, frozenset[int]]:
+    """The classes that every labelled image shows."""
+    return {image: classes_of(image, len(dataset.names)) for image in dataset.pool}
+
+
+def label_marks(images: Iterable[str]) -> dict[str, str]:
+    """A mark of what the label file of each image holds; "" for one without."""
+    return {image: content_hash(str(label_path(image))) for image in images}
+
+
+def stratified_order(classes: Mapping[str, frozenset[int]], seed: int) -> list[str]:
+    """All images in an order whose every beginning is stratified by class.
+
+    Each image stands in the group of the rarest class that it shows; images without objects are a group. Within a
+    group the order is drawn from `seed`. The k-th image (from 0) of a group of m has the place k / m: this is Adams'
+    method of apportionment. So a beginning as long as there are groups has one image of each, and any longer one has
+    the same share of every group, rounded up (among equals, where it ends, the order is drawn).
+
+    Args:
+        classes: Path of each image -> classes in it.
+        seed: Draws the order within groups and among equals.
+    """
+    counts = Counter(label for found in classes.values() for label in found)
+    groups: dict[int, list[str]] = defaultdict(list)
+    for image in sorted(classes):
+        groups[min(classes[image], key=lambda label: (counts[label], label), default=-1)].append(image)
+    random = np.random.default_rng([seed, 4711])
+    placed = []
+    for label in sorted(groups):
+        drawn = [groups[label][at] for at in random.permutation(len(groups[label]))]
+        ties = random.random(len(drawn))
+        placed += [(at / len(drawn), tie, image) for at, (tie, image) in enumerate(zip(ties, drawn, strict=True))]
+    return [image for _, _, image in sorted(placed)]
+
+
+def held_out_part(images: Sequence[str], classes: Mapping[str, frozenset[int]], share: float, seed: int) -> list[str]:
+    """A stratified part of `images` to choose a learning rate on.
+
+    Raises:
+        UserError: There are too few images to give any away.
+    """
+    if len(images) < LEAST:
+        what = f"{len(images)} labelled images are too few to choose a learning rate on a part of them"
+        raise UserError(what, where="lr", hint="give one rate, e.g. lr=0.001")
+    return stratified_order({image: classes[image] for image in images}, seed)[: max(1, round(share * len(images)))]
+
+
+def write_list(
+    folder: Path,
+    name: str,
+    dataset: Dataset,
+    images: Sequence[str],
+    test: Path,
+    marks: Mapping[str, str] | None = None,
+) -> LabelList:
+    """Write a list and its dataset YAML into `folder`; the order in the file is that of the paths.
+
+    Args:
+        folder: Where to.
+        name: Of the files.
+        dataset: That the images are of.
+        images: Paths.
+        test: The list of the images to measure on.
+        marks: `label_marks` of the images of both lists, where they have been read.
+    """
+    path, yaml = folder / f"{name}.txt", folder / f"{name}.yaml"
+    write_text(path, "".join(f"{image}\n" for image in sorted(images)))
+    dataset.write_part(yaml, path.resolve(), test.resolve())
+    both = [*sorted(images), *test.read_text(encoding="utf-8").splitlines()]
+    marks = label_marks(both) if marks is None else marks
+    held = hashlib.sha256("\n".join(marks[image] for image in both).encode()).hexdigest()
+    return LabelList(path, yaml, len(images), file_hash(path), file_hash(test), held)
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file; "" where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""

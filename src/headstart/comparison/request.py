@@ -1,0 +1,92 @@
+"""What each training of a comparison is asked for, and whether it was finished before."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headstart.comparison.finetune import FinetuneResult, FinetuneSettings, read_result
+from headstart.comparison.grid import Cell
+from headstart.comparison.label_lists import LabelList
+from headstart.comparison.starts import StartFile
+from headstart.errors import UserError
+from headstart.files import write_text
+from headstart.settings.schema import CompareSettings
+
+RECORD = "cell.json"
+
+
+_NOT_PART_OF_THE_RESULT = ("out", "name", "device", "workers", "threads")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell with the files that it needs.
+
+    Attributes:
+        cell: The cell.
+        settings: What its training is asked for.
+        labels: Its list of labelled images.
+        start: Its start.
+    """
+
+    cell: Cell
+    settings: FinetuneSettings
+    labels: LabelList
+    start: StartFile
+
+    @property
+    def key(self) -> str:
+        """Equal for trainings that must give the same: settings, start, images, labels. Not folder, device, threads."""
+        asked = {
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in dataclasses.asdict(self.settings).items()
+            if key not in (*_NOT_PART_OF_THE_RESULT, "start", "data")
+        }
+        lists = [self.labels.sha256, self.labels.test_sha256, self.labels.annotations_sha256]
+        content = {"asked": asked, "start": self.start.sha256, "lists": lists}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def finished(self) -> FinetuneResult | None:
+        """The result of this very training, where it was finished before."""
+        folder = self.settings.folder
+        try:
+            known = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            return read_result(folder) if known["key"] == self.key else None
+        except (OSError, ValueError, KeyError, UserError):
+            return None
+
+    def device(self) -> str:
+        """The kind of device that it was trained on."""
+        return str(json.loads((self.settings.folder / RECORD).read_text(encoding="utf-8"))["device"])
+
+    def record(self, result: FinetuneResult, device: str) -> None:
+        """Say in the run's folder which training it was and on what, so that it is found again."""
+        content = {"key": self.key, **dataclasses.asdict(self.cell), "labels": self.labels.sha256}
+        content |= {"start_sha256": self.start.sha256, "seconds": result.seconds, "device": device}
+        write_text(self.settings.folder / RECORD, json.dumps(content, indent=1) + "\n")
+
+
+def request(
+    settings: CompareSettings, cell: Cell, labels: LabelList, start: StartFile, folder: Path
+) -> FinetuneSettings:
+    """What a cell's training is asked for; device and threads are filled in when it is started."""
+    parents: dict[str, Any] = {"main": "cells", "search": "search", "longer": "longer"}
+    return FinetuneSettings(
+        data=labels.yaml,
+        start=start.path,
+        out=folder / parents[cell.kind],
+        name=cell.name,
+        epochs=cell.epochs,
+        imgsz=settings.imgsz,
+        batch=settings.batch,
+        optimizer=settings.optimizer,
+        lr0=cell.lr,
+        seed=cell.seed,
+        workers=settings.workers,
+        extra=dict(settings.extra),
+    ).resolved()

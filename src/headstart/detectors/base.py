@@ -1,0 +1,203 @@
+"""The contract of a detector: feature maps by level, weights grafted back, a checkpoint written and read back.
+
+A family of detectors is one file in ``detectors/``, found by its name. It has three functions:
+``accepts(model) -> bool``, ``check(model) -> list[UserError]`` (cheap: before anything is loaded or downloaded)
+and ``load(model, init) -> Detector``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headstart.detectors.handback import HandBack, Part, differences, shorten
+from headstart.errors import UserError
+from headstart.pseudolabels.base import ObjectHead
+
+
+@dataclass(frozen=True)
+class Level:
+    """A feature map of a detector.
+
+    Attributes:
+        layer: Index of the layer that makes it, as in the model's YAML.
+        stride: Input pixels to one cell of the map, measured.
+        width: Channels, measured.
+    """
+
+    layer: int
+    stride: int
+    width: int
+
+
+class Trunk(nn.Module, ABC):
+    """The layers of a detector that some of its feature maps need, and no others.
+
+    It shares its layers with the detector: training it trains the detector. ``copy.deepcopy`` of it shares nothing.
+    Its ``state_dict`` has the detector's own names ("model.0.conv.weight").
+    """
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Feature maps, one (B, C, H / stride, W / stride) for each requested level.
+
+        Args:
+            images: float (B, 3, H, W), RGB in [0, 1]; H and W multiples of the largest stride.
+        """
+
+
+class Detector(ABC):
+    """A detector that can be pretrained and handed back.
+
+    Attributes:
+        name: Of the architecture, e.g. "yolo11n".
+        task: As Ultralytics calls it: detect, segment, pose, obb, classify, ...
+        names: Class names by index.
+        module: The whole network, float32, gradients on, training mode.
+        backbone: The last map of the backbone.
+        levels: The pyramid that the head reads, in the head's order; a classifier's is its backbone map.
+        notes: What a user should know about how it was loaded, a sentence each.
+    """
+
+    name: str
+    task: str
+    names: dict[int, str]
+    module: nn.Module
+    backbone: Level
+    levels: tuple[Level, ...]
+    notes: tuple[str, ...] = ()
+
+    @abstractmethod
+    def trunk(self, neck: bool = False) -> Trunk:
+        """The layers up to the last backbone map, or with `neck` up to the pyramid `levels`; no weight is copied."""
+
+    def object_head(self, clusters: int) -> ObjectHead:
+        """The head with `clusters` classes in place of its own, to be trained on objects that were found.
+
+        Raises:
+            UserError: It is not the head of an ordinary detector.
+        """
+        raise self._no_objects()
+
+    def propose(self, images: Tensor) -> Tensor:
+        """Boxes that the network, as it is, takes for objects of any class, best first.
+
+        Args:
+            images: float ``(B, 3, H, W)``, RGB in [0, 1]; H and W multiples of the largest stride.
+
+        Returns:
+            float32 ``(B, N, 5)``: x0, y0, x1, y1 in pixels, score; many of them overlap.
+
+        Raises:
+            UserError: It gives no boxes.
+        """
+        raise self._no_objects()
+
+    def _no_objects(self) -> UserError:
+        what = f"{self.name} ({self.task}) is no detector whose head can be trained on boxes alone"
+        return UserError(what, where="method", hint="use method=pyramid, which trains backbone and neck of any model")
+
+    @abstractmethod
+    def part_of(self, tensor_name: str) -> Part:
+        """The part that a tensor of ``module.state_dict()`` belongs to."""
+
+    @abstractmethod
+    def save(self, path: Path, info: Mapping[str, Any]) -> None:
+        """Write a checkpoint that the family's own tools load and train, with `info` (plain values) beside the weights.
+
+        Raises:
+            UserError: It cannot be written, e.g. a full disk; `path` is then as it was before.
+        """
+
+    @abstractmethod
+    def verify(self, path: Path, trained: Collection[str]) -> HandBack:
+        """Read a checkpoint back, start the family's own trainer on it, and compare every tensor with `module`.
+
+        Args:
+            path: Written by `save`.
+            trained: Names of the tensors that pretraining changed.
+        """
+
+    def graft(self, state: Mapping[str, Tensor]) -> None:
+        """Put the tensors of `state` into `module`, by name.
+
+        Raises:
+            UserError: A name that the detector does not have, or another shape; nothing is changed then.
+        """
+        own = self.module.state_dict()
+        problems = differences(state, own, self.name)
+        if problems:
+            listed = shorten([f"{name} {reason}" for name, reason in problems.items()], "; ")
+            raise UserError(f"these weights do not fit {self.name}: {listed}", hint="use the model they were made with")
+        with torch.no_grad():
+            for name, tensor in state.items():
+                own[name].copy_(tensor)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """`network` in evaluation mode for a while; afterwards every module is in the mode in which it was."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def check_model(model: Any) -> list[UserError]:
+    """What is wrong with `model`, before anything is loaded or downloaded; empty when nothing is found."""
+    try:
+        problems: list[UserError] = _family(model).check(model)
+    except UserError as error:
+        return [error]
+    return problems
+
+
+def load_detector(model: Any, init: str | Path | None = None) -> Detector:
+    """Load or build a detector for pretraining.
+
+    Args:
+        model: A model YAML or its name ("yolo11n": random weights), a ``.pt`` checkpoint, or a live object of the
+            family (for Ultralytics YOLO, RTDETR, YOLOWorld, YOLOE), which is copied and left as it is.
+        init: A checkpoint of the same architecture whose tensors are loaded over the model's, by name and shape.
+            Its backbone must fit completely; `Detector.notes` says how much of neck and head did.
+
+    Raises:
+        UserError: The model is not found, cannot be read, built or trained, or `init` is of another architecture.
+    """
+    detector: Detector = _family(model).load(model, init)
+    return detector
+
+
+def families() -> dict[str, ModuleType]:
+    """The modules in ``detectors/``, by name."""
+    names = sorted(
+        module.name
+        for module in pkgutil.iter_modules([str(Path(__file__).parent)])
+        if module.name not in ("base", "handback")
+    )
+    return {name: importlib.import_module(f"headstart.detectors.{name}") for name in names}
+
+
+def _family(model: Any) -> ModuleType:
+    for family in families().values():
+        if family.accepts(model):
+            return family
+    kind = f"{type(model).__module__}.{type(model).__qualname__}"
+    raise UserError(
+        f"a {kind} is not a detector that can be pretrained",
+        where="model",
+        hint="give a model YAML (yolo11n.yaml), a .pt checkpoint, or a YOLO object",
+    )

@@ -1,0 +1,128 @@
+"""What arrived of a detector that was handed back, tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+from torch import Tensor
+
+Part = Literal["backbone", "neck", "head"]
+
+
+PARTS: tuple[Part, ...] = get_args(Part)
+
+
+_NAMED = 5
+
+
+"""How many tensors a message names before it counts the rest."""
+
+
+def differences(state: Mapping[str, Tensor], other: Mapping[str, Tensor], place: str) -> dict[str, str]:
+    """Tensors of `state` that `other` lacks or has in another shape: name -> what is wrong, in words."""
+    wrong = {}
+    for name, tensor in state.items():
+        if name not in other:
+            wrong[name] = f"is not in {place}"
+        elif other[name].shape != tensor.shape:
+            wrong[name] = f"has shape {tuple(other[name].shape)} in {place}, not {tuple(tensor.shape)}"
+    return wrong
+
+
+def shorten(items: Iterable[str], between: str = ", ") -> str:
+    """`items` in one line, at most five of them and the number of the others."""
+    listed = list(items)
+    more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
+    return between.join(listed[:_NAMED]) + more
+
+
+class PartCount(NamedTuple):
+    """Tensors of one part of a detector: all, those that pretraining changed, those that arrived unaltered."""
+
+    total: int
+    trained: int
+    arrived: int
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A tensor that did not arrive.
+
+    Attributes:
+        name: As in ``module.state_dict()``.
+        part: backbone, neck or head.
+        trained: Whether pretraining had changed it.
+        reason: What happened to it, in words.
+    """
+
+    name: str
+    part: Part
+    trained: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class HandBack:
+    """What arrived of a pretrained detector, tensor by tensor.
+
+    Attributes:
+        parts: Counts for backbone, neck and head.
+        dropped: Tensors that did not arrive; empty when all is well.
+        places: Where every tensor was compared, bit by bit.
+        fresh: Tensors that start from random weights when the number of classes is another.
+        classes: Number of classes of the checkpoint, and the one with which `fresh` was found; None where not tried.
+    """
+
+    parts: Mapping[Part, PartCount]
+    dropped: tuple[Dropped, ...] = ()
+    places: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
+    classes: tuple[int, int] | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every tensor arrived."""
+        return not self.dropped
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for ``handback.json``."""
+        return {
+            "ok": self.ok,
+            "parts": {name: count._asdict() for name, count in self.parts.items()},
+            "dropped": [vars(one) for one in self.dropped],
+            "compared": list(self.places),
+            "fresh": list(self.fresh),
+            "classes": list(self.classes) if self.classes else None,
+            "lines": self.lines(),
+        }
+
+    def lines(self) -> list[str]:
+        """The same in words, e.g. ``backbone 207 of 207 tensors, neck 0 of 180 (not trained), ...``."""
+        lines = [", ".join(self._part(name) for name in PARTS if name in self.parts and self.parts[name].total)]
+        if self.places and self.ok:
+            total = sum(count.total for count in self.parts.values())
+            lines.append(f"all {total} tensors bitwise equal in {', '.join(self.places)}")
+        for one in self.dropped[:_NAMED]:
+            trained = "pretrained" if one.trained else "not pretrained"
+            lines.append(f"DROPPED {one.name} ({one.part}, {trained}): {one.reason}")
+        if len(self.dropped) > _NAMED:
+            lines.append(f"DROPPED {len(self.dropped) - _NAMED} more tensors")
+        if self.classes:
+            lines.append(self._own_classes(*self.classes))
+        return lines
+
+    def _part(self, name: Part) -> str:
+        count = self.parts[name]
+        lost = sum(one.part == name and one.trained for one in self.dropped)
+        tensors = " tensors" if name == next(part for part in PARTS if part in self.parts) else ""
+        return f"{name} {count.trained - lost} of {count.total}{tensors}{'' if count.trained else ' (not trained)'}"
+
+    def _own_classes(self, classes: int, other: int) -> str:
+        if not self.fresh:
+            return f"with {other} classes in place of {classes} every tensor is still taken"
+        return (
+            f"with your own classes ({other} tried in place of {classes}) {len(self.fresh)} tensors start fresh: "
+            f"{shorten(self.fresh)}"
+        )

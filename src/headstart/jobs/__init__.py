@@ -1,0 +1,1 @@
+"""The stories, each read from top to bottom: pretrain, compare, probe, demo."""

@@ -1,0 +1,132 @@
+"""Compare starts of a detector under control: the whole job, from options to a report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from headstart.comparison import cost, wording
+from headstart.comparison.pool import slots
+from headstart.comparison.prepare import open_folder, prepare
+from headstart.comparison.runner import Interrupted, Running, failed
+from headstart.files import write_text
+from headstart.jobs import compare_options
+from headstart.settings.schema import CompareSettings
+
+
+@dataclass
+class Comparison:
+    """A comparison that ended.
+
+    Attributes:
+        folder: Its folder.
+        results: What ``results.json`` holds (docs/comparison.md); empty after a plan, or where nothing was finished.
+        report: ``report.html``; None where none was drawn.
+        failed: Cells that failed, in words.
+        interrupted: Whether Ctrl-C ended it; the same call goes on.
+    """
+
+    folder: Path
+    results: Mapping[str, Any]
+    report: Path | None
+    failed: tuple[str, ...]
+    interrupted: bool
+
+    @property
+    def verdict(self) -> str:
+        """The outcome in a sentence."""
+        return str(self.results.get("verdict", ""))
+
+    @property
+    def markdown(self) -> str:
+        """The table for a README."""
+        return wording.markdown(self.results) if self.results.get("scores") else ""
+
+
+def compare(**options: Any) -> Comparison:
+    """Fine-tune a detector from several starts, at several label budgets, with several seeds, all else equal.
+
+    Called again with the same ``out``, it goes on: trainings that are done are kept, and starts, budgets and seeds
+    may be added.
+
+    Args:
+        options: As the command takes them; ``headstart compare --help`` lists all. ``data`` is needed.
+
+    Raises:
+        UserError: Every problem of the options together; later data that cannot be compared on (test images among
+            training or pretraining images, a start of another architecture). A training that fails does not raise:
+            see `Comparison.failed`.
+
+    Example:
+        >>> headstart.compare(
+        ...     data="my.yaml",
+        ...     model="yolo11n",
+        ...     starts=["scratch", "coco", "ssl=runs/a"],
+        ...     labels=["10%", "100%"],
+        ...     seeds=3,
+        ...     epochs=50,
+        ...     imgsz=640,
+        ...     out="runs/compare/my",
+        ... ).verdict
+    """
+    settings = compare_options.resolve({key: _plain(value) for key, value in options.items()})
+    places, why = slots(settings.device, settings.jobs)
+    with open_folder(settings) as folder:
+        return _compare(settings, folder, places, why)
+
+
+def _compare(settings: CompareSettings, folder: Path, places: Any, why: str) -> Comparison:
+    prepared = prepare(settings, folder)
+    if settings.plan:
+        _show_plan(prepared, places, why)
+        return Comparison(folder, {}, None, (), interrupted=False)
+    running = Running(prepared, places, why)
+    try:
+        content = running.run()
+    except Interrupted:
+        running.say(f"\nstopped; what was finished is in {folder}. The same command goes on from there.")
+        return Comparison(folder, {}, None, (), interrupted=True)
+    report = _conclude(settings, folder, content, running)
+    broken = tuple(f"{one['start']}, {one['budget']}, seed {one['seed']}: {one['error']}" for one in failed(content))
+    return Comparison(folder, content, report, broken, interrupted=False)
+
+
+def _plain(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _show_plan(prepared: Any, places: Any, why: str) -> None:
+    console = Console(highlight=False)
+    console.print(Text(f"{len(prepared.dataset.pool):,} labelled images, {len(prepared.dataset.test):,} test images"))
+    console.print(Text(f"starts: {', '.join(start.name for start in prepared.starts)}; {why}"))
+    console.print(Text("measuring with a short probe ..."))
+    console.print(cost.table(prepared, places, cost.measure(prepared, places)))
+    console.print(Text("Times are estimates; nothing was trained. Leave out plan to run it."))
+
+
+def _conclude(settings: CompareSettings, folder: Path, content: Mapping[str, Any], running: Running) -> Path | None:
+    """Table, Markdown, report, verdict."""
+    console = Console(highlight=False)
+    write_text(folder / "results.md", wording.markdown(content))
+    console.print(wording.table(content))
+    for fault in content["faults"]:
+        running.say(f"FAULT: {fault}", style="bold red")
+    for one in failed(content):
+        running.say(f"FAILED: {one['folder']}: {one['error']}", style="bold red")
+    console.print(Text(f"\n{content['verdict']}"))
+    if few := wording.few_objects(content):
+        console.print(Text(f"{few}."))
+    report = None
+    if settings.report:
+        from headstart.report import write_report
+
+        report = write_report(folder)
+        running.say(f"report: {report}")
+    running.say(f"table for a README: {folder / 'results.md'}; all figures: {folder / 'results.json'}")
+    return report

@@ -1,0 +1,60 @@
+"""Measure any checkpoint without training: ``headstart probe``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from headstart.detectors.base import load_detector
+from headstart.errors import UserError
+from headstart.images.index import find_images
+from headstart.probes.probe import Probe, Samples
+
+
+def probe(
+    source: str | Path, data: Any, *, images: int = 256, imgsz: int = 224, labels: bool = True, device: str = "cpu"
+) -> dict[str, dict[str, float]]:
+    """Measure the features of a finished run or of any checkpoint, without training.
+
+    Args:
+        source: A run folder (its ``headstart.pt``), a ``.pt``, or a model YAML (random weights, to compare with).
+        data: Images, as for `headstart.pretrain`.
+        images: How many are looked at.
+        imgsz: Side to which they are stretched, a multiple of 32.
+        labels: Whether boxes that lie beside the images (``labels`` for ``images``) are used for the kNN.
+        device: Where to compute.
+
+    Returns:
+        Measures of the ``backbone`` (its last map) and of the ``neck`` (its last map; the kNN on all levels).
+
+    Raises:
+        UserError: No such run, checkpoint or image.
+    """
+    path = Path(source)
+    if path.is_dir():
+        path = path / "headstart.pt"
+        if not path.is_file():
+            hint = "a run hands its checkpoint back at the end; while it goes on, metrics.jsonl has its probes"
+            raise UserError("holds no headstart.pt", where=str(source), hint=hint)
+    if imgsz % 32 or images < 2:
+        raise UserError("must be a multiple of 32, and images 2 or more", where="imgsz")
+    detector = load_detector(str(path))
+    samples = Samples.read(find_images(data), number=images, imgsz=imgsz, labels=labels)
+    found = {}
+    for part in ("backbone", "neck"):
+        trunk = detector.trunk(neck=part == "neck").to(device)
+        found[part] = Probe(trunk, samples).measure()
+    return found
+
+
+def table(found: Mapping[str, Mapping[str, float]]) -> str:
+    """The measures of `probe` as lines of text."""
+    names = list(dict.fromkeys(name for part in found.values() for name in part))
+    head = f"{'':<14}" + "".join(f"{part:>12}" for part in found)
+    rows = [
+        f"{name.removeprefix('probe_'):<14}"
+        + "".join(f"{part.get(name, float('nan')):>12.4g}" for part in found.values())
+        for name in names
+    ]
+    return "\n".join([head, *rows])

@@ -1,0 +1,118 @@
+"""An anchor for a run that starts from trained weights: features may not move far from where they started.
+
+For any method, a user's own too: the anchor wraps it. It sees what the student is first fed in each step and what it
+makes of it, feeds the same to a frozen copy of the student as it began, and adds the distance to the method's loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from headstart.methods.base import Method, frozen_copy
+from headstart.methods.schedules import Progress
+from headstart.pseudolabels.base import Objects
+from headstart.views.spec import View, ViewSpec
+
+
+class Anchored(Method):
+    """A method with the anchor's term in its loss.
+
+    Batch normalisation: the frozen copy stays in training mode as the student does, so that both normalise by the same
+    batch; at the first step the distance is exactly 0. What of the detector is held: the maps that the student returns,
+    which are the pyramid for methods that train the neck and the backbone's last map for the others.
+
+    Args:
+        inner: The method.
+        weight: Of the distance, beside the method's own loss.
+    """
+
+    def __init__(self, inner: Method, weight: float) -> None:
+        nn.Module.__init__(self)
+        self.inner, self.weight = inner, weight
+        self.origin = frozen_copy(inner.student)
+        self._first: tuple[Tensor, Sequence[Tensor]] | None = None
+        self._drift = torch.zeros(())
+        inner.student.register_forward_hook(self._remember)
+
+    def _remember(self, student: nn.Module, given: tuple[Tensor, ...], maps: Sequence[Tensor]) -> None:
+        if self._first is None and torch.is_grad_enabled():
+            self._first = (given[0], maps)
+
+    def forward(self, views: list[View], progress: Progress) -> Tensor:
+        """The method's loss and the weighted distance."""
+        self._first = None
+        loss: Tensor = self.inner(views, progress)
+        assert self._first is not None, "the method does not call its student"
+        images, maps = self._first
+        self._first = None
+        with torch.no_grad():
+            before = self.origin(images)
+        with torch.autocast(images.device.type, enabled=False):
+            drift = distance(maps, before)
+            self._drift = drift.detach()
+            return loss + self.weight * drift
+
+    @property
+    def trains(self) -> Literal["backbone", "neck"]:  # type: ignore[override]
+        """As the method."""
+        return self.inner.trains
+
+    def __getattr__(self, name: str) -> Any:
+        """Student, teacher, widths, ...: as the method has them."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "inner":
+                raise
+            return getattr(self.inner, name)
+
+    def view_specs(self) -> list[ViewSpec]:
+        """As the method."""
+        return self.inner.view_specs()
+
+    def before_step(self, progress: Progress) -> None:
+        """As the method."""
+        self.inner.before_step(progress)
+
+    def after_backward(self, progress: Progress) -> None:
+        """As the method."""
+        self.inner.after_backward(progress)
+
+    def measures(self) -> dict[str, float]:
+        """The method's, and the distance from the start: 0 the same features, 1 unrelated ones."""
+        return {**self.inner.measures(), "anchor_drift": float(self._drift)}
+
+    def take_objects(self, found: Objects) -> None:
+        """As the method."""
+        self.inner.take_objects(found)
+
+    def examples(self, views: list[View], progress: Progress) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+        """As the method."""
+        return self.inner.examples(views, progress)
+
+    def handed_back(self, which: Literal["student", "teacher"]) -> dict[str, Tensor]:
+        """As the method."""
+        return self.inner.handed_back(which)
+
+    def exported(self, which: Literal["student", "teacher"]) -> nn.Module:
+        """As the method."""
+        return self.inner.exported(which)
+
+
+def distance(maps: Sequence[Tensor], before: Sequence[Tensor]) -> Tensor:
+    """One minus cosine between the features of each cell, averaged over the cells of a map and over the maps.
+
+    Args:
+        maps: ``(B, C, h, w)`` each.
+        before: The same shapes; no gradient reaches them.
+    """
+    each = [
+        1 - functional.cosine_similarity(now.float(), then.detach().float(), dim=1).mean()
+        for now, then in zip(maps, before, strict=True)
+    ]
+    return torch.stack(each).mean()

@@ -1,0 +1,1 @@
+"""Is it learning, is it collapsing: measures and pictures."""

@@ -1,0 +1,90 @@
+"""Labelled boxes for a probe: read where Ultralytics expects them, never trained on."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.ops import roi_align
+
+SAME_CLASS_OF = 5
+"""Neighbours that vote on a box."""
+FOLDS = 4
+"""Parts of the images, of which each is judged by what was learnt from the others."""
+
+
+def box_features(maps: list[Tensor], boxes: list[Tensor]) -> Tensor:
+    """What the maps say of each box: averaged over the box on every map, each map's part of length 1, ``(N, sum C)``.
+
+    Args:
+        maps: ``(B, C, h, w)`` each.
+        boxes: Of each image ``(n, 4)``, x0, y0, x1, y1 as shares of its sides.
+    """
+    parts = []
+    for one in maps:
+        scale = torch.tensor([one.shape[-1], one.shape[-2]] * 2, device=one.device)
+        placed = [found.to(one.device) * scale for found in boxes]
+        parts.append(functional.normalize(roi_align(one.float(), placed, 3, aligned=True).mean((2, 3)), dim=1))
+    return torch.cat(parts, 1)
+
+
+def knn_accuracy(features: Tensor, classes: Tensor, owner: Tensor, k: int = SAME_CLASS_OF) -> float:
+    """Share of boxes whose `k` nearest boxes by cosine, of other images, are mostly of their own class.
+
+    Votes are weighted by the cosine. Chance is the share of the commonest class.
+
+    Args:
+        features: ``(N, D)``.
+        classes: int64 ``(N,)``.
+        owner: int64 ``(N,)``, the image of each box.
+        k: Neighbours.
+
+    Returns:
+        From 0 to 1; nan with boxes of fewer than two images.
+    """
+    if len(features) < 2 or bool((owner == owner[0]).all()):
+        return math.nan
+    direction = functional.normalize(features.float(), dim=1)
+    cosines = (direction @ direction.T).masked_fill(owner[:, None] == owner[None], -math.inf)
+    best = cosines.topk(min(k, len(features) - 1), dim=1)
+    votes = torch.zeros(len(features), int(classes.max()) + 1, device=features.device)
+    # An image of many boxes may leave fewer than k others: what is no neighbour has no vote.
+    weights = torch.where(best.values.isfinite(), best.values.clamp_min(0) + 1e-6, 0.0)
+    votes.scatter_add_(1, classes[best.indices], weights)
+    return float((votes.argmax(1) == classes).float().mean())
+
+
+def linear_accuracy(features: Tensor, classes: Tensor, owner: Tensor, ridge: float = 1.0) -> float:
+    """Share of boxes that a linear classifier gets right which never saw their image.
+
+    Ridge regression onto the classes, on standardised features; the images are dealt into `FOLDS` parts in turn, and
+    the boxes of each part are judged by a classifier of the others. Chance is the share of the commonest class.
+
+    Args:
+        features: ``(N, D)``.
+        classes: int64 ``(N,)``.
+        owner: int64 ``(N,)``, the image of each box.
+        ridge: Penalty, as a share of the number of boxes that are learnt from.
+
+    Returns:
+        From 0 to 1; nan with boxes of fewer than two images.
+    """
+    images, place = torch.unique(owner, return_inverse=True)
+    if len(images) < 2:
+        return math.nan
+    right = 0
+    wanted = functional.one_hot(classes).double()
+    for fold in range(min(FOLDS, len(images))):
+        judged = place % FOLDS == fold
+        known = features[~judged].double()
+        mean, std = known.mean(0), known.std(0, correction=0).clamp_min(1e-6)
+        known, asked = (known - mean) / std, (features[judged].double() - mean) / std
+        middle = wanted[~judged].mean(0)
+        # The dual form: as many equations as boxes, of which there are fewer than features.
+        grams = known @ known.T
+        grams.diagonal().add_(ridge * len(known) + 1e-9)
+        answers = asked @ (known.T @ torch.linalg.solve(grams, wanted[~judged] - middle)) + middle
+        right += int((answers.argmax(1) == classes[judged]).sum())
+    return right / len(classes)

@@ -1,0 +1,1 @@
+"""Boxes and labels that nobody drew: found, clustered, shown."""

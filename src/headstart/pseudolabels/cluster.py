@@ -1,0 +1,71 @@
+"""Which of the found objects look alike: principal components of their features, whitened, at length 1; k-means."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+SAMPLE = 50_000
+
+
+"""Objects from which components and centres are computed; the others are only given to the nearest centre."""
+
+
+ROUNDS = 40
+
+
+"""Of k-means at most."""
+
+
+_PART = 16_384  # objects whose distances are computed at once
+
+
+def clustered(features: Tensor, clusters: int, components: int, seed: int) -> Tensor:
+    """Numbers int64 ``(M,)`` below `clusters`: equal for features ``(M, D)`` that are near each other.
+
+    With fewer objects than clusters every object has a number of its own.
+    """
+    if len(features) <= clusters:
+        return torch.arange(len(features))
+    random = torch.Generator().manual_seed(seed)
+    sample = features[torch.randperm(len(features), generator=random)[:SAMPLE]].float()
+    project = _whitening(sample, min(components, features.shape[1], len(sample) - 1))
+    centres = _centres(project(sample), clusters, random)
+    return torch.cat([(project(part.float()) @ centres.T).argmax(1) for part in torch.split(features, _PART)])
+
+
+class _whitening:  # noqa: N801 - a function with a memory
+    """Features to their first principal components, each of variance 1, at length 1."""
+
+    def __init__(self, sample: Tensor, components: int) -> None:
+        self.mean = sample.mean(0)
+        values, vectors = torch.linalg.eigh(torch.cov((sample - self.mean).T.double()))
+        values, vectors = values[-components:], vectors[:, -components:]
+        # Directions without variance would be blown up to noise.
+        self.matrix = (vectors / values.clamp_min(1e-9 * float(values[-1]) + 1e-20).sqrt()).float()
+
+    def __call__(self, features: Tensor) -> Tensor:
+        return functional.normalize((features - self.mean) @ self.matrix, dim=1)
+
+
+def _centres(points: Tensor, number: int, random: torch.Generator) -> Tensor:
+    """Centres ``(number, D)`` of length 1 after spherical k-means (Dhillon and Modha, 2001); no cluster stays empty."""
+    centres = points[torch.randperm(len(points), generator=random)[:number]]
+    before = torch.full((len(points),), -1)
+    for _ in range(ROUNDS):
+        likeness, nearest = _nearest(points, centres)
+        if torch.equal(nearest, before):
+            break
+        before = nearest
+        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
+        empty = (torch.bincount(nearest, minlength=number) == 0).nonzero()[:, 0]
+        sums[empty] = points[likeness.argsort()[: len(empty)]]  # where the fit is worst
+        centres = functional.normalize(sums, dim=1)
+    return centres
+
+
+def _nearest(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """Of every point the cosine with its nearest centre, and which that is."""
+    parts = [(part @ centres.T).max(1) for part in torch.split(points, _PART)]
+    return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])

@@ -1,0 +1,69 @@
+"""Pictures of found objects: the kinds they were divided into, and what is made of them to train on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from headstart.images.decode import DecodeError, read_image
+from headstart.images.index import ImageIndex
+from headstart.probes import sheets
+from headstart.pseudolabels.base import MARGIN, Objects
+
+ROWS, COLUMNS = 8, 8
+
+
+def write_kinds(path: Path, objects: Objects, images: ImageIndex) -> None:
+    """A row for each of a few kinds, from the largest to the smallest; in it objects spread over the index."""
+    counts = torch.bincount(objects.clusters)
+    kinds = counts.argsort(descending=True)[: int((counts > 0).sum())]
+    shown = kinds[torch.linspace(0, len(kinds) - 1, min(ROWS, len(kinds))).long()]
+    owner = torch.repeat_interleave(torch.arange(len(objects.first) - 1), objects.first.diff())
+    rows = []
+    for kind in shown.tolist():
+        members = (objects.clusters == kind).nonzero()[:, 0]
+        spread = members[torch.linspace(0, len(members) - 1, min(COLUMNS, len(members))).long()]
+        tiles = [_tile(images.path(int(owner[one])), objects.boxes[one].tolist()) for one in spread.tolist()]
+        if found := [tile for tile in tiles if tile is not None]:
+            rows.append([sheets.Tile(found[0].pixels, f"{int(counts[kind]):,}", found[0].boxes), *found[1:]])
+    if rows:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheets.save(path, rows)
+
+
+def write_examples(path: Path, images: Tensor, owner: Tensor, boxes: Tensor, labels: Tensor) -> None:
+    """What the detector is trained on: images of a step, and outlined the objects on them.
+
+    Args:
+        path: Where to.
+        images: ``(B, 3, S, S)`` in [0, 1].
+        owner: ``(N,)``: image of each object.
+        boxes: ``(N, 4)``, in pixels.
+        labels: ``(N,)``: an outline has the colour of its label's remainder.
+    """
+    tiles = []
+    for place, image in enumerate(images[:COLUMNS].float().cpu()):
+        own = owner == place
+        outlines = zip(boxes[own].tolist(), labels[own].tolist(), strict=True)
+        pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+        tiles.append(sheets.Tile(pixels, boxes=[(*box, label) for box, label in outlines]))
+    sheets.save(path, [tiles[: COLUMNS // 2], tiles[COLUMNS // 2 :]])
+
+
+def _tile(path: str, box: list[float]) -> sheets.Tile | None:
+    """The surroundings of a box, and its outline; None where the image can no longer be read."""
+    try:
+        pixels = read_image(path, max_area=512 * 512)
+    except DecodeError:
+        return None
+    height, width = pixels.shape[:2]
+    x0, y0, x1, y1 = box[0] * width, box[1] * height, box[2] * width, box[3] * height
+    half = max(MARGIN * max(x1 - x0, y1 - y0) / 2, 8)
+    left, top = max(0, round((x0 + x1) / 2 - half)), max(0, round((y0 + y1) / 2 - half))
+    right, bottom = min(width, round((x0 + x1) / 2 + half)), min(height, round((y0 + y1) / 2 + half))
+    if right <= left or bottom <= top:
+        return None
+    outline = (x0 - left, y0 - top, x1 - left, y1 - top, 0)
+    return sheets.Tile(pixels[top:bottom, left:right].copy(), boxes=(outline,))

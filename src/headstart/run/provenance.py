@@ -1,0 +1,48 @@
+"""Which versions and which state of the user's project made a result."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from typing import Any
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the result."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in (
+        "headstart",
+        "torch",
+        "torchvision",
+        "ultralytics",
+        "lightly",
+        "pytorch-lightning",
+        "numpy",
+        "opencv-python",
+    ):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the user's project in the current folder, and whether it has changes; None outside git."""
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return {
+        "commit": commit,
+        "branch": _git("rev-parse", "--abbrev-ref", "HEAD"),
+        "changed": bool(_git("status", "--porcelain")),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,110 @@
+"""``method=auto``: method, start, rate and length from what is there, and why, in two lines.
+
+`objects` where there is a trained detector is measured, on one dataset (docs/evidence.md). The other rules are
+hypotheses drawn from the literature (docs/methods.md). All are one pure function, `choose`, so that they can be read,
+tested and changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+FEW, MANY = 1_000, 10_000
+"""Numbers of images below which a run is kept short, and from which batches are larger."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What the choice depends on.
+
+    Attributes:
+        images: How many there are.
+        trained: The model starts from trained weights (a .pt as model= or init=).
+        weights: Trained weights of the same model that lie on the disk, if any.
+        teacher: A teacher was given.
+        boxes: The detector's head can be trained on boxes alone (the method `objects`).
+        device: ``cpu``, ``cuda`` or ``mps``.
+        memory: Of the device in GiB; 0 where not known.
+    """
+
+    images: int
+    trained: bool
+    weights: str | None
+    teacher: bool
+    device: Literal["cpu", "cuda", "mps"]
+    memory: float = 0.0
+    boxes: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Options for `headstart.settings.resolve.resolve`, and two lines that say why."""
+
+    options: dict[str, Any]
+    why: tuple[str, str]
+
+
+def choose(found: Situation) -> Choice:
+    """The recipe for a situation. A pure function."""
+    continued = found.trained or found.weights is not None
+    method = "objects" if continued and found.boxes else "distill" if found.teacher else "pyramid"
+    steps = _steps(found, continued)
+    batch = _batch(found) * (4 if method == "objects" else 1)  # four images make one that the network sees
+    options: dict[str, Any] = {"method": method, "batch": batch, "steps": steps}
+    options |= {"init": found.weights} if found.weights and not found.trained else {}
+    # Not left to the rule for init=: a .pt given as model= is trained as well.
+    options["lr"] = 2e-4 if continued and method != "objects" else 1e-3
+    options |= {"imgsz": 160} if found.device == "cpu" else {}
+    return Choice(options, (_why_method(found, method), _why_length(found, continued, options)))
+
+
+def _batch(found: Situation) -> int:
+    if found.device == "cpu":
+        return 32
+    return 128 if found.images >= MANY and found.memory >= 16 else 64
+
+
+def _steps(found: Situation, continued: bool) -> int:
+    """Fewer from trained weights (HPT, 2103.12718, converges many times faster), on few images, and without a GPU."""
+    epochs = 10 * found.images // _batch(found)
+    if found.device == "cpu":
+        return 1_000 if continued else 3_000
+    if continued:
+        return max(2_000 if found.images < FEW else 5_000, min(epochs, 20_000))
+    return max(5_000 if found.images < FEW else 15_000, epochs)
+
+
+def _why_method(found: Situation, method: str) -> str:
+    if found.weights and not found.trained:
+        start = f"continued from {found.weights}"
+    else:
+        start = "continued from the model's own weights" if found.trained else "from random weights"
+    why = {
+        "distill": "it has a teacher to learn from",
+        "objects": "those weights find the objects on which the whole detector is then trained"
+        + (", the teacher tells their kinds apart" if found.teacher else ""),
+        "pyramid": "it trains backbone and neck and needs no teacher",
+    }
+    return f"method={method}, {start}: {why[method]}"
+
+
+def _why_length(found: Situation, continued: bool, options: Mapping[str, Any]) -> str:
+    gentle = options["lr"] < 1e-3
+    rate = "gentle, since the weights are trained" if gentle else "full, as in a detector's training"
+    rate = rate if continued else "full, since the weights are random"
+    short = ", short because there is no GPU (budget= sets the time)" if found.device == "cpu" else ""
+    return (
+        f"{options['steps']:,} steps of {options['batch']} for {found.images:,} images{short}; "
+        f"lr={options['lr']:g}: {rate}"
+    )
+
+
+def weights_beside(model: Any) -> str | None:
+    """The published weights of a model YAML, where they lie in the current folder: ``yolo11n.pt`` for yolo11n.yaml."""
+    if not isinstance(model, str) or not model.endswith((".yaml", ".yml")):
+        return None
+    path = Path(model).with_suffix(".pt")
+    return next((str(one) for one in (path, Path(path.name)) if one.is_file()), None)

@@ -1,0 +1,188 @@
+"""Each option declared once: type, range, default and what it does.
+
+The command line, the Python function, ``cfg=file.yaml`` and the run folder's ``settings.yaml`` all read these classes.
+Nothing here imports torch, so that ``--help`` and a misspelt key are answered at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Scale = tuple[float, float]
+
+
+def _word(value: Any) -> Any:
+    """YAML reads a bare ``off`` and ``on`` as truth values."""
+    return {False: "off", True: "on"}[value] if isinstance(value, bool) else value
+
+
+class Options(BaseModel):
+    """A frozen group of options; numbers are taken where a name is wanted (``device=0``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, arbitrary_types_allowed=True)
+
+
+class PretrainSettings(Options):
+    """What every pretraining has, whatever the method."""
+
+    data: str | list[str] = Field(
+        description="images: a folder (nested), a glob, a .txt list, files, or an Ultralytics dataset YAML (its train "
+        "part); several as [a, b] or by repeating data="
+    )
+    model: Any = Field("yolo11n.yaml", description="detector: a .yaml (random weights), a .pt, or a live YOLO object")
+    method: str = Field(
+        "dino",
+        description="how to pretrain: the name of a method, the path of a .py file with one, or auto; where you "
+        "name none, a run that starts from trained weights takes objects, if its head allows it",
+    )
+    preset: str = Field("tutorial", description="named set of defaults of the method; single options override it")
+    init: str | None = Field(None, description="a .pt whose weights the model starts from, e.g. COCO weights")
+    epochs: float | None = Field(None, gt=0, description="passes over the images (this or steps)")
+    steps: int | None = Field(
+        None, ge=1, description="optimizer steps (this or epochs); without either: 15000, or 10 epochs if that is more"
+    )
+    budget: str | None = Field(
+        None, description="time that pretraining may take, such as 30m, 2h or 45s: sets the steps (in place of them)"
+    )
+    batch: int = Field(64, ge=2, description="images a step")
+    imgsz: int = Field(224, ge=32, le=4096, description="side of the global crops, pixels")
+    local_imgsz: int = Field(96, ge=32, le=4096, description="side of the local crops, pixels")
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        "auto", description="processes that read images; 0 reads in the main process"
+    )
+    cache: Annotated[Literal["auto", "ram", "disk", "device", "off"], BeforeValidator(_word)] = Field(
+        "auto",
+        description="where decoded images are kept: on the disk for later runs, in memory, on the training device, or "
+        "nowhere; auto chooses by their size",
+    )
+    cache_dir: str | None = Field(None, description="folder of cache=disk; by default the user's cache folder")
+    device: str = Field("auto", description="auto, cpu, cuda, mps, or the index of a GPU")
+    precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(str)] = Field(
+        "auto", description="arithmetic of the network (losses are float32): auto is bf16 where the hardware has it"
+    )
+    channels_last: bool | Literal["auto"] = Field(
+        "auto", description="memory layout of the network; auto is true on GPUs in half precision"
+    )
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="try torch.compile, which takes minutes at the start; auto does not"
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of weights, image order and views")
+    out: str | None = Field(None, description="run folder; by default a new one below runs/pretrain")
+    export: Literal["student", "teacher"] = Field("student", description="whose weights the checkpoint gets")
+    resume: bool = Field(False, description="go on with the run in out=; its settings are taken from the folder")
+    overwrite: bool = Field(False, description="replace the run in out=")
+    log_every: int = Field(10, ge=1, description="steps between two lines of metrics.jsonl")
+    save_every: int = Field(500, ge=1, description="steps between two checkpoints of the run")
+    probe_every: int = Field(500, ge=0, description="steps between two probes of the features; 0: none")
+    probe_labels: bool = Field(False, description="probe with the labels beside the images too; never trained on")
+    report: bool = Field(True, description="draw report.html at the end")
+
+
+class MethodSettings(Options):
+    """What every method has: how its weights are optimized. Methods add their own."""
+
+    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="optimizer")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate; with init= times init_rate, unless you give one")
+    init_rate: float = Field(0.2, gt=0, le=1, description="with init=: factor on lr, unless you give lr")
+    lr_for: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="batch that lr is meant for: it is scaled to the real one in proportion; none: not scaled"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="weight decay; biases and norms have none")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd; beta1 of adam")
+    warmup: float = Field(0.0, ge=0, le=1, description="share of the steps over which the learning rate rises")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate after the warm-up")
+    clip: float | None = Field(None, gt=0, description="largest gradient norm; none: not clipped")
+    anchor: float = Field(
+        0.0, ge=0, description="with init=: weight of the distance from the features that the run started with"
+    )
+
+
+class AdamWSettings(MethodSettings):
+    """The optimizer of headstart's own recipes: AdamW, a short warm-up, a cosine to 0."""
+
+    optimizer: Literal["adam", "adamw", "sgd"] = Field("adamw", description="optimizer")
+    weight_decay: float = Field(0.01, ge=0, description="weight decay; biases and norms have none")
+    warmup: float = Field(0.05, ge=0, le=1, description="share of the steps over which the learning rate rises")
+    schedule: Literal["constant", "cosine"] = Field("cosine", description="learning rate after the warm-up")
+    clip: float | None = Field(5.0, gt=0, description="largest gradient norm; none: not clipped")
+
+
+def split(value: Any) -> Any:
+    """``"a,b"`` as ``["a", "b"]``; a single number as a list of one; anything else as it is."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.strip("[]").split(",") if part.strip()]
+    return [value] if isinstance(value, (int, float, Path)) and not isinstance(value, bool) else value
+
+
+def _texts(value: Any) -> Any:
+    """A list of texts; paths and numbers among them are written out."""
+    found = split(value)
+    return [str(one) if isinstance(one, (int, Path)) else one for one in found] if isinstance(found, list) else found
+
+
+def _seeds(value: Any) -> Any:
+    """A count (3 means 0, 1, 2) or the seeds themselves."""
+    if isinstance(value, str) and value.strip().isdigit():
+        value = int(value)
+    return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else split(value)
+
+
+Texts = Annotated[list[str], BeforeValidator(_texts)]
+
+
+Rates = Annotated[list[Annotated[float, Field(gt=0)]], BeforeValidator(split)]
+
+
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], BeforeValidator(_seeds)]
+
+
+class CompareSettings(Options):
+    """What a comparison needs to know. Every fine-tuning in it differs from its neighbours in the start alone."""
+
+    data: str = Field(description="Ultralytics dataset YAML: train is the labelled pool that the budgets are cut from")
+    model: str = Field("yolo11n", description="the detector of every start: the name of its YAML")
+    starts: Texts = Field(
+        ["scratch", "coco"],
+        description="what to compare: scratch, coco, coco-backbone, checkpoints or run folders; name=path names one, "
+        "coco=path.pt says where the COCO weights are",
+    )
+    labels: Texts = Field(["10%", "100%"], description="label budgets: shares of the labelled images, or counts")
+    seeds: Seeds = Field([0, 1, 2], description="how many seeds, or the seeds themselves as [0, 1, 2]")
+    epochs: int | None = Field(None, ge=1, description="epochs of every fine-tuning (this or steps; default: 100)")
+    steps: int | None = Field(
+        None, ge=1, description="least optimizer steps of every fine-tuning: whole epochs, as many at each budget"
+    )
+    imgsz: int = Field(640, ge=32, le=4096, description="side of the images, pixels")
+    batch: int = Field(16, ge=1, description="images a step")
+    optimizer: str = Field(
+        "AdamW", description="optimizer of every fine-tuning: SGD, MuSGD, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop"
+    )
+    lr: Rates = Field(
+        [1e-3, 3e-4, 3e-3],
+        description="learning rates; of several, each start gets the one that does best on a validation part of its "
+        "labelled images (the first where they are equal); one alone saves the search",
+    )
+    lr_val: float = Field(0.2, gt=0, lt=1, description="share of the labelled images that the rate is chosen on")
+    split: Literal["val", "test"] = Field("val", description="part of the dataset that the figures are measured on")
+    unlabelled: str | list[str] | None = Field(
+        None, description="images that the starts were pretrained on, where no run folder says so: looked at for leaks"
+    )
+    longer: Annotated[Literal["auto", "true", "false"], BeforeValidator(lambda v: str(v).lower())] = Field(
+        "auto",
+        description="one longer scratch run that gets the time that pretraining took: auto where a run folder tells it",
+    )
+    device: str = Field("auto", description="auto (every GPU, else CPU), cpu, mps, a GPU's index, or several as 0,1")
+    jobs: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        description="fine-tunings side by side: auto is one a GPU, and on a CPU as many as cores and memory carry",
+    )
+    workers: int = Field(4, ge=0, description="processes that load images, each fine-tuning (none on a CPU)")
+    out: str | None = Field(None, description="folder of the comparison; by default runs/compare/<data>-<model>")
+    plan: bool = Field(False, description="print the cells, their cost and time from a short probe, and train nothing")
+    overwrite: bool = Field(False, description="replace the comparison in out=")
+    pictures: int = Field(6, ge=0, le=24, description="test images on which the detections of all starts are shown")
+    report: bool = Field(True, description="draw report.html at the end")
+    extra: dict[str, Any] = Field({}, description="more arguments of Ultralytics' train; single ones as key=value")

@@ -1,0 +1,67 @@
+"""Mosaics: windows into four images that meet, with the boxes of their objects, made on the training device.
+
+The augmentation that Ultralytics trains its detectors with (Bochkovskiy et al., "YOLOv4", 2020, arXiv 2004.10934), here
+for a whole batch at once: objects stand beside others, at other sizes, and cut by borders.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from headstart.views.boxes import area
+
+GRAY = 114 / 255
+"""What is seen outside of images, as in Ultralytics' training."""
+_LEAST_SIDE, _LEAST_SHARE = 2.0, 0.1  # pixels, and share of its area that a box must keep when it is cut
+
+
+def mosaics(
+    images: Tensor,
+    owner: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    random: torch.Generator,
+    zoom: tuple[float, float] = (0.5, 1.5),
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A mosaic for every four images of a batch, in which each stands once.
+
+    Args:
+        images: float ``(B, 3, S, S)``; of a B that is no multiple of 4, some stand in two mosaics.
+        owner: int64 ``(N,)``, on the CPU as boxes and labels, or a GPU would have to be waited for: the image of each
+            object.
+        boxes: float ``(N, 4)`` in pixels: x0, y0, x1, y1.
+        labels: int64 ``(N,)``.
+        random: Of the CPU; moved on by the same amount on any device.
+        zoom: Least and greatest magnification of the four images.
+
+    Returns:
+        The same for the ``ceil(B / 4)`` mosaics; objects that are cut away nearly or wholly are left out.
+    """
+    size, device = images.shape[-1], images.device
+    number = -(-len(images) // 4)
+    order = torch.randperm(len(images), generator=random)
+    tiles = order.repeat(-(-4 * number // len(images)))[: 4 * number].reshape(number, 4)
+    low, high = zoom
+    gain = low + (high - low) * torch.rand(number, 1, generator=random)
+    middle = size * (0.5 + torch.rand(number, 2, generator=random))
+    corner = middle - size / gain / 2
+
+    canvas = (images[tiles.flatten().to(device)] - GRAY).reshape(number, 2, 2, *images.shape[1:])
+    canvas = canvas.permute(0, 3, 1, 4, 2, 5).reshape(number, images.shape[1], 2 * size, 2 * size)
+    rois = torch.cat([torch.arange(number)[:, None], corner, corner + size / gain], 1)
+    made = roi_align(canvas, rois.to(device), size, sampling_ratio=2 if low < 1 else 1, aligned=True) + GRAY
+
+    place, tile, which = (tiles[:, :, None] == owner[None, None]).nonzero().unbind(1)
+    shift = torch.stack([tile % 2, tile // 2], 1) * size
+    moved = ((boxes[which].reshape(-1, 2, 2) + (shift - corner[place])[:, None]) * gain[place][:, None]).flatten(1)
+    moved, kept = clipped(moved, size)
+    return made, place[kept], moved[kept], labels[which][kept]
+
+
+def clipped(boxes: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Boxes ``(N, 4)`` cut at the borders of an image of ``size`` pixels a side, and bool ``(N,)``: worth keeping."""
+    inside = boxes.clamp(0, size)
+    large = (inside[:, 2:] - inside[:, :2] >= _LEAST_SIDE).all(1)
+    return inside, large & (area(inside) >= _LEAST_SHARE * area(boxes))

@@ -1,0 +1,221 @@
+"""Augmented views of a batch of images and where they came from, made on the training device.
+
+The views are those of DINO (Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", 2021) in the
+distribution of lightly's ``DINOTransform`` with mean 0 and std 1. An image is decoded once, and all of its views are
+made from the same uint8 pixels. What happens to an image is drawn first (`draw`), on the CPU and from one generator,
+so that a run sees the same views on every device; then it is done (`make_views`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from headstart.views import color
+from headstart.views.boxes import draw_together
+from headstart.views.resize import resize_batch, resize_one
+from headstart.views.spec import View, ViewSpec
+
+_TRIES = 10  # crops drawn before torchvision's RandomResizedCrop takes one from the middle
+_JITTER = (color.brightness, color.contrast, color.saturation, color.hue)
+_SKIP = -1
+Change = Callable[..., None]  # images, in place, and for most a value for each of them
+
+
+@dataclass
+class Parameters:
+    """What is done to each of N images to make a view: the outcome of chance, on the CPU.
+
+    Attributes:
+        boxes: int64 ``(N, 4)``: x0, y0, x1, y1 of the crop in source pixels, x1 and y1 not included.
+        flipped: bool ``(N,)``.
+        order: int64 ``(N, 4)``: which of brightness (0), contrast (1), saturation (2), hue (3) comes first, second,
+            third, last; -1 for none.
+        factors: float32 ``(N, 4)``: factors of the first three, turn of the hue.
+        gray: bool ``(N,)``.
+        sigma: float32 ``(N,)``: standard deviation of the blur in pixels of the view, 0 for none.
+        solarize: bool ``(N,)``.
+    """
+
+    boxes: Tensor
+    flipped: Tensor
+    order: Tensor
+    factors: Tensor
+    gray: Tensor
+    sigma: Tensor
+    solarize: Tensor
+
+    @staticmethod
+    def join(parts: Sequence[Parameters]) -> Parameters:
+        """The parameters of several views, one after the other."""
+        return Parameters(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Parameters)))
+
+    def steps(self) -> list[tuple[Change, list[int], Tensor | None]]:
+        """What changes the pixels after the crop: each change with the images that it is for, and values for all N."""
+        order = self.order.tolist()
+        steps: list[tuple[Change, list[int], Tensor | None]] = [
+            (change, [row for row, sequence in enumerate(order) if sequence[place] == which], self.factors[:, which])
+            for place in range(len(_JITTER))
+            for which, change in enumerate(_JITTER)
+        ]
+        kernels = color.blur_kernels(self.sigma)
+        steps += [
+            (color.greyscale, self.gray.nonzero()[:, 0].tolist(), None),
+            (color.blur, self.sigma.nonzero()[:, 0].tolist(), kernels),
+            (color.solarize, self.solarize.nonzero()[:, 0].tolist(), None),
+        ]
+        return [step for step in steps if step[1]]
+
+
+def make_views(
+    pixels: Tensor,
+    sizes: Tensor,
+    specs: Sequence[ViewSpec],
+    generator: torch.Generator,
+    rows: Tensor | None = None,
+) -> list[View]:
+    """Make one view for each of `specs` of every image of a batch.
+
+    Args:
+        pixels: uint8 ``(B, 3, H, W)``, RGB, on any device; smaller images fill the top left. On a CPU the strides of
+            ``torch.channels_last`` are fastest.
+        sizes: ``(B, 2)`` true heights and widths; on the CPU, or a GPU would have to be waited for.
+        specs: The views.
+        generator: A generator of the CPU; decides every parameter, and is moved on by the same amount on any device.
+        rows: int64 ``(B,)`` on the CPU: places of the images in the index, where they are known.
+
+    Returns:
+        The views in the order of `specs`, on the device of `pixels`.
+    """
+    assert pixels.dtype == torch.uint8, pixels.dtype
+    assert pixels.ndim == 4, pixels.shape
+    assert pixels.shape[1] == 3, pixels.shape
+    sizes = sizes.cpu()
+    drawn = [draw(spec, sizes, generator) for spec in specs]
+    for spec, what in zip(specs, drawn, strict=True):
+        if spec.overlap:
+            what.boxes = draw_together(what.boxes, drawn[0].boxes, sizes, spec.overlap, generator)
+    render = render_singly if pixels.device.type == "cpu" else render_together
+    # A precision chosen for the training step would turn the pixels to bfloat16.
+    with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
+        images = render(pixels, [spec.size for spec in specs], drawn)
+    boxes = [what.boxes.float().to(pixels.device, non_blocking=True) for what in drawn]
+    flipped = [what.flipped.to(pixels.device, non_blocking=True) for what in drawn]
+    return [View(*parts, sizes, rows) for parts in zip(images, boxes, flipped, specs, strict=True)]
+
+
+def draw(spec: ViewSpec, sizes: Tensor, generator: torch.Generator) -> Parameters:
+    """Draw the parameters of one view of images with true heights and widths `sizes`, ``(N, 2)`` on the CPU."""
+    number = len(sizes)
+    chance = torch.rand(number, 5, generator=generator)
+    order = torch.rand(number, len(_JITTER), generator=generator).argsort(1)
+    spans = torch.tensor([spec.brightness, spec.contrast, spec.saturation, spec.hue])
+    neutral = torch.tensor([1.0, 1.0, 1.0, 0.0])
+    low, high = (neutral - spans), (neutral + spans)
+    low[:3].clamp_(min=0)
+    factors = low + (high - low) * torch.rand(number, len(_JITTER), generator=generator)
+    unused = (chance[:, :1] >= spec.jitter) | (spans == 0)[order]
+    least, most = spec.sigma
+    sigma = least + (most - least) * torch.rand(number, generator=generator)
+    return Parameters(
+        boxes=_draw_boxes(spec, sizes, generator),
+        flipped=chance[:, 1] < spec.flip,
+        order=order.masked_fill(unused, _SKIP),
+        factors=factors,
+        gray=chance[:, 2] < spec.gray,
+        sigma=sigma * (chance[:, 3] < spec.blur),
+        solarize=chance[:, 4] < spec.solarize,
+    )
+
+
+def _draw_boxes(spec: ViewSpec, sizes: Tensor, generator: torch.Generator) -> Tensor:
+    """Crops int64 ``(N, 4)`` as torchvision's RandomResizedCrop draws them, all of its tries at once."""
+    height, width = sizes.double().unbind(1)
+    lottery = torch.rand(len(sizes), _TRIES + 1, 2, generator=generator, dtype=torch.float64)
+    (small, large), (narrow, wide) = spec.scale, spec.ratio
+    area = (height * width).unsqueeze(1) * (small + (large - small) * lottery[:, 1:, 0])
+    ratio = torch.exp(math.log(narrow) + math.log(wide / narrow) * lottery[:, 1:, 1])
+    widths, heights = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
+    fits = (widths >= 1) & (widths <= width.unsqueeze(1)) & (heights >= 1) & (heights <= height.unsqueeze(1))
+    found, first = fits.any(1), fits.int().argmax(1, keepdim=True)
+    # Where no try fits: from the middle, as much as the limits of the ratio allow.
+    crop_width = torch.where(found, widths.gather(1, first)[:, 0], torch.minimum(width, (height * wide).round()))
+    crop_height = torch.where(found, heights.gather(1, first)[:, 0], torch.minimum(height, (width / narrow).round()))
+    room = torch.stack([width - crop_width, height - crop_height], 1)
+    corner = torch.where(found.unsqueeze(1), (lottery[:, 0] * (room + 1)).floor(), (room / 2).floor())
+    return torch.cat([corner, corner + torch.stack([crop_width, crop_height], 1)], 1).long()
+
+
+def render_singly(pixels: Tensor, sizes: Sequence[int], drawn: Sequence[Parameters]) -> list[Tensor]:
+    """Make the views image by image on one core, in whose cache image and view stay.
+
+    Args:
+        pixels: uint8 ``(B, 3, H, W)`` on the CPU.
+        sizes: Height and width of each view.
+        drawn: For each view the parameters of B images.
+
+    Returns:
+        For each view float32 ``(B, 3, size, size)`` in [0, 1].
+    """
+    images = [torch.empty(len(pixels), 3, size, size) for size in sizes]
+    plans = [_by_image(parameters) for parameters in drawn]
+    crops = [(parameters.boxes.tolist(), parameters.flipped.tolist()) for parameters in drawn]
+
+    with _one_thread():
+        for row in range(len(pixels)):
+            for view, plan, (boxes, flipped) in zip(images, plans, crops, strict=True):
+                target = view[row : row + 1]
+                resize_one(pixels[row : row + 1], boxes[row], flipped[row], target)
+                for change, values in plan[row]:
+                    change(target, *values)
+    return images
+
+
+def render_together(pixels: Tensor, sizes: Sequence[int], drawn: Sequence[Parameters]) -> list[Tensor]:
+    """The same as `render_singly` on any device: all views of one size in as few operations as possible."""
+    images: dict[int, Tensor] = {}
+    for size in dict.fromkeys(sizes):
+        places = [place for place, other in enumerate(sizes) if other == size]
+        block = torch.empty(len(places) * len(pixels), 3, size, size, device=pixels.device)
+        views = torch.split(block, len(pixels))
+        for place, view in zip(places, views, strict=True):
+            resize_batch(pixels, drawn[place].boxes, drawn[place].flipped, view)
+        for change, rows, values in Parameters.join([drawn[place] for place in places]).steps():
+            _change(block, change, rows, values)
+        images.update(zip(places, views, strict=True))
+    return [images[place] for place in range(len(sizes))]
+
+
+def _by_image(parameters: Parameters) -> list[list[tuple[Change, list[Tensor]]]]:
+    """The steps of each image by itself, each change with the value for that image, if it takes one."""
+    plans: list[list[tuple[Change, list[Tensor]]]] = [[] for _ in range(len(parameters.boxes))]
+    for change, rows, values in parameters.steps():
+        each = [] if values is None else torch.split(values[rows], 1)
+        for place, row in enumerate(rows):
+            plans[row].append((change, [each[place]] if each else []))
+    return plans
+
+
+def _change(images: Tensor, change: Change, rows: list[int], values: Tensor | None) -> None:
+    """Apply `change` in place to the images in `rows` alone, each with its row of `values`."""
+    index = torch.tensor(rows)
+    here = index.to(images.device, non_blocking=True)
+    part = images.index_select(0, here)
+    change(part, *([] if values is None else [values[index]]))
+    images.index_copy_(0, here, part)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Operations on one small image gain nothing from several threads, and lose a lot where cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

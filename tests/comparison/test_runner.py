@@ -1,0 +1,460 @@
+"""The comparison as a whole, with trainings that are made up in a moment; one test trains for real."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+import headstart
+from headstart.comparison import checks, cost, prepare, runner
+from headstart.comparison.child import Stopped
+from headstart.comparison.finetune import FinetuneResult, FinetuneSettings, read_result
+from headstart.comparison.grid import Cell, choose_rates, epochs_for, longer_cell
+from headstart.comparison.results import read_results
+from headstart.comparison.starts import build_starts
+from headstart.errors import UserError
+from headstart.images.labels import label_path
+from headstart.jobs.compare_options import resolve
+from headstart.jobs.scenes import CLASSES, draw_dataset
+
+GAIN = {"scratch": 0.1, "coco": 0.3, "ssl": 0.2}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_dataset(tmp_path_factory.mktemp("compare") / "data", unlabelled=6, train=24, val=6, imgsz=64)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from ultralytics import YOLO
+
+    path = tmp_path_factory.mktemp("weights") / "w.pt"
+    YOLO("yolo11n.yaml").save(path)
+    return path
+
+
+class FakeTraining:
+    """Stands in for `finetune`: writes what a training leaves behind, and notes what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[FinetuneSettings] = []
+        self.fail: Callable[[FinetuneSettings], bool] = lambda settings: False
+        self.random: Callable[[FinetuneSettings], list[int]] = lambda s: [s.seed, *map(ord, s.name)]
+        self.arrival: dict[str, Any] = {}
+
+    def __call__(self, settings: FinetuneSettings, stop: threading.Event | None = None) -> FinetuneResult:
+        self.asked.append(settings)
+        if self.fail(settings):
+            raise UserError("it diverged", where=settings.name)
+        shutil.rmtree(settings.folder, ignore_errors=True)
+        settings.folder.mkdir(parents=True)
+        self.write(settings)
+        return read_result(settings.folder)
+
+    def write(self, s: FinetuneSettings) -> None:
+        random = np.random.default_rng(self.random(s))
+        final = next((gain for name, gain in GAIN.items() if s.name.startswith(name)), 0.1)
+        if "search" in str(s.folder.parent):
+            final += {0.001: 0.0, 0.01: 0.5 if "coco" in s.name else -0.05}[s.lr0]
+        with (s.folder / "results.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["epoch", "time", "train/box_loss", "metrics/mAP50(B)", "metrics/mAP50-95(B)"])
+            for epoch in range(1, s.epochs + 1):
+                value = round(max(0.0, final * epoch / s.epochs + 0.01 * random.normal()), 5)
+                writer.writerow([epoch, 2.0 * epoch, random.normal(), min(1, 1.5 * value), value])
+        start = json.loads(Path(s.start).with_suffix(".json").read_text())
+        arrival = {"tensors": 499, "model": 499, "ema": 499, "skipped": [], "trained": 499, "versions": {"torch": "2"}}
+        arrival |= {"parameters": start["parameters"], "initial": start["sha256"], **self.arrival}
+        (s.folder / "arrived.json").write_text(json.dumps(arrival))
+        (s.folder / "result.json").write_text(json.dumps({"seconds": 2.0 * s.epochs + 5}))
+        scores = [{"name": CLASSES[0], "map50_95": final, "map50": final, "objects": 3}]
+        (s.folder / "classes.json").write_text(json.dumps(scores))
+
+
+@pytest.fixture(scope="module")
+def starts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("starts")
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch, starts: Path) -> FakeTraining:
+    def shared(*given: Any) -> Any:
+        return build_starts(*given[:-1], starts)  # built once for all tests
+
+    monkeypatch.setattr(prepare, "build_starts", shared)
+    training = FakeTraining()
+    monkeypatch.setattr(runner, "finetune", training)
+    return training
+
+
+@pytest.fixture
+def options(data: Path, weights: Path, tmp_path: Path) -> dict[str, Any]:
+    given = {"data": data, "starts": f"scratch,coco={weights}", "labels": "25%,100%", "seeds": 2, "epochs": 4}
+    return {**given, "imgsz": 64, "lr": 0.001, "out": tmp_path / "out", "device": "cpu", "jobs": 2, "pictures": 0}
+
+
+def test_the_cells_differ_in_the_start_alone(fake: FakeTraining, options: dict[str, Any]) -> None:
+    found = headstart.compare(**options)
+    assert found.failed == ()
+    assert len(fake.asked) == 2 * 2 * 2
+    asked: dict[str, list[Any]] = {}
+    for one in fake.asked:
+        start, _, rest = one.name.partition("-")
+        same = (one.data, one.seed, one.lr0, one.epochs, one.optimizer, one.imgsz, one.batch, one.extra, one.workers)
+        assert Path(one.start).name == f"{start}-seed{one.seed}.pt"
+        asked.setdefault(rest, []).append(same)
+    assert all(len(pair) == 2 and pair[0] == pair[1] for pair in asked.values())
+    lists = {one.data: yaml.safe_load(Path(one.data).read_text()) for one in fake.asked}
+    sizes = sorted(len(Path(content["train"]).read_text().split()) for content in lists.values())
+    assert sizes == [6, 6, 24, 24]
+    small = {c["train"]: set(Path(c["train"]).read_text().split()) for c in lists.values() if "25pc" in c["train"]}
+    assert len(set(map(frozenset, small.values()))) == 2, "every seed has a list of its own"
+    assert {one.threads for one in fake.asked} == {fake.asked[0].threads}
+
+
+def test_results_say_it_all(fake: FakeTraining, options: dict[str, Any]) -> None:
+    found = headstart.compare(**options)
+    content = read_results(found.folder)
+    assert content == found.results
+    assert [(c["start"], c["budget"], c["seed"]) for c in content["cells"]][:2] == [
+        ("scratch", "25%", 0),
+        ("coco", "25%", 0),
+    ]
+    by_hand = {
+        seed: np.subtract(
+            *(
+                next(
+                    c["map50_95"] for c in content["cells"] if (c["start"], c["budget"], c["seed"]) == (s, "100%", seed)
+                )
+                for s in ("coco", "scratch")
+            )
+        )
+        for seed in (0, 1)
+    }
+    pair = next(one for one in content["differences"] if one["budget"] == "100%")
+    assert (pair["start"], pair["reference"]) == ("coco", "scratch")
+    assert pair["map50_95"]["differences"] == pytest.approx(list(by_hand.values()))
+    assert content["faults"] == []
+    assert "coco against scratch" in found.verdict
+    assert found.report is not None
+    assert found.report.is_file()
+    assert found.markdown in (found.folder / "results.md").read_text()
+
+
+def test_finished_cells_are_kept_and_more_may_be_added(fake: FakeTraining, options: dict[str, Any]) -> None:
+    headstart.compare(**options)
+    fake.asked.clear()
+    headstart.compare(**options)
+    assert fake.asked == []
+    headstart.compare(**{**options, "seeds": 3})
+    assert sorted({one.seed for one in fake.asked}) == [2]
+    with pytest.raises(UserError, match=r"(?s)epochs: was 4 when the comparison began, is 5 now.*choose another out="):
+        headstart.compare(**{**options, "epochs": 5})
+    fake.asked.clear()
+    headstart.compare(**{**options, "epochs": 5, "overwrite": True})
+    assert len(fake.asked) == 8
+    (options["out"].parent / "mine").mkdir()
+    (options["out"].parent / "mine/thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match="holds files that are no comparison"):
+        headstart.compare(**{**options, "out": options["out"].parent / "mine", "overwrite": True})
+
+
+def test_cells_measured_on_other_test_images_are_trained_anew(
+    fake: FakeTraining, options: dict[str, Any], data: Path, tmp_path: Path
+) -> None:
+    test = sorted((data.parent / "images/val").iterdir())
+    (tmp_path / "val.txt").write_text("\n".join(map(str, test)))
+    content = yaml.safe_load(data.read_text()) | {"train": str(data.parent / "images/train")}
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump({**content, "val": str(tmp_path / "val.txt")}))
+    headstart.compare(**{**options, "data": tmp_path / "my.yaml", "labels": "100%"})
+    (tmp_path / "val.txt").write_text("\n".join(map(str, test[1:])))
+    fake.asked.clear()
+    headstart.compare(**{**options, "data": tmp_path / "my.yaml", "labels": "100%"})
+    assert len(fake.asked) == 4
+
+
+def test_cells_with_corrected_labels_are_trained_anew(
+    fake: FakeTraining, options: dict[str, Any], data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data.parent, tmp_path / "copy")
+    given = {**options, "data": tmp_path / "copy" / data.name, "labels": "25%,100%"}
+    found = headstart.compare(**given)
+    few = {seed: (found.folder / f"labels/25pc-seed{seed}.txt").read_text() for seed in (0, 1)}
+    pool = (found.folder / "labels/100pc-seed0.txt").read_text().split()
+    image = next(path for path in pool if not any(path in text for text in few.values()))
+    label = label_path(image)
+    label.write_text(label.read_text().rstrip() + "  \n")  # of the same class: the lists stay as they are
+    fake.asked.clear()
+    headstart.compare(**given)
+    assert sorted(Path(one.data).stem for one in fake.asked) == ["100pc-seed0"] * 2 + ["100pc-seed1"] * 2
+
+
+def test_ctrl_c_while_detecting_keeps_the_results(
+    fake: FakeTraining, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("headstart.comparison.detections.detect", pressed)
+    assert headstart.compare(**{**options, "labels": "100%", "pictures": 2}).interrupted
+    assert [cell["state"] for cell in read_results(options["out"])["cells"]] == ["done"] * 4
+
+
+def test_a_failed_cell_is_told_and_sinks_nothing(fake: FakeTraining, options: dict[str, Any]) -> None:
+    fake.fail = lambda settings: settings.name == "coco-25pc-seed1"
+    found = headstart.compare(**options)
+    assert found.failed == ("coco, 25%, seed 1: coco-25pc-seed1: it diverged",)
+    pair = next(one for one in found.results["differences"] if one["budget"] == "25%")
+    assert pair["seeds"] == [0]
+    assert found.report is not None
+    assert "it diverged" in found.report.read_text()
+    fake.fail = lambda settings: False
+    fake.asked.clear()
+    assert headstart.compare(**options).failed == ()
+    assert [one.name for one in fake.asked] == ["coco-25pc-seed1"]
+
+
+def test_ctrl_c_keeps_what_is_finished(fake: FakeTraining, options: dict[str, Any]) -> None:
+    def stop(settings: FinetuneSettings) -> bool:
+        if settings.seed == 1:
+            raise Stopped
+        return False
+
+    fake.fail = stop
+    found = headstart.compare(**options)
+    assert found.interrupted
+    states = [cell["state"] for cell in read_results(options["out"])["cells"]]
+    assert states.count("done") == 4
+    assert states.count("missing") == 4
+    fake.fail = lambda settings: False
+    fake.asked.clear()
+    assert not headstart.compare(**options).interrupted
+    assert {one.seed for one in fake.asked} == {1}
+
+
+def test_the_rate_is_chosen_on_a_validation_part_and_never_on_test_images(
+    fake: FakeTraining, options: dict[str, Any]
+) -> None:
+    found = headstart.compare(**{**options, "labels": "100%", "lr": [0.001, 0.01]})
+    search = [one for one in fake.asked if one.folder.parent.name == "search"]
+    assert len(search) == 2 * 2
+    test = set((found.folder / "labels/test.txt").read_text().split())
+    for one in search:
+        content = yaml.safe_load(Path(one.data).read_text())
+        train, val = (set(Path(content[part]).read_text().split()) for part in ("train", "val"))
+        assert len(train) == 19
+        assert len(val) == 5
+        assert not val & train
+        assert not (val | train) & test
+    rates = {one["start"]: one["lr"] for one in found.results["rates"]}
+    assert rates == {"scratch": 0.001, "coco": 0.01}, "what the made-up trainings say"
+    assert {one.lr0 for one in fake.asked if one.folder.parent.name == "cells" and "coco" in one.name} == {0.01}
+
+
+def test_of_equal_rates_the_first_is_taken() -> None:
+    settings = resolve({"data": "VOC.yaml", "starts": "scratch", "lr": [0.001, 0.1, 0.01]})
+    cells = {rate: Cell("search", "scratch", "100%", 0, rate, 3, 10) for rate in settings.lr}
+    assert choose_rates(settings, [(cells[r], 0.0) for r in (0.1, 0.001, 0.01)]) == {("scratch", "100%"): 0.001}
+    scores = [(cells[0.001], None), (cells[0.1], 0.2), (cells[0.01], 0.3)]
+    assert choose_rates(settings, scores) == {("scratch", "100%"): 0.01}
+    with pytest.raises(UserError, match="no learning rate worked for scratch"):
+        choose_rates(settings, [(cells[0.1], None)])
+
+
+def test_steps_become_whole_epochs() -> None:
+    settings = resolve({"data": "VOC.yaml", "starts": "scratch", "steps": 100, "batch": 16})
+    # 59 images are 4 batches, 5,948 are 372.
+    assert (epochs_for(settings, 59), epochs_for(settings, 5948)) == (25, 1)
+
+
+def run_folder(folder: Path, weights: Path, data: object, seconds: float = 24.0) -> Path:
+    """What a pretraining leaves behind, as far as a comparison reads it."""
+    folder.mkdir()
+    shutil.copy(weights, folder / "headstart.pt")
+    content = {"options": {"data": str(data), "method": "dino", "model": "yolo11n.yaml"}, "resolved": {"images": 6}}
+    (folder / "settings.yaml").write_text(yaml.safe_dump(content))
+    (folder / "metrics.jsonl").write_text(json.dumps({"seconds": seconds}) + "\n")
+    return folder
+
+
+def test_the_longer_scratch_run_gets_the_time_of_the_pretraining(
+    fake: FakeTraining, options: dict[str, Any], weights: Path, data: Path, tmp_path: Path
+) -> None:
+    run = run_folder(tmp_path / "ssl", weights, data.parent / "images/unlabelled", seconds=24.0)
+    found = headstart.compare(**{**options, "starts": f"scratch,ssl={run}"})
+    longer = [one for one in fake.asked if one.folder.parent.name == "longer"]
+    # 4 epochs took 8 seconds: 24 seconds are 12 more.
+    assert [(one.name, one.epochs, one.seed) for one in longer] == [("scratch-100pc-seed0", 16, 0)]
+    assert found.report is not None
+    assert "16 epochs in place of 4" in found.report.read_text()
+    assert longer_cell(Cell("main", "scratch", "1%", 0, 0.1, 10, 5), 100.0, 1.0).epochs == 11
+
+
+def test_test_images_in_the_pretraining_are_an_error(
+    fake: FakeTraining, options: dict[str, Any], weights: Path, data: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "unlabelled"
+    images.mkdir()
+    shutil.copy(data.parent / "images/unlabelled/00000.jpg", images / "a.jpg")
+    run = run_folder(tmp_path / "ssl", weights, images)
+    clean = headstart.compare(**{**options, "starts": f"scratch,ssl={run}", "labels": "25%", "longer": False})
+    assert clean.results["starts"][1]["leak"] == "none of 1 pretraining images is a test image"
+    assert clean.failed == ()
+    shutil.copy(data.parent / "images/val/00003.jpg", images / "b.jpg")
+    fake.asked.clear()
+    with pytest.raises(
+        UserError, match=r"the pretraining of ssl: 1 of 2 files have the content of a test image: .*b.jpg"
+    ):
+        headstart.compare(**{**options, "starts": f"scratch,ssl={run}", "labels": "25%", "longer": False})
+    with pytest.raises(UserError, match="unlabelled: 1 of 2 files"):
+        headstart.compare(**{**options, "starts": f"scratch,ssl={weights}", "unlabelled": str(images)})
+    assert fake.asked == []
+
+
+def test_identical_seeds_are_a_fault(fake: FakeTraining, options: dict[str, Any]) -> None:
+    fake.random = lambda settings: [7]
+    found = headstart.compare(**{**options, "labels": "100%"})
+    assert "seeds 0 and 1 of coco at 100% gave the same figures" in " ".join(found.results["faults"])
+    assert found.verdict.startswith("These figures cannot be trusted")
+
+
+@pytest.mark.parametrize(
+    ("arrival", "message"),
+    [
+        ({"model": 498}, "1 of 499 tensors of the start did not arrive"),
+        ({"ema": 490}, "9 of 499 tensors of the start did not arrive"),
+        ({"initial": "f" * 64}, "began with other weights than those of its start"),
+    ],
+)
+def test_weights_that_did_not_arrive_are_a_fault(
+    fake: FakeTraining, options: dict[str, Any], arrival: dict[str, Any], message: str
+) -> None:
+    fake.arrival = arrival
+    found = headstart.compare(**{**options, "labels": "100%"})
+    assert any(message in fault for fault in found.results["faults"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels_sha256": "other"}, "at 100%, seed 0, the starts were trained on different lists of labelled images"),
+        ({"parameters": 1}, "not of one size: another class count?"),
+        ({"device": "cuda"}, "some trainings ran on a GPU and some did not"),
+        ({"versions": {"torch": "1"}}, "different versions"),
+    ],
+)
+def test_cells_that_differ_in_more_than_the_start(
+    fake: FakeTraining, options: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    content = headstart.compare(**{**options, "labels": "100%", "report": False}).results
+    done = [cell for cell in content["cells"] if cell["state"] == "done"]
+    assert checks.find_faults(done) == []
+    assert any(message in fault for fault in checks.find_faults([{**done[0], **change}, *done[1:]]))
+
+
+def test_a_list_changed_behind_its_back_fails_the_cell(
+    fake: FakeTraining, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meddle(settings: FinetuneSettings) -> bool:
+        path = options["out"] / "labels/25pc-seed1.txt"
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+        return False
+
+    fake.fail = meddle
+    found = headstart.compare(**{**options, "jobs": 1})
+    assert len(found.failed) == 2
+    assert all("the list of labelled images was changed" in one for one in found.failed)
+
+
+def test_the_plan_trains_nothing_but_the_probe(
+    fake: FakeTraining, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probes = FakeTraining()
+    monkeypatch.setattr(cost, "finetune", probes)
+    found = headstart.compare(**{**options, "lr": [0.001, 0.01], "plan": True, "labels": "50%,100%"})
+    assert fake.asked == []
+    assert len(probes.asked) == 3
+    assert found.results == {}
+    text = capsys.readouterr().out
+    assert "24 labelled images, 6 test images" in text
+    cells = [[word.strip() for word in line.split("│")] for line in text.splitlines() if "│" in line]
+    # 12 images less 2 to choose on, 24 less 5; 2 starts x 2 rates and 2 starts x 2 seeds at two budgets.
+    assert [row[:5] for row in cells if row[1]] == [
+        ["learning rates", "50%", "10", "4", "4"],
+        ["", "100%", "19", "4", "4"],
+        ["comparison", "50%", "12", "4", "4"],
+        ["", "100%", "24", "4", "4"],
+    ]
+    assert next(row[4] for row in cells if row[0] == "all") == "16"
+    assert not (options["out"] / "probe").exists()
+
+
+def test_the_time_of_a_cell_follows_from_the_probes() -> None:
+    class Result:
+        seconds = 11.0
+
+        def __init__(self, epoch: float) -> None:
+            self.curve = [None, None, None]
+
+    # An epoch: 0.05 s an image trained on, 0.02 s an image tested; counts (64, 32), (64, 128), (128, 32).
+    epochs = [64 * 0.05 + 32 * 0.02, 64 * 0.05 + 128 * 0.02, 128 * 0.05 + 32 * 0.02]
+    speed = cost._solve(epochs, [(64, 32), (64, 128), (128, 32)], Result(1.0))  # type: ignore[arg-type]
+    assert (speed.train, speed.test) == pytest.approx((0.05, 0.02))
+    assert speed.start == pytest.approx(0.0, abs=1e-9) or speed.start == pytest.approx(11.0 - 3 * epochs[0])
+    cell = Cell("main", "a", "100%", 0, 0.1, 10, 200)
+    assert speed.of(cell, 50) == pytest.approx(speed.start + 10 * (200 * 0.05 + 50 * 0.02))
+
+
+def test_everything_is_ready_before_the_first_training(options: dict[str, Any]) -> None:
+    settings = resolve({**options, "data": str(options["data"]), "out": str(options["out"])})
+    with prepare.open_folder(settings) as folder:
+        ready = prepare.prepare(settings, folder)
+    assert set(ready.files) == {(start, seed) for start in ("scratch", "coco") for seed in (0, 1)}
+    assert all(file.path.is_file() for file in ready.files.values())
+    assert {key: one.images for key, one in ready.lists.items()} == {
+        ("25%", 0): 6, ("25%", 1): 6, ("100%", 0): 24, ("100%", 1): 24,
+    }  # fmt: skip
+    assert len(ready.lists["100%", 0].file.read_text().split()) == 24
+
+
+def test_a_comparison_at_work_keeps_others_out(options: dict[str, Any]) -> None:
+    given = {**options, "data": str(options["data"]), "out": str(options["out"])}
+    with prepare.open_folder(resolve(given)), pytest.raises(UserError, match="another run is at work in this folder"):
+        headstart.compare(**given)
+    with prepare.open_folder(resolve(given)):
+        pass
+
+
+def test_a_real_comparison(data: Path, weights: Path, tmp_path: Path) -> None:
+    """Two trainings of one epoch, by Ultralytics, through everything: starts, arrival, scores of classes, pictures."""
+    found = headstart.compare(
+        data=data, starts=["scratch", f"coco={weights}"], labels=["8"], seeds=1, epochs=1, imgsz=64, batch=4,
+        lr=0.001, device="cpu", out=tmp_path / "out", pictures=2, workers=0,
+    )  # fmt: skip
+    assert found.failed == ()
+    content = found.results
+    assert [cell["state"] for cell in content["cells"]] == ["done", "done"]
+    for cell in content["cells"]:
+        assert cell["arrived"] == {"tensors": 499, "model": 499, "ema": 499}
+        assert cell["initial_sha256"] == cell["start_sha256"]
+        assert len(cell["curve"]) == 1
+        assert sum(one["objects"] for one in cell["classes"]) > 0
+        mean = np.mean([one["map50_95"] for one in cell["classes"]])
+        assert mean == pytest.approx(cell["map50_95"], abs=1e-4), "mAP is the mean over the classes"
+        assert (found.folder / cell["folder"] / "args.yaml").is_file()
+    assert content["faults"] == []
+    assert "one seed" in found.verdict
+    shown = json.loads((found.folder / "detections.json").read_text())["images"]
+    assert len(shown) == 2
+    assert set(shown[0]["found"]) == {"scratch", "coco"}
+    assert shown[0]["truth"]

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headstart import cli
+from headstart.comparison.budgets import Budget, parse_budgets
+from headstart.comparison.starts import Start, parse_starts
+from headstart.errors import UserError
+from headstart.jobs.compare_options import resolve
+from headstart.settings import schema
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "my.yaml").write_text("train: images\nval: images\nnames: [a]\n")
+    (tmp_path / "w.pt").write_bytes(b"x")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/headstart.pt").write_bytes(b"x")
+    return {"data": str(tmp_path / "my.yaml"), "starts": f"scratch,coco={tmp_path}/w.pt,ssl={tmp_path}/run"}
+
+
+def test_starts(given: dict[str, Any], tmp_path: Path) -> None:
+    words = [f"coco={tmp_path}/w.pt", "coco-backbone", "scratch", f"{tmp_path}/run", f"b={tmp_path}/w.pt"]
+    starts, problems = parse_starts(words, "yolo11n")
+    assert not problems
+    weights, run = str(tmp_path / "w.pt"), str(tmp_path / "run/headstart.pt")
+    assert starts == [
+        Start("coco", "coco", weights),
+        Start("coco-backbone", "coco-backbone", weights),
+        Start("scratch", "scratch", ""),
+        Start("run", "checkpoint", run),
+        Start("b", "checkpoint", weights),
+    ]
+    assert parse_starts(["coco"], "yolo11s.yaml")[0] == [Start("coco", "coco", "yolo11s.pt")]
+
+
+def test_budgets() -> None:
+    budgets, problems = parse_budgets(["1%", "2.5%", "200"])
+    assert not problems
+    assert budgets == [Budget("1%", 0.01, None), Budget("2.5%", 0.025, None), Budget("200", None, 200)]
+    assert [budget.images(5948) for budget in budgets] == [59, 149, 200]
+    assert budgets[0].images(10) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimizer": "auto"}, "'auto' chooses optimizer and learning rate by the number of iterations"),
+        ({"optimizer": "adam"}, "did you mean 'Adam' or 'RAdam'?"),
+        ({"starts": "scratchh"}, "did you mean 'scratch'?"),
+        ({"starts": "scratch,scratch"}, "'scratch' is there twice"),
+        ({"starts": "scratch=w.pt"}, "starts from random weights, not from a file"),
+        ({"starts": []}, "starts: names nothing"),
+        ({"labels": "10"}, None),
+        ({"labels": "0%"}, "'0%' is no label budget"),
+        ({"labels": "5%,5%"}, "a budget is there twice"),
+        ({"seeds": [1, 1]}, "seeds: holds a value twice"),
+        ({"seeds": 0}, "seeds: names nothing"),
+        ({"lr": [0.0]}, "lr: must be greater than 0"),
+        ({"epochs": 3, "steps": 3}, "give one of the two, not both"),
+        ({"seedz": 3}, "did you mean 'seeds'?"),
+        ({"seed": 3}, "did you mean 'seeds'?"),
+        ({"lr0": 0.1}, "did you mean 'lr'?"),
+        ({"model": "yolo11nn"}, "did you mean 'yolo11n'"),
+        ({"data": "nowhere.yaml"}, "data: nowhere.yaml does not exist"),
+        ({"data": "VOC.yaml"}, None),
+    ],
+)
+def test_what_is_refused(given: dict[str, Any], change: dict[str, Any], message: str | None) -> None:
+    if message is None:
+        resolve({**given, **change})
+        return
+    with pytest.raises(UserError) as caught:
+        resolve({**given, **change})
+    assert message in str(caught.value)
+
+
+def test_all_problems_together(given: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="4 problems"):
+        resolve({**given, "epochs": 0, "optimizer": "auto", "labels": "x", "seedz": 1})
+
+
+def test_ultralytics_own_arguments_are_taken(given: dict[str, Any]) -> None:
+    assert resolve({**given, "close_mosaic": 0, "extra": {"nbs": 16}}).extra == {"nbs": 16, "close_mosaic": 0}
+    with pytest.raises(UserError, match="cannot be changed: stopping early"):
+        resolve({**given, "patience": 3})
+
+
+def test_the_command_line_gives_the_same(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    class Ended:
+        interrupted, failed = False, ()
+
+    def compare(**found: Any) -> Ended:
+        seen.update(resolve(found).model_dump())
+        return Ended()
+
+    monkeypatch.setattr("headstart.jobs.compare.compare", compare)
+    words = ["compare", f"data={given['data']}", f"starts={given['starts']}", "labels=1%,200", "seeds=2", "--plan"]
+    assert cli.main([*words, "lr=[0.01,0.001]", "device=0", "mosaic=0.5"]) == 0
+    assert seen["starts"] == given["starts"].split(",")
+    assert (seen["labels"], seen["seeds"], seen["lr"]) == (["1%", "200"], [0, 1], [0.01, 0.001])
+    assert (seen["plan"], seen["device"], seen["extra"]) == (True, "0", {"mosaic": 0.5})
+
+
+def test_the_options_import_no_torch() -> None:
+    code = "import sys, headstart.jobs.compare_options; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_every_option_says_what_it_does() -> None:
+    for name, field in schema.CompareSettings.model_fields.items():
+        assert field.description, name

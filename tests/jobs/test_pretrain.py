@@ -1,0 +1,384 @@
+"""The main job through its public function: files in, a checkpoint that Ultralytics trains from out."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from ultralytics import YOLO
+
+import headstart
+from headstart import UserError
+from headstart.detectors.base import load_detector
+from headstart.run import health
+from headstart.run.display import Display
+from headstart.training import loop
+
+STEPS = 6
+SMALL = {
+    "model": "yolo11n.yaml",
+    "batch": 4,
+    "imgsz": 64,
+    "local_imgsz": 32,
+    "locals": 2,
+    "steps": STEPS,
+    "workers": 0,
+    "precision": "32",
+}
+
+
+def pretrain(out: Path, data: Path, **options: Any) -> headstart.Run:
+    fixed = {"data": str(data), "out": str(out), "device": "cpu", "log_every": 1, "report": False}
+    return headstart.pretrain(**{**fixed, **SMALL, **options})
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(path: Path | str) -> dict[str, torch.Tensor]:
+    return YOLO(str(path)).model.state_dict()
+
+
+@pytest.fixture(scope="module")
+def images(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The 24 images, and three files that are none."""
+    folder = tmp_path_factory.mktemp("data") / "images"
+    shutil.copytree(image_folder, folder)
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.png").write_text("not an image")
+    (folder / "cut.jpg").write_bytes((folder / "00.jpg").read_bytes()[:300])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(images: Path, tmp_path_factory: pytest.TempPathFactory) -> headstart.Run:
+    return pretrain(tmp_path_factory.mktemp("runs") / "a", images, report=True, steps=8)
+
+
+# -- what a run leaves behind -----------------------------------------------------------------------------------------
+
+
+def test_the_backbone_is_trained_and_the_rest_is_as_it_started(run: headstart.Run) -> None:
+    torch.manual_seed(0)  # the default seed
+    before = load_detector("yolo11n.yaml").module.state_dict()
+    after = weights(run.checkpoint)
+    assert after.keys() == before.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    backbone = {name for name in before if int(name.split(".")[1]) <= 10}
+    assert changed == {name for name in backbone if not name.endswith("num_batches_tracked")} | {
+        name for name in backbone if name.endswith("num_batches_tracked") and before[name] != after[name]
+    }
+    # Two global and two local crops a step pass through each batch norm of the student.
+    assert {int(after[name]) for name in backbone if name.endswith("num_batches_tracked")} == {8 * 4}
+
+
+def test_the_checkpoint_is_an_ordinary_one(run: headstart.Run) -> None:
+    yolo, fresh = YOLO(str(run.checkpoint)), YOLO("yolo11n.yaml")
+    assert yolo.task == "detect"
+    assert yolo.names == fresh.model.names
+    assert {tensor.dtype for tensor in yolo.model.state_dict().values()} == {torch.float32, torch.int64}
+    assert yolo.ckpt["headstart"]["method"] == "dino"
+    assert yolo.ckpt["headstart"]["trained"] == ["backbone"]
+
+
+def test_what_arrived_is_said_tensor_by_tensor(run: headstart.Run) -> None:
+    assert run.handback.ok
+    state = YOLO("yolo11n.yaml").model.state_dict()
+    layers = [int(name.split(".")[1]) for name in state]
+    backbone, neck, head = (
+        sum(low <= layer <= high for layer in layers) for low, high in ((0, 10), (11, 22), (23, 23))
+    )
+    assert run.handback.lines()[0] == (
+        f"backbone {backbone} of {backbone} tensors, neck 0 of {neck} (not trained), head 0 of {head} (not trained)"
+    )
+    assert run.handback.lines()[1] == (
+        f"all {len(state)} tensors bitwise equal in the file read back, the trainer's model, the trainer's EMA"
+    )
+    assert json.loads((run.folder / "handback.json").read_text())["lines"] == run.handback.lines()
+
+
+def test_every_measure_of_every_step(run: headstart.Run) -> None:
+    lines = metrics(run.folder)
+    assert [line["step"] for line in lines] == list(range(1, 9))
+    assert lines[-1]["epoch"] == pytest.approx(8 * 4 / 27, abs=1e-4)
+    expected = {"step", "epoch", "lr", "loss", "images_per_second", "data_wait", "seconds"}
+    assert expected | {"teacher_entropy", "teacher_entropy_max", "feature_spread", "spread_alarm"} <= set(lines[0])
+    assert all(0 < line["teacher_entropy"] <= line["teacher_entropy_max"] for line in lines)
+
+
+def test_unreadable_files_are_counted_and_listed_with_their_reason(run: headstart.Run) -> None:
+    with (run.folder / "skipped.csv").open(newline="") as stream:
+        rows = {Path(row["path"]).name: row["reason"] for row in csv.DictReader(stream)}
+    assert set(rows) == {"empty.jpg", "text.png", "cut.jpg"}
+    assert "empty" in rows["empty.jpg"]
+    assert all(rows.values())
+
+
+def test_settings_are_complete(run: headstart.Run) -> None:
+    content = yaml.safe_load((run.folder / "settings.yaml").read_text())
+    assert content["options"]["imgsz"] == 64
+    assert content["options"]["lr"] == 0.001
+    assert content["resolved"]["images"] == 27
+    assert content["resolved"]["precision"] == "32-true"
+    assert content["resolved"]["detector"]["backbone"] == {"stride": 32, "width": 256}
+    assert content["versions"]["ultralytics"]
+
+
+def test_checkpoints_load_without_unpickling_code(run: headstart.Run) -> None:
+    (path,) = (run.folder / "checkpoints").iterdir()
+    assert torch.load(path, weights_only=True)["step"] == 8
+
+
+def test_the_report_is_one_page_that_needs_nothing_else(run: headstart.Run) -> None:
+    page = (run.folder / "report.html").read_text()
+    assert page.count("data:image/") == 3  # views, neighbours, components
+    assert 'src="http' not in page
+    assert "cut.jpg" in page
+
+
+def test_the_log_tells_the_story(run: headstart.Run) -> None:
+    log = (run.folder / "log.txt").read_text()
+    assert "27 images, yolo11n (detect), backbone 256 wide at stride 32" in log
+    assert "bitwise equal" in log
+
+
+def test_ultralytics_trains_from_it(run: headstart.Run, tmp_path: Path) -> None:
+    """Through the ``yolo`` command, as a user would."""
+    from headstart.jobs.scenes import draw_dataset
+
+    data = draw_dataset(tmp_path / "scenes", unlabelled=0, train=8, val=4, imgsz=64)
+    arguments = f"epochs=1 imgsz=64 batch=4 workers=0 device=cpu plots=False project={tmp_path} name=tuned"
+    command = [str(Path(sys.executable).parent / "yolo"), "detect", "train", f"model={run.checkpoint}", f"data={data}"]
+    done = subprocess.run([*command, *arguments.split()], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    # Ultralytics' own count: all but the class logits, which have 8 rows here and 80 there.
+    assert "Transferred 493/499 items from pretrained weights" in done.stdout + done.stderr
+    assert (tmp_path / "tuned" / "weights" / "last.pt").is_file()
+
+
+# -- ways to start ----------------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(images: Path, tmp_path: Path) -> None:
+    seeds = {"first": 1, "again": 1, "other": 2}
+    runs = [pretrain(tmp_path / name, images, steps=2, seed=seed) for name, seed in seeds.items()]
+    first, again, other = (weights(run.checkpoint) for run in runs)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["model.0.conv.weight"], other["model.0.conv.weight"])
+
+
+def test_a_start_from_other_weights_and_from_a_live_object(run: headstart.Run, images: Path, tmp_path: Path) -> None:
+    live = YOLO(str(run.checkpoint))
+    kept = {name: tensor.clone() for name, tensor in live.model.state_dict().items()}
+    slow = {"lr": 1e-12, "steps": 1, "weight_decay": 0}  # so small that weights stay where they started
+    by_init = weights(pretrain(tmp_path / "init", images, init=str(run.checkpoint), **slow).checkpoint)
+    by_live = weights(pretrain(tmp_path / "live", images, model=live, **slow).checkpoint)
+    for name, tensor in kept.items():
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(by_init[name], tensor, rtol=1e-5, atol=1e-7)
+            torch.testing.assert_close(by_live[name], tensor, rtol=1e-5, atol=1e-7)
+        assert torch.equal(live.model.state_dict()[name], tensor)  # the user's object is left as it was
+
+
+def test_the_teacher_can_be_exported(images: Path, tmp_path: Path) -> None:
+    """A teacher with momentum 0 is the student of the step before; one with momentum 1 is the start."""
+    start = {"steps": 2, "export": "teacher"}
+    torch.manual_seed(0)
+    before = load_detector("yolo11n.yaml").module.state_dict()
+    still = weights(pretrain(tmp_path / "still", images, ema_start=1, ema_end=1, **start).checkpoint)
+    torch.testing.assert_close(still["model.0.conv.weight"], before["model.0.conv.weight"], rtol=0, atol=0)
+    follows = weights(pretrain(tmp_path / "follows", images, ema_start=0, ema_end=0, **start).checkpoint)
+    student = weights(pretrain(tmp_path / "one", images, steps=1, ema_start=0, ema_end=0).checkpoint)
+    torch.testing.assert_close(follows["model.0.conv.weight"], student["model.0.conv.weight"], rtol=0, atol=0)
+
+
+# -- interruption and resume ------------------------------------------------------------------------------------------
+
+
+def press_ctrl_c_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    show = Display.update
+
+    def update(self: Display, now: int, *rest: Any) -> None:
+        show(self, now, *rest)
+        if now == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Display, "update", update)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], workers: int
+) -> None:
+    whole = pretrain(tmp_path / "whole", images, workers=workers)
+    with monkeypatch.context() as patch:
+        press_ctrl_c_at(3, patch)
+        half = pretrain(tmp_path / "half", images, workers=workers)
+    assert half.interrupted
+    assert half.checkpoint is None
+    assert half.step == 3
+    said = capsys.readouterr().err
+    assert "stopped at step 3 of 6; everything is saved. To go on:" in said
+    assert f"headstart pretrain resume=true out={tmp_path / 'half'}" in said
+
+    rest = headstart.pretrain(resume=True, out=str(tmp_path / "half"))
+    expected, found = weights(whole.checkpoint), weights(rest.checkpoint)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    measures = ("step", "epoch", "lr", "loss", "teacher_entropy", "feature_spread")
+    lines = [[{name: line[name] for name in measures} for line in metrics(one.folder)] for one in (whole, rest)]
+    assert lines[0] == lines[1]
+    assert {row["path"] for row in csv.DictReader((whole.folder / "skipped.csv").open())} == {
+        row["path"] for row in csv.DictReader((rest.folder / "skipped.csv").open())
+    }
+
+
+def test_a_run_of_a_live_object_can_be_resumed(
+    run: headstart.Run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = YOLO(str(run.checkpoint))
+    with monkeypatch.context() as patch:
+        press_ctrl_c_at(1, patch)
+        pretrain(tmp_path / "half", images, model=live, steps=2)
+    del live
+    rest = headstart.pretrain(resume=True, out=str(tmp_path / "half"))
+    whole = pretrain(tmp_path / "whole", images, model=YOLO(str(run.checkpoint)), steps=2)
+    expected, found = weights(whole.checkpoint), weights(rest.checkpoint)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(self: Display, now: int, *_: Any) -> None:
+        if now == 5:
+            raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Display, "update", die)
+        with pytest.raises(MemoryError):
+            pretrain(tmp_path / "killed", images, save_every=2)
+    rest = headstart.pretrain(resume=True, out=str(tmp_path / "killed"))
+    assert [line["step"] for line in metrics(rest.folder)] == list(range(1, STEPS + 1))
+    whole = pretrain(tmp_path / "whole", images)
+    assert torch.equal(
+        weights(rest.checkpoint)["model.0.conv.weight"], weights(whole.checkpoint)["model.0.conv.weight"]
+    )
+
+
+def test_a_run_can_be_gone_on_with_from_another_folder_and_says_if_images_are_missing(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(images, tmp_path / "here" / "images")
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with monkeypatch.context() as patch:
+        press_ctrl_c_at(1, patch)
+        pretrain(Path("half"), Path("images"), steps=2)
+    (tmp_path / "here" / "images" / "01.jpg").unlink()
+    monkeypatch.chdir(tmp_path / "there")
+    rest = headstart.pretrain(resume=True, out="../here/half", data="../here/images")
+    assert rest.step == 2
+    assert "the images are not those that the run began with (27 then, 26 now)" in capsys.readouterr().err
+
+
+def test_a_run_that_could_not_hand_back_is_resumed_at_its_end(images: Path, tmp_path: Path) -> None:
+    whole = pretrain(tmp_path / "a", images, steps=2)
+    expected = weights(whole.checkpoint)
+    whole.checkpoint.unlink()
+    again = headstart.pretrain(resume=True, out=str(tmp_path / "a"))
+    found = weights(again.checkpoint)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_resume_keeps_the_settings(run: headstart.Run) -> None:
+    with pytest.raises(UserError) as caught:
+        headstart.pretrain(resume=True, out=str(run.folder), batch=8, lr=0.1)
+    assert "batch: was 4 when the run began, is 8 now" in str(caught.value)
+    assert "lr: was 0.001 when the run began, is 0.1 now" in str(caught.value)
+    assert "leave these options out, or start a new run" in str(caught.value)
+
+
+def test_overwrite_starts_anew(images: Path, tmp_path: Path) -> None:
+    pretrain(tmp_path / "a", images, steps=2)
+    again = pretrain(tmp_path / "a", images, steps=1, overwrite=True)
+    assert [line["step"] for line in metrics(again.folder)] == [1]
+    assert [path.name for path in (again.folder / "checkpoints").iterdir()] == ["step-00000001.pt"]
+
+
+# -- what goes wrong while it runs ------------------------------------------------------------------------------------
+
+
+def test_a_collapse_is_said_while_it_happens(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loop, "Health", lambda: health.Health(warmup=1, patience=2))
+    hot = {"teacher_temp": 1000, "warmup_teacher_temp": 1000}  # every answer is uniform
+    done = pretrain(tmp_path / "hot", images, steps=3, **hot)
+    said = capsys.readouterr().err
+    assert "! Teacher entropy" in said
+    assert "the teacher gives the same uniform answer for every image" in said
+    assert "ALARM: uniform" in said
+    (event,) = [json.loads(line) for line in (done.folder / "events.jsonl").read_text().splitlines()]
+    assert (event["step"], event["kind"]) == (2, "alarm")
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_with_what_to_do(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        pretrain(tmp_path / "hot", images, steps=20, optimizer="sgd", lr=1e30)
+    assert "is not a number, so the weights are no longer usable" in str(caught.value)
+    assert "start again with overwrite=true and a lower rate, e.g. lr=1e+29" in str(caught.value)
+    assert "stopped: " in (tmp_path / "hot" / "log.txt").read_text()
+
+
+def test_a_full_disk_is_said_and_the_last_checkpoint_stays(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, calls = torch.save, []
+
+    def full(content: Any, path: Any, *rest: Any) -> None:
+        calls.append(path)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        save(content, path, *rest)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match="the disk is full\n  -> free some space, or choose another folder with out="):
+        pretrain(tmp_path / "full", images, save_every=2)
+    assert [path.name for path in (tmp_path / "full" / "checkpoints").iterdir()] == ["step-00000002.pt"]
+
+
+def test_a_folder_of_broken_images_is_an_error_that_says_why(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(b"")
+    with pytest.raises(UserError) as caught:
+        pretrain(tmp_path / "run", tmp_path)
+    assert "data: none of the 3 images can be read; 3 of them:" in str(caught.value)
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no images found"):
+        pretrain(tmp_path / "run", tmp_path / "empty")
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_a_few_good_images_among_many_broken_ones_are_enough(images: Path, tmp_path: Path) -> None:
+    for number in range(300):
+        (tmp_path / f"{number:03d}.jpg").write_bytes(b"")
+    shutil.copy(images / "03.jpg", tmp_path / "x.jpg")
+    shutil.copy(images / "04.jpg", tmp_path / "y.jpg")
+    done = pretrain(tmp_path / "run", tmp_path, steps=1, report=True)
+    assert done.handback.ok
+    assert len((done.folder / "skipped.csv").read_text().splitlines()) == 301
+    assert (done.folder / "report.html").is_file()

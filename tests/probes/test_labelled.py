@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from headstart.images.labels import label_path, read_boxes
+from headstart.probes.labelled import FOLDS, box_features, knn_accuracy, linear_accuracy
+
+
+def test_where_labels_lie() -> None:
+    assert label_path("/a/images/b/images/train/c.d.jpg") == Path("/a/images/b/labels/train/c.d.txt")
+    assert label_path("/a/pictures/c.jpg") == Path("/a/pictures/c.txt")
+
+
+def test_boxes_and_polygons_are_read_and_anything_else_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(
+        "3 0.5 0.5 0.2 0.4\n1 0.1 0.2 0.3 0.2 0.2 0.6\nno label\n2 0.5 0.5\n4 0.9 0.9 0.4 0.4\n5 0.5 0.5 0 0\n"
+    )
+    expected = [[3, 0.4, 0.3, 0.6, 0.7], [1, 0.1, 0.2, 0.3, 0.6], [4, 0.7, 0.7, 1.0, 1.0]]
+    torch.testing.assert_close(read_boxes(path), torch.tensor(expected))
+    assert read_boxes(tmp_path / "missing.txt").shape == (0, 5)
+
+
+def test_features_of_a_box_are_those_of_its_part_of_the_maps() -> None:
+    """The left half of a map points one way, the right half another; a coarser and a finer map of it agree."""
+    maps = [torch.zeros(2, 2, side, side) for side in (16, 8)]
+    for one in maps:
+        half = one.shape[-1] // 2
+        one[0, 0, :, :half], one[0, 1, :, half:] = 2.0, 3.0
+    boxes = [torch.tensor([[0.1, 0.1, 0.4, 0.9], [0.6, 0.2, 0.9, 0.7]]), torch.zeros(0, 4)]
+    torch.testing.assert_close(box_features(maps, boxes), torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 1]]))
+
+
+def test_neighbours_against_counting() -> None:
+    random = np.random.default_rng(0)
+    features = random.standard_normal((60, 6))
+    classes, owner = random.integers(0, 3, 60), random.integers(0, 15, 60)
+    features[classes == 1] += 1.5
+    lengths = features / np.linalg.norm(features, axis=1, keepdims=True)
+    right = 0
+    for box in range(60):
+        others = [other for other in range(60) if owner[other] != owner[box]]
+        near = sorted(others, key=lambda other: -(lengths[other] @ lengths[box]))[:5]
+        votes = np.zeros(3)
+        for other in near:
+            votes[classes[other]] += max(0, lengths[other] @ lengths[box]) + 1e-6
+        right += votes.argmax() == classes[box]
+    found = knn_accuracy(torch.from_numpy(features), torch.from_numpy(classes), torch.from_numpy(owner))
+    assert found == pytest.approx(right / 60)
+    assert 0.4 < found < 0.95
+
+
+def test_a_box_never_votes_for_its_own_image() -> None:
+    """Two images of one class each: every neighbour in another image is of the wrong class."""
+    features = torch.eye(2).repeat_interleave(3, 0) + 0.1
+    owner = torch.tensor([0, 0, 0, 1, 1, 1])
+    assert knn_accuracy(features, owner, owner) == 0.0
+    assert math.isnan(knn_accuracy(features, owner, torch.zeros(6, dtype=torch.long)))
+
+
+def test_linear_accuracy_against_the_normal_equations() -> None:
+    random = np.random.default_rng(0)
+    classes, owner = random.integers(0, 3, 60), np.repeat(np.arange(30), 2)
+    features = random.normal(size=(60, 8)) + 0.7 * np.eye(8)[classes]
+    right = 0
+    for fold in range(FOLDS):
+        judged = owner % FOLDS == fold
+        x, y = features[~judged], np.eye(3)[classes[~judged]]
+        mean, std = x.mean(0), x.std(0)
+        x, asked = (x - mean) / std, (features[judged] - mean) / std
+        weights = np.linalg.solve(x.T @ x + 0.5 * len(x) * np.eye(8), x.T @ (y - y.mean(0)))
+        right += ((asked @ weights + y.mean(0)).argmax(1) == classes[judged]).sum()
+    found = linear_accuracy(*(torch.from_numpy(one) for one in (features, classes, owner)), ridge=0.5)
+    assert found == pytest.approx(right / 60)
+    assert 0.4 < found < 0.95
+
+
+def test_linear_accuracy_of_one_image_is_unknown() -> None:
+    assert math.isnan(linear_accuracy(torch.rand(3, 4), torch.tensor([0, 1, 1]), torch.zeros(3, dtype=torch.long)))

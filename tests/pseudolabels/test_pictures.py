@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from headstart.images.index import find_images
+from headstart.pseudolabels.base import Objects
+from headstart.pseudolabels.pictures import write_examples, write_kinds
+
+
+def test_a_row_for_each_kind(image_folder: Path, tmp_path: Path) -> None:
+    """24 images, one object each: 16 of kind 3 and 8 of kind 0."""
+    boxes = torch.tensor([[0.2, 0.2, 0.6, 0.7]]).repeat(24, 1)
+    kinds = torch.tensor([3, 3, 0]).repeat(8)
+    found = Objects.gather(24, torch.arange(24), boxes, torch.ones(24), kinds)
+    write_kinds(tmp_path / "new" / "kinds.png", found, find_images(str(image_folder)))
+    picture = Image.open(tmp_path / "new" / "kinds.png")
+    assert picture.width > 3.5 * picture.height  # two rows of eight
+
+
+def test_images_that_went_are_left_out(image_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes((image_folder / "00.jpg").read_bytes())
+    (tmp_path / "b.jpg").write_bytes((image_folder / "01.jpg").read_bytes())
+    images = find_images(str(tmp_path))
+    (tmp_path / "a.jpg").unlink()
+    boxes = torch.tensor([[0.0, 0, 1, 1], [0.5, 0.5, 0.9, 0.9]])
+    found = Objects.gather(2, torch.arange(2), boxes, torch.ones(2), torch.tensor([0, 0]))
+    write_kinds(tmp_path / "kinds.png", found, images)
+    picture = Image.open(tmp_path / "kinds.png")
+    assert picture.width == picture.height  # one is left
+
+
+def test_examples_are_two_rows_with_outlines(tmp_path: Path) -> None:
+    """Eight black squares of 64 pixels; one object alone, on the first, in the first colour."""
+    boxes, one = torch.tensor([[16.0, 16, 48, 48]]), torch.tensor([0])
+    write_examples(tmp_path / "examples.png", torch.zeros(8, 3, 64, 64), one, boxes, one)
+    picture = Image.open(tmp_path / "examples.png").convert("RGB")
+    assert 1.8 < picture.width / picture.height < 2.2
+    bright = torch.tensor(list(picture.getdata())).amax(1).reshape(picture.height, picture.width) > 200
+    rows, columns = bright.nonzero().unbind(1)
+    side = picture.height / 2  # of a tile, about
+    assert [int(x / side * 4 + 0.5) for x in (columns.min(), rows.min(), columns.max(), rows.max())] == [1, 1, 3, 3]

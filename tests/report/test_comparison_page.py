@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import fake_comparison
+import pytest
+from test_pretraining_page import Page
+
+from headstart import cli
+from headstart.comparison.wording import few_objects
+from headstart.errors import UserError
+from headstart.report import is_comparison, write_report
+from headstart.report.comparison_charts import curves
+
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("comparison") / "airfield"
+    fake_comparison.write_comparison(path)
+    write_report(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Page:
+    return Page(folder / "report.html")
+
+
+def test_every_part_is_there(page: Page) -> None:
+    wanted = {"verdict", "outcome", "learning", "reached", "classes", "detections", "fair", "settings"}
+    assert wanted <= set(page.ids)
+    charts = {one.removeprefix("chart-") for one in page.ids if one.startswith("chart-")}
+    assert charts == {"budgets", "differences", "curve-0", "curve-1", "curve-2", "classes-0", "classes-1"}
+
+
+def test_it_opens_offline_and_follows_light_and_dark(page: Page) -> None:
+    assert all(link.startswith(("#", "data:image/")) for link in page.links)
+    assert "http" not in re.sub(r'xmlns(:xlink)?="[^"]*"', "", page.html)
+    assert "prefers-color-scheme: dark" in page.html
+    assert not re.findall(r"(?:fill|stroke): #0[0-9a-f]{5}", page.html), "a stand-in colour was left"
+    assert {f"var(--s{at})" for at in range(5)} <= set(re.findall(r"var\(--s\d\)", page.html))
+
+
+def test_the_figures_are_those_of_the_json(folder: Path, page: Page) -> None:
+    results = json.loads((folder / "results.json").read_text())
+    text = " ".join(" ".join(page.texts).split())
+    assert " ".join(results["verdict"].split()) in text
+    for one in results["scores"]:
+        assert f"{one['map50_95']['mean']:.3f}" in text
+    cells = [cell for cell in results["cells"] if (cell["start"], cell["budget"]) == ("coco", "5%")]
+    assert f"coco {sum(c['map50_95'] for c in cells) / 3:.3f}" in text, "the end of a learning curve"
+    one = next(one for one in results["differences"] if one["reference"] == "coco" and one["budget"] == "1%")
+    for end in ("t_low", "t_high", "bootstrap_low", "bootstrap_high"):
+        shown = one["map50_95"][end] * 100
+        digits = 1 if abs(shown) >= 1 else 2
+        assert f"{shown:+.{digits}f}".replace("-", "−") in text, end
+    assert "label <old>" in text
+    assert "label &lt;old&gt;" in page.html, "names are escaped"
+
+
+def test_every_chart_says_what_it_shows(page: Page) -> None:
+    pictures = [attributes for tag, attributes in page.elements if tag == "svg" and attributes.get("role") == "img"]
+    assert len(pictures) == 7 * 2 + 2 * 6
+    assert all(attributes["aria-label"] for attributes in pictures)
+
+
+def test_the_same_images_for_every_start(page: Page) -> None:
+    used = [str(attributes["href"]) for tag, attributes in page.elements if tag == "use" and "photo" in str(attributes)]
+    assert used == ["#photo-0"] * 6 + ["#photo-1"] * 6, "the labels and five starts, two images"
+    assert page.html.count("data:image/jpeg") == 2
+
+
+def test_faults_failures_and_single_seeds_are_said(tmp_path: Path) -> None:
+    cell = fake_comparison.cell
+    twins = [cell("coco", "5%", seed, random=fake_comparison.np.random.default_rng(1)) for seed in (0, 1)]
+    twins[1]["curve"] = twins[0]["curve"]
+    broken = cell("scratch", "5%", 1) | {"state": "failed", "error": "out of memory <script>"}
+    fake_comparison.write_comparison(
+        tmp_path, starts=["scratch", "coco"], seeds=[0, 1], cells=[*twins, cell("scratch", "5%", 0), broken]
+    )
+    (tmp_path / "detections.json").unlink()
+    page = Page(write_report(tmp_path))
+    text = " ".join(" ".join(page.texts).split())
+    assert "Not to be trusted" in text
+    assert "the seed changed nothing" in text
+    assert "out of memory <script>" in text
+    assert "one seed" in text
+    assert "detections" not in page.ids
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        # Means over the seeds: coco 0.2, 0.4, 0.5, of which nine tenths are 0.45; a 0.3, 0.46, 0.48; b stays below.
+        (
+            {"coco": [[0.1, 0.3, 0.4], [0.3, 0.5, 0.6]], "a": [[0.3, 0.46, 0.48]], "b": [[0.4, 0.44, 0.3]]},
+            "Epoch at which 90% of where coco ends is reached: coco 3, a 2, b never.",
+        ),
+        ({"scratch": [[0.1, 0.2]], "coco": [[0.2, 0.3]]}, None),
+        ({"coco": [[0.0, 0.0]], "a": [[0.0, 0.1]]}, None),
+        ({"a": [[0.0, 0.1]]}, None),
+    ],
+)
+def test_how_soon_a_start_is_nearly_as_good_as_coco_in_the_end(
+    scores: dict[str, list[list[float]]], said: str | None
+) -> None:
+    cells = [
+        {
+            "kind": "main", "state": "done", "start": start, "budget": "5%",
+            "curve": [[epoch + 1, 0.0, score, score] for epoch, score in enumerate(curve)],
+        }
+        for start, curves in scores.items()
+        for curve in curves
+    ]  # fmt: skip
+    budgets = [{"name": "5%", "images": 100}]
+    note = curves({"starts": [{"name": name} for name in scores], "budgets": budgets, "cells": cells})[0].note
+    assert ("Epoch at which" in note) == (said is not None)
+    assert said is None or said in note
+
+
+def test_a_comparison_without_anything_done(tmp_path: Path) -> None:
+    fake_comparison.write_comparison(tmp_path, cells=[])
+    assert "Nothing can be compared yet" in " ".join(Page(write_report(tmp_path)).texts)
+
+
+def test_the_command_draws_either_kind_and_several_side_by_side(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    fake_comparison.write_comparison(other, starts=["scratch", "dino"], name="second")
+    out = tmp_path / "both.html"
+    assert is_comparison(other)
+    assert cli.main(["report", str(folder), str(other), f"out={out}"]) == 0
+    assert capsys.readouterr().out.split() == [str(folder / "report.html"), str(other / "report.html"), str(out)]
+    page = Page(out)
+    text = " ".join(" ".join(page.texts).split())
+    assert "2 comparisons" in text
+    assert "airfield" in text
+    assert "second" in text
+    assert {"chart-side0", "chart-side1"} <= set(page.ids)
+    with pytest.raises(UserError, match="holds no run"):
+        write_report(tmp_path)
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text('{"format": 99}')
+    with pytest.raises(UserError, match="format 99, not 1"):
+        write_report(tmp_path)
+
+
+def chromium(page: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    with tempfile.TemporaryDirectory() as profile:
+        quiet = ("gpu", "quic", "background-networking", "component-update", "sync")
+        flags = ["--headless", "--no-sandbox", "--no-first-run", *(f"--disable-{one}" for one in quiet)]
+        flags += [f"--user-data-dir={profile}", "--enable-logging=stderr", "--virtual-time-budget=3000"]
+        command = [CHROMIUM, *flags, *arguments, page.as_uri()]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+
+
+PROBE = """<script>
+const wide = [...document.querySelectorAll("body *")].filter(one => !one.closest(".scroll-x, .store, svg")
+  && one.getBoundingClientRect().right > innerWidth + 1);
+const shown = [...document.querySelectorAll(".chart svg")].filter(one => one.getBoundingClientRect().height > 50);
+document.title = JSON.stringify([innerWidth, wide.length, shown.length, document.querySelectorAll("image").length]);
+</script></body>"""
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="needs chromium, which is not on this machine")
+@pytest.mark.parametrize("width", [1280, 500])
+def test_a_browser_shows_it_without_errors(folder: Path, tmp_path: Path, width: int) -> None:
+    html = (folder / "report.html").read_text()
+    copy = tmp_path / "page.html"
+    copy.write_text(html.replace("</body>", PROBE))
+    done = chromium(copy, "--dump-dom", f"--window-size={width},2000")
+    errors = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert not errors
+    title = re.search(r"<title>(\[.*?\])</title>", done.stdout)
+    assert title
+    seen, too_wide, charts, images = json.loads(title[1])
+    assert seen <= width
+    assert too_wide == 0, "something reaches over the right edge"
+    assert charts == 7
+    assert images == 2
+
+
+def test_classes_with_few_test_objects_are_named() -> None:
+    def results(*objects: int) -> dict[str, Any]:
+        classes = [{"name": f"c{at}", "objects": number} for at, number in enumerate(objects)]
+        searched = {"kind": "search", "state": "done", "classes": [{"name": "c0", "objects": 1}]}  # on other images
+        failed = {"kind": "main", "state": "failed"}
+        return {"cells": [searched, failed, {"kind": "main", "state": "done", "classes": classes}]}
+
+    # One object of n is 1 / n of a class's AP and 1 / (4 n) of the mAP: 8.3, 2.5, 0.83 and 0.13 points.
+    assert few_objects(results(30, 3, 200, 10)) == (
+        "2 of 4 classes have so few test objects (c1 3, c3 10) that a single one, found or missed, moves mAP50-95 by "
+        "about a point or more, up to 8.3: more test images make these figures firmer"
+    )
+    assert few_objects(results(30, 40, 200, 26)) is None
+    assert "(c0 1, c1 1, c2 1, c3 1, c4 1 and others)" in (few_objects(results(*[1] * 7)) or "")
+    assert few_objects({"cells": [{"kind": "main", "state": "missing"}]}) is None

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+
+from headstart.errors import UserError
+from headstart.run import folder as run
+from headstart.run import provenance
+from headstart.run.folder import RunFolder
+
+
+def make(path) -> RunFolder:
+    folder = RunFolder.create(path)
+    folder.write_settings({"batch": 3}, {"steps": 9})
+    return folder
+
+
+def test_settings_hold_versions_and_options(tmp_path) -> None:
+    content = make(tmp_path / "a").read_settings()
+    assert content["options"] == {"batch": 3}
+    assert content["resolved"] == {"steps": 9}
+    assert content["versions"]["ultralytics"][0].isdigit()
+
+
+def test_a_second_run_is_refused(tmp_path) -> None:
+    make(tmp_path).close()
+    with pytest.raises(UserError, match="there is a run in this folder already") as caught:
+        RunFolder.create(tmp_path)
+    assert "resume=true goes on with it, overwrite=true replaces it" in str(caught.value)
+
+
+def test_overwrite_removes_what_a_run_wrote_and_nothing_else(tmp_path) -> None:
+    folder = make(tmp_path)
+    folder.metrics({"step": 1})
+    (tmp_path / "my notes.txt").write_text("mine")
+    folder.close()
+    RunFolder.create(tmp_path, overwrite=True).close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "checkpoints", "my notes.txt"]
+
+
+def test_a_folder_with_other_things_is_never_taken(tmp_path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="files that are not a run"):
+        RunFolder.create(tmp_path, overwrite=True)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_in_use_is_not_taken(tmp_path, overwrite: bool) -> None:
+    """Neither by another process nor before the first run has written its settings."""
+    folder = RunFolder.create(tmp_path / "a")
+    program = (
+        "import sys; from pathlib import Path; from headstart.run.folder import refusal\n"
+        "print(refusal(Path(sys.argv[1]), overwrite=sys.argv[2] == 'True'))"
+    )
+
+    def asked() -> str:
+        command = [sys.executable, "-c", program, str(tmp_path / "a"), str(overwrite)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert "another run is at work in this folder" in asked()
+    folder.write_settings({}, {})
+    assert "another run is at work in this folder" in asked()
+    with pytest.raises(UserError, match="another run is at work"):
+        RunFolder.create(tmp_path / "a", overwrite=overwrite)
+    folder.close()
+    assert ("there is a run in this folder already" in asked()) is not overwrite
+
+
+def test_a_run_to_go_on_with_is_not_shared(tmp_path) -> None:
+    first = make(tmp_path)
+    second = RunFolder.open(tmp_path)
+    with pytest.raises(UserError, match="another run is at work"):
+        second.take()
+    first.close()
+    second.take()
+
+
+def test_a_file_in_the_way(tmp_path) -> None:
+    (tmp_path / "x").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        RunFolder.create(tmp_path / "x")
+
+
+def test_nothing_to_resume(tmp_path) -> None:
+    with pytest.raises(UserError, match="there is no run to resume"):
+        RunFolder.open(tmp_path)
+
+
+def test_metrics_are_lines_of_json_and_nan_is_null(tmp_path) -> None:
+    folder = make(tmp_path)
+    folder.metrics({"step": 1, "loss": math.nan})
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "loss": None}
+
+
+def test_truncating_drops_later_and_torn_lines(tmp_path) -> None:
+    folder = make(tmp_path)
+    for step in (1, 5, 9):
+        folder.metrics({"step": step})
+    folder.close()
+    with (tmp_path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 1')
+    RunFolder.open(tmp_path).truncate_metrics(6)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 5}\n'
+
+
+def test_skipped_images_are_listed_once_also_after_reopening(tmp_path) -> None:
+    folder = make(tmp_path)
+    folder.skip([("a,b.jpg", "truncated"), ("a,b.jpg", "truncated")])
+    folder.close()
+    again = RunFolder.open(tmp_path)
+    again.skip([("a,b.jpg", "truncated"), ("c.jpg", "empty")])
+    again.close()
+    assert again.skipped == 2
+    with (tmp_path / "skipped.csv").open(newline="") as stream:
+        assert list(csv.reader(stream)) == [["path", "reason"], ["a,b.jpg", "truncated"], ["c.jpg", "empty"]]
+
+
+def test_undecodable_file_names_can_be_listed(tmp_path) -> None:
+    folder = make(tmp_path)
+    folder.skip([("\udce4.jpg", "empty")])
+    folder.close()
+    assert b"\xe4.jpg,empty" in (tmp_path / "skipped.csv").read_bytes()
+
+
+def test_new_folder_counts_up(tmp_path) -> None:
+    assert run.new_folder(tmp_path, "x") == tmp_path / "x"
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x-2").mkdir()
+    assert run.new_folder(tmp_path, "x") == tmp_path / "x-3"
+
+
+def test_git_state_outside_git(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert provenance.git_state() is None

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from headstart.errors import UserError
+from headstart.jobs.pretrain import pretrain
+from headstart.settings import resolve
+from headstart.training import checkpoint
+from headstart.training.budget import LEAST, steps_within
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30m", 1800), ("2h", 7200), ("45s", 45), ("1.5h", 5400), ("1h30m", 5400), (" 10M ", 600)]
+    + [(wrong, None) for wrong in ("30", "", "m", "0m", "1.2.3m", "30m1h", "-5m", "soon")],
+)
+def test_times(text: str, seconds: float | None) -> None:
+    assert resolve.budget_seconds(text) == seconds
+
+
+def test_a_budget_that_is_no_time() -> None:
+    with pytest.raises(UserError, match="budget: '30' is no time"):
+        resolve.resolve({"data": "x", "budget": 30})
+    with pytest.raises(UserError, match="steps, budget: give one of the two, not both"):
+        resolve.resolve({"data": "x", "budget": "3m", "steps": 3})
+
+
+def test_steps_by_hand() -> None:
+    assert steps_within(600, 0.5) == 1140  # 95 % of 600 s
+    assert steps_within(600, 0.5, spent=20) == 1100
+    assert steps_within(10, 60) == 1
+
+
+def test_a_budget_sets_the_steps_and_leaves_everything_else_as_it_was(image_folder: Path, tmp_path: Path) -> None:
+    """The run is the one with as many steps; a resumed one follows the same schedules, however fast it now is."""
+    common = {"data": str(image_folder), "method": "densecl", "hidden_dim": 32, "queue": 64, "batch": 4, "imgsz": 64}
+    common |= {"workers": 0, "device": "cpu", "report": False, "log_every": 1, "save_every": 1000}
+    budget, plain = tmp_path / "budget", tmp_path / "plain"
+    began = time.perf_counter()
+    pretrain(**common, budget="3s", out=str(budget))
+    assert time.perf_counter() - began < 20  # about 3 s; the wide margin is for a machine that is busy
+    found = yaml.safe_load((budget / "settings.yaml").read_text())
+    steps = found["resolved"]["steps"]
+    assert found["options"]["budget"] == "3s"
+    assert steps > LEAST
+    pretrain(**common, steps=steps, out=str(plain))
+    ends = [checkpoint.load(out / "checkpoints")["method"] for out in (budget, plain)]
+    assert all(torch.equal(one, ends[1][name]) for name, one in ends[0].items() if isinstance(one, torch.Tensor))
+    run = pretrain(out=str(budget), resume=True)
+    assert run.step == steps
+    rates = [json.loads(line)["lr"] for line in (budget / "metrics.jsonl").read_text().splitlines()]
+    assert rates == [json.loads(line)["lr"] for line in (plain / "metrics.jsonl").read_text().splitlines()]
