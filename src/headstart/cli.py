@@ -18,7 +18,7 @@ import yaml
 from pydantic_core import PydanticUndefined
 
 from headstart.errors import UserError, did_you_mean
-from headstart.settings import resolve
+from headstart.methods import find
 from headstart.settings.schema import CompareSettings, MethodSettings, Options, PretrainSettings
 
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
@@ -96,7 +96,8 @@ def _pretrain(given: dict[str, Any]) -> int:
     from headstart.jobs.pretrain import pretrain
 
     options = {key: _plain(item) for key, item in given.items()}
-    return INTERRUPTED if pretrain(**options).interrupted else 0
+    run = pretrain(**options)
+    return INTERRUPTED if run.interrupted else int(not run.ok)
 
 
 def _compare(given: dict[str, Any]) -> int:
@@ -222,8 +223,8 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
     _add_options(shared, MethodSettings)
     shown = {**PretrainSettings.model_fields, **MethodSettings.model_fields}
     seen |= set(MethodSettings.model_fields)
-    for name in resolve.method_names():
-        info = resolve.read_method(name)
+    for name in find.names():
+        info = find.find(name)
         presets = f"presets: {', '.join(info.presets)}" if info.presets else "no presets"
         group = parser.add_argument_group(
             f"method={name}: {info.summary} ({presets})", _differing(info.settings, shown)
