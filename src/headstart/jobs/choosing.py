@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
+from headstart import machine
 from headstart.detectors.base import check_model, load_detector
 from headstart.errors import UserError
 from headstart.images.index import find_images
@@ -89,10 +88,8 @@ def _has_boxes(model: Any) -> bool:
 
 def hardware(device: str) -> tuple[Literal["cpu", "cuda", "mps"], float]:
     """The kind of device that a run would use, and its memory in GiB (0 where not known)."""
-    if device != "cpu" and device != "mps" and torch.cuda.is_available():
-        index = int(device.removeprefix("cuda:")) if device.removeprefix("cuda:").isdigit() else 0
-        if index < torch.cuda.device_count():
-            return "cuda", torch.cuda.get_device_properties(index).total_memory / 2**30
-    if device in {"auto", "mps"} and torch.backends.mps.is_available():
-        return "mps", 0.0
-    return "cpu", 0.0
+    try:
+        found = machine.parse_device(device)
+    except UserError:  # what is wrong with it is told with all other problems
+        return "cpu", 0.0
+    return found.kind, found.memory() / 2**30

@@ -13,7 +13,7 @@ from headstart.detectors.base import check_model
 from headstart.errors import UserError
 from headstart.images.index import check_sources
 from headstart.images.sources import absolute
-from headstart.machine import device_problem
+from headstart.machine import parse_device
 from headstart.run import folder as run
 from headstart.run.folder import RunFolder
 from headstart.settings.schema import PretrainSettings
@@ -44,13 +44,13 @@ def check(given: Mapping[str, Any]) -> list[UserError]:
         left = [name for name in ("weights", "mean", "std") if given.get(f"teacher_{name}") is not None]
         problems += [UserError("says nothing without teacher=", where=f"teacher_{name}") for name in left]
     problems += _proposals(given)
-    problem = device_problem(str(given["device"]))
-    if problem:
+    try:
+        parse_device(given["device"])
+    except UserError as problem:
         problems.append(problem)
     if given.get("out") and not given.get("resume"):
-        problem = run.refusal(Path(str(given["out"])), overwrite=given.get("overwrite") is True)
-        if problem:
-            problems.append(problem)
+        refused = run.refusal(Path(str(given["out"])), overwrite=given.get("overwrite") is True)
+        problems += [refused] if refused else []
     return problems
 
 

@@ -23,7 +23,7 @@ from headstart.images.loader import ImageLoader, steps_for
 from headstart.images.samples import sample_images
 from headstart.jobs.choosing import with_choice
 from headstart.jobs.prepare import anchored, check, model_of, open_folder, stored_options
-from headstart.machine import loader_workers, make_fabric
+from headstart.machine import loader_workers, make_fabric, parse_device
 from headstart.methods.anchor import Anchored
 from headstart.methods.base import Method
 from headstart.methods.find import method_class
@@ -100,8 +100,9 @@ def _pretrain(resolved: Resolved, folder: RunFolder, images: ImageIndex, detecto
     state = checkpoint.load(folder.checkpoints) if resuming else None
     steps = planned_steps(s, len(images))
     recorded = folder.read_settings().get("resolved") if resuming else None
-    arithmetic = machine.choose(s, make_fabric(s).device, recorded)
-    fabric = make_fabric(s, arithmetic.precision)
+    device = parse_device(s.device)
+    arithmetic = machine.choose(s.precision, s.channels_last, s.compile, torch.device(str(device)), recorded)
+    fabric = make_fabric(device, arithmetic.precision)
     method = _make_method(resolved, detector)
     trained = set(method.handed_back("student"))
     rest = {name: tensor for name, tensor in detector.module.state_dict().items() if name not in trained}
@@ -119,7 +120,7 @@ def _pretrain(resolved: Resolved, folder: RunFolder, images: ImageIndex, detecto
             method,
             images,
             fabric=fabric,
-            workers=loader_workers(s, fabric.device),
+            workers=loader_workers(s.workers, fabric.device),
             max_area=needed_area(specs),
             spent=time.perf_counter() - began,
         )
@@ -133,7 +134,7 @@ def _pretrain(resolved: Resolved, folder: RunFolder, images: ImageIndex, detecto
             images,
             batch=s.batch,
             max_area=needed_area(specs),
-            workers=0 if on_device else loader_workers(s, fabric.device),
+            workers=0 if on_device else loader_workers(s.workers, fabric.device),
             seed=s.seed,
             start_step=start,
             steps=steps,
@@ -295,7 +296,7 @@ def _open_cache(s: PretrainSettings, images: ImageIndex, max_area: int, steps: i
         folder=_cache_folder(s),
         epochs=steps * s.batch / len(images),
         device=fabric.device,
-        workers=loader_workers(s, fabric.device),
+        workers=loader_workers(s.workers, fabric.device),
         progress=Filling(),
     )
 
