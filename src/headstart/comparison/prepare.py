@@ -187,7 +187,7 @@ def _pretraining_images(known: Pretraining | None) -> list[str]:
 def _write_lists(
     settings: CompareSettings, dataset: Dataset, budgets: Sequence[Budget], folder: Path
 ) -> tuple[dict[tuple[str, int], LabelList], dict[str, LabelList]]:
-    classes = label_lists.classes_by_image(dataset)
+    classes = dataset.classes
     test = folder / "test.txt"
     write_text(test, "".join(f"{image}\n" for image in dataset.test))
     marks = label_lists.label_marks([*dataset.pool, *dataset.test])

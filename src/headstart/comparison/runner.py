@@ -53,6 +53,8 @@ class Running:
         Raises:
             Interrupted: Ctrl-C; ``results.json`` holds what was finished.
         """
+        for note in self.prepared.dataset.notes:
+            self.say(note)
         try:
             rates = self._choose_rates()
             p = self.prepared
@@ -153,7 +155,8 @@ class Running:
     def _detections(self, done: Sequence[Done[Job, FinetuneResult]]) -> None:
         """What the detectors of the largest budget and the first seed find; a failure costs the pictures alone."""
         p = self.prepared
-        images = detections.choose_images(p.dataset.test, p.settings.pictures)
+        keypoints = p.dataset.keypoints
+        images = detections.choose_images(p.dataset.test, p.settings.pictures, keypoints)
         models = {
             one.task.cell.start: one.task.settings.folder / "weights" / "last.pt"
             for one in done
@@ -162,9 +165,8 @@ class Running:
         made = (p.folder / detections.FILE).is_file() and not self._trained
         if made or not images or not models:
             return
-        pose = "kpt_shape" in p.dataset.others
         try:
-            detections.detect(p.folder, models, images, p.settings.imgsz, self.places[0].device, pose)
+            detections.detect(p.folder, models, images, p.settings.imgsz, self.places[0].device, keypoints)
         except UserError as error:
             self.say(str(error), style="bold red")
 

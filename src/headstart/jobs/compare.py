@@ -104,6 +104,8 @@ def _plain(value: Any) -> Any:
 def _show_plan(prepared: Any, places: Any, why: str) -> None:
     console = Console(highlight=False)
     console.print(Text(f"{len(prepared.dataset.pool):,} labelled images, {len(prepared.dataset.test):,} test images"))
+    for note in prepared.dataset.notes:
+        console.print(Text(note))
     console.print(Text(f"starts: {', '.join(start.name for start in prepared.starts)}; {why}"))
     console.print(Text("measuring with a short probe ..."))
     console.print(cost.table(prepared, places, cost.measure(prepared, places)))
