@@ -1,13 +1,26 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from headstart.errors import UserError, did_you_mean
-from headstart.files import write_atomically, write_text
+from headstart.files import (
+    Contents,
+    OwnedFolder,
+    json_line,
+    read_json_lines,
+    sweep_temporary,
+    write_atomically,
+    write_json_lines,
+    write_text,
+)
 from headstart.training import checkpoint
 
 
@@ -68,6 +81,130 @@ def test_other_errors_stay_what_they_are(tmp_path) -> None:
 def test_write_text(tmp_path) -> None:
     write_text(tmp_path / "new" / "file", "ä")
     assert (tmp_path / "new" / "file").read_bytes() == "ä".encode()
+
+
+def test_file_and_folder_are_on_the_disk_before_it_is_said(tmp_path, monkeypatch) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(number: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{number}").readlink().name)
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(tmp_path / "file", "content")
+    assert synced == [f".file.{os.getpid()}.tmp", tmp_path.name]
+
+
+# -- folders that are ours --------------------------------------------------------------------------------------------
+
+CONTENTS = Contents("a test", "mark.yaml", ("mark.yaml", "result.txt"), ("parts",))
+
+# A process that is killed in the middle of a write, and one that holds a folder until it is told to go.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from headstart.files import write_atomically
+def write(path):
+    path.write_text("half of")
+    os.kill(os.getpid(), signal.SIGKILL)
+write_atomically(Path(sys.argv[1]), write)
+"""
+HOLDS = """
+import sys
+from pathlib import Path
+from headstart.files import Contents, OwnedFolder
+folder = OwnedFolder(Path(sys.argv[1]), Contents("a test", "mark.yaml", (), ()))
+folder.take()
+print("taken", flush=True)
+sys.stdin.read()
+"""
+
+
+def owned(path: Path) -> OwnedFolder:
+    return OwnedFolder(path, CONTENTS)
+
+
+def test_a_folder_is_taken_by_one_alone(tmp_path) -> None:
+    path = tmp_path / "a"
+    command = [sys.executable, "-c", HOLDS, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "taken\n"
+        assert "another run is at work in this folder" in str(owned(path).refusal())
+        with pytest.raises(UserError, match="another run is at work"):
+            owned(path).take()
+        other.kill()
+    folder = owned(path)
+    folder.take()  # the lock of a killed process holds nobody back
+    folder.take()
+    folder.release()
+    assert folder.refusal() is None
+
+
+def test_what_killed_writes_left_is_swept_when_the_folder_is_taken(tmp_path) -> None:
+    for name in ("result.txt", "parts/deep/step.pt", "others/file"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / name)], check=False)
+    (tmp_path / ".mine.tmp").write_text("not of a write of ours")
+    left = [path.name for path in tmp_path.rglob(".*.tmp")]
+    assert len(left) == 4
+    (tmp_path / "mark.yaml").write_text("")
+    folder = owned(tmp_path)
+    folder.take()
+    assert sorted(path.name.split(".")[1] for path in tmp_path.rglob(".*.tmp")) == ["file", "mine"]
+    folder.release()
+
+
+def test_a_folder_that_a_killed_write_alone_has_touched_is_still_free(tmp_path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "mark.yaml")], check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    assert owned(tmp_path).refusal() is None
+
+
+def test_folders_and_files_of_others_are_refused_and_never_cleared(tmp_path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert "the folder holds files that are not a test of headstart" in str(owned(tmp_path).refusal())
+    assert "is a file" in str(owned(tmp_path / "thesis.tex").refusal())
+    for name in ("mark.yaml", "result.txt", "parts/a/b"):
+        write_text(tmp_path / name, "")
+    assert owned(tmp_path).refusal() is None
+    owned(tmp_path).clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_discarding_removes_the_folder_unless_something_else_is_in_it(tmp_path) -> None:
+    for name, other in (("a", False), ("b", True)):
+        folder = owned(tmp_path / name)
+        folder.take()
+        write_text(tmp_path / name / "result.txt", "")
+        if other:
+            (tmp_path / name / "mine").write_text("")
+        folder.discard()
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["b", "b/mine"]
+
+
+def test_sweeping_looks_below_when_asked_to(tmp_path) -> None:
+    for name in (".a.1.tmp", "b/.c.2.tmp"):
+        write_text(tmp_path / name, "")
+    sweep_temporary(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*.tmp")] == [".c.2.tmp"]
+    sweep_temporary(tmp_path, deep=True)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+# -- JSON lines -------------------------------------------------------------------------------------------------------
+
+
+def test_json_lines_are_read_past_what_is_damaged(tmp_path) -> None:
+    path = tmp_path / "lines.jsonl"
+    write_json_lines(path, [{"step": 1, "text": "a\u2028b"}, {"step": 2}])
+    with path.open("ab") as stream:
+        stream.write(b'[1]\n\xff\xfe\n{"step": 3, "loss": NaN}\n{"step": 4')
+    assert read_json_lines(path) == [{"step": 1, "text": "a\u2028b"}, {"step": 2}, {"step": 3, "loss": None}]
+    assert read_json_lines(tmp_path / "none") == []
+    with pytest.raises(ValueError, match="JSON compliant"):
+        json_line({"loss": float("nan")})
 
 
 def test_checkpoint_loads_without_unpickling_code_and_keeps_two(tmp_path) -> None:

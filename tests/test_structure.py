@@ -13,9 +13,9 @@ SOURCE = Path(headstart.__file__).parent
 # a layer of its own, below that of its folder: a contract that others work with.
 LAYERS = [
     ["errors"],
-    ["files"],
+    ["files", "machine"],
     ["settings"],
-    ["machine", "run"],
+    ["run"],
     ["images", "views", "pseudolabels.base"],
     ["detectors"],
     ["teachers"],

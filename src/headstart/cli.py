@@ -145,13 +145,8 @@ def _probe(given: dict[str, Any]) -> int:
     ]
     if problems:
         raise UserError.several(problems)
-    print(table(probe(options.pop("source"), options.pop("data"), **{**options, **_device(options)})))
+    print(table(probe(options.pop("source"), options.pop("data"), **options)))
     return 0
-
-
-def _device(options: dict[str, Any]) -> dict[str, str]:
-    device = str(options.get("device", "cpu"))
-    return {"device": f"cuda:{device}" if device.isdigit() else device}
 
 
 def _demo(given: dict[str, Any]) -> int:

@@ -1,13 +1,21 @@
-"""Writing files so that a reader never sees half of one, a full disk is said in words, and a folder has one writer."""
+"""Files that are whole or not there, folders that are ours and have one writer, JSON lines.
+
+A reader never sees half of a file, nor does a crash of the machine leave one; a full disk is said in words.
+"""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
-from collections.abc import Callable, Iterator
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -15,6 +23,9 @@ from headstart.errors import UserError
 
 LOCK = ".lock"
 """File in a folder that one process at a time may write to."""
+
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+_HINT_OTHER = "choose an empty or new folder"
 
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "free some space, or choose another folder with out="),
@@ -63,7 +74,7 @@ def in_use(folder: Path) -> UserError | None:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in place in one step.
+    """Let `write` fill a temporary file beside `path`, then put it in place in one step, safe on the disk.
 
     Raises:
         UserError: Full disk, no permission; `path` is then as it was before, and nothing is left beside it.
@@ -77,10 +88,30 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             except RuntimeError as error:
                 # torch.save reports a failed write of its zip file as a RuntimeError without an errno.
                 raise _disk_error(temporary, error) from error
+            _sync(temporary, os.O_RDWR)
             temporary.replace(path)
+            with suppress(OSError):  # some systems cannot open a folder
+                _sync(path.parent, os.O_RDONLY)
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path, flags: int) -> None:
+    """Have the system write a file, or the names in a folder, to the disk."""
+    number = os.open(path, flags)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def sweep_temporary(folder: Path, *, deep: bool = False) -> None:
+    """Remove what killed writes have left in `folder`, and with `deep` below it; no other process may write there."""
+    found = folder.rglob(".*.tmp") if deep else folder.glob(".*.tmp")
+    for path in [one for one in found if _TEMPORARY.fullmatch(one.name)]:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _disk_error(path: Path, error: RuntimeError) -> Exception:
@@ -103,3 +134,129 @@ def content_hash(path: str) -> str:
         return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
     except OSError:
         return ""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# JSON lines
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def json_line(values: Mapping[str, Any]) -> str:
+    """One line of a JSON-lines file; its numbers must be finite.
+
+    Raises:
+        ValueError: A number is not.
+    """
+    return json.dumps(values, allow_nan=False) + "\n"
+
+
+def write_json_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Write a JSON-lines file, atomically."""
+    write_text(path, "".join(map(json_line, lines)))
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file; lines that were cut short or damaged are left out, as is a missing file."""
+    try:
+        text = path.read_bytes().decode("utf-8", errors="replace")
+    except OSError:
+        return []
+    objects = []
+    for line in text.split("\n"):
+        with suppress(ValueError):
+            found = json.loads(line, parse_constant=lambda _: None)  # NaN, which is no JSON
+            if isinstance(found, dict):
+                objects.append(found)
+    return objects
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Folders that are ours
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What one kind of folder holds, and so all that may ever be removed from it.
+
+    Attributes:
+        what: What such a folder is, for messages: ``"a run"``.
+        mark: The file that makes it one.
+        files: Names of the files that are written, `mark` among them.
+        folders: Names of the folders that are written.
+    """
+
+    what: str
+    mark: str
+    files: tuple[str, ...]
+    folders: tuple[str, ...]
+
+
+class OwnedFolder:
+    """A folder that is ours, with one writer at a time: the protocol of pretrainings and comparisons.
+
+    Ask `refusal`, then `take` it; `clear` removes what was ours, and `release` lets others in.
+
+    Args:
+        path: The folder, which need not exist.
+        contents: What it holds.
+    """
+
+    def __init__(self, path: Path, contents: Contents) -> None:
+        self.path, self.contents = path, contents
+        self._lock: FileLock | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether it holds its mark, and so something of ours to go on with, or to replace."""
+        return (self.path / self.contents.mark).is_file()
+
+    def refusal(self) -> UserError | None:
+        """Why nothing of ours may be written here: a file, files of others, another run at work; None otherwise."""
+        where = f"out={self.path}"
+        if self.path.exists() and not self.path.is_dir():
+            return UserError("is a file, not a folder", where=where)
+        if busy := in_use(self.path):
+            return busy
+        if self.begun or not self.path.is_dir():
+            return None
+        if all(item.name == LOCK or _TEMPORARY.fullmatch(item.name) for item in self.path.iterdir()):
+            return None
+        what = f"the folder holds files that are not {self.contents.what} of headstart"
+        return UserError(what, where=where, hint=_HINT_OTHER)
+
+    def take(self) -> None:
+        """Make the folder, keep others out of it until `release`, and remove what killed writes have left.
+
+        Raises:
+            UserError: Another is at work in it, or it cannot be written to.
+        """
+        if self._lock is not None:
+            return
+        with explained(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = lock(self.path)
+        sweep_temporary(self.path)
+        for name in self.contents.folders:
+            sweep_temporary(self.path / name, deep=True)
+
+    def release(self) -> None:
+        """Let others in."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def clear(self) -> None:
+        """Remove what is ours, and nothing else."""
+        for name in self.contents.files:
+            (self.path / name).unlink(missing_ok=True)
+        for name in self.contents.folders:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+
+    def discard(self) -> None:
+        """Release the folder and remove what is ours; the folder too, where nothing else is in it."""
+        self.release()
+        self.clear()
+        (self.path / LOCK).unlink(missing_ok=True)
+        with suppress(OSError):  # something of the user's is in it as well
+            self.path.rmdir()

@@ -1,19 +1,253 @@
-"""The device of a run and what it computes best with: precision, memory layout, compilation."""
+"""What this machine has and computes best with: cores, memory, devices, precision; asked here and nowhere else.
+
+Torch is imported by the functions that need it: cores and memory are counted without it.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from lightning_fabric import Fabric
-from torch import Tensor, nn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from headstart.errors import UserError
-from headstart.settings.schema import PretrainSettings
+
+if TYPE_CHECKING:
+    import torch
+    from lightning_fabric import Fabric
+
+_ROOT = Path("/")
+_UNKNOWN_MEMORY = 4 * 2**30
+_NO_LIMIT = 2**60
+"""cgroup v1 says a number near 2^63 where there is no limit."""
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Cores and memory
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def cores(root: Path = _ROOT) -> int:
+    """Cores that this process may keep busy: of its affinity, within the CPU quota of its cgroup; 1 or more.
+
+    Args:
+        root: Where ``/proc`` and ``/sys`` lie.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    shares = [_share_v2(folder) for folder in _groups(root, None)]
+    shares += [_share_v1(folder) for folder in _groups(root, "cpu")]
+    # A quota of 2.5 cores keeps 2 threads busy; a third would be held up again and again.
+    return max(1, math.floor(min([float(allowed), *shares])))
+
+
+def memory(root: Path = _ROOT) -> int:
+    """Bytes of memory that are free to use, without swapping: on the machine, and within the limit of the cgroup.
+
+    What the system can take back counts as free: mainly files that it keeps in memory.
+
+    Args:
+        root: Where ``/proc`` and ``/sys`` lie.
+    """
+    free = [_machine_memory(root)]
+    free += [_room(folder, "memory.max", "memory.current", "") for folder in _groups(root, None)]
+    free += [
+        _room(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_") for folder in _groups(root, "memory")
+    ]
+    return max(0, min((one for one in free if one is not None), default=_UNKNOWN_MEMORY))
+
+
+def _groups(root: Path, controller: str | None) -> Iterator[Path]:
+    """Folders of this process's cgroup and those above it, which limit it as well.
+
+    Args:
+        root: Where ``/proc`` and ``/sys`` lie.
+        controller: Of cgroup v1; None for v2.
+    """
+    mount = root / "sys/fs/cgroup"
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            controllers, _, path = line.partition(":")[2].partition(":")
+            if controller is None and not controllers:
+                tops = [mount]
+            elif controller is not None and controller in controllers.split(","):
+                tops = [mount / controllers, mount / controller]
+            else:
+                continue
+            # In a container the path may be that of the host; what is mounted then is the container's own group.
+            names = [part for part in path.split("/") if part not in ("", "..")]
+            top = next((one for one in tops if one.is_dir()), None)
+            found = [top.joinpath(*names[:depth]) for depth in range(len(names), -1, -1)] if top else []
+            yield from filter(Path.is_dir, found)
+
+
+def _share_v2(folder: Path) -> float:
+    """Cores of a ``cpu.max`` such as ``150000 100000``; infinity without a quota."""
+    with suppress(OSError, ValueError):
+        quota, period = (folder / "cpu.max").read_text().split()
+        return int(quota) / int(period)
+    return math.inf
+
+
+def _share_v1(folder: Path) -> float:
+    """Cores of a CPU quota in microseconds a period; infinity without one, which is -1."""
+    with suppress(OSError, ValueError):
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        return quota / int((folder / "cpu.cfs_period_us").read_text()) if quota > 0 else math.inf
+    return math.inf
+
+
+def _machine_memory(root: Path) -> int | None:
+    with suppress(OSError, ValueError, IndexError):
+        for line in (root / "proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    with suppress(OSError, ValueError, AttributeError):  # no Linux: half of the memory is a guess
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return None
+
+
+def _room(folder: Path, limit: str, used: str, prefix: str) -> int | None:
+    """Bytes that a cgroup leaves: its limit, less what is used and cannot be taken back; None without a limit."""
+    with suppress(OSError, ValueError):
+        most = int((folder / limit).read_text())
+        if most >= _NO_LIMIT:
+            return None
+        held = int((folder / used).read_text())
+        return most - max(0, held - _reclaimable(folder / "memory.stat", prefix))
+    return None
+
+
+def _reclaimable(stat: Path, prefix: str) -> int:
+    wanted = {f"{prefix}inactive_file", f"{prefix}active_file", "slab_reclaimable"}
+    with suppress(OSError, ValueError):
+        lines = [line.split() for line in stat.read_text().splitlines()]
+        return sum(int(line[1]) for line in lines if len(line) == 2 and line[0] in wanted)
+    return 0
+
+
+def loader_workers(workers: int | Literal["auto"], device: torch.device) -> int:
+    """Processes that read images: as given, or all cores beside a GPU (16 at most), half of them beside a CPU."""
+    if workers != "auto":
+        return workers
+    return min(cores(), 16) if device.type == "cuda" else max(1, cores() // 2)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Devices
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that is there.
+
+    Attributes:
+        kind: ``cpu``, ``cuda`` or ``mps``.
+        index: Of a CUDA GPU; None for the others.
+    """
+
+    kind: Literal["cpu", "cuda", "mps"]
+    index: int | None = None
+
+    def __str__(self) -> str:
+        return self.kind if self.index is None else f"{self.kind}:{self.index}"
+
+    def memory(self) -> int:
+        """Bytes of memory of a CUDA GPU, used or not; 0 for the others."""
+        import torch
+
+        return int(torch.cuda.get_device_properties(self.index).total_memory) if self.kind == "cuda" else 0
+
+
+def parse_device(text: str | int) -> Device:
+    """The one device that ``device=`` names.
+
+    Args:
+        text: ``auto`` (the first CUDA GPU, else an Apple GPU, else the CPU), ``cpu``, ``mps``, ``cuda`` (the first),
+            or one GPU, as ``1`` or ``cuda:1``.
+
+    Raises:
+        UserError: It is not there, or these are several.
+    """
+    if len(names := _names(text)) > 1:
+        raise UserError(f"one device is needed, not {len(names)}: {text}", where="device", hint=f"use {names[0]}")
+    if names == ["auto"]:
+        return Device("cuda", 0) if _gpus() else Device("mps") if _has_mps() else Device("cpu")
+    return Device("cuda", 0) if names == ["cuda"] and _gpus() else _device(names[0], _ONE)
+
+
+def parse_devices(text: str | int) -> tuple[Device, ...]:
+    """The devices that ``device=`` names, where several can be used.
+
+    Args:
+        text: As for `parse_device`, or several GPUs, as ``0,1``. ``auto`` and ``cuda`` are every CUDA GPU; where there
+            is none, ``auto`` is the CPU, on which trainings can run side by side.
+
+    Raises:
+        UserError: One is not there, is named twice, or cannot be used beside others.
+    """
+    names = _names(text)
+    if names == ["auto"] or (names == ["cuda"] and _gpus()):
+        return tuple(Device("cuda", number) for number in range(_gpus())) or (Device("cpu"),)
+    found = tuple(_device(name, _SEVERAL) for name in names)
+    if len(found) > 1 and (other := next((one for one in found if one.kind != "cuda"), None)):
+        raise UserError(f"{other} cannot be used beside other devices: {text}", where="device", hint=_SEVERAL)
+    if len(set(found)) < len(found):
+        raise UserError(f"names a device twice: {text}", where="device")
+    return found
+
+
+_ONE = "auto, cpu, cuda, mps, or one GPU, as 0 or cuda:0"
+_SEVERAL = "auto, cpu, cuda, mps, one GPU, as 0 or cuda:0, or several, as 0,1"
+
+
+def _names(text: str | int) -> list[str]:
+    return [name.strip().lower() for name in str(text).split(",")]
+
+
+def _device(name: str, expected: str) -> Device:
+    index = name.removeprefix("cuda:")
+    number = int(index) if index.isascii() and index.isdecimal() else None
+    if name == "cpu":
+        return Device("cpu")
+    if name == "mps":
+        if _has_mps():
+            return Device("mps")
+        raise UserError("there is no Apple GPU here that torch can use", where="device", hint="use device=cpu or auto")
+    if name != "cuda" and number is None:
+        raise UserError(f"{name!r} is not a device", where="device", hint=f"give {expected}")
+    count = _gpus()
+    if not count:
+        raise UserError("there is no CUDA GPU here that torch can use", where="device", hint="use device=cpu or auto")
+    if number is None:
+        raise UserError("'cuda' stands for every GPU: name it alone", where="device", hint=f"give {expected}")
+    if number >= count:
+        raise UserError(f"there is no GPU {index}", where="device", hint=f"GPUs here: {_counted(count)}")
+    return Device("cuda", number)
+
+
+def _counted(count: int) -> str:
+    return "0" if count == 1 else f"0 to {count - 1}"
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _has_mps() -> bool:
+    import torch
+
+    return torch.backends.mps.is_available()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Arithmetic
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -33,32 +267,45 @@ class Arithmetic:
     why: str
 
 
-def choose(s: PretrainSettings, device: torch.device, recorded: Mapping[str, Any] | None = None) -> Arithmetic:
+def choose(
+    precision: str | int,
+    channels_last: bool | Literal["auto"],
+    compile: bool | Literal["auto"],
+    device: torch.device,
+    recorded: Mapping[str, Any] | None = None,
+) -> Arithmetic:
     """Resolve "auto" for `device`; what a resumed run has `recorded` stays, on whatever machine it goes on.
 
     The choices are rules, not timings, so that two runs on one machine never differ: bf16 takes 0.6 times as long as
     float32 on a CPU that has instructions for it, channels-last is slower on a CPU, and compiling takes minutes, which
     only a long run earns back (docs/speed.md has the figures).
+
+    Args:
+        precision: ``auto``, ``32``, ``bf16`` or ``16``.
+        channels_last, compile: As asked.
+        device: Where the network is computed.
+        recorded: ``precision``, ``channels_last`` and ``compile`` of the run to go on with.
     """
     recorded = recorded or {}
-    precision, reason = str(s.precision), ""
+    precision, reason = str(precision), ""
     if precision == "auto":
         precision, reason = best_precision(device)
         if recorded.get("precision"):
             precision, reason = str(recorded["precision"]).split("-")[0], "as the run began"
-    channels_last, compiled = s.channels_last, s.compile
     if channels_last == "auto":
         channels_last = bool(recorded.get("channels_last", device.type == "cuda" and precision != "32"))
-    if compiled == "auto":
-        compiled = bool(recorded.get("compile", False))
+    if compile == "auto":
+        compile = bool(recorded.get("compile", False))
     words = [f"precision={precision}" + (f" ({reason})" if reason else "")]
-    words += [f"channels_last={str(channels_last).lower()}", f"compile={str(compiled).lower()}"]
-    return Arithmetic(precision, channels_last, compiled, ", ".join(words))
+    words += [f"channels_last={str(channels_last).lower()}", f"compile={str(compile).lower()}"]
+    return Arithmetic(precision, channels_last, compile, ", ".join(words))
 
 
 def best_precision(device: torch.device) -> tuple[str, str]:
     """The fastest precision that trains without loss scaling, and why."""
     if device.type == "cuda":
+        import torch
+
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16", "the GPU has it"
         return "32", "the GPU has no bf16"
@@ -70,78 +317,18 @@ def best_precision(device: torch.device) -> tuple[str, str]:
 
 def _cpu_has(feature: str) -> bool:
     """Whether torch reports a feature of the CPU; the functions came with different versions."""
+    import torch
+
     ask = getattr(torch.cpu, f"_is_{feature}_supported", None)
     return bool(ask and ask())
 
 
-def device_problem(device: str) -> UserError | None:
-    """Why ``device=`` cannot be used here, or None where it can."""
-    name = device.removeprefix("cuda:")
-    if name in {"auto", "cpu"}:
-        return None
-    if name == "mps":
-        return None if torch.backends.mps.is_available() else UserError("there is no Apple GPU here", where="device")
-    if name != "cuda" and not name.isdigit():
-        return UserError(f"must be auto, cpu, cuda, mps or the index of a GPU, not {device!r}", where="device")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if not count:
-        return UserError("there is no CUDA GPU that torch can use here", where="device", hint="use device=cpu or auto")
-    if name.isdigit() and int(name) >= count:
-        return UserError(f"there is no GPU {name}", where="device", hint=f"GPUs here: 0 to {count - 1}")
-    return None
+def make_fabric(device: Device, precision: str = "32") -> Fabric:
+    """What a run is launched with: its device, and the precision of its network (``32``, ``bf16`` or ``16``)."""
+    from lightning_fabric import Fabric
 
-
-def make_fabric(s: PretrainSettings, precision: str = "32") -> Fabric:
-    """Device of a run, with "auto" resolved, and the precision of its network."""
-    name = s.device.removeprefix("cuda:")
-    cuda = torch.cuda.is_available() and name not in {"cpu", "mps"}
-    devices: Any = [int(name)] if name.isdigit() else 1
-    accelerator = "cuda" if cuda else "mps" if name == "mps" else "cpu" if name == "cpu" else "auto"
     kind: Any = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision]
     # Fabric tells of mixed precision on standard error; the run says it itself, with the reason.
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
-    return Fabric(accelerator=accelerator, devices=devices, precision=kind)
-
-
-def loader_workers(s: PretrainSettings, device: torch.device) -> int:
-    """Processes that read images."""
-    if s.workers != "auto":
-        return s.workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 16) if device.type == "cuda" else max(1, cores // 2)
-
-
-def compile_or_not(parts: Mapping[str, nn.Module], module: nn.Module, attempt: Callable[[], Tensor]) -> str:
-    """Compile `parts` in place if a trial with them works, and leave them as they were if not.
-
-    A trial runs forward and backward once. Buffers and the state of random numbers are put back, so that it leaves
-    nothing behind but compiled code.
-
-    Args:
-        parts: The modules to compile, by name. Shapes must stay what they are in the trial.
-        module: All that the trial may change.
-        attempt: Computes the loss and its gradients.
-
-    Returns:
-        What happened, in a sentence.
-    """
-    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    random = torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    try:
-        for part in parts.values():
-            part.compile(dynamic=False)
-        attempt()
-        return f"compiled: {', '.join(parts)}"
-    except Exception as error:  # whatever a compiler may raise
-        for part in parts.values():
-            part._compiled_call_impl = None
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        return f"torch.compile fails here, going on without it: {reason}"
-    finally:
-        with torch.no_grad():
-            for name, buffer in module.named_buffers():
-                buffer.copy_(buffers[name])
-        module.zero_grad(set_to_none=True)
-        torch.set_rng_state(random[0])
-        if random[1]:
-            torch.cuda.set_rng_state_all(random[1])
+    devices: Any = 1 if device.index is None else [device.index]
+    return Fabric(accelerator=device.kind, devices=devices, precision=kind)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -10,10 +9,9 @@ import yaml
 
 from headstart.comparison import budgets, label_lists
 from headstart.comparison.budgets import parse_budgets
-from headstart.comparison.dataset import read_dataset, shipped
+from headstart.comparison.dataset import read_dataset
 from headstart.comparison.leaks import on_both_sides, refuse_leaks
 from headstart.errors import UserError
-from headstart.images.labels import classes_of, label_path
 
 
 def made_up(images: int = 400, classes: int = 6, seed: int = 0) -> dict[str, frozenset[int]]:
@@ -65,12 +63,12 @@ def dataset(folder: Path, train: int = 12, test: int = 4) -> Path:
 def test_lists_are_nested_and_their_yaml_keeps_the_classes(tmp_path: Path) -> None:
     found = read_dataset(dataset(tmp_path), "val")
     assert (found.names, len(found.pool), len(found.test)) == (("cat", "dog"), 12, 4)
-    order = label_lists.stratified_order(label_lists.classes_by_image(found), 0)
+    order = label_lists.stratified_order(found.classes, 0)
     (tmp_path / "test.txt").write_text("\n".join(found.test))
     small, large = (label_lists.write_list(tmp_path, str(n), found, order[:n], tmp_path / "test.txt") for n in (4, 8))
     images = [set(one.file.read_text().split()) for one in (small, large)]
     assert images[0] < images[1]
-    assert [sorted(classes_of(image, 2)) for image in sorted(images[0])].count([0]) == 2
+    assert [sorted(found.classes[image]) for image in sorted(images[0])].count([0]) == 2
     content = yaml.safe_load(large.yaml.read_text())
     assert content["names"] == {0: "cat", 1: "dog"}
     assert content["kpt_shape"] == [2, 3]
@@ -126,7 +124,7 @@ def test_leaks_are_found_by_content_not_by_name(tmp_path: Path) -> None:
         ("train: images/train\nnames: [a, b]\n", "has no val images"),
         ("train: images/train\nval: images/test\nnames: [a, b]\nnc: 3\n", "nc is 3, but there are 2 names"),
         ("train: images/none\nval: images/test\nnames: [a]\n", "train"),
-        ("- a\n", "is no dataset YAML"),
+        ("- a\n", "is not a dataset YAML"),
     ],
 )
 def test_datasets_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
@@ -136,19 +134,19 @@ def test_datasets_that_cannot_be_used(tmp_path: Path, text: str, message: str) -
         read_dataset(path, "val")
 
 
-def test_labels_are_looked_for_where_ultralytics_does(tmp_path: Path) -> None:
-    from ultralytics.data.utils import img2label_paths
-
-    for image in ("/a/images/b/images/c.jpg", "/a/images/x.tar.png", "/a/b/c.jpg"):
-        image = image.replace("/", os.sep)
-        assert str(label_path(image)) == img2label_paths([image])[0]
-
-
 def test_a_label_of_no_class(tmp_path: Path) -> None:
     path = dataset(tmp_path)
     (tmp_path / "labels/train/3.txt").write_text("0 0.5 0.5 0.1 0.1\n2 0.5 0.5 0.1 0.1\n")
-    with pytest.raises(UserError, match=r"(?s)3.txt: line 2 has class 2; there are 2 classes"):
-        label_lists.classes_by_image(read_dataset(path, "val"))
+    found = read_dataset(path, "val")
+    assert sorted(Path(image).stem for image in found.pool) == sorted(str(n) for n in range(12) if n != 3)
+    assert set(found.classes) == set(found.pool)
+    label = tmp_path / "labels/train/3.txt"
+    why = f"{label}: line 2 has the class 2; there are 2 classes, from 0"
+    assert found.notes == (f"train: 1 of 12 images are left out for their label files: {why}",)
+    for number in range(12):
+        (tmp_path / f"labels/train/{number}.txt").write_text("inf 0.5 0.5 0.1 0.1\n")
+    with pytest.raises(UserError, match="none of the label files of train can be used"):
+        read_dataset(path, "val")
 
 
 def test_a_dataset_that_ultralytics_ships_is_downloaded_when_it_is_not_there(
@@ -169,7 +167,3 @@ def test_a_dataset_that_ultralytics_ships_is_downloaded_when_it_is_not_there(
     assert len(read_dataset(path, "val").pool) == 12
     assert len(read_dataset(path, "val").pool) == 12
     assert asked == [str(path)]
-    found = shipped("VOC.yaml")
-    assert found is not None
-    assert "VOCdevkit" in found.read_text()
-    assert shipped("my.yaml") is None

@@ -80,8 +80,8 @@ def test_ctrl_c_stops_those_that_run_and_begins_no_more() -> None:
 def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    monkeypatch.setattr("headstart.comparison.pool.cores", lambda: 8)
-    monkeypatch.setattr("headstart.comparison.pool.memory", lambda: 20 * 2**30)
+    monkeypatch.setattr("headstart.machine.cores", lambda: 8)
+    monkeypatch.setattr("headstart.machine.memory", lambda: 20 * 2**30)
     assert slots("cpu", 4)[0] == [Slot("cpu", 2)] * 4
     found, why = slots("cpu", "auto")
     assert (found, "memory carries 6" in why) == ([Slot("cpu", 1)] * 6, True)
@@ -91,7 +91,7 @@ def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
     assert slots("0,2", 4)[0] == [Slot("0", None), Slot("2", None)] * 2
     with pytest.raises(UserError, match="there is no GPU 3"):
         slots("3", "auto")
-    with pytest.raises(UserError, match="'gpu' is no device"):
+    with pytest.raises(UserError, match="'gpu' is not a device"):
         slots("gpu", "auto")
 
 

@@ -165,7 +165,7 @@ def test_finished_cells_are_kept_and_more_may_be_added(fake: FakeTraining, optio
     assert len(fake.asked) == 8
     (options["out"].parent / "mine").mkdir()
     (options["out"].parent / "mine/thesis.tex").write_text("mine")
-    with pytest.raises(UserError, match="holds files that are no comparison"):
+    with pytest.raises(UserError, match="holds files that are not a comparison"):
         headstart.compare(**{**options, "out": options["out"].parent / "mine", "overwrite": True})
 
 

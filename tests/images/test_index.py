@@ -214,10 +214,10 @@ BAD = {
     "empty.txt": "data: no images found in {tree}/empty.txt\n",
     "words.txt": "data: no images found in {tree}/words.txt (lines of {tree}/words.txt that do not name an image: 2)\n",
     "broken.yaml": "data: {tree}/broken.yaml is not valid YAML: ",
-    "list.yaml": "data: {tree}/list.yaml is not a dataset YAML\n  -> it needs at least train: <folder>",
-    "no_train.yaml": "data: {tree}/no_train.yaml has no train: images\n  -> did you mean 'trian'?",
+    "list.yaml": "data: {tree}/list.yaml is not a dataset YAML\n  -> it needs train: <folder>",
+    "no_train.yaml": "data: {tree}/no_train.yaml has no train images\n  -> did you mean 'trian'?",
     "wrong_train.yaml": "data: train of {tree}/wrong_train.yaml: no such file or folder: {tree}/imgs\n  -> did",
-    "number.yaml": "data: train of {tree}/number.yaml must be a path or a list of paths, not 3",
+    "number.yaml": "data: {tree}/number.yaml must name train as a path or a list of paths, not 3",
     "a\0b": "data: 'a\\x00b' is no path\n",
 }
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from headstart import machine
 from headstart.errors import UserError
 from headstart.images import cache as caches
 from headstart.images import store as stores
@@ -221,7 +222,7 @@ def choice(monkeypatch: pytest.MonkeyPatch, disk: float, memory: float, epochs: 
     """What auto becomes for 10 GiB of images, with so many GiB free."""
     free = {Path("/dev/shm"): 100 * GIB, Path("/store"): int(disk * GIB)}
     monkeypatch.setattr(caches, "_free", free.__getitem__)
-    monkeypatch.setattr(caches, "available_memory", lambda: int(memory * GIB))
+    monkeypatch.setattr(machine, "memory", lambda: int(memory * GIB))
     return caches._choose(caches.Need(10 * GIB, 10 * GIB), Path("/store"), False, epochs)[0]
 
 
@@ -238,7 +239,7 @@ def test_what_was_asked_for_must_fit(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, words: str
 ) -> None:
     monkeypatch.setattr(caches, "_free", lambda folder: 1000)
-    monkeypatch.setattr(caches, "available_memory", lambda: 1000)
+    monkeypatch.setattr(machine, "memory", lambda: 1000)
     with pytest.raises(UserError, match=f"cache: .*{words}"):
         open_cache(kind, find_images(images), AREA, folder=tmp_path)  # type: ignore[arg-type]
 

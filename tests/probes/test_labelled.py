@@ -1,29 +1,12 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from headstart.images.labels import label_path, read_boxes
 from headstart.probes.labelled import FOLDS, box_features, knn_accuracy, linear_accuracy
-
-
-def test_where_labels_lie() -> None:
-    assert label_path("/a/images/b/images/train/c.d.jpg") == Path("/a/images/b/labels/train/c.d.txt")
-    assert label_path("/a/pictures/c.jpg") == Path("/a/pictures/c.txt")
-
-
-def test_boxes_and_polygons_are_read_and_anything_else_passed_over(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    path.write_text(
-        "3 0.5 0.5 0.2 0.4\n1 0.1 0.2 0.3 0.2 0.2 0.6\nno label\n2 0.5 0.5\n4 0.9 0.9 0.4 0.4\n5 0.5 0.5 0 0\n"
-    )
-    expected = [[3, 0.4, 0.3, 0.6, 0.7], [1, 0.1, 0.2, 0.3, 0.6], [4, 0.7, 0.7, 1.0, 1.0]]
-    torch.testing.assert_close(read_boxes(path), torch.tensor(expected))
-    assert read_boxes(tmp_path / "missing.txt").shape == (0, 5)
 
 
 def test_features_of_a_box_are_those_of_its_part_of_the_maps() -> None:

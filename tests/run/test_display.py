@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from headstart.run.display import Display, Filling, duration, time
+from headstart.run.display import Display, Filling, duration, make_console, time
 
 
 def shown(cached: float | None, *epochs: float) -> list[str]:
@@ -43,5 +43,40 @@ def test_outside_a_terminal_a_line_every_half_minute(monkeypatch: pytest.MonkeyP
     assert console.file.getvalue() == "finding objects: 2,000 of 4,000 images, 40 s left\n"  # type: ignore[attr-defined]
 
 
-def test_durations() -> None:
-    assert [duration(seconds) for seconds in (45, 200, 7500)] == ["45 s", "3 min 20 s", "2 h 05 min"]
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (0.37, "0.4 s"),
+        (0.97, "1 s"),
+        (45, "45 s"),
+        (59.6, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (1500, "25 min"),
+        (3590, "1 h 00 min"),
+        (7500, "2 h 05 min"),
+        (float("nan"), "unknown time"),
+    ],
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_nothing_is_read_as_markup(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    """File names, labels and notes with brackets and colons are printed as they are."""
+    monkeypatch.setenv("TERM", "xterm")
+    console = make_console()
+    console.file = io.StringIO()
+    console._force_terminal = terminal
+    odd = "a[bold]b[/x] :smile: [link=c]"
+    console.print(odd)
+    Display(1, console=console).say(odd)
+    filling = Filling(console, odd, every=0.0)
+    filling(1, 3)
+    filling(3, 3)
+    with Display(3, console=console) as display:
+        display.update(1, 0.1, {"loss": 1.0}, 1.0, [odd], 0)
+    printed = console.file.getvalue()
+    assert printed.count(odd) >= 4 if not terminal else odd in printed
+    assert "\N{SMILING FACE WITH OPEN MOUTH AND SMILING EYES}" not in printed

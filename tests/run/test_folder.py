@@ -125,6 +125,10 @@ def test_undecodable_file_names_can_be_listed(tmp_path) -> None:
     folder.skip([("\udce4.jpg", "empty")])
     folder.close()
     assert b"\xe4.jpg,empty" in (tmp_path / "skipped.csv").read_bytes()
+    again = RunFolder.open(tmp_path)
+    again.skip([("\udce4.jpg", "empty")])
+    again.close()
+    assert again.skipped == 1
 
 
 def test_new_folder_counts_up(tmp_path) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from headstart import machine
+
 _PATIENCE = 10.0
 """Seconds that a process may take to end before it is killed."""
 
@@ -74,11 +76,6 @@ def end_with_parent(every: float = 2.0) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def environment(threads: int | None) -> Mapping[str, str]:
     """The child's environment: no downloads, no installs, no trackers, and as many threads as it may have.
 
@@ -87,7 +84,7 @@ def environment(threads: int | None) -> Mapping[str, str]:
     unwanted = {"ULTRALYTICS_API_KEY", "RANK", "LOCAL_RANK", "WORLD_SIZE"}
     kept = {key: value for key, value in os.environ.items() if key not in unwanted}
     quiet = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "WANDB_MODE": "disabled", "MPLBACKEND": "Agg"}
-    return {**kept, **quiet, "OMP_NUM_THREADS": str(threads or cores()), "PYTHONUNBUFFERED": "1"}
+    return {**kept, **quiet, "OMP_NUM_THREADS": str(threads or machine.cores()), "PYTHONUNBUFFERED": "1"}
 
 
 def tail(log: Path, lines: int = 12) -> str:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.util import find_spec
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from headstart.errors import UserError
+from headstart.images.dataset_yaml import DatasetYaml, find_dataset_yaml, read_dataset_yaml
 from headstart.images.index import find_images
-from headstart.images.labels import label_path
-from headstart.images.sources import dataset_part
+from headstart.images.labels import label_path, survey
 
 _CARRIED = ("kpt_shape", "flip_idx", "kpt_names", "channels")
 
@@ -29,6 +28,9 @@ class Dataset:
         test: Paths of the images that the figures are measured on.
         split: The part of the YAML that `test` is.
         others: What else the YAML says that a training needs (``kpt_shape`` ...).
+        keypoints: How many keypoints the labels hold, and numbers of each; None for labels of other than poses.
+        classes: Image of the pool -> classes of its objects.
+        notes: What of the label files cannot be used, and why: such images are in neither `pool` nor `test`.
     """
 
     yaml: Path
@@ -37,6 +39,9 @@ class Dataset:
     test: tuple[str, ...]
     split: str
     others: Mapping[str, Any]
+    keypoints: tuple[int, int] | None = None
+    classes: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def write_part(self, path: Path, train: Path, test: Path) -> None:
         """Write a dataset YAML with the same classes whose ``train`` and ``val`` are lists of images."""
@@ -45,76 +50,51 @@ class Dataset:
 
 
 def read_dataset(path: str | Path, split: str) -> Dataset:
-    """Read a dataset YAML and find its images.
+    """Read a dataset YAML, find its images, and read their label files.
 
     Raises:
         UserError: It cannot be read, has no classes, or a part has no images or no labels.
     """
-    file = (shipped(str(path)) or Path(path)).resolve()
-    content = _content(file)
-    _fetch(file, content)
-    names = _names(content, file)
-    pool = _images(file, content, "train")
-    test = _images(file, content, split)
-    if not any(label_path(image).is_file() for image in pool[:2000]):
+    found = read_dataset_yaml((find_dataset_yaml(str(path)) or Path(path)).resolve())
+    found = _fetch(found)
+    names, keypoints = found.class_names(), found.keypoints()
+    pool, test = _images(found, "train"), _images(found, split)
+    if not any(label_path(image).is_file() for image in pool):
         hint = f"expected {label_path(pool[0])} for {pool[0]}"
-        raise UserError("train has no labels", where=str(file), hint=hint)
-    others = {key: content[key] for key in _CARRIED if key in content}
-    return Dataset(file, names, pool, test, split, others)
+        raise UserError("train has no labels", where=str(found.file), hint=hint)
+    trained = survey(pool, len(names), keypoints)
+    if keypoints and not any(trained.classes.values()):  # boxes alone, for detectors without keypoints
+        keypoints, trained = None, survey(pool, len(names))
+    tested = survey(test, len(names), keypoints)
+    for part, one in (("train", trained), (split, tested)):
+        if not one.classes:
+            raise UserError(f"none of the label files of {part} can be used: {one.notes[0]}", where=str(found.file))
+    notes = [f"{part}: {note}" for part, one in (("train", trained), (split, tested)) for note in one.notes]
+    others = {key: found.content[key] for key in _CARRIED if key in found.content}
+    kept = tuple(trained.classes), tuple(tested.classes)
+    return Dataset(found.file, names, *kept, split, others, keypoints, trained.classes, tuple(notes))
 
 
-def shipped(name: str) -> Path | None:
-    """The dataset YAML that Ultralytics ships under this name (``VOC.yaml``); None for a file of the user's."""
-    spec = None if Path(name).is_file() or len(Path(name).parts) != 1 else find_spec("ultralytics")
-    path = Path(spec.origin).parent / "cfg" / "datasets" / name if spec and spec.origin else None
-    return path if path and path.is_file() else None
-
-
-def _fetch(file: Path, content: Mapping[str, Any]) -> None:
+def _fetch(found: DatasetYaml) -> DatasetYaml:
     """Let Ultralytics download a dataset whose YAML says how, where its images are not there yet."""
-    if not content.get("download") or not content.get("train"):
-        return
-    if all(Path(path).exists() for path in dataset_part(file, content, "train")):
-        return
+    if not found.download or "train" not in found.parts or found.there("train"):
+        return found
     from ultralytics.data.utils import check_det_dataset
 
     try:
-        check_det_dataset(str(file))
+        check_det_dataset(str(found.file))
     except Exception as error:
-        raise UserError(f"its images could not be downloaded: {error}", where=str(file)) from error
+        raise UserError(f"its images could not be downloaded: {error}", where=str(found.file)) from error
+    return read_dataset_yaml(found.file)
 
 
-def _content(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig", errors="replace"))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"cannot be read: {error}", where=str(file)) from None
-    if not isinstance(content, dict):
-        raise UserError("is no dataset YAML", where=str(file), hint="it needs train, val and names")
-    if "val" not in content and "validation" in content:
-        content["val"] = content["validation"]
-    return content
-
-
-def _names(content: Mapping[str, Any], file: Path) -> tuple[str, ...]:
-    names, count = content.get("names"), content.get("nc")
-    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
-        names = [names[number] for number in range(len(names))]
-    if names is None and isinstance(count, int):
-        names = [f"class_{number}" for number in range(count)]
-    if not isinstance(names, list) or not names:
-        raise UserError("has no class names", where=str(file), hint="names: a list, or numbers from 0 and names")
-    if isinstance(count, int) and count != len(names):
-        raise UserError(f"nc is {count}, but there are {len(names)} names", where=str(file))
-    return tuple(str(name) for name in names)
-
-
-def _images(file: Path, content: Mapping[str, Any], part: str) -> tuple[str, ...]:
+def _images(found: DatasetYaml, part: str) -> tuple[str, ...]:
     """The images of one part of a dataset, sorted, each file once."""
-    if not content.get(part):
+    if part not in found.parts:
         other = "split=val measures on val" if part == "test" else "it needs train and val"
-        raise UserError(f"has no {part} images", where=str(file), hint=other)
+        raise UserError(f"has no {part} images", where=str(found.file), hint=other)
     try:
-        return tuple(find_images(dataset_part(file, content, part)))
+        return tuple(find_images(found.paths(part)))
     except UserError as error:
-        raise UserError(f"{part}: {error.what}", where=str(file), hint=error.hint) from None
+        told = f"{part}: {error.what}{found.looked_for(part)}"
+        raise UserError(told, where=str(found.file), hint=error.hint) from None

@@ -12,27 +12,31 @@ from typing import Any
 from headstart.comparison import child
 from headstart.errors import UserError
 from headstart.files import write_text
-from headstart.images.labels import label_path
+from headstart.images.labels import label_path, read_labels
 
 FILE = "detections.json"
 LEAST_CONFIDENCE = 0.25
 _SHOWN_SIDE = 480
 
 
-def choose_images(test: Sequence[str], count: int) -> list[str]:
+def choose_images(test: Sequence[str], count: int, keypoints: Sequence[int] | None = None) -> list[str]:
     """`count` test images with objects, evenly spread over the sorted list: chosen before any result is known."""
-    labelled = [image for image in sorted(test) if _has_objects(image)]
+    labelled = [image for image in sorted(test) if _has_objects(image, keypoints)]
     step = len(labelled) / max(count, 1)
     return [labelled[int((at + 0.5) * step)] for at in range(min(count, len(labelled)))] if labelled else []
 
 
-def _has_objects(image: str) -> bool:
-    path = label_path(image)
-    return path.is_file() and path.stat().st_size > 0
+def _has_objects(image: str, keypoints: Sequence[int] | None) -> bool:
+    return bool(read_labels(label_path(image), keypoints=keypoints).rows)
 
 
 def detect(
-    folder: Path, models: Mapping[str, Path], images: Sequence[str], imgsz: int, device: str, pose: bool
+    folder: Path,
+    models: Mapping[str, Path],
+    images: Sequence[str],
+    imgsz: int,
+    device: str,
+    keypoints: Sequence[int] | None = None,
 ) -> Path:
     """Run every model over the images, in a process of its own, and write ``detections.json`` into `folder`.
 
@@ -42,14 +46,14 @@ def detect(
         images: Paths of test images.
         imgsz: Side of the images in pixels, as they were trained at.
         device: As Ultralytics takes it.
-        pose: The labels hold keypoints after the box.
+        keypoints: ``kpt_shape`` of a pose data set.
 
     Raises:
         UserError: It failed; with the end of its log.
     """
     asked = {"models": {name: str(path) for name, path in models.items()}, "images": list(images)}
     request = folder / "detections-request.json"
-    write_text(request, json.dumps({**asked, "imgsz": imgsz, "device": device, "pose": pose}) + "\n")
+    write_text(request, json.dumps({**asked, "imgsz": imgsz, "device": device, "keypoints": keypoints}) + "\n")
     log = folder / "detections.log"
     try:
         if child.run("headstart.comparison.detections", [str(request)], log, None, None):
@@ -64,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     child.end_with_parent()
     path = Path(arguments[0])
     asked = json.loads(path.read_text(encoding="utf-8"))
-    images = [_truth(image, asked["pose"]) for image in asked["images"]]
+    images = [_truth(image, asked["keypoints"]) for image in asked["images"]]
     for name, model in asked["models"].items():
         for one, found in zip(images, _found(model, asked), strict=True):
             one["found"][name] = found
@@ -73,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _truth(image: str, pose: bool) -> dict[str, Any]:
+def _truth(image: str, keypoints: Sequence[int] | None) -> dict[str, Any]:
     """A test image, small enough to show, and its labels: class, then x0, y0, x1, y1 as shares of its sides."""
     import cv2
 
@@ -85,21 +89,10 @@ def _truth(image: str, pose: bool) -> dict[str, Any]:
     size = (round(width * scale), round(height * scale))
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     _, data = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])
-    boxes = []
-    for line in label_path(image).read_text(encoding="utf-8").splitlines():
-        if values := [float(word) for word in line.split()]:
-            boxes.append([int(values[0]), *_corners(values[1:], pose)])
+    rows = read_labels(label_path(image), keypoints=keypoints).rows
+    boxes = [[row.label, *(round(value, 4) for value in row.box)] for row in rows]
     text = base64.b64encode(data.tobytes()).decode()
     return {"file": Path(image).name, "width": size[0], "height": size[1], "jpeg": text, "truth": boxes, "found": {}}
-
-
-def _corners(values: Sequence[float], pose: bool) -> list[float]:
-    """Corners of a box (x, y, w, h, then the keypoints of a pose) or around a polygon (x, y, x, y, ...)."""
-    if len(values) > 4 and not pose:
-        xs, ys = values[0::2], values[1::2]
-        return [round(value, 4) for value in (min(xs), min(ys), max(xs), max(ys))]
-    x, y, w, h = values[:4]
-    return [round(value, 4) for value in (x - w / 2, y - h / 2, x + w / 2, y + h / 2)]
 
 
 def _found(model: str, asked: Mapping[str, Any]) -> list[list[list[float]]]:

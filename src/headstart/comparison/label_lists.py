@@ -13,7 +13,7 @@ import numpy as np
 from headstart.comparison.dataset import Dataset
 from headstart.errors import UserError
 from headstart.files import content_hash, write_text
-from headstart.images.labels import classes_of, label_path
+from headstart.images.labels import label_path
 
 LEAST = 10
 """Labelled images below which no part is split off to choose a learning rate on."""
@@ -44,11 +44,6 @@ class LabelList:
         if file_hash(self.file) != self.sha256:
             hint = "put the file back, or start again with overwrite=true"
             raise UserError("the list of labelled images was changed", where=str(self.file), hint=hint)
-
-
-def classes_by_image(dataset: Dataset) -> dict[str, frozenset[int]]:
-    """The classes that every labelled image shows."""
-    return {image: classes_of(image, len(dataset.names)) for image in dataset.pool}
 
 
 def label_marks(images: Iterable[str]) -> dict[str, str]:

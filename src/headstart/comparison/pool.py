@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from headstart.comparison.child import Stopped, cores
+from headstart import machine
+from headstart.comparison.child import Stopped
 from headstart.errors import UserError
 
 Task = TypeVar("Task")
@@ -48,30 +48,12 @@ def slots(device: str, jobs: int | str) -> tuple[list[Slot], str]:
     Raises:
         UserError: A device that is not there.
     """
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    names = [name.strip().removeprefix("cuda:") for name in device.split(",")]
-    if names in (["auto"], ["cuda"]):
-        names = [str(number) for number in range(count)] or ["cpu"]
-    _refuse_absent(names, count)
-    if names[0] == "cpu":
+    found = machine.parse_devices(device)
+    if found[0].kind == "cpu":
         return _cpu(jobs)
-    each = 1 if jobs == "auto" else max(1, int(jobs) // len(names))
-    found = [Slot(name, None) for _ in range(each) for name in names]
-    return found, f"{len(found)} side by side on {len(names)} GPU{'s' * (len(names) > 1)}"
-
-
-def _refuse_absent(names: Sequence[str], count: int) -> None:
-    for name in names:
-        if name in ("cpu", "mps") and len(names) == 1:
-            continue
-        if not name.isdigit():
-            hint = "auto, cpu, mps, the index of a GPU, or several as 0,1"
-            raise UserError(f"{name!r} is no device", where="device", hint=hint)
-        if int(name) >= count:
-            have = f"GPUs here: 0 to {count - 1}" if count else "there is no GPU that torch can use here"
-            raise UserError(f"there is no GPU {name}", where="device", hint=have)
+    each = 1 if jobs == "auto" else max(1, int(jobs) // len(found))
+    places = [Slot(str(one.kind if one.index is None else one.index), None) for _ in range(each) for one in found]
+    return places, f"{len(places)} side by side on {len(found)} GPU{'s' * (len(found) > 1)}"
 
 
 def _cpu(jobs: int | str) -> tuple[list[Slot], str]:
@@ -80,21 +62,13 @@ def _cpu(jobs: int | str) -> tuple[list[Slot], str]:
     An Ultralytics training on a CPU reads and augments its images, and picks boxes, in a single thread, whatever it
     has: more threads stand idle for a part of its time.
     """
-    room = max(1, memory() // MEMORY)
-    count = int(jobs) if jobs != "auto" else max(1, min(cores(), room))
-    threads = max(1, cores() // count)
-    why = f"{count} side by side, {threads} thread{'s' * (threads > 1)} each, on {cores()} cores"
-    if jobs == "auto" and room < cores():
+    room = max(1, machine.memory() // MEMORY)
+    count = int(jobs) if jobs != "auto" else max(1, min(machine.cores(), room))
+    threads = max(1, machine.cores() // count)
+    why = f"{count} side by side, {threads} thread{'s' * (threads > 1)} each, on {machine.cores()} cores"
+    if jobs == "auto" and room < machine.cores():
         why += f" (memory carries {room})"
     return [Slot("cpu", threads)] * count, why
-
-
-def memory() -> int:
-    """Bytes of memory that are free to use."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 8 * 2**30
 
 
 def run_all(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from headstart.comparison.starts import (
     pretraining_of,
 )
 from headstart.errors import UserError
-from headstart.files import LOCK, explained, lock, write_text
+from headstart.files import Contents, OwnedFolder, explained, write_text
 from headstart.images.index import find_images
 from headstart.run import provenance
 from headstart.settings.schema import CompareSettings
@@ -40,8 +39,12 @@ _MAY_CHANGE = {
     *("starts", "labels", "seeds", "unlabelled", "longer", "device", "jobs", "workers", "out", "plan"),
     *("overwrite", "pictures", "report"),
 }
-_FOLDERS = ("cells", "search", "longer", "starts", "labels", "probe")
-_FILES = (SETTINGS, "results.json", "results.md", "report.html", "detections.json", "detections.log")
+CONTENTS = Contents(
+    what="a comparison",
+    mark=SETTINGS,
+    files=(SETTINGS, "results.json", "results.md", "report.html", "detections.json", "detections.log"),
+    folders=("cells", "search", "longer", "starts", "labels", "probe"),
+)
 
 
 @dataclass(frozen=True)
@@ -81,38 +84,27 @@ def open_folder(settings: CompareSettings) -> Iterator[Path]:
         UserError: It holds something else, a comparison with other settings, or one that is at work.
     """
     name = f"{Path(settings.data).stem}-{Path(settings.model).stem}"
-    folder = Path(settings.out or Path("runs") / "compare" / name).resolve()
-    found = [item for item in folder.iterdir() if item.name != LOCK] if folder.is_dir() else []
-    if found and not (folder / SETTINGS).is_file():
-        hint = "choose an empty or new folder"
-        raise UserError("holds files that are no comparison of headstart", where=f"out={folder}", hint=hint)
-    with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    taken = lock(folder)
+    owned = OwnedFolder(Path(settings.out or Path("runs") / "compare" / name).resolve(), CONTENTS)
+    if problem := owned.refusal():
+        raise problem
+    owned.take()
     try:
-        _begin(settings, folder)
-        yield folder
+        _begin(settings, owned)
+        yield owned.path
     finally:
-        taken.release()
+        owned.release()
 
 
-def _begin(settings: CompareSettings, folder: Path) -> None:
-    asked, record = settings.model_dump(), folder / SETTINGS
-    if record.is_file() and settings.overwrite:
-        _clear(folder)
-    elif record.is_file():
+def _begin(settings: CompareSettings, owned: OwnedFolder) -> None:
+    asked, record = settings.model_dump(), owned.path / SETTINGS
+    if owned.begun and settings.overwrite:
+        owned.clear()
+    elif owned.begun:
         _refuse_other(asked, record)
-    with explained(folder):
+    with explained(owned.path):
         for part in ("starts", "labels"):
-            (folder / part).mkdir(exist_ok=True)
+            (owned.path / part).mkdir(exist_ok=True)
     write_text(record, yaml.safe_dump({**asked, "data": _absolute(settings.data)}, sort_keys=False))
-
-
-def _clear(folder: Path) -> None:
-    for name in _FOLDERS:
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for name in _FILES:
-        (folder / name).unlink(missing_ok=True)
 
 
 def _refuse_other(asked: Mapping[str, Any], record: Path) -> None:
@@ -187,7 +179,7 @@ def _pretraining_images(known: Pretraining | None) -> list[str]:
 def _write_lists(
     settings: CompareSettings, dataset: Dataset, budgets: Sequence[Budget], folder: Path
 ) -> tuple[dict[tuple[str, int], LabelList], dict[str, LabelList]]:
-    classes = label_lists.classes_by_image(dataset)
+    classes = dataset.classes
     test = folder / "test.txt"
     write_text(test, "".join(f"{image}\n" for image in dataset.test))
     marks = label_lists.label_marks([*dataset.pool, *dataset.test])

@@ -20,7 +20,7 @@ from headstart.comparison.pool import Done, Slot, run_all
 from headstart.comparison.prepare import Prepared, facts
 from headstart.comparison.request import Job
 from headstart.errors import UserError
-from headstart.run.display import duration
+from headstart.run.display import duration, make_console
 
 Rates = dict[tuple[str, str], float]
 
@@ -41,7 +41,7 @@ class Running:
 
     def __init__(self, prepared: Prepared, places: Sequence[Slot], why: str, console: Console | None = None) -> None:
         self.prepared, self.places, self.why = prepared, places, why
-        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = console or make_console()
         self.records: list[dict[str, Any]] = []
         self.chosen: list[dict[str, Any]] = []
         self._began = self._work_done = 0.0
@@ -53,6 +53,8 @@ class Running:
         Raises:
             Interrupted: Ctrl-C; ``results.json`` holds what was finished.
         """
+        for note in self.prepared.dataset.notes:
+            self.say(note)
         try:
             rates = self._choose_rates()
             p = self.prepared
@@ -153,7 +155,8 @@ class Running:
     def _detections(self, done: Sequence[Done[Job, FinetuneResult]]) -> None:
         """What the detectors of the largest budget and the first seed find; a failure costs the pictures alone."""
         p = self.prepared
-        images = detections.choose_images(p.dataset.test, p.settings.pictures)
+        keypoints = p.dataset.keypoints
+        images = detections.choose_images(p.dataset.test, p.settings.pictures, keypoints)
         models = {
             one.task.cell.start: one.task.settings.folder / "weights" / "last.pt"
             for one in done
@@ -162,9 +165,8 @@ class Running:
         made = (p.folder / detections.FILE).is_file() and not self._trained
         if made or not images or not models:
             return
-        pose = "kpt_shape" in p.dataset.others
         try:
-            detections.detect(p.folder, models, images, p.settings.imgsz, self.places[0].device, pose)
+            detections.detect(p.folder, models, images, p.settings.imgsz, self.places[0].device, keypoints)
         except UserError as error:
             self.say(str(error), style="bold red")
 

@@ -13,7 +13,7 @@ import yaml
 
 from headstart.comparison.dataset import Dataset
 from headstart.errors import UserError, did_you_mean
-from headstart.files import content_hash, write_text
+from headstart.files import content_hash, read_json_lines, write_text
 
 
 @dataclass(frozen=True)
@@ -157,10 +157,9 @@ def pretraining_of(start: Start) -> Pretraining | None:
 def _seconds(metrics: Path) -> float:
     """Time spent by a run: its ``seconds`` begin anew where it was resumed."""
     total = last = 0.0
-    for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []:
-        try:
-            now = float(json.loads(line)["seconds"])
-        except (ValueError, KeyError, TypeError):
+    for line in read_json_lines(metrics):
+        now = line.get("seconds")
+        if not isinstance(now, (int, float)):
             continue
         total, last = total + (now - last if now >= last else now), now
     return round(total, 1)

@@ -15,6 +15,7 @@ from typing import BinaryIO, Literal
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from headstart import machine
 from headstart.errors import UserError
 from headstart.images.decode import DecodeError, Pixels, read_image
 from headstart.images.index import ImageIndex
@@ -174,7 +175,7 @@ def _sample(index: ImageIndex, max_area: int | None) -> tuple[float, float]:
 
 def _choose(need: Need, folder: Path, exists: bool, epochs: float) -> tuple[Kind, str]:
     """What ``auto`` becomes. A store that memory cannot hold is read from the disk at random, slower than decoding."""
-    size, memory, disk = _gigabytes(need.total), available_memory(), _free(folder)
+    size, memory, disk = _gigabytes(need.total), machine.memory(), _free(folder)
     if not need.total:
         return "off", "cache=auto -> off: none of the images that were tried can be read"
     if epochs < 2 and not exists:
@@ -187,24 +188,6 @@ def _choose(need: Need, folder: Path, exists: bool, epochs: float) -> tuple[Kind
     if need.total <= min(memory / 2, _free(SHARED_MEMORY) * 0.9):
         return "ram", f"cache=auto -> ram: {size} of decoded images, only {_gigabytes(disk)} free on the disk"
     return "off", f"cache=auto -> off: {size} of decoded images, {_gigabytes(disk)} free on the disk"
-
-
-def available_memory() -> int:
-    """Bytes that can be taken without swapping: of the machine, or of the container that this runs in."""
-    found = []
-    with suppress(OSError, ValueError, IndexError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        found.append(next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024)
-    with suppress(OSError, ValueError):
-        group = Path("/sys/fs/cgroup")
-        most, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        if most != "max":
-            files = (group / "memory.stat").read_text().split()
-            found.append(int(most) - int(used) + int(files[files.index("inactive_file") + 1]))
-    if not found and hasattr(os, "sysconf"):
-        with suppress(OSError, ValueError):
-            found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
-    return min(found, default=4 * 2**30)
 
 
 def _free(folder: Path) -> int:
@@ -250,7 +233,7 @@ def _in_memory(index: ImageIndex, max_area: int | None, need: Need, why: str) ->
         what = f"this system has no {SHARED_MEMORY}, where workers could share memory"
         raise UserError(what, where="cache", hint="use cache=disk: the system keeps what it reads in memory too")
     sweep_temporary(SHARED_MEMORY, _PREFIX)
-    room = min(_free(SHARED_MEMORY), available_memory())
+    room = min(_free(SHARED_MEMORY), machine.memory())
     if need.total > room * 0.9:
         what = f"{_gigabytes(need.total)} of decoded images do not fit into {_gigabytes(room)} of shared memory"
         raise UserError(what, where="cache", hint="use cache=disk or cache=off (docker: --shm-size sets its size)")
@@ -269,7 +252,7 @@ def _on_device(
     progress: Progress | None,
     why: str,
 ) -> Cache:
-    room = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
+    room = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else machine.memory()
     if need.total > room / 2:
         raise UserError(
             f"{_gigabytes(need.total)} of decoded images are more than half of the {_gigabytes(room)} free on {device}",

@@ -1,15 +1,26 @@
-"""Label files: read where Ultralytics expects them, one file an image."""
+"""Label files: one reader for all that looks at labels, which reads and leaves out what Ultralytics does.
+
+A label file lies where Ultralytics expects it, one an image, one object a line: ``class x y width height``, a polygon
+``class x y x y ...``, or a box with keypoints behind it; all coordinates are shares of the sides of the image. An
+image without a label file is background.
+"""
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
-from headstart.errors import UserError
+import numpy as np
+import numpy.typing as npt
 
-if TYPE_CHECKING:  # the report reads this module, and does without torch
-    from torch import Tensor
+_TOLERANCE = 0.01
+"""How far Ultralytics lets coordinates lie outside [0, 1]."""
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_SHOWN = 3
 
 
 def label_path(image: str) -> Path:
@@ -18,50 +29,238 @@ def label_path(image: str) -> Path:
     return Path(there.join(image.rsplit(here, 1))).with_suffix(".txt")
 
 
-def read_boxes(path: Path) -> Tensor:
-    """Boxes of a label file, float32 ``(N, 5)``: class, x0, y0, x1, y1 as shares of width and height.
+class Row(NamedTuple):
+    """One object.
 
-    Boxes and polygons are read; lines that are neither are passed over, as is a file that is not there.
+    Attributes:
+        label: Its class, from 0.
+        box: x0, y0, x1, y1 as shares of the sides of the image, within [0, 1] and with an area.
+        points: What the line has beyond the box: x, y, ... of a polygon, or its keypoints; empty for a box.
+        line: Number of its line, from 1.
     """
-    import torch
 
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return torch.zeros(0, 5)
-    rows = []
-    for line in lines:
-        try:
-            label, *values = (float(word) for word in line.split())
-        except ValueError:
-            continue
-        if len(values) == 4:
-            x, y, width, height = values
-            rows.append([label, x - width / 2, y - height / 2, x + width / 2, y + height / 2])
-        elif len(values) >= 6 and len(values) % 2 == 0:
-            rows.append([label, min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])])
-    boxes = torch.tensor(rows).reshape(-1, 5)
-    boxes[:, 1:].clamp_(0, 1)
-    return boxes[(boxes[:, 3] > boxes[:, 1]) & (boxes[:, 4] > boxes[:, 2])]
+    label: int
+    box: tuple[float, float, float, float]
+    points: tuple[float, ...]
+    line: int
 
 
-def classes_of(image: str, count: int) -> frozenset[int]:
-    """The classes of the objects in an image; empty without a label file, as Ultralytics takes it.
+@dataclass(frozen=True)
+class Problem:
+    """Something in a label file that cannot be used.
 
-    Raises:
-        UserError: A line that does not begin with a class number below `count`.
+    Attributes:
+        what: What is wrong, for after ``line 3`` or the path.
+        line: Number of the line, from 1; None where it concerns the file.
+        drops_image: Whether Ultralytics leaves out the whole image for it, or this line alone.
     """
-    path = label_path(image)
-    found = set()
+
+    what: str
+    line: int | None = None
+    drops_image: bool = True
+
+    def __str__(self) -> str:
+        return self.what if self.line is None else f"line {self.line} {self.what}"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a label file holds.
+
+    Attributes:
+        path: The file.
+        rows: The objects that can be used, in their order.
+        problems: What cannot be used; empty for a file that is all right, or not there.
+    """
+
+    path: Path
+    rows: tuple[Row, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def dropped(self) -> bool:
+        """Whether Ultralytics leaves out the whole image."""
+        return any(problem.drops_image for problem in self.problems)
+
+    @property
+    def classes(self) -> frozenset[int]:
+        """The classes of the objects."""
+        return frozenset(row.label for row in self.rows)
+
+    def array(self) -> npt.NDArray[np.float32]:
+        """The objects as ``(N, 5)``: class, x0, y0, x1, y1."""
+        return np.array([(row.label, *row.box) for row in self.rows], dtype=np.float32).reshape(-1, 5)
+
+
+def read_labels(path: Path, classes: int | None = None, keypoints: Sequence[int] | None = None) -> Labels:
+    """Read a label file: all that can be used of it, and what cannot, with line and reason.
+
+    Args:
+        path: The file; without one the image is background.
+        classes: How many classes there are; None where that is not known.
+        keypoints: ``kpt_shape`` of a pose data set: how many keypoints, and numbers of each (2 or 3).
+
+    Returns:
+        Rows and problems. Never raises for what is in the file. UTF-16 and Latin-1 are read, and named as problems,
+        for Ultralytics reads UTF-8 alone.
+    """
+    if path.is_dir():
+        return Labels(path, (), (Problem("is a folder: its image counts as background", drops_image=False),))
     try:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            if line.strip():
-                label = int(float(line.split(maxsplit=1)[0]))
-                if not 0 <= label < count:
-                    raise UserError(f"line {number} has class {label}; there are {count} classes", where=str(path))
-                found.add(label)
+        data = path.read_bytes()
     except FileNotFoundError:
-        return frozenset()
+        return Labels(path)
+    except OSError as error:
+        return Labels(path, (), (Problem(f"cannot be read: {error.strerror}"),))
+    text, problems = _decoded(data)
+    rows: list[Row] = []
+    widths = set()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if words := line.split():
+            widths.add(len(words) == 5)
+            found = _row(words, number, classes, keypoints)
+            if isinstance(found, Problem):
+                problems.append(found)
+            else:
+                rows.append(found)
+    if len(widths) > 1 and not keypoints and any(row.points for row in rows):
+        problems.append(Problem("mixes boxes and polygons"))
+    kept = list({row[:3]: row for row in reversed(rows)}.values())[::-1]
+    if len(kept) < len(rows):
+        problems.append(Problem(f"has {len(rows) - len(kept)} lines twice", drops_image=False))
+    return Labels(path, tuple(kept), tuple(problems))
+
+
+def _decoded(data: bytes) -> tuple[str, list[Problem]]:
+    if data.startswith(_UTF16):
+        return data.decode("utf-16", errors="replace"), [Problem("is UTF-16: save it as UTF-8")]
+    if b"\0" in data:
+        return "", [Problem("is not a text file")]
+    try:
+        return data.decode("utf-8-sig"), []
+    except UnicodeDecodeError:
+        return data.decode("latin-1"), [Problem("is not UTF-8: save it as UTF-8")]
+
+
+def _row(words: Sequence[str], line: int, classes: int | None, keypoints: Sequence[int] | None) -> Row | Problem:
+    """One line; the rules are those of Ultralytics' ``verify_image_label``."""
+    try:
+        values = [float(word) for word in words]
     except ValueError:
-        raise UserError(f"line {number} does not begin with a class number", where=str(path)) from None
-    return frozenset(found)
+        return Problem(f"has a word that is not a number: {_first_word(words)!r}", line)
+    if problem := _class_problem(values[0], words[0], classes) or _count_problem(len(words), keypoints):
+        return Problem(problem, line)
+    rest = tuple(values[1:])
+    polygon = len(rest) > 4 and not keypoints
+    box = _around(rest) if polygon else (rest[0], rest[1], rest[2], rest[3])
+    points = rest if polygon else rest[4:]
+    # Of keypoints Ultralytics checks the places, and not the box; of polygons the box around them.
+    bounded = _places(points, keypoints[1]) if keypoints else box
+    if not all(map(math.isfinite, rest)):
+        return Problem("has a coordinate that is not a finite number", line)
+    if max(bounded) > 1 + _TOLERANCE:
+        return Problem(f"has a coordinate of {max(bounded):g}, beyond 1: they are shares of the sides", line)
+    least = min(*box, *(points if keypoints else ()))
+    if least < -_TOLERANCE or min(box[2:]) < 0:
+        return Problem(f"has a negative coordinate: {min(least, *box[2:]):g}", line)
+    corners = _corners(box)
+    if not (corners[2] > corners[0] and corners[3] > corners[1]):
+        return Problem("has a box without area", line, drops_image=False)
+    return Row(int(values[0]), corners, points, line)
+
+
+def _first_word(words: Sequence[str]) -> str:
+    for word in words:
+        try:
+            float(word)
+        except ValueError:
+            return word
+    return ""
+
+
+def _class_problem(value: float, word: str, classes: int | None) -> str:
+    if not math.isfinite(value) or value != int(value) or value < 0:
+        return f"has the class {word}: classes are whole numbers from 0"
+    if classes is not None and value >= classes:
+        return f"has the class {int(value)}; there are {classes} classes, from 0"
+    return ""
+
+
+def _count_problem(count: int, keypoints: Sequence[int] | None) -> str:
+    if keypoints:
+        wanted = 5 + keypoints[0] * keypoints[1]
+        return "" if count == wanted else f"has {count} numbers; a pose has {wanted}"
+    if count == 5 or (count >= 7 and count % 2):
+        return ""
+    return f"has {count} numbers; a box has 5, a polygon 7, 9, 11 or more"
+
+
+def _places(points: Sequence[float], each: int) -> list[float]:
+    """x and y of keypoints, without their visibility."""
+    return [value for at in range(0, len(points), each) for value in points[at : at + 2]]
+
+
+def _around(points: Sequence[float]) -> tuple[float, float, float, float]:
+    """Center, width and height of the box around a polygon."""
+    left, top, right, bottom = min(points[::2]), min(points[1::2]), max(points[::2]), max(points[1::2])
+    return (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
+
+
+def _corners(box: Sequence[float]) -> tuple[float, float, float, float]:
+    x, y, width, height = box
+    left, top, right, bottom = x - width / 2, y - height / 2, x + width / 2, y + height / 2
+    return max(left, 0.0), max(top, 0.0), min(right, 1.0), min(bottom, 1.0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Many files together
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the label files of many images amount to.
+
+    Attributes:
+        classes: Image -> the classes of its objects, for the images that Ultralytics uses; empty for background.
+        dropped: Images that Ultralytics leaves out.
+        notes: What cannot be used and why, with counts and examples; empty where all is well.
+    """
+
+    classes: dict[str, frozenset[int]]
+    dropped: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def survey(images: Iterable[str], classes: int | None = None, keypoints: Sequence[int] | None = None) -> Survey:
+    """Read the label files of `images`.
+
+    Args:
+        images: Paths.
+        classes, keypoints: As for `read_labels`.
+    """
+    found: dict[str, frozenset[int]] = {}
+    dropped: list[str] = []
+    drops: list[str] = []
+    lines: list[str] = []
+    for image in images:
+        labels = read_labels(label_path(image), classes, keypoints)
+        if labels.dropped:
+            dropped.append(image)
+            first = next(problem for problem in labels.problems if problem.drops_image)
+            drops.append(f"{labels.path}: {first}")
+        else:
+            found[image] = labels.classes
+            lines += [f"{labels.path}: {problem}" for problem in labels.problems]
+    total = len(found) + len(dropped)
+    notes = []
+    if drops:
+        notes.append(f"{len(drops):,} of {total:,} images are left out for their label files: {_examples(drops)}")
+    if lines:
+        notes.append(f"{len(lines):,} lines or files of labels have no effect: {_examples(lines)}")
+    return Survey(found, tuple(dropped), tuple(notes))
+
+
+def _examples(all_of_them: Sequence[str]) -> str:
+    more = len(all_of_them) - _SHOWN
+    return "; ".join(all_of_them[:_SHOWN]) + (f"; and {more:,} more" if more > 0 else "")

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from headstart.errors import UserError, did_you_mean
+from headstart.images import dataset_yaml
+from headstart.images.dataset_yaml import read_dataset_yaml, shipped
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _EXPECTED = f"give a folder, a glob, a .txt list, a dataset .yaml, or images ({', '.join(s[1:] for s in SUFFIXES)})"
-_HELD_OUT = ("val", "validation", "test", "minival")
 
 Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -80,6 +79,8 @@ def _source(name: Any) -> Source:
     if not os.path.exists(text):  # noqa: PTH110
         if glob.has_magic(text):
             return Source(absolute(text), "glob")
+        if (known := shipped(text)) is not None:
+            return _dataset(known)
         raise _missing(text)
     path = absolute(text)
     if Path(path).is_dir():
@@ -87,7 +88,7 @@ def _source(name: Any) -> Source:
             raise UserError(f"no permission to read the folder {path}", where="data")
         return Source(path, "folder")
     suffix = Path(path).suffix.lower()
-    if suffix in (".yaml", ".yml"):
+    if suffix in dataset_yaml.SUFFIXES:
         return _dataset(Path(path))
     if suffix in SUFFIXES:
         return Source(path, "image")
@@ -112,76 +113,27 @@ def _missing(text: str) -> UserError:
     return UserError(f"no such file or folder: {text}", where="data", hint=hint)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Ultralytics dataset YAMLs
-# ---------------------------------------------------------------------------------------------------------------------
-
-
 def _dataset(file: Path) -> Source:
-    """Read a dataset YAML: its train part, and what val and test hold out."""
-    content = _yaml(file)
-    if not content.get("train"):
-        hint = did_you_mean("train", map(str, content)) or "name the folder of training images as train:"
-        raise UserError(f"{file} has no train: images", where="data", hint=hint)
-    root = _root(file, content.get("path"))
+    """Its train part, and what its other parts hold out."""
+    try:
+        found = read_dataset_yaml(file)
+        named = found.paths("train")
+    except UserError as problem:
+        told = f"{problem.where} {problem.what}" if problem.where else problem.what
+        raise UserError(told, where="data", hint=problem.hint) from None
+    looked = found.looked_for("train")
+    if found.shipped and not found.there("train"):
+        what = f"{file.name} is a data set that Ultralytics ships; its images are not on this machine{looked}"
+        raise UserError(what, where="data", hint="download it once with Ultralytics, or give the folder of your images")
     train, problems = [], []
-    for path in _parts(file, root, "train", content["train"]):
+    for path in named:
         try:
             train.append(_source(path))
         except UserError as problem:
-            problems.append(UserError(f"train of {file}: {problem.what}", where="data", hint=problem.hint))
+            problems.append(UserError(f"train of {file}: {problem.what}{looked}", where="data", hint=problem.hint))
     if problems:
         raise UserError.several(problems)
-    held_out = [part for key in _HELD_OUT if content.get(key) for part in _parts(file, root, key, content[key])]
+    held_out = [path for part in found.parts if part != "train" for path in found.paths(part)]
     # A held-out part that is not there cannot be mixed up with train.
     there = [_source(path) for path in held_out if os.path.exists(path)]  # noqa: PTH110
     return Source(str(file), "dataset", tuple(train), tuple(there))
-
-
-def _yaml(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig", errors="replace"))
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}", where="data") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{file} is not valid YAML: {error}", where="data") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{file} is not a dataset YAML", where="data", hint="it needs at least train: <folder>")
-    return content
-
-
-def dataset_part(file: Path, content: Mapping[str, Any], part: str) -> list[str]:
-    """The paths that one part of a dataset YAML names, absolute or as its ``path`` makes them.
-
-    Args:
-        file: The YAML.
-        content: What is in it.
-        part: ``train``, ``val`` or ``test``, which it has.
-    """
-    return list(_parts(file, _root(file, content.get("path")), part, content[part]))
-
-
-def _root(file: Path, path: Any) -> Path:
-    """The folder that a dataset's parts are relative to, found where Ultralytics would find it."""
-    if path is None or path == "":
-        return file.parent
-    root = Path(str(path))
-    if root.is_absolute() or root.exists():
-        return root
-    try:  # imports torch: only for the few who need it
-        from ultralytics.utils import DATASETS_DIR
-
-        elsewhere = Path(DATASETS_DIR) / root
-    except Exception:  # a broken settings file of Ultralytics must not hide the folder beside the YAML
-        elsewhere = root
-    return elsewhere if elsewhere.exists() else file.parent / root
-
-
-def _parts(file: Path, root: Path, key: str, value: Any) -> Iterator[str]:
-    for part in value if isinstance(value, list) else [value]:
-        if not isinstance(part, str):
-            raise UserError(f"{key} of {file} must be a path or a list of paths, not {part!r}", where="data")
-        path = root / part
-        if not path.exists() and part.startswith("../"):  # as older dataset exports have it, one level too high
-            path = root / part[3:]
-        yield str(path)

@@ -10,7 +10,7 @@ from typing import Any
 from headstart.detectors.base import check_model
 from headstart.errors import UserError
 from headstart.images.index import check_sources
-from headstart.machine import device_problem
+from headstart.machine import parse_device
 from headstart.methods.base import Method
 from headstart.run.folder import refusal
 from headstart.teachers.load import check_teacher
@@ -25,13 +25,15 @@ def check_run(given: Mapping[str, Any]) -> list[UserError]:
     problems += check_model(given["model"])
     if isinstance(given.get("init"), str):
         problems += _checkpoint(given["init"], "init")
-    if problem := device_problem(str(given["device"])):
+    try:
+        parse_device(given["device"])
+    except UserError as problem:
         problems.append(problem)
     resuming, overwriting = _on(given.get("resume")), _on(given.get("overwrite"))
     if resuming and overwriting:
         problems.append(UserError("give one of the two, not both", where="resume, overwrite"))
-    elif given.get("out") and not resuming and (problem := refusal(Path(str(given["out"])), overwrite=overwriting)):
-        problems.append(problem)
+    elif given.get("out") and not resuming and (refused := refusal(Path(str(given["out"])), overwrite=overwriting)):
+        problems.append(refused)
     return problems
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from headstart.detectors.base import Detector
 from headstart.errors import UserError, did_you_mean
+from headstart.machine import parse_device
 from headstart.methods import find
 from headstart.settings.auto import Situation, choose
 from headstart.settings.schema import PretrainSettings
@@ -57,10 +58,18 @@ def chosen_method(given: Mapping[str, Any], detector: Detector, images: int) -> 
 def _automatic(
     given: Mapping[str, Any], detector: Detector, images: int, boxes: bool
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    device, memory = kind_of_device(str(given.get("device", "auto")))
+    device = parse_device(given.get("device", "auto"))
     beside = str(given["init"]) if given.get("init") else None
     choice = choose(
-        Situation(images, detector.trained, beside, given.get("teacher") is not None, device, memory, boxes)
+        Situation(
+            images,
+            detector.trained,
+            beside,
+            given.get("teacher") is not None,
+            device.kind,
+            device.memory() / 2**30,
+            boxes,
+        )
     )
     own = {key: value for key, value in given.items() if value is not None and key != "method"}
     chosen = dict(choice.options)
@@ -92,14 +101,3 @@ def _learns_boxes(detector: Detector) -> bool:
         except UserError:
             return False
     return True
-
-
-def kind_of_device(device: str) -> tuple[Literal["cpu", "cuda", "mps"], float]:
-    """The kind of device that a run would use, and its memory in GiB (0 where not known)."""
-    if device != "cpu" and device != "mps" and torch.cuda.is_available():
-        index = int(device.removeprefix("cuda:")) if device.removeprefix("cuda:").isdigit() else 0
-        if index < torch.cuda.device_count():
-            return "cuda", torch.cuda.get_device_properties(index).total_memory / 2**30
-    if device in {"auto", "mps"} and torch.backends.mps.is_available():
-        return "mps", 0.0
-    return "cpu", 0.0

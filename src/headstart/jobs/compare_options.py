@@ -37,8 +37,8 @@ def resolve(options: Mapping[str, Any]) -> CompareSettings:
 def _check(given: Mapping[str, Any]) -> list[UserError]:
     """Problems that the types do not show; nothing is read or built."""
     # Imported here: they import torch.
-    from headstart.comparison.dataset import shipped
     from headstart.detectors.ultralytics.model_files import check_name, is_yaml
+    from headstart.images.dataset_yaml import find_dataset_yaml
 
     problems: list[UserError] = []
     model = str(given["model"])
@@ -54,7 +54,7 @@ def _check(given: Mapping[str, Any]) -> list[UserError]:
     data = given.get("data")
     if isinstance(data, str) and Path(data).suffix not in (".yaml", ".yml"):
         problems.append(UserError(f"{data} is no dataset YAML", where="data", hint="name a .yaml file"))
-    elif isinstance(data, str) and not Path(data).is_file() and shipped(data) is None:
+    elif isinstance(data, str) and find_dataset_yaml(data) is None:
         problems.append(UserError(f"{data} does not exist", where="data"))
     return problems
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning_fabric import Fabric
 
 from headstart.detectors.handback import HandBack
@@ -20,7 +21,7 @@ from headstart.jobs.going_on import START
 from headstart.jobs.pictures import draw
 from headstart.jobs.prepare import Job, cache_folder, prepare
 from headstart.jobs.search import pseudolabels_of, teacher_of
-from headstart.machine import Arithmetic, choose, loader_workers, make_fabric
+from headstart.machine import Arithmetic, choose, loader_workers, make_fabric, parse_device
 from headstart.methods.anchor import Anchored
 from headstart.methods.base import Context, Method
 from headstart.probes.probe import during
@@ -96,8 +97,10 @@ class _Pretraining:
             folder.truncate_metrics(int(self.state["step"]) + 1)
         s = job.run
         recorded = job.record["resolved"] if job.record else None
-        self.arithmetic: Arithmetic = choose(s, make_fabric(s).device, recorded)
-        self.fabric: Fabric = make_fabric(s, self.arithmetic.precision)
+        self.device = parse_device(s.device)
+        device = torch.device(str(self.device))
+        self.arithmetic: Arithmetic = choose(s.precision, s.channels_last, s.compile, device, recorded)
+        self.fabric: Fabric = make_fabric(self.device, self.arithmetic.precision)
         self.began = time.perf_counter()
 
     def run(self) -> Run:
@@ -184,7 +187,7 @@ class _Pretraining:
             # How often images are read in a time budget is not known yet; as a rule, more than once.
             epochs=2.0 if s.budget else self.steps * s.batch / len(self.images),
             device=self.fabric.device,
-            workers=loader_workers(s, self.fabric.device),
+            workers=loader_workers(s.workers, self.fabric.device),
             progress=Filling(),
         )
 
@@ -194,7 +197,7 @@ class _Pretraining:
             self.images,
             batch=s.batch,
             max_area=needed_area(method.view_specs()),
-            workers=0 if on_device else loader_workers(s, self.fabric.device),
+            workers=0 if on_device else loader_workers(s.workers, self.fabric.device),
             seed=s.seed,
             start_step=start,
             steps=steps,
@@ -205,7 +208,7 @@ class _Pretraining:
     def _within_budget(self, method: Method, cache: Cache) -> int:
         """Steps that the time budget allows, after what was spent of it."""
         s = self.job.run
-        step = Step(method, self.job.options, make_fabric(s, self.arithmetic.precision), s.seed)
+        step = Step(method, self.job.options, make_fabric(self.device, self.arithmetic.precision), s.seed)
         epoch = steps_for(1, len(self.images), s.batch) * (1 - (cache.share() or 0.0))
         with self._loader(method, cache, budget.WARMUP + budget.MOST) as loader:
             pace = budget.measure(step, loader, budget=self._budget, epoch=epoch, cached=cache.share() is not None)

@@ -9,11 +9,18 @@ from typing import Any
 from headstart.detectors.base import load_detector
 from headstart.errors import UserError
 from headstart.images.index import find_images
+from headstart.machine import parse_device
 from headstart.probes.probe import Probe, Samples
 
 
 def probe(
-    source: str | Path, data: Any, *, images: int = 256, imgsz: int = 224, labels: bool = True, device: str = "cpu"
+    source: str | Path,
+    data: Any,
+    *,
+    images: int = 256,
+    imgsz: int = 224,
+    labels: bool = True,
+    device: str | int = "cpu",
 ) -> dict[str, dict[str, float]]:
     """Measure the features of a finished run or of any checkpoint, without training.
 
@@ -23,7 +30,7 @@ def probe(
         images: How many are looked at.
         imgsz: Side to which they are stretched, a multiple of 32.
         labels: Whether boxes that lie beside the images (``labels`` for ``images``) are used for the kNN.
-        device: Where to compute.
+        device: Where to compute: ``auto``, ``cpu``, ``cuda``, ``mps``, or one GPU, as ``0`` or ``cuda:0``.
 
     Returns:
         Measures of the ``backbone`` (its last map) and of the ``neck`` (its last map; the kNN on all levels).
@@ -39,6 +46,7 @@ def probe(
             raise UserError("holds no headstart.pt", where=str(source), hint=hint)
     if imgsz % 32 or images < 2:
         raise UserError("must be a multiple of 32, and images 2 or more", where="imgsz")
+    device = str(parse_device(device))
     detector = load_detector(str(path))
     samples = Samples.read(find_images(data), number=images, imgsz=imgsz, labels=labels)
     found = {}

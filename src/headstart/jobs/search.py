@@ -101,7 +101,7 @@ def _found(
         job.images,
         batch=s.batch,
         max_area=2 * search.imgsz**2,
-        workers=loader_workers(s, device),
+        workers=loader_workers(s.workers, device),
         seed=s.seed,
         steps=batches,
     ) as loader:

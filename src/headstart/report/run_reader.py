@@ -14,6 +14,7 @@ import yaml
 from numpy.typing import NDArray
 
 from headstart.errors import UserError
+from headstart.files import read_json_lines
 
 Floats = NDArray[np.float64]
 
@@ -81,8 +82,8 @@ def find_run(path: Path) -> FoundRun:
     return FoundRun(
         path=path,
         settings=_settings(path / "settings.yaml"),
-        metrics=_columns(_lines(path / "metrics.jsonl")),
-        events=[event for event in _lines(path / "events.jsonl") if event.get("message")],
+        metrics=_columns(read_json_lines(path / "metrics.jsonl")),
+        events=[event for event in read_json_lines(path / "events.jsonl") if event.get("message")],
         hand_back=hand_back,
         skipped=skipped,
         skipped_count=count,
@@ -112,19 +113,6 @@ def _settings(path: Path) -> dict[str, Any]:
     except yaml.YAMLError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; a line that was cut short is left out."""
-    objects = []
-    for line in _text(path).splitlines():
-        try:
-            found = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(found, dict):
-            objects.append(found)
-    return objects
 
 
 def _columns(lines: list[dict[str, Any]]) -> dict[str, Floats]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shlex
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.report.run_reader import FoundRun
+from headstart.run import display
 from headstart.run.health import WARMUP, Health
 
 _JUDGED = (
@@ -188,17 +188,8 @@ def _shown(path: Path) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: ``48 s``, ``3 min 20 s``, ``2 h 05 min``."""
-    if not math.isfinite(seconds):
-        return "unknown time"
-    whole, gap = round(seconds), "\N{NO-BREAK SPACE}"
-    if whole < 60:
-        words = f"{whole} s" if whole or not seconds else f"{seconds:.1f} s"
-    elif whole < 3600:
-        words = f"{whole // 60} min {whole % 60} s" if whole < 600 else f"{round(whole / 60)} min"
-    else:
-        words = f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return words.replace(" ", gap)
+    """Seconds for people, with no-break spaces: ``48 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    return display.duration(seconds).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def text_of(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from types import TracebackType
 from typing import Any
@@ -29,17 +30,17 @@ class Display:
     def __init__(self, steps: int, start: int = 0, console: Console | None = None, cached: float | None = None) -> None:
         self.cached = cached
         self._first_epoch: float | None = None
-        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = console or make_console()
         self.steps, self.start = steps, start
         self._told = start
         self._began = time.perf_counter()
         self._bar: Progress | None = None
         if self.console.is_terminal:
             columns = (
-                TextColumn("[bold]pretrain"),
+                TextColumn("pretrain", style="bold", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
             )
             self._bar = Progress(*columns, console=self.console, transient=False)
             self._task = self._bar.add_task("", total=steps, completed=start, note="reading the first images")
@@ -109,7 +110,7 @@ class Filling:
     def __init__(
         self, console: Console | None = None, label: str = "reading images", every: float = QUIET_SECONDS
     ) -> None:
-        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = console or make_console()
         self.label, self.every = label, every
         self._began = self._told = time.perf_counter()
         self._bar: Progress | None = None
@@ -121,9 +122,9 @@ class Filling:
     def __call__(self, done: int, total: int) -> None:
         """`done` of `total` images have been read."""
         if self._bar is None and self.console.is_terminal:
-            columns = TextColumn(f"[bold]{self.label}"), BarColumn(), MofNCompleteColumn()
+            columns = TextColumn("{task.description}", style="bold", markup=False), BarColumn(), MofNCompleteColumn()
             self._bar = Progress(*columns, console=self.console)
-            self._task = self._bar.add_task("", total=total)
+            self._task = self._bar.add_task(self.label, total=total)
             self._bar.start()
         if self._bar is not None:
             self._bar.update(self._task, completed=done)
@@ -135,11 +136,24 @@ class Filling:
             self.console.print(Text(f"{self.label}: {done:,} of {total:,} images, {left} left"))
 
 
+def make_console(*, stderr: bool = True, soft_wrap: bool = True) -> Console:
+    """Where messages are printed: as they are, for a file name such as ``a[bold].jpg`` is not markup.
+
+    Args:
+        stderr: Standard error, where progress belongs, or else standard output.
+        soft_wrap: Lines are left to the terminal to wrap; False for tables, which fit themselves into it.
+    """
+    return Console(stderr=stderr, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False)
+
+
 def duration(seconds: float) -> str:
-    """``'45 s'``, ``'3 min 20 s'`` or ``'2 h 05 min'``."""
+    """``'0.4 s'``, ``'45 s'``, ``'3 min 20 s'``, ``'25 min'`` or ``'2 h 05 min'``; ``'unknown time'`` for nan."""
+    if not math.isfinite(seconds):
+        return "unknown time"
     whole = round(seconds)
     if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
+        return f"{seconds:.1f} s" if 0 < seconds < 0.95 else f"{whole} s"
+    if whole < 600:
         return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import csv
 import datetime
-import json
 import math
 import shlex
-import shutil
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 import yaml
-from filelock import FileLock
 
 from headstart.errors import UserError
-from headstart.files import LOCK, explained, in_use, lock, write_text
+from headstart.files import Contents, OwnedFolder, explained, json_line, read_json_lines, write_json_lines, write_text
 from headstart.run.provenance import git_state, versions
 
-# What a run writes, and so all that overwrite=true may remove.
-FILES = (
-    "settings.yaml", "metrics.jsonl", "events.jsonl", "log.txt", "skipped.csv", "handback.json", "start.pt",
-    "headstart.pt", "unverified.pt", "report.html", "pseudolabels.pt",
+CONTENTS = Contents(
+    what="a run",
+    mark="settings.yaml",
+    files=(
+        "settings.yaml", "metrics.jsonl", "events.jsonl", "log.txt", "skipped.csv", "handback.json", "start.pt",
+        "headstart.pt", "unverified.pt", "report.html", "pseudolabels.pt",
+    ),
+    folders=("checkpoints", "assets", "loggers"),
 )  # fmt: skip
-FOLDERS = ("checkpoints", "assets")
+"""What a run writes, and so all that overwrite=true may remove."""
 
 
 class RunFolder:
@@ -40,7 +40,7 @@ class RunFolder:
         self.path = path
         self._streams: dict[str, TextIO] = {}
         self._skipped: set[str] = set()
-        self._lock: FileLock | None = None
+        self._owned = OwnedFolder(path, CONTENTS)
 
     @classmethod
     def create(cls, path: Path, *, overwrite: bool = False) -> RunFolder:
@@ -52,11 +52,9 @@ class RunFolder:
         problem = refusal(path, overwrite=overwrite)
         if problem:
             raise problem
-        with explained(path):
-            path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
         run.take()
-        _clear(path)
+        run._owned.clear()
         with explained(path):
             (path / "checkpoints").mkdir(exist_ok=True)
         return run
@@ -67,17 +65,13 @@ class RunFolder:
         Raises:
             UserError: One is at work in it.
         """
-        self._lock = self._lock or lock(self.path)
+        self._owned.take()
 
     def discard_unbegun(self) -> None:
         """Remove what a run that ended before it had settings has left: it would stand in the way of the next one."""
-        if (self.path / "settings.yaml").is_file():
-            return
-        self.close()
-        _clear(self.path)
-        (self.path / LOCK).unlink(missing_ok=True)
-        with suppress(OSError):  # something of the user's is in it as well
-            self.path.rmdir()
+        if not self._owned.begun:
+            self.close()
+            self._owned.discard()
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -86,12 +80,12 @@ class RunFolder:
         Raises:
             UserError: There is no run.
         """
-        if not (path / "settings.yaml").is_file():
+        if not OwnedFolder(path, CONTENTS).begun:
             raise UserError("there is no run to resume", where=f"out={path}", hint="leave out resume=true to start one")
         run = cls(path)
         if (path / "skipped.csv").is_file():
-            with (path / "skipped.csv").open(newline="", encoding="utf-8") as stream:
-                run._skipped = {row["path"] for row in csv.DictReader(stream)}
+            with (path / "skipped.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+                run._skipped = {row["path"] for row in csv.DictReader(stream) if row.get("path")}
         return run
 
     @property
@@ -138,8 +132,7 @@ class RunFolder:
         for name in ("metrics.jsonl", "events.jsonl"):
             path = self.path / name
             if path.is_file():
-                lines = path.read_text(encoding="utf-8").splitlines()
-                write_text(path, "".join(f"{line}\n" for line in lines if _step(line) < step))
+                write_json_lines(path, [line for line in read_json_lines(path) if _step(line) < step])
 
     def event(self, step: int, kind: str, message: str) -> None:
         """Append to ``events.jsonl`` and the log: an alarm, or something worth knowing."""
@@ -171,9 +164,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Close the files, and let other runs into the folder."""
-        if self._lock:
-            self._lock.release()
-            self._lock = None
+        self._owned.release()
         for stream in self._streams.values():
             stream.close()
         self._streams.clear()
@@ -181,7 +172,7 @@ class RunFolder:
     def _line(self, name: str, values: dict[str, Any]) -> None:
         with explained(self.path):
             stream = self._stream(name)
-            stream.write(json.dumps(values) + "\n")
+            stream.write(json_line(values))
             stream.flush()
 
     def _stream(self, name: str) -> TextIO:
@@ -191,35 +182,13 @@ class RunFolder:
         return self._streams[name]
 
 
-def _clear(path: Path) -> None:
-    """Remove the files and folders of a run, and nothing else."""
-    for name in FILES:
-        (path / name).unlink(missing_ok=True)
-    for name in FOLDERS:
-        shutil.rmtree(path / name, ignore_errors=True)
-
-
 def refusal(path: Path, *, overwrite: bool) -> UserError | None:
     """Why a new run may not be written to `path`, or None where it may."""
-    if path.is_file():
-        return UserError("is a file, not a folder", where=f"out={path}")
-    if busy := in_use(path):
-        return busy
-    if not path.exists() or all(item.name == LOCK for item in path.iterdir()):
-        return None
-    if not (path / "settings.yaml").is_file():
-        return UserError(
-            "the folder holds files that are not a run of headstart",
-            where=f"out={path}",
-            hint="choose an empty or new folder",
-        )
-    if overwrite:
-        return None
-    return UserError(
-        "there is a run in this folder already",
-        where=f"out={path}",
-        hint="resume=true goes on with it, overwrite=true replaces it, or choose another folder",
-    )
+    owned = OwnedFolder(path, CONTENTS)
+    if (problem := owned.refusal()) or overwrite or not owned.begun:
+        return problem
+    hint = "resume=true goes on with it, overwrite=true replaces it, or choose another folder"
+    return UserError("there is a run in this folder already", where=f"out={path}", hint=hint)
 
 
 def new_folder(parent: Path, name: str) -> Path:
@@ -230,8 +199,6 @@ def new_folder(parent: Path, name: str) -> Path:
     return path
 
 
-def _step(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf  # a line torn by a kill
+def _step(line: dict[str, Any]) -> float:
+    step = line.get("step")
+    return float(step) if isinstance(step, (int, float)) else math.inf

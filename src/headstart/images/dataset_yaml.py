@@ -1,0 +1,210 @@
+"""Dataset YAMLs of Ultralytics: one reader, for pretraining, probe and comparison. Nothing is downloaded here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from headstart.errors import UserError, did_you_mean
+
+SUFFIXES = (".yaml", ".yml")
+PARTS = ("train", "val", "test", "minival")
+_NAMES = "names: a list, or numbers from 0 and names"
+
+
+@dataclass(frozen=True)
+class DatasetYaml:
+    """What a dataset YAML says.
+
+    Attributes:
+        file: The YAML.
+        root: Folder that its parts are relative to.
+        looked: Folders that were looked at for its parts, the first being that of Ultralytics.
+        parts: ``train``, ``val``, ``test``, ``minival``, as far as it has them -> paths as the YAML names them.
+        download: How Ultralytics would download it; empty where it does not say.
+        content: All that is in it.
+        shipped: Whether Ultralytics ships it.
+    """
+
+    file: Path
+    root: Path
+    looked: tuple[Path, ...]
+    parts: Mapping[str, tuple[str, ...]]
+    download: str
+    content: Mapping[str, Any]
+    shipped: bool = False
+
+    def paths(self, part: str) -> list[str]:
+        """The paths of one part, which need not exist.
+
+        Raises:
+            UserError: The YAML has no such part.
+        """
+        if part not in self.parts:
+            known = [key for key in self.content if isinstance(key, str)]
+            hint = did_you_mean(part, known) or f"name the folder of its images as {part}:"
+            raise UserError(f"has no {part} images", where=str(self.file), hint=hint)
+        return [str(_below(self.root, name)) for name in self.parts[part]]
+
+    def there(self, part: str) -> bool:
+        """Whether all paths of a part exist."""
+        return all(Path(path).exists() for path in self.paths(part))
+
+    def looked_for(self, part: str) -> str:
+        """``" (looked for /a/images, /b/images)"`` for the first path of a part that does not exist; mostly ""."""
+        absent = next((name for name in self.parts[part] if not _below(self.root, name).exists()), None)
+        places = list(dict.fromkeys(str((folder / absent).resolve()) for folder in self.looked)) if absent else []
+        return f" (looked for {', '.join(places)})" if len(places) > 1 else ""
+
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, by index: a list, a mapping from ``0`` or ``'0'``, or made up from ``nc``.
+
+        Raises:
+            UserError: There are none, or they do not agree with ``nc``.
+        """
+        names, count = self.content.get("names"), _count(self.file, self.content.get("nc"))
+        if names is None and not count:
+            raise UserError("has no class names", where=str(self.file), hint=_NAMES)
+        if names is None:
+            return tuple(f"class_{number}" for number in range(count or 0))
+        if isinstance(names, dict):
+            names = _in_order(names)
+        if not isinstance(names, list) or not names:
+            raise UserError("has class names that cannot be understood", where=str(self.file), hint=_NAMES)
+        if count is not None and count != len(names):
+            raise UserError(f"nc is {count}, but there are {len(names)} names", where=str(self.file))
+        return tuple(str(name) for name in names)
+
+    def keypoints(self) -> tuple[int, int] | None:
+        """``kpt_shape``: how many keypoints, and numbers of each; None for other than poses.
+
+        Raises:
+            UserError: It is not two such numbers.
+        """
+        shape = self.content.get("kpt_shape")
+        if shape is None:
+            return None
+        if isinstance(shape, list) and len(shape) == 2 and type(shape[0]) is int and shape[1] in (2, 3):
+            return shape[0], shape[1]
+        raise UserError(f"kpt_shape must be such as [17, 3], not {shape!r}", where=str(self.file))
+
+
+def find_dataset_yaml(name: str) -> Path | None:
+    """The file that `name` stands for: the user's, or one that Ultralytics ships (``coco8.yaml``); None for neither."""
+    path = Path(name)
+    if path.suffix.lower() not in SUFFIXES:
+        return None
+    return path if path.is_file() else shipped(name)
+
+
+def shipped(name: str) -> Path | None:
+    """The dataset YAML that Ultralytics ships under this name (``VOC.yaml``); None for a file of the user's."""
+    if Path(name).is_file() or len(Path(name).parts) != 1:
+        return None
+    folder = _shipped_folder()
+    path = folder / name if folder else None
+    return path if path and path.is_file() else None
+
+
+def _shipped_folder() -> Path | None:
+    spec = find_spec("ultralytics")
+    return Path(spec.origin).parent / "cfg" / "datasets" if spec and spec.origin else None
+
+
+def read_dataset_yaml(file: Path) -> DatasetYaml:
+    """Read a dataset YAML; its images need not be there.
+
+    Args:
+        file: As `find_dataset_yaml` gives it.
+
+    Raises:
+        UserError: It cannot be read, or something in it cannot be understood: all of it together.
+    """
+    content = _content(file)
+    problems: list[UserError] = []
+    parts = dict(_parts(file, content, problems))
+    path = content.get("path")
+    if path is not None and not isinstance(path, str):
+        problems.append(UserError(f"has a path that is not a string: {path!r}", where=str(file)))
+    if problems:
+        raise UserError.several(problems)
+    looked = _roots(file, path)
+    first = next(iter(parts.values()), ())
+    root = next((folder for folder in looked if any(_below(folder, name).exists() for name in first)), looked[0])
+    from_ultralytics = file.parent == _shipped_folder()
+    return DatasetYaml(file, root, looked, parts, str(content.get("download") or ""), content, from_ultralytics)
+
+
+def _content(file: Path) -> dict[str, Any]:
+    where = str(file)
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8-sig", errors="replace"))
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}", where=where) from None
+    except yaml.YAMLError as error:
+        raise UserError(f"is not valid YAML: {error}", where=where) from None
+    if not isinstance(content, dict):
+        raise UserError("is not a dataset YAML", where=where, hint="it needs train: <folder>, val: and names:")
+    if not content.get("val") and content.get("validation"):
+        content["val"] = content["validation"]
+    return content
+
+
+def _parts(file: Path, content: Mapping[str, Any], problems: list[UserError]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for key in PARTS:
+        value = content.get(key)
+        found: list[Any] = value if isinstance(value, list) else [value]
+        if wrong := [name for name in found if value and not isinstance(name, str)]:
+            what = f"must name {key} as a path or a list of paths, not {wrong[0]!r}"
+            problems.append(UserError(what, where=str(file)))
+        elif value:
+            yield key, tuple(found)
+
+
+def _in_order(names: Mapping[Any, Any]) -> list[Any] | None:
+    """The values by number; None where the keys are not the numbers from 0."""
+    try:
+        numbered = {int(key): name for key, name in names.items()}
+    except (TypeError, ValueError):
+        return None
+    whole = len(numbered) == len(names) and sorted(numbered) == list(range(len(numbered)))
+    return [numbered[number] for number in range(len(numbered))] if whole else None
+
+
+def _count(file: Path, value: Any) -> int | None:
+    """``nc``, which Ultralytics takes as ``2``, ``2.0`` or ``'2'``."""
+    if value is None:
+        return None
+    with suppress(TypeError, ValueError, OverflowError):
+        if float(value) == int(float(value)) >= 0:
+            return int(float(value))
+    raise UserError(f"nc must be a whole number, not {value!r}", where=str(file))
+
+
+def _roots(file: Path, path: str | None) -> tuple[Path, ...]:
+    """Folders that the parts may be relative to: first where Ultralytics looks, then beside the YAML."""
+    if not path:
+        return (file.parent,)
+    if Path(path).is_absolute():
+        return (Path(path),)
+    places = [Path(path)]
+    with suppress(Exception):  # a broken settings file of Ultralytics must not hide the folder beside the YAML
+        from ultralytics.utils import DATASETS_DIR  # imports torch: only for the few who need it
+
+        places.append(Path(DATASETS_DIR) / path)
+    places = [place for place in places if place.exists()] or places[-1:]
+    beside = file.parent / path
+    return (*places, *([beside] if beside not in places else []))
+
+
+def _below(root: Path, name: str) -> Path:
+    path = root / name
+    if not path.exists() and name.startswith("../"):  # as older dataset exports have it, one level too high
+        path = root / name[3:]
+    return path
