@@ -2,7 +2,7 @@
 
 A method's file imports torch, which takes seconds; its help, its completion and the signatures need the declarations
 alone. What is read is ``class Settings`` with its fields, ``PRESETS``, and the first line of the docstring, as far as
-they are literal. `read` says `NotLiteral` of anything else; the file then has to be imported.
+they are literal. `read` says `NotLiteralError` of anything else; the file then has to be imported.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import ast
 import importlib
 import operator
 from collections.abc import Callable, Mapping
-from functools import reduce
 from pathlib import Path
-from typing import Any, NamedTuple, Union, cast
+from typing import Any, NamedTuple, cast
 
 from pydantic import Field, create_model
 
-from headstart.errors import UserError
+from headstart.errors import UserError, did_you_mean
 from headstart.settings.schema import MethodSettings
 
 # Light modules, whose names a declaration may use.
@@ -25,7 +24,7 @@ _KNOWN = ("typing", "pydantic", "pydantic.fields", "pathlib", "collections.abc",
 _BUILTINS = {"int", "float", "str", "bool", "list", "tuple", "dict"}
 
 
-class NotLiteral(Exception):
+class NotLiteralError(Exception):
     """The file declares its options in a way that only running it can tell."""
 
 
@@ -51,7 +50,7 @@ def read(path: Path) -> MethodFile:
     """Read what a method's file declares.
 
     Raises:
-        NotLiteral: Its options can only be known by importing it.
+        NotLiteralError: Its options can only be known by importing it.
         UserError: It cannot be read, is no Python, or has no ``class Settings(MethodSettings)``.
     """
     try:
@@ -61,7 +60,7 @@ def read(path: Path) -> MethodFile:
     declared = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Settings"), None)
     if declared is None:
         if any(_binds(node, "Settings") for node in tree.body):
-            raise NotLiteral("Settings is not declared in the file")
+            raise NotLiteralError("Settings is not declared in the file")
         raise UserError("has no class Settings(MethodSettings)", where=str(path))
     scope = _Scope(tree)
     summary = (ast.get_docstring(tree) or "").split("\n")[0].rstrip(".")
@@ -89,21 +88,21 @@ class _Scope:
     def __getitem__(self, name: str) -> Any:
         module, attribute = self._origins.get(name, ("", None))
         if module not in _KNOWN and not module.startswith("headstart.settings."):
-            raise NotLiteral(f"{name} is not known without running the file")
+            raise NotLiteralError(f"{name} is not known without running the file")
         found = importlib.import_module(module)
         if attribute is None:
             return found
         if not hasattr(found, attribute):
-            raise NotLiteral(f"{module} has no {attribute}")
+            raise NotLiteralError(f"{module} has no {attribute}")
         return getattr(found, attribute)
 
 
 def _settings(declared: ast.ClassDef, scope: _Scope) -> type[MethodSettings]:
     if declared.decorator_list or declared.keywords:
-        raise NotLiteral("Settings is decorated")
+        raise NotLiteralError("Settings is decorated")
     bases = tuple(_type(base, scope) for base in declared.bases)
     if not bases or not all(isinstance(base, type) and issubclass(base, MethodSettings) for base in bases):
-        raise NotLiteral("Settings inherits from a class of another kind")
+        raise NotLiteralError("Settings inherits from a class of another kind")
     fields: dict[str, Any] = {}
     for node in declared.body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
@@ -111,7 +110,7 @@ def _settings(declared: ast.ClassDef, scope: _Scope) -> type[MethodSettings]:
         elif not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) and not isinstance(
             node, ast.Pass
         ):
-            raise NotLiteral("Settings holds more than fields")  # a validator, say
+            raise NotLiteralError("Settings holds more than fields")  # a validator, say
     return cast(Any, create_model)("Settings", __base__=bases, __doc__=ast.get_docstring(declared), **fields)  # type: ignore[no-any-return]
 
 
@@ -122,7 +121,7 @@ def _default(node: ast.expr | None, scope: _Scope) -> Any:
     if not isinstance(node, ast.Call):
         return _literal(node)
     if _type(node.func, scope) is not Field or any(word.arg is None for word in node.keywords):
-        raise NotLiteral("a default is computed")
+        raise NotLiteralError("a default is computed")
     words = {str(word.arg): _literal(word.value) for word in node.keywords}
     return Field(*(_literal(item) for item in node.args), **words)
 
@@ -132,7 +131,7 @@ def _presets(tree: ast.Module) -> dict[str, dict[str, Any]]:
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None and _assigns(node, "PRESETS"):
             found = _literal(node.value)
             if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
-                raise NotLiteral("PRESETS is no dictionary of dictionaries")
+                raise NotLiteralError("PRESETS is no dictionary of dictionaries")
             return found
     return {}
 
@@ -146,7 +145,7 @@ def _literal(node: ast.expr) -> Any:
     try:
         return ast.literal_eval(node)
     except ValueError as error:
-        raise NotLiteral(f"not literal: {ast.unparse(node)}") from error
+        raise NotLiteralError(f"not literal: {ast.unparse(node)}") from error
 
 
 def _type(node: ast.expr, scope: _Scope) -> Any:
@@ -154,7 +153,7 @@ def _type(node: ast.expr, scope: _Scope) -> Any:
     for kind, read_it in _READERS.items():
         if isinstance(node, kind):
             return read_it(node, scope)
-    raise NotLiteral(f"not known without running the file: {ast.unparse(node)}")
+    raise NotLiteralError(f"not known without running the file: {ast.unparse(node)}")
 
 
 def _subscript(node: Any, scope: _Scope) -> Any:
@@ -180,9 +179,8 @@ def _constant(node: Any, scope: _Scope) -> Any:
 
 def _union(node: Any, scope: _Scope) -> Any:
     if not isinstance(node.op, ast.BitOr):
-        raise NotLiteral(f"not known without running the file: {ast.unparse(node)}")
-    sides = [_type(node.left, scope), _type(node.right, scope)]
-    return Union[tuple(sides)] if None in sides else reduce(operator.or_, sides)
+        raise NotLiteralError(f"not known without running the file: {ast.unparse(node)}")
+    return operator.or_(_type(node.left, scope), _type(node.right, scope))
 
 
 _READERS: Mapping[type[ast.expr], Callable[[Any, _Scope], Any]] = {
@@ -193,3 +191,25 @@ _READERS: Mapping[type[ast.expr], Callable[[Any, _Scope], Any]] = {
     ast.BinOp: _union,
     ast.UnaryOp: lambda node, scope: _literal(node),
 }
+
+
+FOLDER = Path(__file__).parent.parent / "methods"
+_NO_METHODS = {"__init__", "base", "schedules", "anchor", "find"}
+
+
+def names() -> list[str]:
+    """Names of the methods that come with headstart: the files of its folder."""
+    return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in _NO_METHODS)
+
+
+def find(name: str) -> Path:
+    """The file of a method, given by its name or by the path of a ``.py``.
+
+    Raises:
+        UserError: There is no such method.
+    """
+    path = Path(name).expanduser() if name.endswith(".py") else FOLDER / f"{name}.py"
+    if path.is_file() and (name.endswith(".py") or name in names()):
+        return path
+    hint = did_you_mean(name, names()) or f"methods: {', '.join(names())}, or the path of a .py file"
+    raise UserError(f"there is no method {name!r}", where="method", hint=hint)

@@ -156,7 +156,7 @@ def _as_list(items: Any, word: str) -> Any:
     parts: Any = None
     if _BRACKETED.fullmatch(word):
         try:  # every scalar stays a string, so that the items' type decides; JSON is read as well
-            parts = yaml.load(word, yaml.BaseLoader)  # noqa: S506 - reads strings, lists and mappings only
+            parts = yaml.load(word, yaml.BaseLoader)
         except yaml.YAMLError:
             parts = None
         word = word.strip()[1:-1]
