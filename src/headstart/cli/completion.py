@@ -104,8 +104,8 @@ def _keys(known: Mapping[str, FieldInfo], words: Sequence[str], incomplete: str)
 
 def _values(name: str, field: FieldInfo, incomplete: str, words: Sequence[str]) -> Iterator[Suggestion]:
     """Values of an option; of a list, the one after the last comma."""
-    from headstart.cli.options import PATHS
     from headstart.settings import method_file
+    from headstart.settings.signature import PATHS
     from headstart.settings.words import alternatives, choices, takes_many
 
     before = ""

@@ -20,12 +20,6 @@ CFG = FieldInfo.from_annotated_attribute(
     _OPTIONAL, Field(None, description="a YAML file with options; those on the command line override it")
 )
 
-PATHS = {
-    "data", "model", "method", "init", "out", "cfg", "cache_dir", "proposals", "teacher", "teacher_weights",
-    "unlabelled", "source", "run", "starts",
-}  # fmt: skip
-"""Options that may name files."""
-
 
 def settings_of(command: str) -> type[Options]:
     """The class that declares the options of a command."""

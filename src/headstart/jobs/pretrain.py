@@ -39,6 +39,7 @@ from headstart.run.folder import RunFolder
 from headstart.settings import resolve
 from headstart.settings.resolve import Resolved
 from headstart.settings.schema import PretrainSettings
+from headstart.settings.signature import with_signature
 from headstart.teachers.load import load_teacher, teacher_options
 from headstart.training import budget, checkpoint
 from headstart.training.loop import Outcome, train
@@ -67,6 +68,7 @@ class Run:
     interrupted: bool
 
 
+@with_signature("pretrain")
 def pretrain(**options: Any) -> Run:
     """Pretrain a detector on unlabelled images.
 
