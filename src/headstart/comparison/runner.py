@@ -20,7 +20,7 @@ from headstart.comparison.pool import Done, Slot, run_all
 from headstart.comparison.prepare import Prepared, facts
 from headstart.comparison.request import Job
 from headstart.errors import UserError
-from headstart.run.display import duration
+from headstart.run.display import duration, make_console
 
 Rates = dict[tuple[str, str], float]
 
@@ -41,7 +41,7 @@ class Running:
 
     def __init__(self, prepared: Prepared, places: Sequence[Slot], why: str, console: Console | None = None) -> None:
         self.prepared, self.places, self.why = prepared, places, why
-        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = console or make_console(stderr=True, soft_wrap=True)
         self.records: list[dict[str, Any]] = []
         self.chosen: list[dict[str, Any]] = []
         self._began = self._work_done = 0.0

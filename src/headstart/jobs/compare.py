@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from headstart.comparison import cost, wording
@@ -16,6 +15,7 @@ from headstart.comparison.prepare import open_folder, prepare
 from headstart.comparison.runner import Interrupted, Running, failed
 from headstart.files import write_text
 from headstart.jobs import compare_options
+from headstart.run.display import make_console
 from headstart.settings.schema import CompareSettings
 from headstart.settings.signature import with_signature
 
@@ -99,7 +99,7 @@ def _compare(settings: CompareSettings, folder: Path, places: Any, why: str) -> 
 
 
 def _show_plan(prepared: Any, places: Any, why: str) -> None:
-    console = Console(highlight=False)
+    console = make_console()
     console.print(Text(f"{len(prepared.dataset.pool):,} labelled images, {len(prepared.dataset.test):,} test images"))
     console.print(Text(f"starts: {', '.join(start.name for start in prepared.starts)}; {why}"))
     console.print(Text("measuring with a short probe ..."))
@@ -109,7 +109,7 @@ def _show_plan(prepared: Any, places: Any, why: str) -> None:
 
 def _conclude(settings: CompareSettings, folder: Path, content: Mapping[str, Any], running: Running) -> Path | None:
     """Table, Markdown, report, verdict."""
-    console = Console(highlight=False)
+    console = make_console()
     write_text(folder / "results.md", wording.markdown(content))
     console.print(wording.table(content))
     for fault in content["faults"]:

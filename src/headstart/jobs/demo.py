@@ -9,14 +9,12 @@ import shutil
 import time
 from pathlib import Path
 
-from rich.console import Console
-
 from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.jobs.compare import Comparison, compare
 from headstart.jobs.pretrain import Run, pretrain
 from headstart.jobs.scenes import draw_dataset
-from headstart.run.display import duration
+from headstart.run.display import duration, make_console
 
 MODEL = "yolo11n.yaml"
 IMGSZ = 160
@@ -39,7 +37,7 @@ def demo(out: str | Path = "runs/demo", overwrite: bool = False) -> int:
     Raises:
         UserError: There is something in `out`, or a part of the demo failed.
     """
-    console, began = Console(highlight=False, soft_wrap=True), time.monotonic()
+    console, began = make_console(soft_wrap=True), time.monotonic()
     folder = _new(Path(out), overwrite)
     labelled = IMAGES["train"] + IMAGES["val"]
     console.print(f"1/3 drawing {sum(IMAGES.values())} images of scenes, {labelled} of them with labels")

@@ -13,6 +13,11 @@ from rich.text import Text
 QUIET_SECONDS = 30.0
 
 
+def make_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
+    """The console that everything is printed on: brackets are brackets, as in ``run[3]``, never rich's markup."""
+    return Console(stderr=stderr, soft_wrap=soft_wrap, highlight=False, markup=False)
+
+
 class Display:
     """Progress of a run with `steps` steps.
 
@@ -29,17 +34,17 @@ class Display:
     def __init__(self, steps: int, start: int = 0, console: Console | None = None, cached: float | None = None) -> None:
         self.cached = cached
         self._first_epoch: float | None = None
-        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = console or make_console(stderr=True, soft_wrap=True)
         self.steps, self.start = steps, start
         self._told = start
         self._began = time.perf_counter()
         self._bar: Progress | None = None
         if self.console.is_terminal:
             columns = (
-                TextColumn("[bold]pretrain"),
+                TextColumn("pretrain", style="bold", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
             )
             self._bar = Progress(*columns, console=self.console, transient=False)
             self._task = self._bar.add_task("", total=steps, completed=start, note="reading the first images")
@@ -109,7 +114,7 @@ class Filling:
     def __init__(
         self, console: Console | None = None, label: str = "reading images", every: float = QUIET_SECONDS
     ) -> None:
-        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = console or make_console(stderr=True, soft_wrap=True)
         self.label, self.every = label, every
         self._began = self._told = time.perf_counter()
         self._bar: Progress | None = None
@@ -117,7 +122,7 @@ class Filling:
     def __call__(self, done: int, total: int) -> None:
         """`done` of `total` images have been read."""
         if self._bar is None and self.console.is_terminal:
-            columns = TextColumn(f"[bold]{self.label}"), BarColumn(), MofNCompleteColumn()
+            columns = TextColumn(self.label, style="bold", markup=False), BarColumn(), MofNCompleteColumn()
             self._bar = Progress(*columns, console=self.console)
             self._task = self._bar.add_task("", total=total)
             self._bar.start()
