@@ -4,8 +4,9 @@ import io
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
-from headstart.run.display import Display, Filling, duration, time
+from headstart.run.display import Display, Filling, duration, make_console, time
 
 
 def shown(cached: float | None, *epochs: float) -> list[str]:
@@ -45,3 +46,20 @@ def test_outside_a_terminal_a_line_every_half_minute(monkeypatch: pytest.MonkeyP
 
 def test_durations() -> None:
     assert [duration(seconds) for seconds in (45, 200, 7500)] == ["45 s", "3 min 20 s", "2 h 05 min"]
+
+
+@pytest.mark.parametrize("name", ["runs/[bold]x[/bold]", "a[/]b", "[link=x]y", r"c\[d]"])
+def test_brackets_in_names_are_printed_as_they_are(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    console = make_console(soft_wrap=True)
+    console.print(f"into {name}")
+    shown = Table(show_header=False, show_edge=False, box=None)
+    shown.add_row(name)
+    console.print(shown)
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [f"into {name}", name]
+
+
+def test_the_bar_shows_notes_as_they_are() -> None:
+    console = Console(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
+    with Display(steps=2, console=console) as display:
+        display.update(2, 1.0, {"loss": 1.5}, 20.0, ["[bold]odd[/bold]"], skipped=0)
+    assert "ALARM: [bold]odd[/bold]" in console.file.getvalue()  # type: ignore[attr-defined]

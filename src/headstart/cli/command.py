@@ -72,8 +72,11 @@ def parse(words: Sequence[str]) -> Asked | None:
     """
     try:
         asked = Group(COMMANDS).main(list(words), prog_name="headstart", standalone_mode=False)
+    except click.BadOptionUsage as error:
+        name = str(error.option_name).removeprefix("--")
+        raise UserError("needs a value", where=name, hint="options are key=value or --key value") from error
     except click.ClickException as error:
-        raise UserError(error.format_message().rstrip("."), hint="options are key=value or --key value") from error
+        raise UserError(error.format_message()) from error
     return asked if isinstance(asked, Asked) else None
 
 

@@ -12,7 +12,7 @@ from headstart.cli.command import Spec
 from headstart.cli.options import CFG, fields_of, preset_of, read_method
 from headstart.cli.overview import section, writer
 from headstart.cli.parser import last_value
-from headstart.errors import UserError
+from headstart.errors import UserError, did_you_mean
 from headstart.settings import method_file
 from headstart.settings.method_file import MethodFile
 from headstart.settings.schema import MethodSettings, PretrainSettings
@@ -98,7 +98,7 @@ def _method_page(text: click.HelpFormatter, method: MethodFile, asked: str | Non
     """The options of one method, with the defaults that a run with it uses."""
     name, preset = preset_of(method, asked)
     if asked is not None and asked not in method.presets and method.presets:
-        hint = f"presets of {method.name}: {', '.join(method.presets)}"
+        hint = did_you_mean(asked, method.presets) or f"presets of {method.name}: {', '.join(method.presets)}"
         raise UserError(f"method {method.name!r} has no preset {asked!r}", where="preset", hint=hint)
     text.write(f"{method.summary}.\n")
     if method.presets:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from headstart.cli.command import Spec
 
 _KEY = re.compile(r"(?:--)?([A-Za-z][\w-]*)=")
+_TRUTHS = {"true", "false", "yes", "no", "on", "off"}
 HELP = {"--help", "-h"}
 
 
@@ -28,16 +29,21 @@ def as_options(words: Sequence[str], switches: Iterable[str]) -> list[str]:
     """Rewrite ``key=value`` to ``--key=value``, so that both are options to the parser.
 
     A word that is a path, such as ``a/b=c``, is left alone: a key is a plain name. So is the word after a ``--key``
-    without ``=``: it is that key's value, whatever it looks like, unless the key is one of `switches`.
+    without ``=``: it is that key's value, whatever it looks like. The keys in `switches` may stand alone, for true;
+    they take the next word only where that is a truth value.
     """
     found: list[str] = []
-    is_value = False
-    for place, word in enumerate(words):
-        if word == "--" and not is_value:
-            return found + list(words[place:])
-        key = None if is_value else _KEY.match(word)
-        is_value = not is_value and word.startswith("--") and "=" not in word and plain(word) not in switches
-        found.append(f"--{key[1].replace('-', '_')}={word[key.end() :]}" if key else word)
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            return [*found, word, *rest]
+        if key := _KEY.match(word):
+            found.append(f"--{key[1].replace('-', '_')}={word[key.end() :]}")
+        elif word.startswith("--") and plain(word) in switches:
+            found.append(f"{word}={rest.pop(0) if rest and rest[0].lower() in _TRUTHS else 'true'}")
+        else:
+            found += [word, *(rest.pop(0) for _ in rest[:1] if word.startswith("--") and "=" not in word)]
     return found
 
 
@@ -83,18 +89,13 @@ class Command(click.Command):
         return super().parse_args(ctx, as_options(args, {name for name in fields if fields[name].annotation is bool}))
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """An option for every field, in both spellings; truth values may be given as ``--plan`` alone."""
+        """An option for every field, in both spellings."""
         from headstart.settings.words import takes_many
 
         found: list[click.Parameter] = []
         for name, field in ctx.meta.get("fields", {}).items():
-            switch: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if field.annotation is bool else {}
             spellings = dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"])
-            found.append(
-                click.Option(
-                    [name, *spellings], type=click.UNPROCESSED, multiple=takes_many(field), default=None, **switch
-                )
-            )
+            found.append(click.Option([name, *spellings], type=click.UNPROCESSED, multiple=takes_many(field)))
         return found
 
     def invoke(self, ctx: click.Context) -> Asked:

@@ -44,6 +44,13 @@ class Option(NamedTuple):
     about: str
 
 
+class _Written(str):
+    """A type as it is written, which ``help`` shows without quotation marks."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
 class _Unsaid:
     """A default that depends on something else."""
 
@@ -169,7 +176,7 @@ def signature(shown: list[Option], returns: Any) -> inspect.Signature:
         inspect.Parameter(
             one.name,
             inspect.Parameter.KEYWORD_ONLY,
-            annotation=one.type,
+            annotation=_Written(one.type),
             default=_Unsaid() if one.default in (None, "...") else eval(one.default, {}),  # a repr of ours
         )
         for one in shown
