@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import headstart
@@ -27,6 +28,7 @@ LAYERS = [
     ["report"],
     ["jobs"],
     ["cli"],
+    ["__main__"],
 ]
 
 
@@ -73,3 +75,9 @@ def test_methods_never_import_detectors() -> None:
 def test_files_stay_small() -> None:
     long = {str(p.relative_to(SOURCE)): n for p in SOURCE.rglob("*.py") if (n := len(p.read_text().splitlines())) > 400}
     assert not long
+
+
+def test_consoles_are_made_in_one_place() -> None:
+    """So that brackets in the names of files are never read as rich's markup."""
+    makers = {path.name for path in SOURCE.rglob("*.py") if re.search(r"\bConsole\(", path.read_text(encoding="utf-8"))}
+    assert makers == {"display.py"}

@@ -31,6 +31,10 @@ _HOMES = {"pretrain": "jobs.pretrain", "Run": "jobs.pretrain", "probe": "jobs.pr
 _HOMES |= {"compare": "jobs.compare", "Comparison": "jobs.compare", "load_into": "detectors.ultralytics"}
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'headstart' has no attribute {name!r}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from headstart.files import write_text
 from headstart.jobs import compare_options
 from headstart.run.display import make_console
 from headstart.settings.schema import CompareSettings
+from headstart.settings.signature import with_signature
 
 
 @dataclass
@@ -49,6 +49,7 @@ class Comparison:
         return wording.markdown(self.results) if self.results.get("scores") else ""
 
 
+@with_signature("compare")
 def compare(**options: Any) -> Comparison:
     """Fine-tune a detector from several starts, at several label budgets, with several seeds, all else equal.
 
@@ -75,7 +76,7 @@ def compare(**options: Any) -> Comparison:
         ...     out="runs/compare/my",
         ... ).verdict
     """
-    settings = compare_options.resolve({key: _plain(value) for key, value in options.items()})
+    settings = compare_options.resolve(options)
     places, why = slots(settings.device, settings.jobs)
     with open_folder(settings) as folder:
         return _compare(settings, folder, places, why)
@@ -95,10 +96,6 @@ def _compare(settings: CompareSettings, folder: Path, places: Any, why: str) -> 
     report = _conclude(settings, folder, content, running)
     broken = tuple(f"{one['start']}, {one['budget']}, seed {one['seed']}: {one['error']}" for one in failed(content))
     return Comparison(folder, content, report, broken, interrupted=False)
-
-
-def _plain(value: Any) -> Any:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _show_plan(prepared: Any, places: Any, why: str) -> None:

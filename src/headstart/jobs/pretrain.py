@@ -31,6 +31,7 @@ from headstart.run.display import Display, Filling, duration
 from headstart.run.folder import RunFolder
 from headstart.settings.resolve import budget_seconds
 from headstart.settings.schema import ProposalOptions
+from headstart.settings.signature import with_signature
 from headstart.training import budget, checkpoint
 from headstart.training.loop import Every, Length, Outcome, train
 from headstart.training.step import Step
@@ -64,6 +65,7 @@ class Run:
         return self.handback is not None and self.handback.ok
 
 
+@with_signature("pretrain")
 def pretrain(**options: Any) -> Run:
     """Pretrain a detector on unlabelled images.
 

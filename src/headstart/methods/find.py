@@ -1,26 +1,23 @@
-"""Finding methods: those of this folder, of installed packages (entry points), and a user's own file."""
+"""Importing a method: of this folder, of an installed package (entry points), or a user's own file."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import inspect
-import re
 import sys
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import GenericAlias, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from headstart.errors import UserError, did_you_mean
+from headstart.errors import UserError
+from headstart.settings import method_file
 from headstart.settings.schema import MethodSettings, Options, ProposalOptions, TeacherOptions
 
 if TYPE_CHECKING:  # names are listed without torch, which the contract imports
     from headstart.methods.base import Method, Needs
 
-GROUP = "headstart.methods"
 _FOLDER = Path(__file__).parent
-_SETTINGS = re.compile(r"^class Settings\(", re.MULTILINE)
 _MOVED = {
     "headstart.method": "headstart.methods.base",
     "headstart.probes": "headstart.probes.metrics",
@@ -49,36 +46,13 @@ class Declared(NamedTuple):
     method: type[Method]
 
 
-def names() -> list[str]:
-    """Every method that can be named: the files of this folder that declare ``Settings``, and entry points."""
-    own = [path.stem for path in _FOLDER.glob("*.py") if _SETTINGS.search(path.read_text(encoding="utf-8"))]
-    return sorted({*own, *(point.name for point in entry_points(group=GROUP))})
-
-
-def path_of(name: str) -> Path:
-    """The file of a method: a path that ends in ``.py``, a file of this folder, or a module of an entry point.
-
-    Raises:
-        UserError: There is none.
-    """
-    path = Path(name) if name.endswith(".py") else _FOLDER / f"{name}.py"
-    if path.is_file() and (name.endswith(".py") or name in names()):
-        return path.absolute()
-    if point := _entry_point(name):
-        spec = importlib.util.find_spec(point.module)
-        if spec and spec.origin:
-            return Path(spec.origin)
-    hint = did_you_mean(name, names()) or f"methods: {', '.join(names())}, or the path of a .py file"
-    raise UserError(f"there is no method {name!r}", where="method", hint=hint)
-
-
 def find(name: str) -> Declared:
     """Import a method and read what it declares.
 
     Raises:
         UserError: There is none of this name, it cannot be imported, or does not declare what a method must.
     """
-    path = path_of(name)
+    path = method_file.find(name)
     module = _import(path, name)
     settings = getattr(module, "Settings", None)
     if not (isinstance(settings, type) and issubclass(settings, MethodSettings)):
@@ -116,15 +90,11 @@ def _check_needs(needs: Needs, settings: type[MethodSettings], path: Path) -> No
             raise UserError(what, where=str(path), hint=f"class Settings(MethodSettings, {group.__name__})")
 
 
-def _entry_point(name: str) -> EntryPoint | None:
-    return next(iter(entry_points(group=GROUP, name=name)), None)
-
-
 def _import(path: Path, name: str) -> ModuleType:
     try:
         if path.parent == _FOLDER:
             return importlib.import_module(f"headstart.methods.{name}")
-        if not name.endswith(".py") and (point := _entry_point(name)):
+        if not name.endswith(".py") and (point := method_file.entry_point(name)):
             return importlib.import_module(point.module)
         return _import_file(path)
     except UserError:

@@ -237,3 +237,35 @@ class CompareSettings(Options):
     pictures: int = Field(6, ge=0, le=24, description="test images on which the detections of all starts are shown")
     report: bool = Field(True, description="draw report.html at the end")
     extra: dict[str, Any] = Field({}, description="more arguments of Ultralytics' train; single ones as key=value")
+
+
+class ProbeSettings(Options):
+    """What ``headstart probe`` needs to know."""
+
+    source: str = Field(description="a finished run's folder, a .pt, or a model YAML (random weights, to compare with)")
+    data: str | list[str] = Field(description="images to look at, as for pretrain")
+    images: int = Field(256, ge=2, description="how many of them")
+    imgsz: int = Field(224, ge=32, multiple_of=32, description="side to which they are stretched, pixels")
+    labels: bool = Field(True, description="use labels that lie beside the images for a kNN of boxes")
+    device: str = Field("cpu", description="auto, cpu, cuda, mps, or the index of a GPU")
+
+
+class ReportSettings(Options):
+    """What ``headstart report`` needs to know."""
+
+    run: list[str] = Field(min_length=1, description="folders of pretrainings and comparisons")
+    out: str = Field("side-by-side.html", description="page that puts several comparisons side by side")
+
+
+class DemoSettings(Options):
+    """What ``headstart demo`` needs to know."""
+
+    out: str = Field("runs/demo", description="a new or empty folder")
+    overwrite: bool = Field(False, description="replace the demo in out=")
+
+
+class CompletionSettings(Options):
+    """What ``headstart completion`` needs to know."""
+
+    shell: Literal["bash", "zsh", "fish"] = Field(description="the shell that completes the command")
+    install: bool = Field(False, description="write the script where the shell finds it, and say what is left to do")

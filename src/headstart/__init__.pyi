@@ -1,0 +1,306 @@
+"""Written by tools/signatures.py from the settings; change these, not this file."""
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any, Literal
+
+from headstart.detectors.ultralytics import load_into as load_into
+from headstart.errors import UserError as UserError
+from headstart.jobs.compare import Comparison as Comparison
+from headstart.jobs.pretrain import Run as Run
+
+__all__ = ["Comparison", "Run", "UserError", "compare", "load_into", "pretrain", "probe"]
+
+def pretrain(
+    *,
+    data: str | PathLike[str] | Sequence[str | PathLike[str]] = ...,
+    model: Any = "yolo11n.yaml",
+    method: str | PathLike[str] = ...,
+    preset: str | None = ...,
+    init: str | PathLike[str] | None = None,
+    epochs: float | None = None,
+    steps: int | None = None,
+    budget: str | None = None,
+    batch: int = ...,
+    imgsz: int = 224,
+    local_imgsz: int = ...,
+    workers: int | Literal["auto"] = "auto",
+    cache: Literal["auto", "ram", "disk", "device", "off"] = "auto",
+    cache_dir: str | PathLike[str] | None = None,
+    device: str | int = "auto",
+    precision: Literal["auto", "32", "bf16", "16", 32, 16] = "auto",
+    channels_last: bool | Literal["auto"] = "auto",
+    compile: bool | Literal["auto"] = "auto",
+    seed: int = 0,
+    out: str | PathLike[str] | None = None,
+    export: Literal["student", "teacher"] = "student",
+    resume: bool = False,
+    overwrite: bool = False,
+    log_every: int = 10,
+    save_every: int = 500,
+    probe_every: int = 500,
+    probe_labels: bool = False,
+    report: bool = True,
+    cfg: str | PathLike[str] | None = None,
+    optimizer: Literal["adam", "adamw", "sgd"] = ...,
+    lr: float = ...,
+    init_rate: float = ...,
+    lr_for: int | None = ...,
+    weight_decay: float = ...,
+    momentum: float = ...,
+    warmup: float = ...,
+    schedule: Literal["constant", "cosine"] = ...,
+    clip: float | None = ...,
+    anchor: float = ...,
+    view_scale: tuple[float, float] | list[float] = ...,
+    color: float = ...,
+    hidden_dim: int = ...,
+    output_dim: int = ...,
+    ema_start: float = ...,
+    ema_end: float = ...,
+    temperature: float = ...,
+    queue: int = ...,
+    dense: float = ...,
+    locals: int = ...,
+    global_scale: tuple[float, float] | list[float] = ...,
+    local_scale: tuple[float, float] | list[float] = ...,
+    bottleneck_dim: int = ...,
+    student_temp: float = ...,
+    teacher_temp: float = ...,
+    warmup_teacher_temp: float = ...,
+    warmup_teacher_temp_epochs: float = ...,
+    center_momentum: float = ...,
+    merge_views: bool = ...,
+    freeze_last_layer: float = ...,
+    freeze_steps: int = ...,
+    freeze_share: float = ...,
+    guard: bool = ...,
+    teacher: Any = ...,
+    teacher_weights: str | PathLike[str] | None = ...,
+    teacher_mean: tuple[float, float, float] | list[float] | None = ...,
+    teacher_std: tuple[float, float, float] | list[float] | None = ...,
+    jitter: float = ...,
+    cosine: float = ...,
+    smooth_l1: float = ...,
+    cka: float = ...,
+    regularize: float = ...,
+    slices: int = ...,
+    proposals: str | PathLike[str] | None = ...,
+    proposal_imgsz: int = ...,
+    max_objects: int = ...,
+    min_score: float = ...,
+    max_area: float = ...,
+    clusters: int = ...,
+    components: int = ...,
+    mosaic: float = ...,
+    close_mosaic: float = ...,
+    overlap: float = ...,
+    blur: float = ...,
+    boxes: int = ...,
+    box_scale: tuple[float, float] | list[float] = ...,
+    box_ratio: tuple[float, float] | list[float] = ...,
+    read_at: Literal["size", "all"] = ...,
+    cells: float = ...,
+    roi: int = ...,
+    contrast: float = ...,
+    variance: float = ...,
+    variance_over: Literal["image", "batch"] = ...,
+    invariance: float = ...,
+    covariance: float = ...,
+    options: Mapping[str, Any] = ...,
+) -> Run:
+    """Pretrain a detector on unlabelled images.
+
+    Args:
+        data: images: a folder (nested), a glob, a .txt list, files, or an Ultralytics dataset YAML (its train
+            part); several as [a, b] or by repeating data=
+        model: detector: a .yaml (random weights), a .pt, or a live YOLO object
+        method: how to pretrain: the name of a method, the path of a .py file with one, or auto; by default objects
+            from trained weights, where the head can be trained on boxes, and dino from random ones
+        preset: named set of defaults of the method, by default its first; single options override it
+        init: a .pt whose weights the model starts from, e.g. COCO weights
+        epochs: passes over the images (this or steps)
+        steps: optimizer steps (this or epochs); without either: 15000, or 10 epochs if that is more
+        budget: time that pretraining may take, such as 30m, 2h or 45s: sets the steps (in place of them)
+        batch: images a step
+        imgsz: side of the global crops, pixels
+        local_imgsz: side of the local crops, pixels
+        workers: processes that read images; 0 reads in the main process
+        cache: where decoded images are kept: on the disk for later runs, in memory, on the training device, or
+            nowhere; auto chooses by their size
+        cache_dir: folder of cache=disk; by default the user's cache folder
+        device: auto, cpu, cuda, mps, or the index of a GPU
+        precision: arithmetic of the network (losses are float32): auto is bf16 where the hardware has it
+        channels_last: memory layout of the network; auto is true on GPUs in half precision
+        compile: try torch.compile, which takes minutes at the start; auto does not
+        seed: seed of weights, image order and views
+        out: run folder; by default a new one below runs/pretrain
+        export: whose weights the checkpoint gets
+        resume: go on with the run in out=; its settings are taken from the folder
+        overwrite: replace the run in out=
+        log_every: steps between two lines of metrics.jsonl
+        save_every: steps between two checkpoints of the run
+        probe_every: steps between two probes of the features; 0: none
+        probe_labels: probe with the labels beside the images too; never trained on
+        report: draw report.html at the end
+        cfg: a YAML file with options; those given here override it
+        optimizer: optimizer
+        lr: peak learning rate; from trained weights times init_rate, unless you give one
+        init_rate: from trained weights: factor on lr, unless you give lr
+        lr_for: batch that lr is meant for: it is scaled to the real one in proportion; none: not scaled
+        weight_decay: weight decay; biases and norms have none
+        momentum: momentum of sgd; beta1 of adam
+        warmup: share of the steps over which the learning rate rises
+        schedule: learning rate after the warm-up
+        clip: largest gradient norm; none: not clipped
+        anchor: from trained weights: weight of the distance from the features that the run started with
+        view_scale: byol, densecl, objects, simclr, vicreg: share of the image's area that a view covers; distill:
+            share of the image's area that the view covers; pyramid: share of the image's area that each of the two
+            views covers
+        color: byol, densecl, simclr, vicreg: strength of the color changes: 0 none, 1 as DINO, 2 as SimCLR;
+            pyramid: strength of the color changes: 0 none, 1 as DINO
+        hidden_dim: byol, pyramid: hidden width of projector and predictor; densecl: hidden width of the projection
+            heads; dino, lejepa, simclr: hidden width of the projection head; vicreg: hidden width of the expander
+        output_dim: byol, lejepa, simclr: width of the projection; densecl: width of the projections; dino: scores
+            of the projection head, K; pyramid: width of a box's projection; vicreg: width of the embedding
+        ema_start: byol, densecl, dino, pyramid: momentum of the teacher at the first step
+        ema_end: byol, densecl, dino, pyramid: momentum of the teacher at the last step (cosine between)
+        temperature: densecl: temperature of the contrastive losses; pyramid, simclr: temperature of the contrastive
+            loss
+        queue: densecl: projections of earlier batches that serve as negatives
+        dense: densecl: share of the loss between cells; pyramid: share of the comparison cell by cell, not box by
+            box
+        locals: dino, lejepa: local crops an image, beside the two global ones
+        global_scale: dino, lejepa: share of the image's area that a global crop covers
+        local_scale: dino, lejepa: share of the image's area that a local crop covers
+        bottleneck_dim: dino: width before the last layer of the projection head
+        student_temp: dino: temperature of the student's scores
+        teacher_temp: dino: temperature of the teacher's scores
+        warmup_teacher_temp: dino: the teacher's temperature at the first step
+        warmup_teacher_temp_epochs: dino: epochs from there to teacher_temp
+        center_momentum: dino: moving average of the teacher's centre
+        merge_views: dino: crops of one size in one pass: faster on GPUs; batch norm then sees all of them together
+        freeze_last_layer: dino: epochs in which the head's last layer is not trained
+        freeze_steps: dino: steps in which it is not trained, where that is longer
+        freeze_share: dino: share of all steps that both may take at most
+        guard: dino: let the teacher's entropy steer its temperature away from collapse
+        teacher: distill: who is learnt from: a YOLO's .pt, the name of a timm model, or a torch module; objects:
+            network whose features are clustered: a YOLO's .pt, the name of a timm model, or a torch module; none:
+            the backbone of the detector that finds the objects
+        teacher_weights: distill, objects: file with the weights of a timm model as teacher; none: timm's own,
+            downloaded once
+        teacher_mean: distill, objects: mean of each color that a torch module as teacher was trained with; none: 0
+        teacher_std: distill, objects: standard deviation of each color, likewise; none: 1
+        jitter: distill: probability of changed colors, which both networks see; objects: probability of changed
+            colors
+        cosine: distill: weight of one minus cosine between the features of a cell
+        smooth_l1: distill: weight of smooth L1 between standardized features
+        cka: distill: weight of one minus the alignment of the cells' similarities (CKA)
+        regularize: lejepa: weight of the regularizer at 128 images a step
+        slices: lejepa: random directions in which the distribution is tested
+        proposals: objects: trained detector that finds the objects (a .pt); none: the run's own start, init= or
+            model=
+        proposal_imgsz: objects: longer side at which images are searched for objects, pixels
+        max_objects: objects: objects that are kept an image at most
+        min_score: objects: least score of an object, as a share of the image's best
+        max_area: objects: largest object, as a share of the image's area
+        clusters: objects: clusters into which the objects are divided by how they look
+        components: objects: principal components of the features that are clustered
+        mosaic: objects: share of the steps with mosaics of four images
+        close_mosaic: objects: share of the steps, at the end, without mosaics
+        overlap: pyramid: least share of the smaller view that the other covers
+        blur: pyramid: probability of a blurred view
+        boxes: pyramid: boxes an image that both views share
+        box_scale: pyramid: side of a box as a share of the part that both views show
+        box_ratio: pyramid: width over height of a box
+        read_at: pyramid: levels at which the student reads a box: the one for its size, or every one
+        cells: pyramid: cells of its level's map that the side of a box should span
+        roi: pyramid: points a side at which a box is read
+        contrast: pyramid: weight of the contrastive loss between boxes; the cosine's is 1
+        variance: pyramid: weight of the floor under the variance of the boxes; vicreg: weight of the floor under
+            the variance of each output
+        variance_over: pyramid: boxes that must differ from each other
+        invariance: vicreg: weight of the distance between the two views
+        covariance: vicreg: weight of the covariances between outputs
+        options: options of a method of your own, by name; they may also be given as they are
+    """
+
+def compare(
+    *,
+    data: str | PathLike[str] = ...,
+    model: str | PathLike[str] = "yolo11n",
+    starts: str | PathLike[str] | int | Sequence[str | int | PathLike[str]] = ["scratch", "coco"],
+    labels: str | int | PathLike[str] | Sequence[str | int | PathLike[str]] = ["10%", "100%"],
+    seeds: int | Sequence[int] = [0, 1, 2],
+    epochs: int | None = None,
+    steps: int | None = None,
+    imgsz: int = 640,
+    batch: int = 16,
+    optimizer: str = "AdamW",
+    lr: float | Sequence[float] = [0.001, 0.0003, 0.003],
+    lr_val: float = 0.2,
+    split: Literal["val", "test"] = "val",
+    unlabelled: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
+    longer: Literal["auto", "true", "false"] | bool = "auto",
+    device: str | int = "auto",
+    jobs: int | Literal["auto"] = "auto",
+    workers: int = 4,
+    out: str | PathLike[str] | None = None,
+    plan: bool = False,
+    overwrite: bool = False,
+    pictures: int = 6,
+    report: bool = True,
+    extra: Mapping[str, Any] = {},
+    cfg: str | PathLike[str] | None = None,
+) -> Comparison:
+    """Fine-tune a detector from several starts, all else equal, and say which is better.
+
+    Args:
+        data: Ultralytics dataset YAML: train is the labelled pool that the budgets are cut from
+        model: the detector of every start: the name of its YAML
+        starts: what to compare: scratch, coco, coco-backbone, checkpoints or run folders; name=path names one,
+            coco=path.pt says where the COCO weights are
+        labels: label budgets: shares of the labelled images, or counts
+        seeds: how many seeds, or the seeds themselves as [0, 1, 2]
+        epochs: epochs of every fine-tuning (this or steps; default: 100)
+        steps: least optimizer steps of every fine-tuning: whole epochs, as many at each budget
+        imgsz: side of the images, pixels
+        batch: images a step
+        optimizer: optimizer of every fine-tuning: SGD, MuSGD, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop
+        lr: learning rates; of several, each start gets the one that does best on a validation part of its labelled
+            images (the first where they are equal); one alone saves the search
+        lr_val: share of the labelled images that the rate is chosen on
+        split: part of the dataset that the figures are measured on
+        unlabelled: images that the starts were pretrained on, where no run folder says so: looked at for leaks
+        longer: one longer scratch run that gets the time that pretraining took: auto where a run folder tells it
+        device: auto (every GPU, else CPU), cpu, mps, a GPU's index, or several as 0,1
+        jobs: fine-tunings side by side: auto is one a GPU, and on a CPU as many as cores and memory carry
+        workers: processes that load images, each fine-tuning (none on a CPU)
+        out: folder of the comparison; by default runs/compare/<data>-<model>
+        plan: print the cells, their cost and time from a short probe, and train nothing
+        overwrite: replace the comparison in out=
+        pictures: test images on which the detections of all starts are shown
+        report: draw report.html at the end
+        extra: more arguments of Ultralytics' train; single ones as key=value
+        cfg: a YAML file with options; those given here override it
+    """
+
+def probe(
+    source: str | PathLike[str],
+    data: str | PathLike[str] | Sequence[str | PathLike[str]],
+    *,
+    images: int = 256,
+    imgsz: int = 224,
+    labels: bool = True,
+    device: str | int = "cpu",
+) -> dict[str, dict[str, float]]:
+    """Measure the features of a run or a checkpoint, without training.
+
+    Args:
+        source: a finished run's folder, a .pt, or a model YAML (random weights, to compare with)
+        data: images to look at, as for pretrain
+        images: how many of them
+        imgsz: side to which they are stretched, pixels
+        labels: use labels that lie beside the images for a kNN of boxes
+        device: auto, cpu, cuda, mps, or the index of a GPU
+    """

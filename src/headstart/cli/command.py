@@ -1,0 +1,184 @@
+"""The commands: what each is called, which options it has (the class of its settings), and the job that it runs.
+
+Nothing here imports torch before a command runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from headstart.cli.parser import Asked, Group
+from headstart.errors import UserError
+
+FAILED = 1
+MISTAKE = 2
+INTERRUPTED = 130  # what a shell reports for Ctrl-C
+
+
+class Spec(NamedTuple):
+    """A command.
+
+    Attributes:
+        name: Its name; ``{Name}Settings`` in `headstart.settings.schema` declares its options.
+        summary: What it does, for the help.
+        usage: How it is called, without ``headstart``.
+        run: Runs it with the options as they were typed, and returns the exit status.
+        positional: The option that is given without a key, if there is one.
+        many: Whether several may be given so.
+    """
+
+    name: str
+    summary: str
+    usage: str
+    run: Callable[[dict[str, Any]], int]
+    positional: str | None = None
+    many: bool = False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status.
+
+    0: done. 1: a run failed its own checks, or a fine-tuning failed. 2: a mistake in what was asked. 130: interrupted.
+    """
+    from headstart.cli import completion
+
+    try:
+        if completion.answered():
+            return 0
+        asked = parse(sys.argv[1:] if arguments is None else arguments)
+        return COMMANDS[asked.command].run(asked.given) if asked else 0
+    except UserError as error:
+        print(f"headstart: {error}", file=sys.stderr)
+        return MISTAKE
+    except (KeyboardInterrupt, click.Abort):
+        print("headstart: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away, e.g. `headstart pretrain --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def parse(words: Sequence[str]) -> Asked | None:
+    """What `words` ask for; None where they asked for help, which then was printed.
+
+    Raises:
+        UserError: There is no such command, or a word is no option.
+    """
+    try:
+        asked = Group(COMMANDS).main(list(words), prog_name="headstart", standalone_mode=False)
+    except click.BadOptionUsage as error:
+        name = str(error.option_name).removeprefix("--")
+        raise UserError("needs a value", where=name, hint="options are key=value or --key value") from error
+    except click.ClickException as error:
+        raise UserError(error.format_message()) from error
+    return asked if isinstance(asked, Asked) else None
+
+
+def _values(command: str, given: dict[str, Any]) -> dict[str, Any]:
+    from headstart.cli.options import values
+
+    return values(command, given)
+
+
+def _settings(command: str, given: dict[str, Any]) -> Any:
+    """The options of a command that has one class of them, complete and valid."""
+    from headstart.cli.options import settings_of
+    from headstart.settings.resolve import resolve_options
+
+    return resolve_options(settings_of(command), _values(command, given), command)
+
+
+def _pretrain(given: dict[str, Any]) -> int:
+    options = _values("pretrain", given)
+    from headstart.jobs.pretrain import pretrain
+
+    run = pretrain(**options)
+    if run.interrupted:
+        return INTERRUPTED
+    return 0 if run.ok else FAILED
+
+
+def _compare(given: dict[str, Any]) -> int:
+    options = _values("compare", given)
+    from headstart.jobs.compare import compare
+
+    comparison = compare(**options)
+    return INTERRUPTED if comparison.interrupted else FAILED if comparison.failed else 0
+
+
+def _report(given: dict[str, Any]) -> int:
+    s = _settings("report", given)
+    from headstart.report import is_comparison, write_report, write_side_by_side
+
+    for folder in s.run:
+        print(write_report(Path(folder)))
+    comparisons = [Path(folder) for folder in s.run if is_comparison(folder)]
+    if len(comparisons) > 1:
+        print(write_side_by_side(comparisons, Path(s.out)))
+    return 0
+
+
+def _probe(given: dict[str, Any]) -> int:
+    s = _settings("probe", given)
+    from headstart.jobs.probe import probe, table
+
+    print(table(probe(s.source, s.data, images=s.images, imgsz=s.imgsz, labels=s.labels, device=s.device)))
+    return 0
+
+
+def _demo(given: dict[str, Any]) -> int:
+    s = _settings("demo", given)
+    from headstart.jobs.demo import demo
+
+    return demo(out=s.out, overwrite=s.overwrite)
+
+
+def _completion(given: dict[str, Any]) -> int:
+    s = _settings("completion", given)
+    from headstart.cli import completion
+
+    print(completion.install(s.shell) if s.install else completion.script(s.shell), end="")
+    return 0
+
+
+COMMANDS = {
+    spec.name: spec
+    for spec in (
+        Spec("pretrain", "pretrain a detector on unlabelled images", "data=IMAGES [key=value ...]", _pretrain),
+        Spec(
+            "compare",
+            "fine-tune from several starts, all else equal, and say which is better",
+            "data=DATA.yaml [key=value ...] [--plan]",
+            _compare,
+        ),
+        Spec(
+            "report",
+            "draw the report of a pretraining or comparison again, or of several side by side",
+            "FOLDER ... [key=value ...]",
+            _report,
+            positional="run",
+            many=True,
+        ),
+        Spec(
+            "probe",
+            "measure the features of a run or a checkpoint, without training",
+            "RUN_OR_CHECKPOINT data=IMAGES [key=value ...]",
+            _probe,
+            positional="source",
+        ),
+        Spec("demo", "pretrain and fine-tune on images that it draws itself; needs nothing", "[key=value ...]", _demo),
+        Spec(
+            "completion",
+            "let your shell complete the command",
+            "bash|zsh|fish [--install]",
+            _completion,
+            positional="shell",
+        ),
+    )
+}

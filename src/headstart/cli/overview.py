@@ -1,0 +1,42 @@
+"""The help of ``headstart`` itself, which needs no settings: it is there in a tenth of a second."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from headstart.cli.command import Spec
+
+EXAMPLES = """\
+  headstart pretrain data=my/images model=yolo11n.pt out=runs/a     unlabelled images -> runs/a/headstart.pt
+  headstart compare data=my.yaml starts=scratch,coco,ssl=runs/a     is it better, by how much, how surely?"""
+
+
+def page(specs: Mapping[str, Spec]) -> str:
+    """What the command does, and its commands."""
+    text = writer()
+    text.write("Pretrain a YOLO detector on your own unlabelled images, and prove whether it helped.\n")
+    section(text, "Commands", [(name, spec.summary) for name, spec in specs.items()])
+    text.write(f"\nExamples:\n{EXAMPLES}\n\n")
+    text.write("headstart COMMAND --help shows a command's options; headstart --version the version.")
+    return text.getvalue()
+
+
+def writer() -> click.HelpFormatter:
+    """An empty page, as wide as the terminal, at most 110 columns."""
+    return click.HelpFormatter(width=min(110, max(60, shutil.get_terminal_size((100, 24)).columns)))
+
+
+def section(text: click.HelpFormatter, title: str, rows: Iterable[tuple[str, str]], about: str = "") -> None:
+    """A titled list of two columns."""
+    text.write(f"\n{title}:\n")
+    text.indent()
+    if about:
+        text.write_text(about)
+    if rows := list(rows):
+        text.write_dl(rows, col_max=27, col_spacing=2)
+    text.dedent()

@@ -1,0 +1,179 @@
+"""Words to options: click parses, the settings say which options there are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from headstart.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from headstart.cli.command import Spec
+
+_KEY = re.compile(r"(?:--)?([A-Za-z][\w-]*)=")
+_TRUTHS = {"true", "false", "yes", "no", "on", "off"}
+HELP = {"--help", "-h"}
+
+
+class Asked(NamedTuple):
+    """What was asked for: a command, and its options as they were typed."""
+
+    command: str
+    given: dict[str, Any]
+
+
+def as_options(words: Sequence[str], switches: Iterable[str]) -> list[str]:
+    """Rewrite ``key=value`` to ``--key=value``, so that both are options to the parser.
+
+    A word that is a path, such as ``a/b=c``, is left alone: a key is a plain name. So is the word after a ``--key``
+    without ``=``: it is that key's value, whatever it looks like. The keys in `switches` may stand alone, for true;
+    they take the next word only where that is a truth value.
+    """
+    found: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            return [*found, word, *rest]
+        if key := _KEY.match(word):
+            found.append(f"--{key[1].replace('-', '_')}={word[key.end() :]}")
+        elif word.startswith("--") and plain(word) in switches:
+            found.append(f"{word}={rest.pop(0) if rest and rest[0].lower() in _TRUTHS else 'true'}")
+        else:
+            found += [word, *(rest.pop(0) for _ in rest[:1] if word.startswith("--") and "=" not in word)]
+    return found
+
+
+def plain(word: str) -> str:
+    """``--some-key`` as ``some_key``."""
+    return word.removeprefix("--").replace("-", "_")
+
+
+def last_value(name: str, words: Sequence[str]) -> str | None:
+    """What the option `name` was given last among `words`, before they are parsed; None where it was not."""
+    found = None
+    for word, following in zip(words, [*words, None][1:], strict=True):
+        if word == f"--{name}":
+            found = following
+        elif key := re.match(rf"(?:--)?{name}=(.*)", word, re.DOTALL):
+            found = key[1]
+    return found
+
+
+class Command(click.Command):
+    """A command whose options are the fields of its settings."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(
+            spec.name,
+            short_help=spec.summary,
+            add_help_option=False,
+            context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+        )
+        self.spec = spec
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Answer ``--help``, or parse the options that this command has with the method that is named."""
+        if HELP & set(args):
+            from headstart.cli import help
+
+            click.echo(help.page(self.spec, [word for word in args if word not in HELP]))
+            ctx.exit()
+        from headstart.cli.options import fields_of
+
+        fields = fields_of(self.spec.name, last_value("method", args))
+        ctx.meta["fields"] = fields
+        return super().parse_args(ctx, as_options(args, {name for name in fields if fields[name].annotation is bool}))
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """An option for every field, in both spellings."""
+        from headstart.settings.words import takes_many
+
+        found: list[click.Parameter] = []
+        for name, field in ctx.meta.get("fields", {}).items():
+            spellings = dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"])
+            found.append(click.Option([name, *spellings], type=click.UNPROCESSED, multiple=takes_many(field)))
+        return found
+
+    def invoke(self, ctx: click.Context) -> Asked:
+        """What was asked for, every value a `Word`; the caller runs it."""
+        from headstart.settings.words import Word
+
+        given: dict[str, Any] = {}
+        for name, value in ctx.params.items():
+            if isinstance(value, tuple) and value:
+                given[name] = Word(value[0]) if len(value) == 1 else [Word(one) for one in value]
+            elif isinstance(value, str):
+                given[name] = Word(value)
+        others, words = _leftover(ctx.args)
+        given |= {name: Word(value) for name, value in others.items()}
+        return Asked(self.spec.name, {**self._positional(words), **given})
+
+    def _positional(self, words: list[str]) -> dict[str, Any]:
+        """What was given without a key."""
+        from headstart.settings.words import Word
+
+        name, many = self.spec.positional, self.spec.many
+        if words and (name is None or (len(words) > 1 and not many)):
+            stray = words[0] if name is None else words[1]
+            raise UserError(f"{stray!r} is not an option", hint="options are key=value or --key value")
+        if not words or name is None:
+            return {}
+        return {name: [Word(word) for word in words] if many else Word(words[0])}
+
+
+def _leftover(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Options that the parser does not know, for the settings to complain of with a suggestion, and other words."""
+    options: dict[str, str] = {}
+    others: list[str] = []
+    key = None
+    for word in words:
+        if re.match(r"--[A-Za-z]", word):
+            name, has_value, value = word.partition("=")
+            options[plain(name)] = value if has_value else "true"
+            key = None if has_value else plain(name)
+        elif key:
+            options[key], key = word, None
+        else:
+            others.append(word)
+    return options, others
+
+
+class Group(click.Group):
+    """The command ``headstart`` itself: it holds the others."""
+
+    def __init__(self, specs: dict[str, Spec]) -> None:
+        super().__init__("headstart", add_help_option=False)
+        self.specs = specs
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Answer ``--help`` and ``--version``, which come before a command."""
+        if not args or args[0] in HELP:
+            from headstart.cli import overview
+
+            click.echo(overview.page(self.specs))
+            ctx.exit()
+        if args[0] == "--version":
+            from importlib.metadata import version
+
+            click.echo(f"headstart {version('headstart')}")
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which they are used."""
+        return list(self.specs)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        """The command of that name.
+
+        Raises:
+            UserError: There is none.
+        """
+        if cmd_name not in self.specs:
+            hint = did_you_mean(cmd_name, self.specs) or f"commands: {', '.join(self.specs)}"
+            raise UserError(f"there is no command {cmd_name!r}", hint=hint)
+        return Command(self.specs[cmd_name])

@@ -1,0 +1,213 @@
+"""The signatures of ``headstart.pretrain`` and its like, from the settings: what an editor completes and mypy checks.
+
+``tools/signatures.py`` writes them to ``__init__.pyi``; `with_signature` gives them to the functions themselves.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from headstart.errors import UserError
+from headstart.settings import method_file, schema
+from headstart.settings.words import alternatives
+
+PATHS = {
+    "data", "model", "method", "init", "out", "cfg", "cache_dir", "proposals", "teacher", "teacher_weights",
+    "unlabelled", "source", "run", "starts",
+}  # fmt: skip
+"""Options that may name files."""
+
+Result = TypeVar("Result")
+
+
+class Option(NamedTuple):
+    """One parameter of a function.
+
+    Attributes:
+        name: Its name.
+        type: What Python takes for it, as it is written in a signature.
+        default: Its default as it is written; ``...`` where it depends on the method or the data, or none is needed
+            when a run is resumed; None where it must be given.
+        about: What it does.
+    """
+
+    name: str
+    type: str
+    default: str | None
+    about: str
+
+
+class _Written(str):
+    """A type as it is written, which ``help`` shows without quotation marks."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+class _Unsaid:
+    """A default that depends on something else."""
+
+    def __repr__(self) -> str:
+        return "..."
+
+
+def options(command: Literal["pretrain", "compare", "probe"]) -> list[Option]:
+    """The parameters of the function that a command stands for."""
+    if command == "probe":
+        fields = schema.ProbeSettings.model_fields
+        return [
+            _option(name, field, None if field.is_required() else repr(field.default)) for name, field in fields.items()
+        ]
+    cfg = Option("cfg", "str | PathLike[str] | None", "None", "a YAML file with options; those given here override it")
+    if command == "compare":
+        fields = schema.CompareSettings.model_fields
+        return [*(_option(name, field, _default(field)) for name, field in fields.items()), cfg]
+    return [*_general(), cfg, *_of_methods()]
+
+
+def _general() -> list[Option]:
+    depend = {"method", "preset"} | {
+        name for method in _methods() for preset in method.presets.values() for name in preset
+    }
+    fields = schema.PretrainSettings.model_fields
+    return [_option(name, field, "..." if name in depend else _default(field)) for name, field in fields.items()]
+
+
+def _of_methods() -> list[Option]:
+    """The options of all methods; one that several have is described once a meaning."""
+    found: dict[str, Option] = {}
+    common = schema.MethodSettings.model_fields
+    users: dict[str, dict[str, list[str]]] = {}
+    for method in _methods():
+        for name, field in method.settings.model_fields.items():
+            new = _option(name, field, "...")
+            kinds = [*found[name].type.split(" | "), *new.type.split(" | ")] if name in found else [new.type]
+            found[name] = new._replace(type=" | ".join(dict.fromkeys(kinds)))
+            users.setdefault(name, {}).setdefault(new.about, []).append(method.name)
+    for name, meanings in users.items():
+        if name not in common:
+            said = [f"{', '.join(methods)}: {about}" for about, methods in meanings.items()]
+            found[name] = found[name]._replace(about="; ".join(said))
+    ordered = [found.pop(name) for name in common] + list(found.values())
+    own = "options of a method of your own, by name; they may also be given as they are"
+    return [*ordered, Option("options", "Mapping[str, Any]", "...", own)]
+
+
+@functools.cache
+def _methods() -> list[method_file.MethodFile]:
+    return [method_file.read(method_file.find(name)) for name in method_file.names()]
+
+
+def _default(field: FieldInfo) -> str:
+    return "..." if field.is_required() else repr(field.default)
+
+
+# -- types as they are written ----------------------------------------------------------------------------------------
+
+
+def _option(name: str, field: FieldInfo, default: str | None) -> Option:
+    """A parameter. It takes what the settings take: a path where a file is named, a list for a tuple."""
+    validated = any(hasattr(one, "func") for one in field.metadata)
+    kinds = [part for one in alternatives(field.annotation) for part in _written(one, validated)]
+    if name in PATHS and "str" in kinds:
+        kinds = [
+            "str",
+            "PathLike[str]",
+            *(kind.replace("Sequence[str]", "Sequence[str | PathLike[str]]") for kind in kinds),
+        ]
+    if name == "device":
+        kinds.append("int")
+    kinds = ["Any"] if "Any" in kinds else sorted(dict.fromkeys(kinds), key="None".__eq__)
+    return Option(name, " | ".join(kinds), default, str(field.description))
+
+
+def _written(kind: Any, validated: bool) -> list[str]:
+    """The alternatives that stand for a type; a validator of its own takes what is nearly of the type, too."""
+    origin, inner = get_origin(kind), [part for one in get_args(kind)[:1] for part in _plain(one)]
+    if origin is Literal:
+        choices = [repr(choice) for choice in get_args(kind)]
+        choices += [choice for choice in map(str, get_args(kind)) if choice.isdigit()] if validated else []
+        return [f"Literal[{', '.join(choices)}]", *(["bool"] if validated and "'true'" in choices else [])]
+    if origin is list:
+        inner += ["int", "PathLike[str]"] if validated and inner == ["str"] else []
+        return [*(inner if validated else []), f"Sequence[{' | '.join(inner)}]"]
+    if origin is tuple:
+        return [f"tuple[{', '.join(' | '.join(_plain(one)) for one in get_args(kind))}]", f"list[{' | '.join(inner)}]"]
+    return _plain(kind)
+
+
+def _plain(kind: Any) -> list[str]:
+    if get_origin(kind) is dict or kind is dict:
+        return ["Mapping[str, Any]"]
+    return ["None" if one is type(None) else getattr(one, "__name__", str(one)) for one in alternatives(kind)]
+
+
+# -- functions --------------------------------------------------------------------------------------------------------
+
+
+def with_signature(
+    command: Literal["pretrain", "compare"],
+) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """Let a function that takes ``**options`` show the real ones, to `inspect`, to ``help`` and to notebooks."""
+
+    def decorate(function: Callable[..., Result]) -> Callable[..., Result]:
+        @functools.wraps(function)
+        def call(**given: Any) -> Result:
+            return function(**plain(given))
+
+        shown = options(command)
+        call.__signature__ = signature(shown, inspect.signature(function).return_annotation)  # type: ignore[attr-defined]
+        call.__doc__ = f"{inspect.getdoc(function)}\n\nOptions:\n{listed(shown)}\n"
+        return call
+
+    return decorate
+
+
+def signature(shown: list[Option], returns: Any) -> inspect.Signature:
+    """Keyword parameters for `shown`."""
+    parameters = [
+        inspect.Parameter(
+            one.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=_Written(one.type),
+            default=_Unsaid() if one.default in (None, "...") else eval(one.default, {}),  # a repr of ours
+        )
+        for one in shown
+    ]
+    return inspect.Signature(parameters, return_annotation=returns)
+
+
+def listed(shown: list[Option], width: int = 116) -> str:
+    """A line, or several, on every option."""
+    return "\n".join(
+        textwrap.fill(f"{one.name}: {one.about}", width, initial_indent="    ", subsequent_indent="        ")
+        for one in shown
+    )
+
+
+def plain(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given in Python, as the command would give it: paths as strings, ``options=`` among the others.
+
+    Raises:
+        UserError: ``options`` is no mapping, or names what is given beside it.
+    """
+    own = given.get("options", {})
+    if not isinstance(own, Mapping):
+        raise UserError("must be a dictionary", where="options", hint='such as options={"cells": 2}')
+    rest = {name: value for name, value in given.items() if name != "options"}
+    if twice := sorted(set(own) & set(rest)):
+        raise UserError(f"names {', '.join(twice)}, which is given beside it, too", where="options")
+    return {name: _as_string(value) for name, value in {**rest, **own}.items()}
+
+
+def _as_string(value: Any) -> Any:
+    if isinstance(value, (list, tuple)) and any(isinstance(one, os.PathLike) for one in value):
+        return [_as_string(one) for one in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
