@@ -16,8 +16,8 @@ import pytest
 import headstart
 from headstart.errors import UserError
 from headstart.jobs import compare_options
+from headstart.methods.find import find as read_method
 from headstart.settings.method_file import names
-from headstart.settings.resolve import read_method
 from headstart.settings.schema import CompareSettings, PretrainSettings
 from headstart.settings.signature import plain
 

@@ -115,9 +115,8 @@ def pretrain(
         data: images: a folder (nested), a glob, a .txt list, files, or an Ultralytics dataset YAML (its train
             part); several as [a, b] or by repeating data=
         model: detector: a .yaml (random weights), a .pt, or a live YOLO object
-        method: how to pretrain: the name of a method, the path of a .py file with one, or auto; by default objects
-            from trained weights, where the head can be trained on boxes, and dino from random ones
-        preset: named set of defaults of the method, by default its first; single options override it
+        method: how to pretrain: the name of a method, the path of a .py file with one, or auto
+        preset: named set of defaults of the method; by default its first
         init: a .pt whose weights the model starts from, e.g. COCO weights
         epochs: passes over the images (this or steps)
         steps: optimizer steps (this or epochs); without either: 15000, or 10 epochs if that is more

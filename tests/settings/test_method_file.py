@@ -146,5 +146,5 @@ def test_no_such_method(name: str) -> None:
 def test_the_preset_that_a_run_uses() -> None:
     assert preset_of(read(find("dino"))) == ("tutorial", {})
     assert preset_of(read(find("objects"))) == ("default", {"batch": 128})
-    assert preset_of(read(find("byol"))) == ("tutorial", {})
+    assert preset_of(read(find("byol"))) == ("none", {})
     assert preset_of(read(find("distill")), "cosine") == ("cosine", {"smooth_l1": 0.0, "cka": 0.0})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -33,13 +35,19 @@ def read_method(name: str) -> MethodFile:
         UserError: There is no such method, or its file cannot be read.
     """
     path = method_file.find(name)
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _read(path: Path, changed: int) -> MethodFile:
+    """A page of help asks for every method many times; a file that has changed since is read again."""
     try:
         return method_file.read(path)
     except NotLiteralError:
         return _imported(path)
 
 
-def _imported(path: Any) -> MethodFile:
+def _imported(path: Path) -> MethodFile:
     from headstart.methods.find import find
 
     found = find(str(path))

@@ -208,6 +208,7 @@ _WORDS = {
     "string_type": "must be a string",
     "list_type": "a list",
     "tuple_type": "must be a pair such as [0.4, 1.0]",
+    "multiple_of": "must be a multiple of {multiple_of:g}",
     "too_short": "must have {min_length} values",
     "too_long": "must have {max_length} values",
 }

@@ -35,12 +35,9 @@ class PretrainSettings(Options):
     model: Any = Field("yolo11n.yaml", description="detector: a .yaml (random weights), a .pt, or a live YOLO object")
     method: str = Field(
         "default",
-        description="how to pretrain: the name of a method, the path of a .py file with one, or auto; by default "
-        "objects from trained weights, where the head can be trained on boxes, and dino from random ones",
+        description="how to pretrain: the name of a method, the path of a .py file with one, or auto",
     )
-    preset: str | None = Field(
-        None, description="named set of defaults of the method, by default its first; single options override it"
-    )
+    preset: str | None = Field(None, description="named set of defaults of the method; by default its first")
     init: str | None = Field(None, description="a .pt whose weights the model starts from, e.g. COCO weights")
     epochs: float | None = Field(None, gt=0, description="passes over the images (this or steps)")
     steps: int | None = Field(
