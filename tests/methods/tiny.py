@@ -20,6 +20,7 @@ from headstart.methods.schedules import Progress
 from headstart.pseudolabels.base import Objects
 from headstart.settings import resolve
 from headstart.settings.resolve import method_names, read_method
+from headstart.teachers.base import TeacherSource
 from headstart.teachers.load import load_teacher
 from headstart.views.render import make_views
 from headstart.views.spec import View
@@ -89,7 +90,7 @@ def build(name: str, preset: str | None = None, **options: Any) -> Method:
     resolved = resolve.resolve(given)
     kind = method_class(resolved.info)
     neck = kind.trains == "neck"
-    extra: list[nn.Module] = [load_teacher(given["teacher"])] if name == "distill" else []
+    extra: list[nn.Module] = [load_teacher(TeacherSource(given["teacher"]))] if name == "distill" else []
     clusters = getattr(resolved.method, "clusters", None)
     extra += [DetectHead(Net(), clusters)] if clusters else []
     method = kind(resolved.method, resolved.run, Trunk(neck), WIDTHS if neck else WIDTHS[-1:], *extra)

@@ -17,6 +17,7 @@ from headstart.machine import parse_device
 from headstart.run import folder as run
 from headstart.run.folder import RunFolder
 from headstart.settings.schema import PretrainSettings
+from headstart.teachers.base import TeacherSource
 from headstart.teachers.load import check_teacher
 from headstart.training import checkpoint
 
@@ -39,7 +40,7 @@ def check(given: Mapping[str, Any]) -> list[UserError]:
         if not init.endswith(".pt"):
             problems.append(UserError(f"must be a .pt checkpoint, not {init!r}", where="init"))
     if given.get("teacher") is not None:
-        problems += check_teacher(given["teacher"], given.get("teacher_weights"))
+        problems += check_teacher(TeacherSource.of(given))
     elif "proposals" in given:  # who must have a teacher is told so elsewhere
         left = [name for name in ("weights", "mean", "std") if given.get(f"teacher_{name}") is not None]
         problems += [UserError("says nothing without teacher=", where=f"teacher_{name}") for name in left]

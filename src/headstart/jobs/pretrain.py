@@ -39,7 +39,8 @@ from headstart.run.folder import RunFolder
 from headstart.settings import resolve
 from headstart.settings.resolve import Resolved
 from headstart.settings.schema import PretrainSettings
-from headstart.teachers.load import load_teacher, teacher_options
+from headstart.teachers.base import TeacherSource
+from headstart.teachers.load import load_teacher
 from headstart.training import budget, checkpoint
 from headstart.training.loop import Outcome, train
 from headstart.views.render import make_views
@@ -267,7 +268,7 @@ def _make_method(resolved: Resolved, detector: Detector) -> Method:
     if "proposals" in options:  # a teacher is asked for the kinds of what is found, before the first step
         extra = [detector.object_head(options["clusters"])]
     elif "teacher" in options:
-        extra = [load_teacher(**teacher_options(options))]
+        extra = [load_teacher(TeacherSource.of(options))]
     method = kind(resolved.method, resolved.run, detector.trunk(neck=neck), widths, *extra)
     return Anchored(method, resolved.method.anchor) if resolved.method.anchor else method
 

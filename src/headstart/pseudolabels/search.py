@@ -22,8 +22,8 @@ from headstart.pseudolabels.cluster import clustered
 from headstart.run.display import Filling
 from headstart.run.folder import RunFolder
 from headstart.settings.resolve import Resolved
-from headstart.teachers.base import Teacher
-from headstart.teachers.load import load_teacher, teacher_options
+from headstart.teachers.base import Teacher, TeacherSource
+from headstart.teachers.load import load_teacher
 from headstart.views.boxes import area
 from headstart.views.mosaic import GRAY
 
@@ -86,8 +86,8 @@ def objects_of(
     )
     proposals = o.proposals  # type: ignore[attr-defined]
     finder = detector if proposals is None else load_detector(proposals)
-    asked = teacher_options(o.model_dump())
-    teacher = load_teacher(**asked, neck=False) if asked["teacher"] is not None else None
+    asked = TeacherSource.of(o.model_dump())
+    teacher = load_teacher(asked, neck=False) if asked.teacher is not None else None
     all_of_them = steps_for(1, len(images), s.batch)
     batches = min(steps, all_of_them) if s.budget is None else all_of_them
     total = min(len(images), batches * s.batch)
