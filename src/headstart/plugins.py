@@ -13,10 +13,12 @@ import pkgutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import GenericAlias, ModuleType
+from typing import Any, TypeVar
 
 from headstart.errors import UserError
+
+Part = TypeVar("Part")
 
 
 def modules_of(package: str, leave: Iterable[str] = ()) -> dict[str, ModuleType]:
@@ -56,6 +58,30 @@ def import_file(path: str | Path, where: str | None = None) -> ModuleType:
         del sys.modules[name]
         raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}", where=where) from error
     return module
+
+
+def one_subclass(module: ModuleType, base: type[Part], where: str | None = None) -> type[Part]:
+    """The one subclass of `base` that a user's file defines.
+
+    Args:
+        module: As `import_file` gives it.
+        base: The contract.
+        where: The option that names the file, for messages.
+
+    Raises:
+        UserError: There is none, or several.
+    """
+    found = [
+        item
+        for item in vars(module).values()
+        # In Python 3.10 an alias such as tuple[float, float] passes for a type.
+        if isinstance(item, type) and not isinstance(item, GenericAlias)
+        if issubclass(item, base) and item.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        wanted = f"{base.__module__}.{base.__qualname__}"
+        raise UserError(f"{module.__file__} must have one subclass of {wanted}, has {len(found)}", where=where)
+    return found[0]
 
 
 def installed(group: str) -> dict[str, importlib.metadata.EntryPoint]:
