@@ -76,7 +76,7 @@ class FrozenTeacher(Teacher):
     """See `headstart.teachers.base.Teacher`.
 
     Args:
-        module: Called with normalised images; gives a map, several (list, tuple, dict), or tokens ``(B, N, C)``.
+        module: Called with normalized images; gives a map, several (list, tuple, dict), or tokens ``(B, N, C)``.
         name: For messages.
         mean, std: Of each color; what the module was trained with.
         size: Multiple of pixels that its input sides need.
