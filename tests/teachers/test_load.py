@@ -250,6 +250,26 @@ def test_python_files_that_give_no_teacher(tmp_path: Path, content: str, said: s
     assert caught.value.where == "teacher"
 
 
+TEACHER = """
+from headstart.teachers.base import Teacher
+class Mine(Teacher):
+    def forward(self, images):
+        return [images]
+def load():
+    own = Mine()
+"""
+
+
+def test_a_teacher_of_ones_own_says_what_it_gives(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(TEACHER + "    return own\n")
+    with pytest.raises(UserError, match="the Mine does not set name, widths, strides"):
+        teacher_of(str(tmp_path / "mine.py"))
+    (tmp_path / "mine.py").write_text(
+        TEACHER + "    own.name, own.widths, own.strides = 'mine', (3,), (1.0,)\n    return own\n"
+    )
+    assert torch.equal(teacher_of(str(tmp_path / "mine.py"))(IMAGES)[0], IMAGES)
+
+
 def test_all_options_without_effect_are_told_together(tmp_path: Path) -> None:
     given = {"teacher": str(tmp_path / "gone.py"), "teacher_weights": "a", "teacher_mean": (0, 0, 0)}
     assert [problem.where for problem in check_teacher(TeacherSource.of(given))] == ["teacher"]

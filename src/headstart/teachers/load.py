@@ -45,6 +45,9 @@ def load_teacher(source: TeacherSource, *, neck: bool = True) -> Teacher:
     if problems := check_teacher(source):
         raise UserError.several(problems)
     found: Teacher = _kind_of(source).load(source, neck)
+    if missing := [name for name in ("name", "widths", "strides") if not hasattr(found, name)]:
+        hint = "headstart.teachers.base.FrozenTeacher measures them"
+        raise UserError(f"the {type(found).__name__} does not set {', '.join(missing)}", where="teacher", hint=hint)
     return found.frozen()
 
 
