@@ -106,7 +106,7 @@ def _sync(path: Path, flags: int) -> None:
         os.close(number)
 
 
-def sweep_temporary(folder: Path, *, deep: bool = False) -> None:
+def sweep_unfinished(folder: Path, *, deep: bool = False) -> None:
     """Remove what killed writes have left in `folder`, and with `deep` below it; no other process may write there."""
     found = folder.rglob(".*.tmp") if deep else folder.glob(".*.tmp")
     for path in [one for one in found if _TEMPORARY.fullmatch(one.name)]:
@@ -236,9 +236,9 @@ class OwnedFolder:
         with explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self._lock = lock(self.path)
-        sweep_temporary(self.path)
+        sweep_unfinished(self.path)
         for name in self.contents.folders:
-            sweep_temporary(self.path / name, deep=True)
+            sweep_unfinished(self.path / name, deep=True)
 
     def release(self) -> None:
         """Let others in."""
