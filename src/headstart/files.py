@@ -220,7 +220,11 @@ class OwnedFolder:
             return busy
         if self.begun or not self.path.is_dir():
             return None
-        if all(item.name == LOCK or _TEMPORARY.fullmatch(item.name) for item in self.path.iterdir()):
+        try:
+            names = [item.name for item in self.path.iterdir()]
+        except OSError as error:
+            return UserError(f"cannot be read: {error.strerror}", where=where, hint=_HINT_OTHER)
+        if all(name == LOCK or _TEMPORARY.fullmatch(name) for name in names):
             return None
         what = f"the folder holds files that are not {self.contents.what} of headstart"
         return UserError(what, where=where, hint=_HINT_OTHER)
