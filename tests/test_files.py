@@ -16,7 +16,7 @@ from headstart.files import (
     OwnedFolder,
     json_line,
     read_json_lines,
-    sweep_temporary,
+    sweep_unfinished,
     write_atomically,
     write_json_lines,
     write_text,
@@ -173,6 +173,14 @@ def test_folders_and_files_of_others_are_refused_and_never_cleared(tmp_path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch) -> None:
+    def iterdir(self) -> None:  # the superuser who runs the tests may read everything
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert "cannot be read: Permission denied\n  -> choose an empty or new folder" in str(owned(tmp_path).refusal())
+
+
 def test_discarding_removes_the_folder_unless_something_else_is_in_it(tmp_path) -> None:
     for name, other in (("a", False), ("b", True)):
         folder = owned(tmp_path / name)
@@ -187,9 +195,9 @@ def test_discarding_removes_the_folder_unless_something_else_is_in_it(tmp_path) 
 def test_sweeping_looks_below_when_asked_to(tmp_path) -> None:
     for name in (".a.1.tmp", "b/.c.2.tmp"):
         write_text(tmp_path / name, "")
-    sweep_temporary(tmp_path)
+    sweep_unfinished(tmp_path)
     assert [path.name for path in tmp_path.rglob("*.tmp")] == [".c.2.tmp"]
-    sweep_temporary(tmp_path, deep=True)
+    sweep_unfinished(tmp_path, deep=True)
     assert not list(tmp_path.rglob("*.tmp"))
 
 

@@ -14,7 +14,7 @@ SOURCE = Path(headstart.__file__).parent
 # a layer of its own, below that of its folder: a contract that others work with.
 LAYERS = [
     ["errors"],
-    ["files", "machine"],
+    ["files", "machine", "plugins"],
     ["settings"],
     ["run"],
     ["images", "views", "pseudolabels.base"],

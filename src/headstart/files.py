@@ -106,7 +106,7 @@ def _sync(path: Path, flags: int) -> None:
         os.close(number)
 
 
-def sweep_temporary(folder: Path, *, deep: bool = False) -> None:
+def sweep_unfinished(folder: Path, *, deep: bool = False) -> None:
     """Remove what killed writes have left in `folder`, and with `deep` below it; no other process may write there."""
     found = folder.rglob(".*.tmp") if deep else folder.glob(".*.tmp")
     for path in [one for one in found if _TEMPORARY.fullmatch(one.name)]:
@@ -220,7 +220,11 @@ class OwnedFolder:
             return busy
         if self.begun or not self.path.is_dir():
             return None
-        if all(item.name == LOCK or _TEMPORARY.fullmatch(item.name) for item in self.path.iterdir()):
+        try:
+            names = [item.name for item in self.path.iterdir()]
+        except OSError as error:
+            return UserError(f"cannot be read: {error.strerror}", where=where, hint=_HINT_OTHER)
+        if all(name == LOCK or _TEMPORARY.fullmatch(name) for name in names):
             return None
         what = f"the folder holds files that are not {self.contents.what} of headstart"
         return UserError(what, where=where, hint=_HINT_OTHER)
@@ -236,9 +240,9 @@ class OwnedFolder:
         with explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self._lock = lock(self.path)
-        sweep_temporary(self.path)
+        sweep_unfinished(self.path)
         for name in self.contents.folders:
-            sweep_temporary(self.path / name, deep=True)
+            sweep_unfinished(self.path / name, deep=True)
 
     def release(self) -> None:
         """Let others in."""

@@ -21,6 +21,7 @@ from headstart.methods.schedules import Progress
 from headstart.pseudolabels.base import PseudoLabels
 from headstart.settings import method_file
 from headstart.settings.resolve import Resolved, collect, resolve_pretrain
+from headstart.teachers.base import TeacherSource
 from headstart.teachers.load import load_teacher
 from headstart.views.render import make_views
 from headstart.views.spec import View
@@ -109,7 +110,7 @@ def build(name: str, preset: str | None = None, **options: Any) -> Method:
         local_imgsz=run.local_imgsz,
         batch=run.batch,
         seed=run.seed,
-        teacher=load_teacher(given["teacher"]) if needs.teacher else None,
+        teacher=load_teacher(TeacherSource(given["teacher"])) if needs.teacher else None,
         pseudolabels=found() if needs.pseudolabels else None,
         head=DetectHead(Net(), resolved.method.model_dump()["clusters"]) if needs.trains == "all" else None,
     )

@@ -66,7 +66,7 @@ def test_durations(seconds: float, words: str) -> None:
 def test_nothing_is_read_as_markup(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
     """File names, labels and notes with brackets and colons are printed as they are."""
     monkeypatch.setenv("TERM", "xterm")
-    console = make_console()
+    console = make_console(soft_wrap=True)
     console.file = io.StringIO()
     console._force_terminal = terminal
     odd = "a[bold]b[/x] :smile: [link=c]"

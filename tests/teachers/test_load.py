@@ -15,10 +15,19 @@ from ultralytics import YOLO
 
 from headstart.errors import UserError
 from headstart.settings.resolve import as_plain
-from headstart.teachers import load
+from headstart.teachers import timm as timm_source
+from headstart.teachers.base import FrozenTeacher, Teacher, TeacherSource
 from headstart.teachers.load import check_teacher, load_teacher
 
 IMAGES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+
+
+def teacher_of(teacher: Any, weights: str | None = None) -> Teacher:
+    return load_teacher(TeacherSource(teacher, weights))
+
+
+def wrong(teacher: Any, weights: str | None = None) -> str:
+    return "\n".join(map(str, check_teacher(TeacherSource(teacher, weights))))
 
 
 class Echo(nn.Module):
@@ -42,32 +51,44 @@ class Echo(nn.Module):
     [("map", (8,)), ("list", (8, 32)), ("dict", (8, 32)), ("tokens", (64,))],
 )
 def test_a_module_may_give_maps_or_tokens(shape: str, strides: tuple[float, ...]) -> None:
-    teacher = load_teacher(Echo(shape))
+    teacher = teacher_of(Echo(shape))
     assert (teacher.strides, teacher.widths) == (strides, (3,) * len(strides))
 
 
 def test_tokens_keep_their_places() -> None:
     square = IMAGES[..., :64]
     expected = nn.functional.adaptive_avg_pool2d(square, 4)
-    torch.testing.assert_close(load_teacher(Echo("tokens"))(square)[0], expected)
+    torch.testing.assert_close(teacher_of(Echo("tokens"))(square)[0], expected)
+
+
+class Patches(nn.Module):
+    """Tokens of 16 x 16 pixels, row by row."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(images, 16).flatten(2).transpose(1, 2)
+
+
+def test_tokens_are_laid_out_in_the_proportions_of_the_image() -> None:
+    wide = IMAGES[..., :64, :]
+    torch.testing.assert_close(teacher_of(Patches())(wide)[0], nn.functional.avg_pool2d(wide, 16))
 
 
 @pytest.mark.parametrize("shape", ["logits", "class"])
 def test_a_module_without_maps_is_refused(shape: str) -> None:
     with pytest.raises(UserError, match="gives no feature map"):
-        load_teacher(Echo(shape))
+        teacher_of(Echo(shape))
 
 
 def test_images_are_normalised_as_the_teacher_was_trained() -> None:
     mean, std = (0.1, 0.2, 0.3), (0.5, 1.0, 2.0)
-    found = load_teacher(Echo(), mean, std)(IMAGES)[0]
+    found = load_teacher(TeacherSource(Echo(), None, mean, std))(IMAGES)[0]
     expected = nn.functional.avg_pool2d(torch.stack([(IMAGES[:, c] - mean[c]) / std[c] for c in range(3)], 1), 8)
     torch.testing.assert_close(found, expected)
 
 
 def test_a_teacher_is_a_copy_that_stays_in_evaluation_mode() -> None:
     own = Echo().train()
-    teacher = load_teacher(own)
+    teacher = teacher_of(own)
     teacher.train()
     assert not any(module.training for module in teacher.modules())
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
@@ -78,7 +99,7 @@ def test_a_teacher_is_a_copy_that_stays_in_evaluation_mode() -> None:
 def test_a_yolo_teaches_with_its_pyramid(tmp_path) -> None:
     live = YOLO("yolo11n.yaml", verbose=False)
     live.save(tmp_path / "other.pt")
-    teacher = load_teacher(str(tmp_path / "other.pt"))
+    teacher = teacher_of(str(tmp_path / "other.pt"))
     assert (teacher.widths, teacher.strides) == ((64, 128, 256), (8, 16, 32))
     # The detection layer reads the pyramid: caught there, as Ultralytics feeds it.
     caught: list[Tensor] = []
@@ -98,7 +119,7 @@ def fake_timm(monkeypatch: pytest.MonkeyPatch, create: Any) -> None:
         data=SimpleNamespace(resolve_data_config=lambda _, model: {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}),
     )
     monkeypatch.setitem(sys.modules, "timm", timm)
-    monkeypatch.setattr(load, "find_spec", lambda name: object())
+    monkeypatch.setattr(timm_source, "find_spec", lambda name: object())
 
 
 def test_a_timm_model_brings_its_own_normalisation_and_size(monkeypatch) -> None:
@@ -115,7 +136,7 @@ def test_a_timm_model_brings_its_own_normalisation_and_size(monkeypatch) -> None
         return net
 
     fake_timm(monkeypatch, create)
-    teacher = load_teacher("net_small.tag")
+    teacher = teacher_of("net_small.tag")
     assert asked[-1] == {"name": "net_small.tag", "pretrained": True, "features_only": True}
     found = teacher(IMAGES)[0]
     assert found.shape == (2, 3, 12, 12)  # 64 x 96 becomes 96 x 96, the next multiples of 48
@@ -129,9 +150,9 @@ def test_a_download_that_fails_is_said(monkeypatch) -> None:
 
     fake_timm(monkeypatch, create)
     with pytest.raises(UserError, match="cannot load 'net_small': no route to host"):
-        load_teacher("net_small")
+        teacher_of("net_small")
     with pytest.raises(UserError, match="did you mean 'net_small'"):
-        load_teacher("net_smal")
+        teacher_of("net_smal")
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
@@ -140,7 +161,7 @@ def test_a_timm_model_with_weights_from_a_file(name: str, tmp_path: Path) -> Non
     torch.manual_seed(1)
     net = timm.create_model(name).eval()
     torch.save(net.state_dict(), tmp_path / "net.pt")
-    teacher = load_teacher(name, weights=str(tmp_path / "net.pt"))
+    teacher = teacher_of(name, str(tmp_path / "net.pt"))
     images = torch.rand(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
     config = timm.data.resolve_data_config({}, model=net)
     mean, std = (torch.tensor(config[key]).reshape(1, 3, 1, 1) for key in ("mean", "std"))
@@ -160,23 +181,27 @@ def test_weights_that_are_not_the_teachers(tmp_path: Path) -> None:
     lost = next(iter(state))
     torch.save({name: tensor for name, tensor in state.items() if name != lost}, tmp_path / "part.pt")
     with pytest.raises(UserError, match=f"part.pt lacks 1 of its .* tensors, such as {lost}"):
-        load_teacher("test_resnet", weights=str(tmp_path / "part.pt"))
+        teacher_of("test_resnet", str(tmp_path / "part.pt"))
     with pytest.raises(UserError, match=r"teacher_weights: there is no file .*none\.pt"):
-        load_teacher("test_resnet", weights=str(tmp_path / "none.pt"))
-    assert "is for a teacher that timm makes" in str(check_teacher(Echo(), "part.pt")[0])
+        teacher_of("test_resnet", str(tmp_path / "none.pt"))
+    assert "teacher_weights: has no effect here: a torch module brings" in wrong(Echo(), "part.pt")
 
 
 @pytest.mark.parametrize(
     ("teacher", "said"),
-    [(3, "a int is no network"), ("nowhere.pt", "nowhere.pt"), ("yolo11n.yaml", "has random weights")],
+    [
+        (3, "a int is not a network that"),
+        ("nowhere.pt", "nowhere.pt"),
+        ("yolo11n.yaml", "has random weights"),
+    ],
 )
 def test_what_cannot_teach(teacher: Any, said: str) -> None:
-    assert said in str(check_teacher(teacher)[0])
+    assert said in wrong(teacher)
 
 
 def test_without_timm_the_message_says_what_to_install(monkeypatch) -> None:
-    monkeypatch.setattr(load, "find_spec", lambda name: None)
-    assert "pip install 'headstart[timm]'" in str(check_teacher("vit_small_patch14_dinov2")[0])
+    monkeypatch.setattr(timm_source, "find_spec", lambda name: None)
+    assert "pip install timm" in wrong("vit_small_patch14_dinov2")
 
 
 def test_distill_needs_a_teacher() -> None:
@@ -187,3 +212,68 @@ def test_distill_needs_a_teacher() -> None:
 def test_a_live_teacher_is_described_in_the_run(tmp_path) -> None:
     resolved = tiny.resolve({"data": "x", "method": "distill", "teacher": Echo()})
     assert as_plain(resolved.method.model_dump()["teacher"]) == {"in_memory": "Echo", "origin": None}
+
+
+# -- a user's own -----------------------------------------------------------------------------------------------------
+
+OWN = """
+from torch import nn
+from headstart.teachers.base import FrozenTeacher
+def load():
+    return {}
+"""
+
+
+@pytest.mark.parametrize("made", ["nn.Conv2d(3, 5, 3, 2, 1)", "FrozenTeacher(nn.Conv2d(3, 5, 3, 2, 1), 'mine')"])
+def test_a_python_file_may_give_a_module_or_a_teacher(tmp_path: Path, made: str) -> None:
+    (tmp_path / "mine.py").write_text(OWN.format(made))
+    teacher = teacher_of(str(tmp_path / "mine.py"))
+    assert isinstance(teacher, FrozenTeacher)
+    assert (teacher.widths, teacher.strides) == ((5,), (2.0,))
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("def load(:", r"mine\.py cannot be imported: SyntaxError"),
+        ("import nowhere", r"mine\.py cannot be imported: ModuleNotFoundError"),
+        ("x = 1", r"has no function load\(\)"),
+        ("def load(): return 3", r"load\(\) of .*mine\.py gives a int, not a torch module"),
+        ("def load(): raise RuntimeError('no weights')", r"load\(\) of .* failed: RuntimeError: no weights"),
+    ],
+)
+def test_python_files_that_give_no_teacher(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "mine.py").write_text(content)
+    assert wrong(str(tmp_path / "mine.py")) == ""  # a user's code does not run before it must
+    with pytest.raises(UserError, match=said) as caught:
+        teacher_of(str(tmp_path / "mine.py"))
+    assert caught.value.where == "teacher"
+
+
+TEACHER = """
+from headstart.teachers.base import Teacher
+class Mine(Teacher):
+    def forward(self, images):
+        return [images]
+def load():
+    own = Mine()
+"""
+
+
+def test_a_teacher_of_ones_own_says_what_it_gives(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(TEACHER + "    return own\n")
+    with pytest.raises(UserError, match="the Mine does not set name, widths, strides"):
+        teacher_of(str(tmp_path / "mine.py"))
+    (tmp_path / "mine.py").write_text(
+        TEACHER + "    own.name, own.widths, own.strides = 'mine', (3,), (1.0,)\n    return own\n"
+    )
+    assert torch.equal(teacher_of(str(tmp_path / "mine.py"))(IMAGES)[0], IMAGES)
+
+
+def test_all_options_without_effect_are_told_together(tmp_path: Path) -> None:
+    given = {"teacher": str(tmp_path / "gone.py"), "teacher_weights": "a", "teacher_mean": (0, 0, 0)}
+    assert [problem.where for problem in check_teacher(TeacherSource.of(given))] == ["teacher"]
+    (tmp_path / "x.pt").write_bytes(b"")
+    found = check_teacher(TeacherSource.of({**given, "teacher": str(tmp_path / "x.pt")}))
+    assert [problem.where for problem in found][-2:] == ["teacher_weights", "teacher_mean"]

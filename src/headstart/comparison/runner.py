@@ -41,7 +41,7 @@ class Running:
 
     def __init__(self, prepared: Prepared, places: Sequence[Slot], why: str, console: Console | None = None) -> None:
         self.prepared, self.places, self.why = prepared, places, why
-        self.console = console or make_console()
+        self.console = console or make_console(stderr=True, soft_wrap=True)
         self.records: list[dict[str, Any]] = []
         self.chosen: list[dict[str, Any]] = []
         self._began = self._work_done = 0.0

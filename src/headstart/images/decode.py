@@ -95,7 +95,7 @@ def decode(data: bytes, *, max_area: int | None = None, suffix: str = "") -> Pix
 def _opencv(buffer: Pixels, is_tiff: bool, reduction: int) -> Pixels:
     """RGB pixels of `buffer`, by the calls that Ultralytics makes."""
     image = None
-    if is_tiff:  # colour keeps its file's layout, which OpenCV's COLOR flag would refuse for some; else as any other
+    if is_tiff:  # color keeps its file's layout, which OpenCV's COLOR flag would refuse for some; else as any other
         found, pages = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED, range=(0, 1))
         if found and pages[0].ndim == 3 and pages[0].shape[2] >= 3:
             image = pages[0][..., :3]

@@ -104,13 +104,13 @@ def read_labels(path: Path, classes: int | None = None, keypoints: Sequence[int]
         Rows and problems. Never raises for what is in the file. UTF-16 and Latin-1 are read, and named as problems,
         for Ultralytics reads UTF-8 alone.
     """
-    if path.is_dir():
-        return Labels(path, (), (Problem("is a folder: its image counts as background", drops_image=False),))
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return Labels(path)
     except OSError as error:
+        if path.is_dir():
+            return Labels(path, (), (Problem("is a folder: its image counts as background", drops_image=False),))
         return Labels(path, (), (Problem(f"cannot be read: {error.strerror}"),))
     text, problems = _decoded(data)
     rows: list[Row] = []

@@ -16,7 +16,7 @@ TRIES = 4
 
 
 def sample_images(images: ImageIndex, number: int, max_area: int) -> Iterator[tuple[str, Tensor]]:
-    """Up to `number` readable images, evenly spread over the index; their neighbours where some cannot be read.
+    """Up to `number` readable images, evenly spread over the index; their neighbors where some cannot be read.
 
     Yields:
         Path, and uint8 (3, H, W), RGB, scaled down to `max_area` pixels where it is larger.

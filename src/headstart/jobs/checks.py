@@ -13,6 +13,7 @@ from headstart.images.index import check_sources
 from headstart.machine import parse_device
 from headstart.methods.base import Method
 from headstart.run.folder import refusal
+from headstart.teachers.base import TeacherSource
 from headstart.teachers.load import check_teacher
 
 
@@ -48,7 +49,7 @@ def check_method(given: Mapping[str, Any], name: str, method: type[Method]) -> l
         what = f"method {name!r} has no {export} whose weights could be handed back"
         problems.append(UserError(what, where="export", hint=f"use export={method.exports[0]}"))
     if (method.needs.teacher or method.needs.pseudolabels) and given.get("teacher") is not None:
-        problems += check_teacher(given["teacher"], given.get("teacher_weights"))
+        problems += check_teacher(TeacherSource.of(given))
     elif method.needs.pseudolabels:  # who must have a teacher is told so elsewhere
         left = [one for one in ("weights", "mean", "std") if given.get(f"teacher_{one}") is not None]
         problems += [UserError("has no effect without teacher=", where=f"teacher_{one}") for one in left]

@@ -99,7 +99,7 @@ def _compare(settings: CompareSettings, folder: Path, places: Any, why: str) -> 
 
 
 def _show_plan(prepared: Any, places: Any, why: str) -> None:
-    console = make_console(stderr=False, soft_wrap=False)
+    console = make_console()
     console.print(Text(f"{len(prepared.dataset.pool):,} labelled images, {len(prepared.dataset.test):,} test images"))
     for note in prepared.dataset.notes:
         console.print(Text(note))
@@ -111,7 +111,7 @@ def _show_plan(prepared: Any, places: Any, why: str) -> None:
 
 def _conclude(settings: CompareSettings, folder: Path, content: Mapping[str, Any], running: Running) -> Path | None:
     """Table, Markdown, report, verdict."""
-    console = make_console(stderr=False, soft_wrap=False)
+    console = make_console()
     write_text(folder / "results.md", wording.markdown(content))
     console.print(wording.table(content))
     for fault in content["faults"]:

@@ -37,7 +37,7 @@ def demo(out: str | Path = "runs/demo", overwrite: bool = False) -> int:
     Raises:
         UserError: There is something in `out`, or a part of the demo failed.
     """
-    console, began = make_console(stderr=False), time.monotonic()
+    console, began = make_console(soft_wrap=True), time.monotonic()
     folder = _new(Path(out), overwrite)
     labelled = IMAGES["train"] + IMAGES["val"]
     console.print(f"1/3 drawing {sum(IMAGES.values())} images of scenes, {labelled} of them with labels")

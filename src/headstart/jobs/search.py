@@ -20,7 +20,7 @@ from headstart.run.display import Filling
 from headstart.run.folder import RunFolder
 from headstart.settings.resolve import budget_seconds
 from headstart.settings.schema import MethodSettings, ProposalOptions, TeacherOptions
-from headstart.teachers.base import Teacher
+from headstart.teachers.base import Teacher, TeacherSource
 from headstart.teachers.load import load_teacher
 from headstart.training import budget
 
@@ -50,8 +50,7 @@ def teacher_of(options: MethodSettings, *, neck: bool = True) -> Teacher | None:
     """The teacher that a method's options name, if they do; of a YOLO its pyramid, or else its backbone's last map."""
     if not isinstance(options, TeacherOptions) or options.teacher is None:
         return None
-    o = options
-    return load_teacher(o.teacher, o.teacher_mean, o.teacher_std, o.teacher_weights, neck)
+    return load_teacher(TeacherSource.of(options.model_dump()), neck=neck)
 
 
 def _search(job: Job, folder: RunFolder, steps: int, device: torch.device) -> tuple[PseudoLabels, Tensor | None]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import sys
 from pathlib import Path
-from types import GenericAlias, ModuleType
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from headstart import plugins
 from headstart.errors import UserError
 from headstart.settings import method_file
 from headstart.settings.schema import MethodSettings, Options, ProposalOptions, TeacherOptions
@@ -65,20 +65,12 @@ def find(name: str) -> Declared:
 def _method_class(module: ModuleType, path: Path) -> type[Method]:
     from headstart.methods.base import Method
 
-    found = [
-        item
-        for item in vars(module).values()
-        # In Python 3.10 an alias such as tuple[float, float] passes for a type.
-        if isinstance(item, type) and not isinstance(item, GenericAlias)
-        if issubclass(item, Method) and item.__module__ == module.__name__
-    ]
-    if len(found) != 1:
-        raise UserError(f"must have one subclass of headstart.methods.base.Method, has {len(found)}", where=str(path))
-    if len(inspect.signature(found[0].__init__).parameters) != 3:
-        what = f"{found[0].__name__}.__init__ must take (self, settings, context)"
+    found = plugins.one_subclass(module, Method, where="method")  # type: ignore[type-abstract]
+    if len(inspect.signature(found.__init__).parameters) != 3:
+        what = f"{found.__name__}.__init__ must take (self, settings, context)"
         raise UserError(what, where=str(path), hint="what it needs is declared in its class, needs = Needs(...)")
-    _check_needs(found[0].needs, module.Settings, path)
-    return found[0]
+    _check_needs(found.needs, module.Settings, path)
+    return found
 
 
 def _check_needs(needs: Needs, settings: type[MethodSettings], path: Path) -> None:
@@ -94,28 +86,12 @@ def _import(path: Path, name: str) -> ModuleType:
     try:
         if path.parent == _FOLDER:
             return importlib.import_module(f"headstart.methods.{name}")
-        if not name.endswith(".py") and (point := method_file.entry_point(name)):
-            return importlib.import_module(point.module)
-        return _import_file(path)
-    except UserError:
+        if name.endswith(".py"):
+            return plugins.import_file(path, where="method")
+        found = plugins.load_installed(method_file.GROUP, name, where="method")
+        return found if isinstance(found, ModuleType) else sys.modules[found.__module__]
+    except UserError as error:
+        cause = getattr(error.__cause__, "name", None)
+        if cause in _MOVED:
+            raise UserError(error.what, where=error.where, hint=f"it is {_MOVED[cause]} now") from error
         raise
-    except Exception as error:
-        moved = _MOVED.get(getattr(error, "name", None) or "")
-        hint = f"it is {moved} now" if moved else None
-        what = f"cannot be imported: {type(error).__name__}: {error}"
-        raise UserError(what, where=str(path), hint=hint) from error
-
-
-def _import_file(path: Path) -> ModuleType:
-    name = f"headstart_user_method_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UserError("is not a Python file", where=str(path))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # pydantic looks a class's types up there
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module

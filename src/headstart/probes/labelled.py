@@ -10,9 +10,9 @@ from torch.nn import functional
 from torchvision.ops import roi_align
 
 SAME_CLASS_OF = 5
-"""Neighbours that vote on a box."""
+"""Neighbors that vote on a box."""
 FOLDS = 4
-"""Parts of the images, of which each is judged by what was learnt from the others."""
+"""Parts of the images, of which each is measured by what was learned from the others."""
 
 
 def box_features(maps: list[Tensor], boxes: list[Tensor]) -> Tensor:
@@ -39,7 +39,7 @@ def knn_accuracy(features: Tensor, classes: Tensor, owner: Tensor, k: int = SAME
         features: ``(N, D)``.
         classes: int64 ``(N,)``.
         owner: int64 ``(N,)``, the image of each box.
-        k: Neighbours.
+        k: Neighbors.
 
     Returns:
         From 0 to 1; nan with boxes of fewer than two images.
@@ -50,7 +50,7 @@ def knn_accuracy(features: Tensor, classes: Tensor, owner: Tensor, k: int = SAME
     cosines = (direction @ direction.T).masked_fill(owner[:, None] == owner[None], -math.inf)
     best = cosines.topk(min(k, len(features) - 1), dim=1)
     votes = torch.zeros(len(features), int(classes.max()) + 1, device=features.device)
-    # An image of many boxes may leave fewer than k others: what is no neighbour has no vote.
+    # An image of many boxes may leave fewer than k others: what is no neighbor has no vote.
     weights = torch.where(best.values.isfinite(), best.values.clamp_min(0) + 1e-6, 0.0)
     votes.scatter_add_(1, classes[best.indices], weights)
     return float((votes.argmax(1) == classes).float().mean())
@@ -59,8 +59,8 @@ def knn_accuracy(features: Tensor, classes: Tensor, owner: Tensor, k: int = SAME
 def linear_accuracy(features: Tensor, classes: Tensor, owner: Tensor, ridge: float = 1.0) -> float:
     """Share of boxes that a linear classifier gets right which never saw their image.
 
-    Ridge regression onto the classes, on standardised features; the images are dealt into `FOLDS` parts in turn, and
-    the boxes of each part are judged by a classifier of the others. Chance is the share of the commonest class.
+    Ridge regression onto the classes, on standardized features; the images are dealt into `FOLDS` parts in turn, and
+    the boxes of each part are measured by a classifier of the others. Chance is the share of the commonest class.
 
     Args:
         features: ``(N, D)``.
@@ -77,14 +77,14 @@ def linear_accuracy(features: Tensor, classes: Tensor, owner: Tensor, ridge: flo
     right = 0
     wanted = functional.one_hot(classes).double()
     for fold in range(min(FOLDS, len(images))):
-        judged = place % FOLDS == fold
-        known = features[~judged].double()
+        measured = place % FOLDS == fold
+        known = features[~measured].double()
         mean, std = known.mean(0), known.std(0, correction=0).clamp_min(1e-6)
-        known, asked = (known - mean) / std, (features[judged].double() - mean) / std
-        middle = wanted[~judged].mean(0)
+        known, asked = (known - mean) / std, (features[measured].double() - mean) / std
+        middle = wanted[~measured].mean(0)
         # The dual form: as many equations as boxes, of which there are fewer than features.
         grams = known @ known.T
         grams.diagonal().add_(ridge * len(known) + 1e-9)
-        answers = asked @ (known.T @ torch.linalg.solve(grams, wanted[~judged] - middle)) + middle
-        right += int((answers.argmax(1) == classes[judged]).sum())
+        answers = asked @ (known.T @ torch.linalg.solve(grams, wanted[~measured] - middle)) + middle
+        right += int((answers.argmax(1) == classes[measured]).sum())
     return right / len(classes)

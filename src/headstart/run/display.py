@@ -14,6 +14,11 @@ from rich.text import Text
 QUIET_SECONDS = 30.0
 
 
+def make_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
+    """The console that everything is printed on: brackets are brackets, as in ``run[3]``, never rich's markup."""
+    return Console(stderr=stderr, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False)
+
+
 class Display:
     """Progress of a run with `steps` steps.
 
@@ -30,7 +35,7 @@ class Display:
     def __init__(self, steps: int, start: int = 0, console: Console | None = None, cached: float | None = None) -> None:
         self.cached = cached
         self._first_epoch: float | None = None
-        self.console = console or make_console()
+        self.console = console or make_console(stderr=True, soft_wrap=True)
         self.steps, self.start = steps, start
         self._told = start
         self._began = time.perf_counter()
@@ -110,7 +115,7 @@ class Filling:
     def __init__(
         self, console: Console | None = None, label: str = "reading images", every: float = QUIET_SECONDS
     ) -> None:
-        self.console = console or make_console()
+        self.console = console or make_console(stderr=True, soft_wrap=True)
         self.label, self.every = label, every
         self._began = self._told = time.perf_counter()
         self._bar: Progress | None = None
@@ -134,16 +139,6 @@ class Filling:
             self._told = now
             left = duration((now - self._began) / done * (total - done))
             self.console.print(Text(f"{self.label}: {done:,} of {total:,} images, {left} left"))
-
-
-def make_console(*, stderr: bool = True, soft_wrap: bool = True) -> Console:
-    """Where messages are printed: as they are, for a file name such as ``a[bold].jpg`` is not markup.
-
-    Args:
-        stderr: Standard error, where progress belongs, or else standard output.
-        soft_wrap: Lines are left to the terminal to wrap; False for tables, which fit themselves into it.
-    """
-    return Console(stderr=stderr, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False)
 
 
 def duration(seconds: float) -> str:

@@ -126,6 +126,6 @@ def sentence(kind: str, step: int, measures: Mapping[str, float]) -> str:
         )
     return (
         f"Teacher entropy {entropy:.2f} nats is almost 0: the teacher puts everything on one answer, which in a "
-        "collapse is the same one for every image. Raise the teacher's temperature or let its centre move faster, "
+        "collapse is the same one for every image. Raise the teacher's temperature or let its center move faster, "
         "and lower the learning rate."
     )

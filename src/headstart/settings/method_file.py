@@ -12,15 +12,13 @@ import importlib
 import importlib.util
 import operator
 import re
-import sys
 from collections.abc import Callable, Mapping
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from pydantic import Field, create_model
 
+from headstart import plugins
 from headstart.errors import UserError, did_you_mean
 from headstart.settings.schema import MethodSettings, Options
 
@@ -208,7 +206,7 @@ _SETTINGS = re.compile(r"^class Settings\(", re.MULTILINE)
 def names() -> list[str]:
     """Every method that can be named: the files of the folder that declare ``Settings``, and entry points."""
     own = [path.stem for path in FOLDER.glob("*.py") if _SETTINGS.search(path.read_text(encoding="utf-8"))]
-    return sorted({*own, *(point.name for point in _points(tuple(sys.path)))})
+    return sorted({*own, *plugins.installed(GROUP)})
 
 
 def find(name: str) -> Path:
@@ -221,21 +219,10 @@ def find(name: str) -> Path:
     path = Path(name).expanduser() if own else FOLDER / f"{name}.py"
     if path.is_file() and (own or (path.parent == FOLDER and _SETTINGS.search(path.read_text(encoding="utf-8")))):
         return path.absolute()
-    if point := entry_point(name):
+    if point := plugins.installed(GROUP).get(name):
         spec = importlib.util.find_spec(point.module)
         if spec and spec.origin:
             return Path(spec.origin)
         raise UserError(f"its module {point.module} is not there", where=f"method {name}", hint="reinstall its package")
     hint = did_you_mean(name, names()) or f"methods: {', '.join(names())}, or the path of a .py file"
     raise UserError(f"there is no method {name!r}", where="method", hint=hint)
-
-
-def entry_point(name: str) -> EntryPoint | None:
-    """The entry point of an installed package that brings a method of this name."""
-    return next((point for point in _points(tuple(sys.path)) if point.name == name), None)
-
-
-@cache
-def _points(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
-    """Those of all packages on the `path`: looking at each takes a tenth of a second."""
-    return tuple(entry_points(group=GROUP))

@@ -1,0 +1,108 @@
+"""A network of timm as teacher, by its name, with published weights or with those of a file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headstart.errors import UserError, did_you_mean
+from headstart.teachers import detector, own
+from headstart.teachers.base import FrozenTeacher, TeacherSource
+
+
+def accepts(teacher: Any) -> bool:
+    """Every name that is neither a file of another kind nor offered by an installed package."""
+    return isinstance(teacher, str) and not detector.accepts(teacher) and not own.accepts(teacher)
+
+
+def check(source: TeacherSource) -> list[UserError]:
+    """See `headstart.teachers.load`."""
+    problems = source.useless(("mean", "std"), "timm knows how its networks were trained")
+    if source.weights is not None and not Path(source.weights).is_file():
+        problems.append(UserError(f"there is no file {source.weights}", where="teacher_weights"))
+    if find_spec("timm") is None:
+        what = f"{source.teacher!r} is a name for timm, which is not installed"
+        hint = "pip install timm, or give the .pt of a larger YOLO"
+        problems.append(UserError(what, where="teacher", hint=hint))
+    return problems
+
+
+def load(source: TeacherSource, neck: bool) -> FrozenTeacher:
+    """See `headstart.teachers.load`."""
+    return _from_timm(str(source.teacher), source.weights)
+
+
+def _from_timm(name: str, weights: str | None) -> FrozenTeacher:
+    import timm
+
+    if not timm.is_model(name.split(".")[0]):
+        known = timm.list_models()
+        hint = did_you_mean(name.split(".")[0], known) or "timm.list_pretrained() lists the names"
+        raise UserError(f"timm has no model {name!r}", where="teacher", hint=hint)
+    try:
+        module = _timm_module(name, weights)
+    except Exception as error:  # a download fails in as many ways as there are networks
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        hint = "connect this machine once, give teacher_weights= a file, or see timm.list_pretrained() for the name"
+        hint = "it must hold the state dict of that network" if weights else hint
+        raise UserError(f"timm cannot load {name!r}: {reason}", where="teacher", hint=hint) from error
+    known = timm.data.resolve_data_config({}, model=module)
+    info: Any = module.feature_info
+    return FrozenTeacher(_ChannelsFirst(module), name, known["mean"], known["std"], size=int(max(info.reduction())))
+
+
+class _ChannelsFirst(nn.Module):
+    """A timm network whose maps are (B, C, h, w), whatever order it computes in."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.last = getattr(getattr(module, "output_fmt", None), "value", "NCHW") == "NHWC"
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [one.permute(0, 3, 1, 2) if self.last else one for one in self.module(images)]
+
+
+@contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    found = logging.getLogger(logger)
+    before = found.level
+    found.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        found.setLevel(before)
+
+
+def _checked_weights(name: str, path: str) -> dict[str, Tensor]:
+    """The weights in a file; timm itself would leave at random what the file lacks."""
+    import timm
+
+    state: dict[str, Tensor] = timm.models.load_state_dict(path)
+    with torch.device("meta"):
+        wanted = timm.create_model(name, num_classes=0).state_dict()
+    if missing := [key for key in wanted if key not in state]:
+        raise ValueError(f"{path} lacks {len(missing)} of its {len(wanted)} tensors, such as {missing[0]}")
+    return state
+
+
+def _timm_module(name: str, weights: str | None) -> nn.Module:
+    """The model as a giver of maps; transformers of a fixed size are told to take any."""
+    import timm
+
+    wanted: dict[str, Any] = {"pretrained": True, "features_only": True}
+    if weights:
+        wanted["pretrained_cfg_overlay"] = {"state_dict": _checked_weights(name, weights)}
+    with _quiet("timm"):  # it warns of the classifier, which is left out on purpose
+        try:
+            module: nn.Module = timm.create_model(name, **wanted, dynamic_img_size=True)
+        except TypeError:  # networks that take any size have no such option
+            module = timm.create_model(name, **wanted)
+    return module
