@@ -60,7 +60,8 @@ class DatasetYaml:
         """``" (looked for /a/images, /b/images)"`` for the first path of a part that does not exist; mostly ""."""
         absent = next((name for name in self.parts[part] if not _below(self.root, name).exists()), None)
         places = list(dict.fromkeys(str((folder / absent).resolve()) for folder in self.looked)) if absent else []
-        return f" (looked for {', '.join(places)})" if len(places) > 1 else ""
+        told = len(places) > 1 or (places and self.shipped)  # one place is in the message already
+        return f" (looked for {', '.join(places)})" if told else ""
 
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, by index: a list, a mapping from ``0`` or ``'0'``, or made up from ``nc``.
@@ -134,10 +135,11 @@ def read_dataset_yaml(file: Path) -> DatasetYaml:
         problems.append(UserError(f"has a path that is not a string: {path!r}", where=str(file)))
     if problems:
         raise UserError.several(problems)
+    from_ultralytics = file.parent == _shipped_folder()
     looked = _roots(file, path)
+    looked = looked[:1] if from_ultralytics else looked
     first = next(iter(parts.values()), ())
     root = next((folder for folder in looked if any(_below(folder, name).exists() for name in first)), looked[0])
-    from_ultralytics = file.parent == _shipped_folder()
     return DatasetYaml(file, root, looked, parts, str(content.get("download") or ""), content, from_ultralytics)
 
 
