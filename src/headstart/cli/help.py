@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args, get_origin
 
@@ -172,11 +173,16 @@ def _default(command: str, name: str, field: FieldInfo, preset: Mapping[str, Any
 def _of_methods(name: str) -> dict[str, list[str]]:
     """Defaults of a general option that methods' presets change: default -> names of the methods."""
     found: dict[str, list[str]] = {}
-    for method in map(read_method, method_file.names()):
-        used, preset = preset_of(method)
+    for method, (used, preset) in _presets_used().items():
         if name in preset or (name == "preset" and used != PretrainSettings.model_fields["preset"].default):
-            found.setdefault(shown_default(used if name == "preset" else preset[name]), []).append(method.name)
+            found.setdefault(shown_default(used if name == "preset" else preset[name]), []).append(method)
     return found
+
+
+@functools.cache
+def _presets_used() -> dict[str, tuple[str, dict[str, Any]]]:
+    """The preset that each method uses where none is named."""
+    return {name: preset_of(read_method(name)) for name in method_file.names()}
 
 
 def shown_default(value: Any) -> str:
