@@ -60,7 +60,7 @@ def page(spec: Spec, words: list[str]) -> str:
     method = last_value("method", words)
     everything = "all" in words or method == "all"
     text.write(f"Usage: headstart {spec.name} {spec.usage}\n")
-    if spec.name == "pretrain" and method and not everything:
+    if spec.name == "pretrain" and method not in (None, "all", "auto") and not everything:
         _method_page(text, read_method(method), last_value("preset", words))
         return _spaced(text)
     text.write(f"{spec.summary[0].upper()}{spec.summary[1:]}. Options are key=value or --key value.\n")
@@ -133,8 +133,8 @@ def _every_method(text: click.HelpFormatter, shown: set[str]) -> None:
         other = {one: value for one, value in other.items() if value != common[one].default}
         other |= {one: value for one, value in preset.items() if one in PretrainSettings.model_fields}
         about = f"with preset={used} (presets: {', '.join(method.presets)}): " if method.presets else ""
-        about = f"{about}{_assigned(other)}" if other or about else ""
-        section(text, f"method={name}: {method.summary}", rows, about)
+        about = f"{method.summary}.\n\n{about}{_assigned(other)}" if other or about else f"{method.summary}."
+        section(text, f"method={name}", rows, about)
 
 
 def _assigned(values: Mapping[str, Any]) -> str:

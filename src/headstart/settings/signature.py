@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 import os
@@ -177,7 +178,7 @@ def signature(shown: list[Option], returns: Any) -> inspect.Signature:
             one.name,
             inspect.Parameter.KEYWORD_ONLY,
             annotation=_Written(one.type),
-            default=_Unsaid() if one.default in (None, "...") else eval(one.default, {}),  # a repr of ours
+            default=_Unsaid() if one.default in (None, "...") else ast.literal_eval(one.default),
         )
         for one in shown
     ]
