@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 
 from headstart import cli
 from headstart.cli.help import GROUPS
@@ -17,8 +18,8 @@ from headstart.cli.parser import as_options
 from headstart.errors import UserError
 from headstart.jobs.compare import Comparison
 from headstart.jobs.pretrain import Run
-from headstart.settings.method_file import names
-from headstart.settings.resolve import read_method
+from headstart.methods.find import find as read_method
+from headstart.methods.find import names
 from headstart.settings.schema import MethodSettings, PretrainSettings
 from headstart.settings.words import Word
 
@@ -102,6 +103,7 @@ def test_the_rewriting_leaves_paths_alone() -> None:
         ("compare data=a starts=scratch starts=coco seeds=3", {"data": "a", "starts": ["scratch", "coco"], "seeds": 3}),
         ("compare data=a device=0 longer=true", {"data": "a", "device": "0", "longer": "true"}),
         ("compare data=a mosaic=0.5 nbs=16 cos_lr=true", {"data": "a", "mosaic": 0.5, "nbs": 16, "cos_lr": True}),
+        ("pretrain colour=2 most=3", {"colour": 2.0, "most": 3}),  # old names, which the settings understand
         ("probe 007 data=1 labels=no", {"source": "007", "data": "1", "labels": False}),
     ],
 )  # fmt: skip
@@ -216,7 +218,8 @@ def test_help_of_pretrain_is_one_screen(capsys, monkeypatch) -> None:
         "resume",
     } <= shown
     assert all(re.search(rf"^  {name}=", text, re.MULTILINE) for name in shown)
-    assert "default: objects from trained weights, dino from random ones" in flat(text)
+    assert "by default objects from trained weights" in flat(text)
+    assert "(default: default)" not in text
     assert "batch=N images a step (default: 64; 128 with objects)" in flat(text)
     assert "--help method=NAME" in text.splitlines()[-1]
     assert "--help all" in text.splitlines()[-1]
@@ -242,11 +245,9 @@ def test_help_all_has_every_option(capsys, monkeypatch) -> None:
 
 @pytest.mark.parametrize("name", names())
 def test_help_of_a_method_shows_the_defaults_that_it_runs_with(name: str, capsys, monkeypatch) -> None:
-    from headstart.settings.resolve import resolve
-
     text = flat(page(capsys, monkeypatch, "pretrain", "--help", f"method={name}"))
     needed = {"teacher": "x"} if name == "distill" else {}
-    resolved = resolve({"data": "x", "method": name, **needed})
+    resolved = tiny.resolve({"data": "x", "method": name, **needed})
     for option, field in read_method(name).settings.model_fields.items():
         row = re.search(rf" {option}=\S* {re.escape(flat(str(field.description)))} \(([^)]*)\)", text)
         assert row is not None or getattr(resolved.method, option) is None, option

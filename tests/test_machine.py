@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
-from torch import nn
 
 from headstart import machine
 from headstart.settings.schema import PretrainSettings
@@ -47,43 +44,3 @@ def test_this_cpu_is_asked_by_its_flags() -> None:
         assert machine.best_precision(CPU)[0] == "32"
     elif "avx512_bf16" in flags:
         assert machine.best_precision(CPU)[0] == "bf16"
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout())
-
-
-@pytest.mark.parametrize("fails", [True, False])
-def test_a_trial_of_compilation_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
-    net = Net()
-    before = copy.deepcopy(net.state_dict())
-    random = torch.get_rng_state()
-
-    def compile_(self: nn.Module, **options: object) -> None:
-        def run(images: torch.Tensor) -> torch.Tensor:
-            if fails:
-                self.forward(images)  # moves statistics and random numbers, then breaks
-                raise RuntimeError("cannot determine truth value of Relational\nand more")
-            return self.forward(images)
-
-        self._compiled_call_impl = run
-
-    monkeypatch.setattr(nn.Module, "compile", compile_)
-
-    def attempt() -> torch.Tensor:
-        loss = net.body(torch.rand(2, 3, 8, 8)).square().sum()
-        loss.backward()
-        return loss
-
-    told = machine.compile_or_not({"student": net.body}, net, attempt)
-    if fails:
-        assert told == "torch.compile fails here, going on without it: cannot determine truth value of Relational"
-        assert net.body._compiled_call_impl is None
-    else:
-        assert told == "compiled: student"
-        assert net.body._compiled_call_impl is not None
-    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
-    assert torch.equal(torch.get_rng_state(), random)
-    assert all(parameter.grad is None for parameter in net.parameters())

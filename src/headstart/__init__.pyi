@@ -16,7 +16,7 @@ def pretrain(
     data: str | PathLike[str] | Sequence[str | PathLike[str]] = ...,
     model: Any = "yolo11n.yaml",
     method: str | PathLike[str] = ...,
-    preset: str = ...,
+    preset: str | None = ...,
     init: str | PathLike[str] | None = None,
     epochs: float | None = None,
     steps: int | None = None,
@@ -53,7 +53,7 @@ def pretrain(
     clip: float | None = ...,
     anchor: float = ...,
     view_scale: tuple[float, float] | list[float] = ...,
-    colour: float = ...,
+    color: float = ...,
     hidden_dim: int = ...,
     output_dim: int = ...,
     ema_start: float = ...,
@@ -83,17 +83,17 @@ def pretrain(
     cosine: float = ...,
     smooth_l1: float = ...,
     cka: float = ...,
-    regularise: float = ...,
+    regularize: float = ...,
     slices: int = ...,
     proposals: str | PathLike[str] | None = ...,
     proposal_imgsz: int = ...,
-    most: int = ...,
-    least: float = ...,
-    largest: float = ...,
+    max_objects: int = ...,
+    min_score: float = ...,
+    max_area: float = ...,
     clusters: int = ...,
     components: int = ...,
     mosaic: float = ...,
-    plain: float = ...,
+    close_mosaic: float = ...,
     overlap: float = ...,
     blur: float = ...,
     boxes: int = ...,
@@ -115,9 +115,9 @@ def pretrain(
         data: images: a folder (nested), a glob, a .txt list, files, or an Ultralytics dataset YAML (its train
             part); several as [a, b] or by repeating data=
         model: detector: a .yaml (random weights), a .pt, or a live YOLO object
-        method: how to pretrain: the name of a method, the path of a .py file with one, or auto; where you name
-            none, a run that starts from trained weights takes objects, if its head allows it
-        preset: named set of defaults of the method; single options override it
+        method: how to pretrain: the name of a method, the path of a .py file with one, or auto; by default objects
+            from trained weights, where the head can be trained on boxes, and dino from random ones
+        preset: named set of defaults of the method, by default its first; single options override it
         init: a .pt whose weights the model starts from, e.g. COCO weights
         epochs: passes over the images (this or steps)
         steps: optimizer steps (this or epochs); without either: 15000, or 10 epochs if that is more
@@ -145,20 +145,20 @@ def pretrain(
         report: draw report.html at the end
         cfg: a YAML file with options; those given here override it
         optimizer: optimizer
-        lr: peak learning rate; with init= times init_rate, unless you give one
-        init_rate: with init=: factor on lr, unless you give lr
+        lr: peak learning rate; from trained weights times init_rate, unless you give one
+        init_rate: from trained weights: factor on lr, unless you give lr
         lr_for: batch that lr is meant for: it is scaled to the real one in proportion; none: not scaled
         weight_decay: weight decay; biases and norms have none
         momentum: momentum of sgd; beta1 of adam
         warmup: share of the steps over which the learning rate rises
         schedule: learning rate after the warm-up
         clip: largest gradient norm; none: not clipped
-        anchor: with init=: weight of the distance from the features that the run started with
+        anchor: from trained weights: weight of the distance from the features that the run started with
         view_scale: byol, densecl, objects, simclr, vicreg: share of the image's area that a view covers; distill:
             share of the image's area that the view covers; pyramid: share of the image's area that each of the two
             views covers
-        colour: byol, densecl, simclr, vicreg: strength of the colour changes: 0 none, 1 as DINO, 2 as SimCLR;
-            pyramid: strength of the colour changes: 0 none, 1 as DINO
+        color: byol, densecl, simclr, vicreg: strength of the color changes: 0 none, 1 as DINO, 2 as SimCLR;
+            pyramid: strength of the color changes: 0 none, 1 as DINO
         hidden_dim: byol, pyramid: hidden width of projector and predictor; densecl: hidden width of the projection
             heads; dino, lejepa, simclr: hidden width of the projection head; vicreg: hidden width of the expander
         output_dim: byol, lejepa, simclr: width of the projection; densecl: width of the projections; dino: scores
@@ -185,29 +185,29 @@ def pretrain(
         freeze_share: dino: share of all steps that both may take at most
         guard: dino: let the teacher's entropy steer its temperature away from collapse
         teacher: distill: who is learnt from: a YOLO's .pt, the name of a timm model, or a torch module; objects:
-            who tells the objects' kinds apart: a YOLO's .pt, the name of a timm model, or a torch module; none: the
-            backbone of the detector that finds them
+            network whose features are clustered: a YOLO's .pt, the name of a timm model, or a torch module; none:
+            the backbone of the detector that finds the objects
         teacher_weights: distill, objects: file with the weights of a timm model as teacher; none: timm's own,
             downloaded once
-        teacher_mean: distill, objects: mean of each colour that a torch module as teacher was trained with; none: 0
-        teacher_std: distill, objects: standard deviation of each colour, likewise; none: 1
-        jitter: distill: probability of changed colours, which both networks see; objects: probability of changed
-            colours
+        teacher_mean: distill, objects: mean of each color that a torch module as teacher was trained with; none: 0
+        teacher_std: distill, objects: standard deviation of each color, likewise; none: 1
+        jitter: distill: probability of changed colors, which both networks see; objects: probability of changed
+            colors
         cosine: distill: weight of one minus cosine between the features of a cell
-        smooth_l1: distill: weight of smooth L1 between standardised features
+        smooth_l1: distill: weight of smooth L1 between standardized features
         cka: distill: weight of one minus the alignment of the cells' similarities (CKA)
-        regularise: lejepa: weight of the regulariser at 128 images a step
+        regularize: lejepa: weight of the regularizer at 128 images a step
         slices: lejepa: random directions in which the distribution is tested
         proposals: objects: trained detector that finds the objects (a .pt); none: the run's own start, init= or
             model=
         proposal_imgsz: objects: longer side at which images are searched for objects, pixels
-        most: objects: objects that are kept an image at most
-        least: objects: least score of an object, as a share of the image's best
-        largest: objects: largest object, as a share of the image's area
-        clusters: objects: kinds into which what was found is divided by how it looks
+        max_objects: objects: objects that are kept an image at most
+        min_score: objects: least score of an object, as a share of the image's best
+        max_area: objects: largest object, as a share of the image's area
+        clusters: objects: clusters into which the objects are divided by how they look
         components: objects: principal components of the features that are clustered
         mosaic: objects: share of the steps with mosaics of four images
-        plain: objects: share of the steps, at the end, without mosaics
+        close_mosaic: objects: share of the steps, at the end, without mosaics
         overlap: pyramid: least share of the smaller view that the other covers
         blur: pyramid: probability of a blurred view
         boxes: pyramid: boxes an image that both views share

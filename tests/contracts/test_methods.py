@@ -28,8 +28,13 @@ LEARNS = {"densecl": ["view0"]}  # views that the student gets, where not all
 
 
 @pytest.fixture(params=CASES, ids=lambda case: "-".join(str(part) for part in case))
-def method(request: pytest.FixtureRequest) -> Method:
-    return tiny.build(*request.param)
+def case(request: pytest.FixtureRequest) -> tuple[str, str | None]:
+    return request.param
+
+
+@pytest.fixture
+def method(case: tuple[str, str | None]) -> Method:
+    return tiny.build(*case)
 
 
 @pytest.fixture(params=EMA, ids=lambda case: "-".join(str(part) for part in case))
@@ -54,6 +59,14 @@ def one_step(method: Method, optimizer: torch.optim.Optimizer, step: int, steps:
     optimizer.step()
     optimizer.zero_grad()
     return float(loss.detach())
+
+
+def test_what_is_needed_is_declared(case: tuple[str, str | None], method: Method) -> None:
+    """A method that is given only what it declares works (it was built so), and hands back what it says it can."""
+    assert method.needs == tiny.find.find(case[0]).method.needs
+    for which in method.exports:
+        assert set(method.student.state_dict()) <= set(method.handed_back(which)), which
+    assert ("teacher" in method.exports) == isinstance(getattr(method, "teacher", None), nn.Module)
 
 
 def test_every_method_is_covered() -> None:
@@ -153,7 +166,7 @@ def test_the_teacher_of_distillation_never_changes() -> None:
     assert not any("teacher" in name for name in method.state_dict())
 
 
-def test_the_state_holds_everything(method: Method) -> None:
+def test_the_state_holds_everything(case: tuple[str, str | None], method: Method) -> None:
     """A method rebuilt from its state goes on exactly as the one that was never stopped."""
     steps = 4
     optimizer = make_optimizer(method, method.settings)
@@ -162,8 +175,7 @@ def test_the_state_holds_everything(method: Method) -> None:
     state, settings = copy.deepcopy(method.state_dict()), copy.deepcopy(optimizer.state_dict())
     random = torch.get_rng_state()
     last = [one_step(method, optimizer, step, steps) for step in range(2, steps)]
-    name = type(method).__module__.split(".")[-1]
-    other = tiny.build(name, method.run.preset if method.run.preset in tiny.read_method(name).presets else None)
+    other = tiny.build(*case)
     other.load_state_dict(state)
     again = make_optimizer(other, other.settings)
     again.load_state_dict(settings)

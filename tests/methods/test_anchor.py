@@ -4,9 +4,9 @@ import pytest
 import tiny
 import torch
 
-from headstart.errors import UserError
+from headstart.jobs.checks import check_method
 from headstart.methods.anchor import Anchored, distance
-from headstart.settings import resolve
+from headstart.methods.dino import DINO
 
 
 def test_distance_by_hand() -> None:
@@ -45,18 +45,19 @@ def test_the_anchor_adds_its_weighted_distance_and_pulls_back(name: str) -> None
 
 
 def test_what_is_held_on_to_must_be_trained() -> None:
-    with pytest.raises(UserError, match="random weights are nothing to hold on to"):
-        resolve.resolve({"data": "x", "anchor": 0.1})
-    assert resolve.resolve({"data": "x", "anchor": 0.1, "init": "a.pt"}).method.anchor == 0.1
+    given = {"anchor": 0.1, "model": "yolo11n.yaml", "teacher": None}
+    (problem,) = check_method(given, "dino", DINO)
+    assert "random weights are nothing to hold on to" in str(problem)
+    assert check_method({**given, "init": "a.pt"}, "dino", DINO) == []
+    assert check_method({**given, "model": "a.pt"}, "dino", DINO) == []
 
 
 def test_rates_for_a_batch_and_for_trained_weights() -> None:
-    def rate(**given: object) -> float:
-        return resolve.resolve({"data": "x", **given}).method.lr
+    def rate(trained: bool, **given: object) -> float:
+        return tiny.resolve({"data": "x", **given}, trained=trained).method.lr
 
-    assert rate(preset="lightlytrain", batch=64) == pytest.approx(0.03 * 64 / 256)
-    assert rate(method="byol", init="a.pt") == pytest.approx(0.2e-3)
-    assert rate(method="byol", init="a.pt", lr=5e-4) == 5e-4
-    # What a run's settings.yaml holds is what it used: read back, it is not scaled again.
-    stored = resolve.to_dict(resolve.resolve({"data": "x", "preset": "lightlytrain", "init": "a.pt"}))
-    assert resolve.resolve(stored).method.lr == pytest.approx(0.03 * 64 / 256 * 0.2)
+    assert rate(False, preset="lightlytrain", batch=64) == pytest.approx(0.03 * 64 / 256)
+    assert rate(True, preset="lightlytrain", batch=64) == pytest.approx(0.03 * 64 / 256 * 0.2)
+    assert rate(True, method="byol") == pytest.approx(0.2e-3)
+    assert rate(True, method="byol", lr=5e-4) == 5e-4
+    assert rate(True, method="objects") == 1e-3

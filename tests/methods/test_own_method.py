@@ -13,7 +13,7 @@ from ultralytics import YOLO
 from headstart import cli
 from headstart.errors import UserError
 from headstart.jobs.pretrain import pretrain
-from headstart.settings.resolve import method_names, read_method
+from headstart.methods import find
 
 DOCS = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
 
@@ -55,7 +55,7 @@ def test_a_method_that_cannot_be_imported_says_why(image_folder: Path, own: Path
         pretrain(data=str(image_folder), method=str(own), steps=1, batch=2, out=str(tmp_path / "run"))
 
 
-@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize("name", find.names())
 def test_the_page_names_every_method_and_preset(name: str) -> None:
     row = next(line for line in DOCS.splitlines() if line.startswith(f"| `{name}` |"))
-    assert re.findall(r"`(\w+)`", row.split("|")[-2]) == list(read_method(name).presets)
+    assert re.findall(r"`(\w+)`", row.split("|")[-2]) == list(find.find(name).presets)

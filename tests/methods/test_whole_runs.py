@@ -15,8 +15,8 @@ from ultralytics import YOLO
 
 from headstart.errors import UserError
 from headstart.jobs.pretrain import pretrain
-from headstart.pseudolabels.base import Objects
-from headstart.settings.resolve import method_names, read_method
+from headstart.methods import find
+from headstart.pseudolabels.base import PseudoLabels
 from headstart.training import checkpoint
 
 SMALL: dict[str, Any] = {"batch": 4, "imgsz": 64, "local_imgsz": 32, "steps": 4, "save_every": 2, "log_every": 1}
@@ -43,13 +43,13 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def options(method: str, data: Path, weights: Path) -> dict[str, Any]:
     given = {**SMALL, "data": str(data), "model": "yolo11n.yaml", "method": method, "init": str(weights), "lr": 1e-3}
-    own = read_method(method).settings.model_fields
+    own = find.find(method).settings.model_fields
     given |= {"hidden_dim": 32} if "hidden_dim" in own else {}
     given |= {"teacher": Patches()} if "teacher" in own and own["teacher"].is_required() else {}
     return {**given, "anchor": 0.5} if method == "byol" else given
 
 
-@pytest.mark.parametrize("method", method_names())
+@pytest.mark.parametrize("method", find.names())
 def test_what_was_trained_arrives_and_resuming_changes_nothing(
     method: str, image_folder: Path, weights: Path, tmp_path: Path
 ) -> None:
@@ -105,16 +105,16 @@ def test_a_live_teacher_must_be_given_again(image_folder: Path, weights: Path, t
         pretrain(out=str(tmp_path / "run"), resume=True)
 
 
-def test_objects_are_told_apart_by_a_teacher_before_the_first_step(
+def test_a_teachers_features_are_clustered_before_the_first_step(
     image_folder: Path, weights: Path, tmp_path: Path
 ) -> None:
     run, other, plain = tmp_path / "run", tmp_path / "other", tmp_path / "plain"
     given = {**options("objects", image_folder, weights), "clusters": 3}
     pretrain(**given, teacher=Patches(), out=str(run))
     pretrain(**given, out=str(plain))
-    found, without = Objects.load(run / "objects.pt"), Objects.load(plain / "objects.pt")
+    found, without = (PseudoLabels.load(one / "pseudolabels.pt")[0] for one in (run, plain))
     assert torch.equal(found.boxes, without.boxes)
-    assert not torch.equal(found.clusters, without.clusters)
+    assert not torch.equal(found.labels, without.labels)
     # A resumed run has its objects, and needs no teacher.
     shutil.copytree(run, other)
     (other / "checkpoints" / "step-00000004.pt").unlink()

@@ -13,13 +13,13 @@ from ultralytics.nn.modules.head import Detect
 from ultralytics.nn.tasks import DetectionModel
 
 from headstart.detectors.ultralytics.head import DetectHead
+from headstart.errors import UserError
 from headstart.jobs.scenes import draw_scenes
-from headstart.methods.base import Method
-from headstart.methods.find import method_class
+from headstart.methods import find
+from headstart.methods.base import Context, Method
 from headstart.methods.schedules import Progress
-from headstart.pseudolabels.base import Objects
-from headstart.settings import resolve
-from headstart.settings.resolve import method_names, read_method
+from headstart.pseudolabels.base import PseudoLabels
+from headstart.settings.resolve import Resolved, collect, resolve_pretrain
 from headstart.teachers.load import load_teacher
 from headstart.views.render import make_views
 from headstart.views.spec import View
@@ -60,41 +60,59 @@ class Net:
 
 
 @lru_cache(maxsize=1)
-def found() -> Objects:
-    """The drawn objects of `scenes`, with their classes for kinds."""
+def found() -> PseudoLabels:
+    """The drawn objects of `scenes`, with their classes for labels."""
     drawn = draw_scenes("unlabelled", IMAGES, imgsz=128)
-    rows, boxes, kinds = [], [], []
+    rows, boxes, classes = [], [], []
     for row, scene in enumerate(drawn):
         rows += [row] * len(scene.boxes)
         boxes.append(torch.from_numpy(scene.boxes) / 128)
-        kinds.append(torch.from_numpy(scene.classes))
-    parts = torch.tensor(rows), torch.cat(boxes), torch.ones(len(rows)), torch.cat(kinds)
-    return Objects.gather(IMAGES, *parts)
+        classes.append(torch.from_numpy(scene.classes))
+    parts = torch.tensor(rows), torch.cat(boxes), torch.ones(len(rows)), torch.cat(classes)
+    return PseudoLabels.gather(IMAGES, *parts)
 
 
 def cases() -> list[tuple[str, str | None]]:
-    """Every method that comes with headstart, with every preset it has."""
-    return [(name, preset) for name in method_names() for preset in (read_method(name).presets or {None: {}})]
+    """Every method that is found, with every preset it has."""
+    return [(name, preset) for name in find.names() for preset in (find.find(name).presets or {None: {}})]
+
+
+def resolve(options: dict[str, Any], trained: bool = False) -> Resolved:
+    """Complete settings, without a look at files and devices."""
+    problems: list[UserError] = []
+    given = collect(options, problems)
+    declared = find.find(str(given.setdefault("method", "dino")))
+    return resolve_pretrain(
+        given, declared.settings, declared.presets, method=declared.name, problems=problems, trained=trained
+    )
 
 
 def build(name: str, preset: str | None = None, **options: Any) -> Method:
     """A method on a tiny student, in training mode."""
     torch.manual_seed(0)
+    declared = find.find(name)
+    needs = declared.method.needs
     given: dict[str, Any] = {"data": "x", "method": name, "imgsz": 128, "local_imgsz": 64, "batch": BATCH, **options}
-    if "hidden_dim" in read_method(name).settings.model_fields:
+    if "hidden_dim" in declared.settings.model_fields:
         given.setdefault("hidden_dim", 64)
     given |= {} if preset is None else {"preset": preset}
-    if name == "distill":
+    if needs.teacher:
         given.setdefault("teacher", Trunk(neck=True))
-    resolved = resolve.resolve(given)
-    kind = method_class(resolved.info)
-    neck = kind.trains == "neck"
-    extra: list[nn.Module] = [load_teacher(given["teacher"])] if name == "distill" else []
-    clusters = getattr(resolved.method, "clusters", None)
-    extra += [DetectHead(Net(), clusters)] if clusters else []
-    method = kind(resolved.method, resolved.run, Trunk(neck), WIDTHS if neck else WIDTHS[-1:], *extra)
-    method.take_objects(found())
-    return method.train()
+    resolved = resolve(given)
+    run, neck = resolved.run, needs.trains != "backbone"
+    student = Trunk(neck)
+    context = Context(
+        student=student,
+        widths=WIDTHS if neck else WIDTHS[-1:],
+        imgsz=run.imgsz,
+        local_imgsz=run.local_imgsz,
+        batch=run.batch,
+        seed=run.seed,
+        teacher=load_teacher(given["teacher"]) if needs.teacher else None,
+        pseudolabels=found() if needs.pseudolabels else None,
+        head=DetectHead(Net(), resolved.method.model_dump()["clusters"]) if needs.trains == "all" else None,
+    )
+    return declared.method(resolved.method, context).train()
 
 
 @lru_cache(maxsize=1)

@@ -9,36 +9,50 @@ from torch import Tensor
 from torch.nn import functional
 
 from headstart.errors import UserError
-from headstart.pseudolabels.base import Objects
-from headstart.pseudolabels.cluster import _centres, _whitening, clustered
+from headstart.pseudolabels.base import PseudoLabels
+from headstart.pseudolabels.cluster import _centers, _whitening, clustered
 
 
-def four() -> Objects:
+def four() -> PseudoLabels:
     """Of 4 images: the second has two objects, the last one, the others none."""
     boxes = torch.tensor([[0.5, 0.5, 1, 1], [0, 0, 0.5, 0.5], [0.1, 0.2, 0.3, 0.4]])
-    return Objects.gather(4, torch.tensor([3, 1, 1]), boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([5, 6, 7]))
+    return PseudoLabels.gather(
+        4, torch.tensor([3, 1, 1]), boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([5, 6, 7])
+    )
 
 
 def test_objects_are_found_by_image() -> None:
-    owner, boxes, clusters = four().of(torch.tensor([1, 0, 3, 1]))
+    owner, boxes, labels = four().of(torch.tensor([1, 0, 3, 1]))
     assert owner.tolist() == [0, 0, 2, 3, 3]
-    assert clusters.tolist() == [6, 7, 5, 6, 7]
+    assert labels.tolist() == [6, 7, 5, 6, 7]
     torch.testing.assert_close(boxes[2], torch.tensor([0.5, 0.5, 1, 1]))
     assert four().first.tolist() == [0, 0, 2, 2, 3]
 
 
 def test_images_without_objects() -> None:
-    owner, boxes, clusters = four().of(torch.tensor([0, 2]))
-    assert (len(owner), boxes.shape, len(clusters)) == (0, (0, 4), 0)
+    owner, boxes, labels = four().of(torch.tensor([0, 2]))
+    assert (len(owner), boxes.shape, len(labels)) == (0, (0, 4), 0)
 
 
 def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
-    four().save(tmp_path / "objects.pt")
-    again = Objects.load(tmp_path / "objects.pt")
-    assert all(torch.equal(getattr(again, name), getattr(four(), name)) for name in vars(again))
-    (tmp_path / "objects.pt").write_bytes(b"PK nothing")
-    with pytest.raises(UserError, match=r"objects\.pt: the objects of this run cannot be read"):
-        Objects.load(tmp_path / "objects.pt")
+    path = tmp_path / "pseudolabels.pt"
+    for rows in (None, torch.tensor([1, 3])):
+        four().save(path, rows)
+        again, cut_to = PseudoLabels.load(path)
+        assert all(torch.equal(getattr(again, name), getattr(four(), name)) for name in vars(again))
+        assert cut_to is None if rows is None else torch.equal(cut_to, rows)
+    path.write_bytes(b"PK nothing")
+    with pytest.raises(UserError, match=r"pseudolabels\.pt: the pseudo-labels of this run cannot be read"):
+        PseudoLabels.load(path)
+
+
+def test_some_images_alone() -> None:
+    """Of images 1 and 3, now 0 and 1: their three boxes with their labels and scores."""
+    some = four().select(torch.tensor([1, 3]))
+    assert some.first.tolist() == [0, 2, 3]
+    assert some.labels.tolist() == [6, 7, 5]
+    torch.testing.assert_close(some.scores, torch.tensor([0.8, 0.7, 0.9]))
+    torch.testing.assert_close(some.boxes[2], torch.tensor([0.5, 0.5, 1, 1]))
 
 
 def blobs(number: int = 5, each: int = 40, width: int = 24) -> tuple[Tensor, Tensor]:
@@ -69,7 +83,7 @@ def test_whitening_against_its_definition() -> None:
 
 def test_k_means_fits_as_well_as_scipys() -> None:
     points = functional.normalize(torch.randn(400, 8, generator=torch.Generator().manual_seed(2)), dim=1)
-    centres = _centres(points, 12, torch.Generator().manual_seed(0))
+    centres = _centers(points, 12, torch.Generator().manual_seed(0))
     assert torch.bincount((points @ centres.T).argmax(1), minlength=12).min() > 0
     theirs, label = kmeans2(points.numpy(), 12, minit="++", seed=0, iter=50)
     mine = float((points @ centres.T).amax(1).mean())

@@ -6,17 +6,17 @@ import torch
 from PIL import Image
 
 from headstart.images.index import find_images
-from headstart.pseudolabels.base import Objects
-from headstart.pseudolabels.pictures import write_examples, write_kinds
+from headstart.pseudolabels.base import PseudoLabels
+from headstart.pseudolabels.pictures import write_clusters, write_examples
 
 
-def test_a_row_for_each_kind(image_folder: Path, tmp_path: Path) -> None:
-    """24 images, one object each: 16 of kind 3 and 8 of kind 0."""
+def test_a_row_for_each_cluster(image_folder: Path, tmp_path: Path) -> None:
+    """24 images, one object each: 16 of cluster 3 and 8 of cluster 0."""
     boxes = torch.tensor([[0.2, 0.2, 0.6, 0.7]]).repeat(24, 1)
-    kinds = torch.tensor([3, 3, 0]).repeat(8)
-    found = Objects.gather(24, torch.arange(24), boxes, torch.ones(24), kinds)
-    write_kinds(tmp_path / "new" / "kinds.png", found, find_images(str(image_folder)))
-    picture = Image.open(tmp_path / "new" / "kinds.png")
+    labels = torch.tensor([3, 3, 0]).repeat(8)
+    found = PseudoLabels.gather(24, torch.arange(24), boxes, torch.ones(24), labels)
+    write_clusters(tmp_path / "new" / "clusters.png", found, find_images(str(image_folder)))
+    picture = Image.open(tmp_path / "new" / "clusters.png")
     assert picture.width > 3.5 * picture.height  # two rows of eight
 
 
@@ -26,14 +26,14 @@ def test_images_that_went_are_left_out(image_folder: Path, tmp_path: Path) -> No
     images = find_images(str(tmp_path))
     (tmp_path / "a.jpg").unlink()
     boxes = torch.tensor([[0.0, 0, 1, 1], [0.5, 0.5, 0.9, 0.9]])
-    found = Objects.gather(2, torch.arange(2), boxes, torch.ones(2), torch.tensor([0, 0]))
-    write_kinds(tmp_path / "kinds.png", found, images)
-    picture = Image.open(tmp_path / "kinds.png")
+    found = PseudoLabels.gather(2, torch.arange(2), boxes, torch.ones(2), torch.tensor([0, 0]))
+    write_clusters(tmp_path / "clusters.png", found, images)
+    picture = Image.open(tmp_path / "clusters.png")
     assert picture.width == picture.height  # one is left
 
 
 def test_examples_are_two_rows_with_outlines(tmp_path: Path) -> None:
-    """Eight black squares of 64 pixels; one object alone, on the first, in the first colour."""
+    """Eight black squares of 64 pixels; one object alone, on the first, in the first color."""
     boxes, one = torch.tensor([[16.0, 16, 48, 48]]), torch.tensor([0])
     write_examples(tmp_path / "examples.png", torch.zeros(8, 3, 64, 64), one, boxes, one)
     picture = Image.open(tmp_path / "examples.png").convert("RGB")

@@ -10,12 +10,12 @@ from torchvision.transforms.v2 import functional as tv
 
 from headstart.errors import UserError
 from headstart.images.loader import PixelBatch
-from headstart.pseudolabels.base import Objects
-from headstart.pseudolabels.search import Search, chosen, find_objects, fitted, summary
+from headstart.pseudolabels.base import PseudoLabels
+from headstart.pseudolabels.search import Found, Search, chosen, find_pseudolabels, fitted
 from headstart.teachers.base import Teacher
 from headstart.views.mosaic import GRAY
 
-SEARCH = Search(imgsz=64, most=2, least=0.5, largest=0.5, clusters=4, components=4, seed=0)
+SEARCH = Search(imgsz=64, max_objects=2, min_score=0.5, max_area=0.5, clusters=4, components=4, seed=0)
 DEVICE = torch.device("cpu")
 
 
@@ -60,18 +60,18 @@ def test_fitted_against_torchvision() -> None:
 
 
 class Bright:
-    """Finds the one bright rectangle of an image; its backbone tells colours."""
+    """Finds the one bright rectangle of an image; its backbone tells colors."""
 
     name = "bright"
     backbone = SimpleNamespace(width=3)
     module = nn.Conv2d(3, 3, 1)
 
     def trunk(self) -> nn.Module:
-        class Colours(nn.Module):
+        class Colors(nn.Module):
             def forward(self, images: Tensor) -> list[Tensor]:
                 return [images]
 
-        return Colours()
+        return Colors()
 
     def propose(self, images: Tensor) -> Tensor:
         found = torch.zeros(len(images), 1, 5)
@@ -94,15 +94,18 @@ def batch(rows: list[int], bright: bool = True) -> PixelBatch:
 def test_objects_are_found_once_an_image_in_shares_of_it() -> None:
     detector: Any = Bright()
     batches = [batch([4, 1, 2]), batch([0, 3, 4])]
-    search = Search(imgsz=160, most=2, least=0.5, largest=0.5, clusters=2, components=1, seed=0)
+    search = Search(imgsz=160, max_objects=2, min_score=0.5, max_area=0.5, clusters=2, components=1, seed=0)
     done: list[tuple[int, int]] = []
-    found = find_objects(detector, batches, 6, search, device=DEVICE, total=5, progress=lambda *a: done.append(a))
+    told = {"total": 5, "progress": lambda *a: done.append(a)}
+    result = find_pseudolabels(detector, detector.trunk(), batches, 6, search, device=DEVICE, **told)
+    found = result.labels
+    assert result.searched.tolist() == [True] * 5 + [False]
     assert found.first.tolist() == [0, 1, 2, 3, 4, 5, 5]
     for row in range(5):
         expected = torch.tensor([(10 * row + 10) / 160, 0.25, (10 * row + 40) / 160, 0.75])
         torch.testing.assert_close(found.boxes[row], expected, atol=0.02, rtol=0)
-    kinds = found.clusters.tolist()
-    assert kinds[0] == kinds[2] == kinds[4] != kinds[1] == kinds[3]
+    labels = found.labels.tolist()
+    assert labels[0] == labels[2] == labels[4] != labels[1] == labels[3]
     assert done == [(3, 5), (5, 5)]
 
 
@@ -116,32 +119,42 @@ class Places(Teacher):
         return [torch.cat([dark, 1 - dark], 1)]
 
 
-def test_a_teacher_tells_the_kinds_apart() -> None:
+def test_a_teachers_features_are_clustered() -> None:
     detector: Any = Bright()
     one = batch([0, 1, 2, 3])
     one.pixels[2:, :, :, :] = 0
     for row in (2, 3):  # as wide as high, where the first two are narrow
         one.pixels[row, row % 2, 20:60, 40:80] = 255
-    search = Search(imgsz=160, most=2, least=0.5, largest=0.5, clusters=2, components=1, seed=0)
-    by_colour = find_objects(detector, [one], 4, search, device=DEVICE).clusters
-    by_shape = find_objects(detector, [one], 4, search, device=DEVICE, teacher=Places()).clusters
-    assert by_colour[0] == by_colour[2] != by_colour[1] == by_colour[3]
+    search = Search(imgsz=160, max_objects=2, min_score=0.5, max_area=0.5, clusters=2, components=1, seed=0)
+    by_color = find_pseudolabels(detector, detector.trunk(), [one], 4, search, device=DEVICE).labels.labels
+    by_shape = find_pseudolabels(detector, Places(), [one], 4, search, device=DEVICE).labels.labels
+    assert by_color[0] == by_color[2] != by_color[1] == by_color[3]
     assert by_shape[0] == by_shape[1] != by_shape[2] == by_shape[3]
 
 
 def test_no_objects_at_all() -> None:
     detector: Any = Bright()
     with pytest.raises(UserError, match=r"bright finds no object on 3 images\n.* give proposals="):
-        find_objects(detector, [batch([0, 1, 2], bright=False)], 3, SEARCH, device=DEVICE)
+        find_pseudolabels(detector, detector.trunk(), [batch([0, 1, 2], bright=False)], 3, SEARCH, device=DEVICE)
+
+
+def test_a_search_ends_when_its_time_is_up() -> None:
+    """After the first batch in any case; what was not searched is told apart from what has no objects."""
+    detector: Any = Bright()
+    batches = [batch([4, 1, 2]), batch([0, 3, 4])]
+    search = Search(imgsz=160, max_objects=2, min_score=0.5, max_area=0.5, clusters=2, components=1, seed=0)
+    found = find_pseudolabels(detector, detector.trunk(), batches, 6, search, device=DEVICE, total=6, seconds=0.0)
+    assert found.searched.tolist() == [False, True, True, False, True, False]
+    assert found.labels.first.tolist() == [0, 0, 1, 2, 2, 3, 3]
 
 
 @pytest.mark.parametrize(("best", "warned"), [(0.3, False), (0.004, True)])
 def test_what_is_said_of_a_search(best: float, warned: bool) -> None:
     """Five images looked at of six: three objects on two of them, none on three."""
     rows, scores = torch.tensor([1, 1, 4]), torch.tensor([best, 0.5 * best, best])
-    found = Objects.gather(6, rows, torch.rand(3, 4), scores, torch.tensor([0, 7, 7]))
-    lines = summary(found, 5, unseen=1)
+    labels = PseudoLabels.gather(6, rows, torch.rand(3, 4), scores, torch.tensor([0, 7, 7]))
+    lines = Found(labels, torch.tensor([True] * 5 + [False])).summary()
     assert lines[0] == (
-        f"3 objects on 5 images (0.6 an image), 3 images without; 2 kinds; median score of the best {best}"
+        f"3 objects on 5 images (0.6 an image), 3 images without; 2 clusters; median score of the best {best}"
     )
     assert [line.startswith("that detector is hardly sure") for line in lines[1:]] == [True] * warned

@@ -1,20 +1,26 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import pytest
+import tiny
 import yaml
 
 from headstart.errors import UserError
-from headstart.settings import resolve
+from headstart.methods import dino
+from headstart.settings.resolve import as_plain, in_memory, resolve_pretrain
 
 
 def message(**options: object) -> str:
     with pytest.raises(UserError) as caught:
-        resolve.resolve(options)
+        tiny.resolve(options)
     return str(caught.value)
 
 
 def test_defaults_are_the_tutorial() -> None:
-    resolved = resolve.resolve({"data": "images"})
+    resolved = tiny.resolve({"data": "images"})
     assert (resolved.run.imgsz, resolved.run.local_imgsz, resolved.run.method) == (224, 96, "dino")
     assert (resolved.method.optimizer, resolved.method.lr) == ("adam", 1e-3)
     head = resolved.method.model_dump()
@@ -37,7 +43,6 @@ def test_defaults_are_the_tutorial() -> None:
         ({"method": "nowhere.py"}, "there is no method 'nowhere.py'"),
         ({"preset": "tutoral"}, "preset: method 'dino' has no preset 'tutoral'\n  -> did you mean 'tutorial'?"),
         ({"epochs": 1, "steps": 2}, "epochs, steps: give one of the two, not both"),
-        ({"resume": True, "overwrite": True}, "resume, overwrite: give one of the two, not both"),
         ({"local_scale": 0.3}, "local_scale: must be a pair such as [0.4, 1.0], not 0.3"),
         ({"cfg": "no/such.yaml"}, "cfg: cannot read 'no/such.yaml'"),
         ({"workers": "few"}, "workers: must be a whole number or must be 'auto', not 'few'"),
@@ -58,16 +63,19 @@ def test_all_problems_are_reported_together() -> None:
 
 
 def test_problems_found_elsewhere_join_them() -> None:
+    def check(given: Mapping[str, Any]) -> list[UserError]:
+        return [UserError(f"imgsz is {given['imgsz']}", where="elsewhere")]
+
     with pytest.raises(UserError) as caught:
-        resolve.resolve({"batch": 0}, lambda given: [UserError(f"method is {given['method']}", where="elsewhere")])
+        resolve_pretrain({"batch": 0}, dino.Settings, dino.PRESETS, method="dino", problems=[], check=check)
     assert "batch:" in str(caught.value)
-    assert "elsewhere: method is dino" in str(caught.value)
+    assert "elsewhere: imgsz is 224" in str(caught.value)
 
 
 def test_cfg_gives_options_and_the_command_overrides_them(tmp_path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump({"data": "a", "batch": 8, "output_dim": 32}))
-    resolved = resolve.resolve({"cfg": str(path), "batch": 16})
+    resolved = tiny.resolve({"cfg": str(path), "batch": 16})
     assert (resolved.run.data, resolved.run.batch, resolved.method.model_dump()["output_dim"]) == ("a", 16, 32)
 
 
@@ -78,47 +86,37 @@ def test_cfg_with_a_misspelt_key(tmp_path) -> None:
 
 
 def test_numbers_are_taken_as_names() -> None:
-    resolved = resolve.resolve({"data": "images", "device": 0, "precision": 32, "lr": "1e-4"})
+    resolved = tiny.resolve({"data": "images", "device": 0, "precision": 32, "lr": "1e-4"})
     assert (resolved.run.device, resolved.run.precision, resolved.method.lr) == ("0", "32", 1e-4)
 
 
 def test_settings_are_frozen() -> None:
-    resolved = resolve.resolve({"data": "images"})
+    resolved = tiny.resolve({"data": "images"})
     with pytest.raises(Exception, match="frozen"):
         resolved.run.batch = 3
 
 
-def test_what_is_written_can_be_read_back() -> None:
-    resolved = resolve.resolve({"data": ["a", "b"], "epochs": 2.5, "local_scale": [0.1, 0.2]})
-    again = resolve.resolve(yaml.safe_load(yaml.safe_dump(resolve.to_dict(resolved))))
-    assert again.run == resolved.run
-    assert again.method.model_dump() == resolved.method.model_dump()
+def test_a_runs_own_settings_are_a_cfg(tmp_path: Path) -> None:
+    """What was asked of it, not what it came to; not its folder."""
+    record = {"asked": {"data": ["a"], "epochs": 2, "out": "runs/a"}, "options": {"data": ["a"], "steps": 9, "lr": 0.5}}
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(record))
+    resolved = tiny.resolve({"cfg": str(tmp_path / "settings.yaml"), "batch": 8})
+    assert (resolved.run.epochs, resolved.run.steps, resolved.run.out, resolved.run.batch) == (2, None, None, 8)
+    assert resolved.method.lr == 1e-3
 
 
-METHOD = '''"""Mine: a summary."""
-import a_module_that_does_not_exist
-from pydantic import Field
-from headstart.settings.schema import MethodSettings
-
-class Settings(MethodSettings):
-    own: int = Field(3, ge=1, description="something")
-
-PRESETS = {"mild": {"own": 1, "batch": 4}}
-'''
+def test_old_names_are_understood_with_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    resolved = tiny.resolve({"data": "x", "method": "byol", "colour": 0.5})
+    assert resolved.method.model_dump()["color"] == 0.5
+    assert capsys.readouterr().err == "colour= is called color= now\n"
+    assert "colour: is the old name of color" in message(data="x", method="byol", colour=0.5, color=0.5)
 
 
-def test_a_users_method_is_read_without_importing_what_it_imports(tmp_path) -> None:
-    path = tmp_path / "mine.py"
-    path.write_text(METHOD)
-    info = resolve.read_method(str(path))
-    assert (info.name, info.summary) == ("mine", "Mine: a summary")
-    resolved = resolve.resolve({"data": "x", "method": str(path), "preset": "mild"})
-    assert (resolved.method.model_dump()["own"], resolved.run.batch) == (1, 4)
-    overridden = resolve.resolve({"data": "x", "method": str(path), "preset": "mild", "own": 9})
-    assert overridden.method.model_dump()["own"] == 9
+def test_objects_in_memory_are_told_again() -> None:
+    class Net:
+        ckpt_path = "a.pt"
 
-
-def test_a_method_without_settings_is_a_user_error(tmp_path) -> None:
-    path = tmp_path / "mine.py"
-    path.write_text("x = 1\n")
-    assert "has no class Settings" in message(data="x", method=str(path))
+    assert as_plain(Net()) == {"in_memory": "Net", "origin": "a.pt"}
+    assert in_memory(as_plain(Net()))
+    assert as_plain((1, "b", Path("c"), None)) == [1, "b", "c", None]
+    assert not in_memory("live YOLO (a.pt)")

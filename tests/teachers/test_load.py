@@ -8,12 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from torch import Tensor, nn
 from ultralytics import YOLO
 
 from headstart.errors import UserError
-from headstart.settings import resolve
+from headstart.settings.resolve import as_plain
 from headstart.teachers import load
 from headstart.teachers.load import check_teacher, load_teacher
 
@@ -180,9 +181,9 @@ def test_without_timm_the_message_says_what_to_install(monkeypatch) -> None:
 
 def test_distill_needs_a_teacher() -> None:
     with pytest.raises(UserError, match="teacher: is needed"):
-        resolve.resolve({"data": "x", "method": "distill"})
+        tiny.resolve({"data": "x", "method": "distill"})
 
 
 def test_a_live_teacher_is_described_in_the_run(tmp_path) -> None:
-    resolved = resolve.resolve({"data": "x", "method": "distill", "teacher": Echo()})
-    assert resolve.to_dict(resolved)["teacher"] == "live Echo (in memory)"
+    resolved = tiny.resolve({"data": "x", "method": "distill", "teacher": Echo()})
+    assert as_plain(resolved.method.model_dump()["teacher"]) == {"in_memory": "Echo", "origin": None}

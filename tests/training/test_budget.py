@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 import yaml
 
@@ -12,7 +13,7 @@ from headstart.errors import UserError
 from headstart.jobs.pretrain import pretrain
 from headstart.settings import resolve
 from headstart.training import checkpoint
-from headstart.training.budget import LEAST, steps_within
+from headstart.training.budget import LEAST, Pace, steps_within
 
 
 @pytest.mark.parametrize(
@@ -24,17 +25,25 @@ def test_times(text: str, seconds: float | None) -> None:
     assert resolve.budget_seconds(text) == seconds
 
 
-def test_a_budget_that_is_no_time() -> None:
-    with pytest.raises(UserError, match="budget: '30' is no time"):
-        resolve.resolve({"data": "x", "budget": 30})
+def test_a_budget_that_is_not_a_duration() -> None:
+    with pytest.raises(UserError, match="budget: '30' is not a duration"):
+        tiny.resolve({"data": "x", "budget": 30})
     with pytest.raises(UserError, match="steps, budget: give one of the two, not both"):
-        resolve.resolve({"data": "x", "budget": "3m", "steps": 3})
+        tiny.resolve({"data": "x", "budget": "3m", "steps": 3})
 
 
 def test_steps_by_hand() -> None:
-    assert steps_within(600, 0.5) == 1140  # 95 % of 600 s
-    assert steps_within(600, 0.5, spent=20) == 1100
-    assert steps_within(10, 60) == 1
+    even = Pace(0.5, 0.5)
+    assert steps_within(600, even) == 1140  # 95 % of 600 s
+    assert steps_within(600, even, spent=20) == 1100
+    with pytest.raises(UserError, match=r"budget: 10 s is too short: a step takes 60 s.*\n.*give 6 min 19 s or more"):
+        steps_within(10, Pace(60, 60))
+
+
+def test_a_first_epoch_that_reads_is_slower() -> None:
+    """95 s: 20 steps of 1 s read all images, 150 of 0.5 s follow."""
+    assert steps_within(100, Pace(1.0, 0.5, epoch=20)) == 20 + 150
+    assert steps_within(10, Pace(1.0, 0.5, epoch=20)) == 9
 
 
 def test_a_budget_sets_the_steps_and_leaves_everything_else_as_it_was(image_folder: Path, tmp_path: Path) -> None:

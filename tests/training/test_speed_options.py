@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import yaml
 
 from headstart.jobs.pretrain import pretrain
-from headstart.settings import resolve
 
 SMALL: dict[str, Any] = {
     "batch": 4, "steps": 3, "imgsz": 64, "local_imgsz": 32, "locals": 1, "report": False, "log_every": 1,
@@ -41,7 +41,7 @@ def test_a_cache_changes_nothing_but_the_time(image_folder: Path, tmp_path: Path
 
 def test_off_is_a_word_in_yaml_too(tmp_path: Path) -> None:
     (tmp_path / "cfg.yaml").write_text("cache: off\nchannels_last: true\ncompile: auto\n")
-    run = resolve.resolve({"data": "x", "cfg": str(tmp_path / "cfg.yaml")}).run
+    run = tiny.resolve({"data": "x", "cfg": str(tmp_path / "cfg.yaml")}).run
     assert (run.cache, run.channels_last, run.compile) == ("off", True, "auto")
 
 

@@ -14,9 +14,9 @@ from torch import nn
 from ultralytics import YOLO
 
 from headstart.detectors.base import load_detector
-from headstart.methods.find import method_class
+from headstart.methods import dino
+from headstart.methods.base import Context
 from headstart.methods.schedules import Progress
-from headstart.settings import resolve
 from headstart.training.optimizer import make_optimizer
 from headstart.views.spec import View
 
@@ -75,14 +75,14 @@ def plain_loop(backbone: nn.Module, head_state: dict[str, torch.Tensor]) -> tupl
 @pytest.fixture(scope="module")
 def both() -> tuple[list[float], Tutorial, list[float], nn.Module]:
     torch.manual_seed(0)
-    resolved = resolve.resolve({"data": "none", "batch": BATCH, "locals": 3})
+    settings = dino.Settings(locals=3)
     yolo = YOLO("yolo11n.yaml", verbose=False)
     detector = load_detector(yolo)
     backbone = copy.deepcopy(nn.Sequential(*yolo.model.model[:11])).requires_grad_(True).train()
-    method = method_class(resolved.info)(resolved.method, resolved.run, detector.trunk(), [detector.backbone.width])
+    method = dino.DINO(settings, Context(detector.trunk(), (detector.backbone.width,), batch=BATCH))
     method.train()
     head_state = copy.deepcopy(method.student_head.state_dict())
-    optimizer = make_optimizer(method, resolved.method)
+    optimizer = make_optimizer(method, settings)
     losses = []
     for step in range(STEPS):
         progress = Progress(step, STEPS, step * BATCH / IMAGES)

@@ -14,7 +14,7 @@ from headstart.cli.options import CFG, fields_of, preset_of, read_method
 from headstart.cli.overview import section, writer
 from headstart.cli.parser import last_value
 from headstart.errors import UserError, did_you_mean
-from headstart.settings import method_file
+from headstart.methods import find
 from headstart.settings.method_file import MethodFile
 from headstart.settings.schema import MethodSettings, PretrainSettings
 from headstart.settings.words import alternatives, choices
@@ -23,8 +23,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     "pretrain": {
         "Images and detector": ("data", "model", "init"),
         "Method": ("method", "preset", "teacher"),
-        "Length, one of": ("epochs", "steps", "budget"),
-        "Size and machine": ("batch", "imgsz", "device"),
+        "Training, with one of epochs, steps and budget": ("epochs", "steps", "budget", "batch", "imgsz", "device"),
         "Run": ("out", "resume", "overwrite", "cfg"),
     },
     "compare": {
@@ -36,8 +35,8 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """What the help shows first, by heading."""
 
-TRAINED, RANDOM = "objects", "dino"
-"""Methods that a run takes which names none: from trained weights, and from random ones."""
+_TEACHER_OF = "objects"
+"""The method whose teacher= is shown first: a run from trained weights takes it by default."""
 
 _FOOT = {
     "pretrain": "Methods: {methods}, or my.py.\n"
@@ -75,7 +74,7 @@ def page(spec: Spec, words: list[str]) -> str:
     if everything and spec.name == "pretrain":
         _every_method(text, shown)
     if spec.name in _FOOT:
-        text.write("\n" + _FOOT[spec.name].format(methods=", ".join([*method_file.names(), "auto"])))
+        text.write("\n" + _FOOT[spec.name].format(methods=", ".join([*find.names(), "auto"])))
     return _spaced(text)
 
 
@@ -89,7 +88,7 @@ def _fields(command: str) -> dict[str, FieldInfo]:
     if command != "pretrain":
         return fields_of(command)
     fields = dict(PretrainSettings.model_fields)
-    return {**fields, "teacher": read_method(TRAINED).settings.model_fields["teacher"], "cfg": CFG}
+    return {**fields, "teacher": read_method(_TEACHER_OF).settings.model_fields["teacher"], "cfg": CFG}
 
 
 # -- methods ----------------------------------------------------------------------------------------------------------
@@ -124,7 +123,7 @@ def _every_method(text: click.HelpFormatter, shown: set[str]) -> None:
     """The optimization that methods share, and below it what each method adds or sets otherwise."""
     common = MethodSettings.model_fields
     section(text, "Optimization, every method", [_row("pretrain", name, field) for name, field in common.items()])
-    for name in method_file.names():
+    for name in find.names():
         method = read_method(name)
         used, preset = preset_of(method)
         fields = method.settings.model_fields
@@ -158,8 +157,8 @@ def _default(command: str, name: str, field: FieldInfo, preset: Mapping[str, Any
         return f"default: {shown_default(preset[name])}"
     if field.is_required():
         return "needed"
-    if command == "pretrain" and name == "method":
-        return f"default: {TRAINED} from trained weights, {RANDOM} from random ones"
+    if command == "pretrain" and name == "method":  # which it is by default is what the description says
+        return ""
     value = field.get_default(call_default_factory=True)
     if value is None and "none:" not in str(field.description):  # what happens then is what the description says
         return ""
@@ -173,16 +172,16 @@ def _default(command: str, name: str, field: FieldInfo, preset: Mapping[str, Any
 def _of_methods(name: str) -> dict[str, list[str]]:
     """Defaults of a general option that methods' presets change: default -> names of the methods."""
     found: dict[str, list[str]] = {}
-    for method, (used, preset) in _presets_used().items():
-        if name in preset or (name == "preset" and used != PretrainSettings.model_fields["preset"].default):
-            found.setdefault(shown_default(used if name == "preset" else preset[name]), []).append(method)
+    for method, (_, preset) in _presets_used().items():
+        if name in preset:
+            found.setdefault(shown_default(preset[name]), []).append(method)
     return found
 
 
 @functools.cache
-def _presets_used() -> dict[str, tuple[str, dict[str, Any]]]:
+def _presets_used() -> dict[str, tuple[str | None, dict[str, Any]]]:
     """The preset that each method uses where none is named."""
-    return {name: preset_of(read_method(name)) for name in method_file.names()}
+    return {name: preset_of(read_method(name)) for name in find.names()}
 
 
 def shown_default(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +9,10 @@ from pydantic import Field
 from pydantic.fields import FieldInfo
 
 from headstart.errors import UserError
+from headstart.methods import find
 from headstart.settings import method_file, schema
 from headstart.settings.method_file import MethodFile, NotLiteralError
-from headstart.settings.schema import MethodSettings, Options, PretrainSettings
+from headstart.settings.schema import RENAMED, Options
 from headstart.settings.words import Word, guessed, understood
 
 _OPTIONAL: Any = str | None
@@ -33,28 +33,18 @@ def read_method(name: str) -> MethodFile:
     Raises:
         UserError: There is no such method, or its file cannot be read.
     """
-    path = method_file.find(name)
     try:
-        return method_file.read(path)
+        found = method_file.read(find.path_of(name))
     except NotLiteralError:
-        return _imported(path)
+        return MethodFile(*find.find(name)[:5])
+    return found if name.endswith(".py") else found._replace(name=name)
 
 
-def _imported(path: Any) -> MethodFile:
-    from headstart.methods.find import method_class
-    from headstart.settings.resolve import MethodInfo
-
-    module = sys.modules[method_class(MethodInfo(path.stem, path, "", MethodSettings, {})).__module__]
-    summary = (module.__doc__ or "").strip().split("\n")[0].rstrip(".")
-    return MethodFile(path.stem, path, summary, module.Settings, dict(getattr(module, "PRESETS", {})))
-
-
-def preset_of(method: MethodFile, asked: str | None = None) -> tuple[str, dict[str, Any]]:
-    """Name and values of the preset that a run uses: the one asked for, else the general one, else the first."""
-    for name in (asked, PretrainSettings.model_fields["preset"].default, next(iter(method.presets), None)):
-        if name in method.presets:
-            return name, method.presets[name]
-    return str(PretrainSettings.model_fields["preset"].default), {}
+def preset_of(method: MethodFile, asked: str | None = None) -> tuple[str | None, dict[str, Any]]:
+    """Name and values of the preset that a run uses: the one asked for, else the method's first, if it has any."""
+    if asked in method.presets:
+        return asked, method.presets[asked]
+    return next(iter(method.presets.items()), (None, {}))
 
 
 def fields_of(command: str, method: str | None = None) -> dict[str, FieldInfo]:
@@ -70,7 +60,7 @@ def fields_of(command: str, method: str | None = None) -> dict[str, FieldInfo]:
         fields["cfg"] = CFG
     if command != "pretrain":
         return fields
-    for name in [method] if method else method_file.names():
+    for name in [method] if method else find.names():
         try:
             fields = {**read_method(name).settings.model_fields, **fields}
         except UserError:
@@ -81,8 +71,10 @@ def fields_of(command: str, method: str | None = None) -> dict[str, FieldInfo]:
 def values(command: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The words that were `given` as the values that they mean, by the types of the command's options."""
     method = given.get("method")
-    known = method in method_file.names() or str(method).endswith(".py")
-    found = understood(fields_of(command, method if known else None), given)
+    known = method in find.names() or str(method).endswith(".py")
+    fields = fields_of(command, method if known else None)
+    fields |= {old: fields[new] for old, new in RENAMED.items() if command == "pretrain" and new in fields}
+    found = understood(fields, given)
     if command == "compare":  # what is left are arguments of Ultralytics, whose types are not declared
         found = {key: guessed(item) if isinstance(item, Word) else item for key, item in found.items()}
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from headstart.detectors.handback import HandBack, Part, differences, shorten
 from headstart.errors import UserError
-from headstart.pseudolabels.base import ObjectHead
+from headstart.pseudolabels.base import PseudoLabelHead
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Detector(ABC):
         module: The whole network, float32, gradients on, training mode.
         backbone: The last map of the backbone.
         levels: The pyramid that the head reads, in the head's order; a classifier's is its backbone map.
+        trained: Whether its weights were trained, not drawn at random.
         notes: What a user should know about how it was loaded, a sentence each.
     """
 
@@ -75,13 +77,14 @@ class Detector(ABC):
     module: nn.Module
     backbone: Level
     levels: tuple[Level, ...]
+    trained: bool = False
     notes: tuple[str, ...] = ()
 
     @abstractmethod
     def trunk(self, neck: bool = False) -> Trunk:
         """The layers up to the last backbone map, or with `neck` up to the pyramid `levels`; no weight is copied."""
 
-    def object_head(self, clusters: int) -> ObjectHead:
+    def pseudolabel_head(self, clusters: int) -> PseudoLabelHead:
         """The head with `clusters` classes in place of its own, to be trained on objects that were found.
 
         Raises:
@@ -118,6 +121,10 @@ class Detector(ABC):
         Raises:
             UserError: It cannot be written, e.g. a full disk; `path` is then as it was before.
         """
+
+    def finetune_command(self, path: Path) -> str:
+        """The command that trains from a checkpoint written by `save`, for a user to copy."""
+        return f"headstart compare data=your.yaml model={self.name} starts=scratch,ssl={shlex.quote(str(path))}"
 
     @abstractmethod
     def verify(self, path: Path, trained: Collection[str]) -> HandBack:

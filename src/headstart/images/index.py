@@ -89,6 +89,10 @@ class ImageIndex:
         """The paths of a slice of the index."""
         return [self.path(i) for i in range(*which.indices(len(self)))]
 
+    def subset(self, rows: Sequence[int]) -> ImageIndex:
+        """An index of some of the images, in the order of `rows`."""
+        return ImageIndex([self.path(row) for row in rows], self.sources, self.notes, self.left_out)
+
     def fingerprint(self) -> str:
         """32 hexadecimal digits, equal for the same paths in the same order; says nothing of the files' contents."""
         if not self._fingerprint:

@@ -1,141 +1,162 @@
-"""What was asked of a pretraining: checked against files and devices, completed from the run to go on with."""
+"""One pretraining, resolved: what was asked becomes a `Job`, and nobody below looks at options again."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+import torch
 
-from headstart.detectors.base import check_model
+from headstart.detectors.base import Detector, load_detector
 from headstart.errors import UserError
-from headstart.images.index import check_sources
+from headstart.images.cache import default_folder
+from headstart.images.index import ImageIndex, find_images
+from headstart.images.loader import steps_for
 from headstart.images.sources import absolute
-from headstart.machine import device_problem
-from headstart.run import folder as run
-from headstart.run.folder import RunFolder
-from headstart.settings.schema import PretrainSettings
-from headstart.teachers.load import check_teacher
-from headstart.training import checkpoint
-
-# A resumed run may be moved to another machine, and told to say more or less; all else would make it another run.
-MAY_CHANGE = (
-    "out", "resume", "workers", "device", "log_every", "save_every", "probe_every", "report", "cache", "cache_dir",
-)  # fmt: skip
+from headstart.jobs.checks import check_method, check_run
+from headstart.jobs.choose import chosen_method, undecided, unknown_anywhere
+from headstart.jobs.going_on import continued
+from headstart.methods import find
+from headstart.methods.find import Declared
+from headstart.run.folder import RunFolder, new_folder
+from headstart.settings.auto import weights_beside
+from headstart.settings.resolve import Resolved, as_plain, build, collect, conflicts, resolve_pretrain
+from headstart.settings.schema import MethodSettings, PretrainSettings
 
 
-def check(given: Mapping[str, Any]) -> list[UserError]:
-    """Problems that only a look at files and devices shows; nothing is read or built yet."""
-    problems: list[UserError] = []
-    data = given.get("data")
-    if isinstance(data, (str, os.PathLike)) or (isinstance(data, list) and all(isinstance(d, str) for d in data)):
-        problems += check_sources(data)
-    problems += check_model(given["model"])
-    init = given.get("init")
-    if isinstance(init, str):
-        problems += [UserError(p.what, where="init", hint=p.hint) for p in check_model(init)]
-        if not init.endswith(".pt"):
-            problems.append(UserError(f"must be a .pt checkpoint, not {init!r}", where="init"))
-    if given.get("teacher") is not None:
-        problems += check_teacher(given["teacher"], given.get("teacher_weights"))
-    elif "proposals" in given:  # who must have a teacher is told so elsewhere
-        left = [name for name in ("weights", "mean", "std") if given.get(f"teacher_{name}") is not None]
-        problems += [UserError("says nothing without teacher=", where=f"teacher_{name}") for name in left]
-    problems += _proposals(given)
-    problem = device_problem(str(given["device"]))
-    if problem:
-        problems.append(problem)
-    if given.get("out") and not given.get("resume"):
-        problem = run.refusal(Path(str(given["out"])), overwrite=given.get("overwrite") is True)
-        if problem:
-            problems.append(problem)
-    return problems
+@dataclass(frozen=True)
+class Job:
+    """A pretraining with nothing left open.
+
+    Attributes:
+        asked: What the user gave, as plain values: the same command goes on with the run that it began.
+        run: What is used: the options of every pretraining.
+        options: What is used: the method's.
+        declared: The method.
+        images: What it learns from.
+        detector: What is trained, with the weights that it starts from.
+        why: What was chosen for the user, in sentences.
+        record: Of a run to go on with: what its ``settings.yaml`` holds.
+    """
+
+    asked: Mapping[str, Any]
+    run: PretrainSettings
+    options: MethodSettings
+    declared: Declared
+    images: ImageIndex
+    detector: Detector
+    why: tuple[str, ...] = ()
+    record: Mapping[str, Any] | None = None
+
+    @property
+    def steps(self) -> int:
+        """Steps as given, or from the epochs; without either 15,000, or 10 epochs if that is more."""
+        s, images = self.run, len(self.images)
+        if s.steps is not None:
+            return s.steps
+        return steps_for(s.epochs, images, s.batch) if s.epochs else max(15_000, steps_for(10, images, s.batch))
+
+    def used(self) -> dict[str, Any]:
+        """The options that are used, for ``settings.yaml``."""
+        return {
+            name: as_plain(getattr(part, name)) for part in (self.run, self.options) for name in type(part).model_fields
+        }
+
+    def open_folder(self) -> RunFolder:
+        """The run folder, taken: a new one, or that of the run to go on with."""
+        if self.record is not None:
+            folder = RunFolder.open(Path(str(self.run.out)))
+            folder.take()
+            return folder
+        model = self.run.model
+        name = Path(model).stem if isinstance(model, (str, os.PathLike)) else type(model).__name__.lower()
+        new = new_folder(Path("runs") / "pretrain", f"{name}-{self.declared.name}")
+        return RunFolder.create(Path(self.run.out) if self.run.out else new, overwrite=self.run.overwrite)
 
 
-def _proposals(given: Mapping[str, Any]) -> list[UserError]:
-    """What is wrong with the detector that a method wants to find objects with."""
-    if "proposals" not in given:
-        return []
-    proposals, model = given["proposals"], given["model"]
-    if proposals is not None:
-        problems = [UserError(p.what, where="proposals", hint=p.hint) for p in check_model(proposals)]
-        if not problems and not str(proposals).endswith(".pt"):
-            problems.append(UserError(f"must be a .pt checkpoint, not {proposals!r}", where="proposals"))
-        return problems
-    if given.get("init") or not isinstance(model, (str, os.PathLike)) or str(model).endswith(".pt"):
-        return []
-    hint = "give init= (COCO weights, say), or proposals= any trained detector's .pt; pyramid and dino need neither"
-    return [UserError("random weights find no objects", where="proposals", hint=hint)]
-
-
-def stored_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of the run to go on with, in place of those that the user leaves out.
+def prepare(options: Mapping[str, Any]) -> Job:
+    """Resolve what the user gave: find the images, load the detector, choose the method; each once.
 
     Raises:
-        UserError: No ``out``, no run there, or an option that would make it another run.
+        UserError: Every problem of the options together, before an image is read; later what cannot be used.
     """
-    if not options.get("out"):
-        raise UserError("say which run to go on with", where="resume", hint="add out=<its folder>")
-    folder = RunFolder.open(Path(str(options["out"])))
+    problems: list[UserError] = []
+    given = collect(options, problems)
+    given |= absolute_paths(given)
+    asked = {key: as_plain(value) for key, value in given.items() if key not in ("resume", "overwrite")}
+    record = None
+    if str(given.get("resume")).lower() == "true":
+        given, record = continued(given, problems)
+    resolved, declared = _before_loading(given, problems)
+    images = find_images(resolved.data, keep=cache_folder(resolved))
+    if str(given.get("method")) == "auto" and not given.get("init") and (beside := weights_beside(resolved.model)):
+        given["init"] = beside
+    torch.manual_seed(resolved.seed)
+    detector = load_detector(given.get("model", resolved.model), given.get("init"))
+    why: tuple[str, ...] = ()
+    if declared is None:
+        given, why = chosen_method(given, detector, len(images))
+        declared = find.find(str(given["method"]))
+    settled = _resolve(given, declared, [], trained=detector.trained and record is None)
+    return Job(asked, settled.run, settled.method, declared, images, detector, why, record)
+
+
+def _before_loading(given: Mapping[str, Any], problems: list[UserError]) -> tuple[PretrainSettings, Declared | None]:
+    """The options of every pretraining, and the method where one is named; or all problems together."""
+    if undecided(given):
+        problems += [*unknown_anywhere(given), *conflicts(given)]
+        run = build(PretrainSettings, {k: v for k, v in given.items() if k in PretrainSettings.model_fields}, problems)
+        problems += check_run({**_defaults(PretrainSettings), **given})
+        if problems or run is None:
+            raise UserError.several(problems)
+        return run, None
     try:
-        stored = folder.read_settings()["options"]
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise UserError(f"cannot be read: {error}", where=str(folder.path / "settings.yaml")) from error
-    given = {key: value for key, value in options.items() if key != "cfg"}
-    given |= anchored(given)
-    changed = [
-        UserError(f"was {stored[key]!r} when the run began, is {given[key]!r} now", where=key)
-        for key in given
-        if key in stored and key not in MAY_CHANGE and isinstance(given[key], (str, int, float, bool, list))
-        if str(given[key]) != str(stored[key])
-    ]
-    if changed:
-        changed.append(
-            UserError("a resumed run keeps its settings", hint="leave these options out, or start a new run")
-        )
-        raise UserError.several(changed)
-    if stored.get("budget"):  # what it came to when the run began, so that the schedules stay the same
-        stored.update(budget=None, steps=folder.read_settings()["resolved"]["steps"])
-    live = str(stored["model"]).startswith("live ")
-    if live:
-        stored["model"] = str(folder.path / "start.pt")
-    if str(stored.get("teacher")).startswith("live "):
-        # With proposals= it was asked before the first step, and is not needed any more.
-        if given.get("teacher") is None and "proposals" not in stored:
-            raise UserError("was a network in memory, which a run cannot keep", where="teacher", hint="give it again")
-        stored["teacher"] = given.get("teacher")
-    kept = {key: value for key, value in given.items() if key in MAY_CHANGE or key not in stored}
-    return {**stored, **kept, "overwrite": False}
+        declared = find.find(str(given["method"]))
+    except UserError as error:
+        problems += [error, *check_run({**_defaults(PretrainSettings), **given})]
+        build(PretrainSettings, {k: v for k, v in given.items() if k in PretrainSettings.model_fields}, problems)
+        raise UserError.several(problems) from error
+    return _resolve(given, declared, problems).run, declared
 
 
-def anchored(options: Mapping[str, Any]) -> dict[str, Any]:
+def _resolve(
+    given: Mapping[str, Any], declared: Declared, problems: list[UserError], *, trained: bool = False
+) -> Resolved:
+    def check(values: Mapping[str, Any]) -> list[UserError]:
+        return [*check_run(values), *check_method(values, declared.name, declared.method)]
+
+    return resolve_pretrain(
+        given,
+        declared.settings,
+        declared.presets,
+        method=declared.name,
+        problems=problems,
+        trained=trained,
+        check=check,
+    )
+
+
+def _defaults(kind: type[PretrainSettings]) -> dict[str, Any]:
+    return {name: field.default for name, field in kind.model_fields.items() if not field.is_required()}
+
+
+def absolute_paths(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that may name files, as absolute paths: a run can be gone on with from another folder."""
     found: dict[str, Any] = {}
-    for key in ("model", "init", "proposals", "teacher", "teacher_weights"):
+    for key in ("model", "init", "proposals", "teacher", "teacher_weights", "method"):
         item = options.get(key)
         if isinstance(item, (str, os.PathLike)) and Path(item).is_file():
             found[key] = str(Path(item).resolve())
     if data := options.get("data"):
-        names = [os.path.expanduser(name) for name in (data if isinstance(data, list) else [data])]  # noqa: PTH111
+        named = [os.fspath(one) for one in data] if isinstance(data, (list, tuple)) else [os.fspath(data)]
+        names = [os.path.expanduser(name) for name in named]  # noqa: PTH111
         found["data"] = [name if "://" in name else absolute(name) for name in names]
     return found
 
 
-def open_folder(s: PretrainSettings, resuming: bool) -> RunFolder:
-    """The run folder: a new one, or that of the run to go on with, its metrics cut at the last checkpoint."""
-    if resuming:
-        folder = RunFolder.open(Path(str(s.out)))
-        folder.take()
-        folder.truncate_metrics(checkpoint.load(folder.checkpoints)["step"] + 1)
-        return folder
-    name = Path(s.model).stem if isinstance(s.model, str) else type(s.model).__name__.lower()
-    path = Path(s.out) if s.out else run.new_folder(Path("runs") / "pretrain", f"{name}-{Path(s.method).stem}")
-    return RunFolder.create(path, overwrite=s.overwrite)
-
-
-def model_of(s: PretrainSettings, resuming: bool) -> Any:
-    """The model to load; for a run to go on with that began from a live object, what that object was."""
-    start = Path(str(s.out)) / "start.pt"
-    return str(start) if resuming and start.is_file() else s.model
+def cache_folder(s: PretrainSettings) -> Path:
+    """Where indexes and decoded images are kept."""
+    return Path(s.cache_dir).expanduser() if s.cache_dir else default_folder()

@@ -7,15 +7,14 @@ makes of it, feeds the same to a frozen copy of the student as it began, and add
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headstart.methods.base import Method, frozen_copy
+from headstart.methods.base import Export, Method, Needs, frozen_copy
 from headstart.methods.schedules import Progress
-from headstart.pseudolabels.base import Objects
 from headstart.views.spec import View, ViewSpec
 
 
@@ -58,9 +57,14 @@ class Anchored(Method):
             return loss + self.weight * drift
 
     @property
-    def trains(self) -> Literal["backbone", "neck"]:  # type: ignore[override]
+    def needs(self) -> Needs:  # type: ignore[override]
         """As the method."""
-        return self.inner.trains
+        return self.inner.needs
+
+    @property
+    def exports(self) -> tuple[Export, ...]:  # type: ignore[override]
+        """As the method."""
+        return self.inner.exports
 
     def __getattr__(self, name: str) -> Any:
         """Student, teacher, widths, ...: as the method has them."""
@@ -87,21 +91,13 @@ class Anchored(Method):
         """The method's, and the distance from the start: 0 the same features, 1 unrelated ones."""
         return {**self.inner.measures(), "anchor_drift": float(self._drift)}
 
-    def take_objects(self, found: Objects) -> None:
-        """As the method."""
-        self.inner.take_objects(found)
-
     def examples(self, views: list[View], progress: Progress) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
         """As the method."""
         return self.inner.examples(views, progress)
 
-    def handed_back(self, which: Literal["student", "teacher"]) -> dict[str, Tensor]:
+    def handed_back(self, which: Export) -> dict[str, Tensor]:
         """As the method."""
         return self.inner.handed_back(which)
-
-    def exported(self, which: Literal["student", "teacher"]) -> nn.Module:
-        """As the method."""
-        return self.inner.exported(which)
 
 
 def distance(maps: Sequence[Tensor], before: Sequence[Tensor]) -> Tensor:

@@ -1,8 +1,9 @@
 """The contract of a method, and the EMA teacher that most of them have.
 
-A method is one file in ``methods/`` (or a user's own) with ``class Settings(MethodSettings)``, optionally ``PRESETS``
-(name -> option values), and one subclass of `Method`. The training loop calls, each step and in this order:
-`before_step`, `forward` with the views, backward, `after_backward`, the optimizer.
+A method is one file in ``methods/``, a user's own, or one that an installed package names as an entry point of the
+group ``headstart.methods``. It has ``class Settings(MethodSettings)``, optionally ``PRESETS`` (name -> option values),
+and one subclass of `Method`, which says in `Method.needs` what it needs and gets it in a `Context`. The training loop
+calls, each step and in this order: `before_step`, `forward` with the views, backward, `after_backward`, the optimizer.
 """
 
 from __future__ import annotations
@@ -10,16 +11,64 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from headstart.errors import UserError
 from headstart.methods.schedules import Progress
-from headstart.pseudolabels.base import Objects
-from headstart.settings.schema import PretrainSettings
+from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
+from headstart.teachers.base import Teacher
 from headstart.views.spec import View, ViewSpec
+
+Trained = Literal["backbone", "neck", "all"]
+Export = Literal["student", "teacher"]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method needs; declared in its class, given in its `Context`.
+
+    Attributes:
+        trains: What of the detector is trained: ``backbone`` (the student returns its last map), ``neck`` (backbone and
+            neck: the student returns the pyramid that the head reads) or ``all`` (the head too: `Context.head`).
+        teacher: A trained network to learn from while it trains; its ``Settings`` are `TeacherOptions`.
+        pseudolabels: Boxes and labels of the images, found before the first step; its ``Settings`` are
+            `ProposalOptions`.
+    """
+
+    trains: Trained = "backbone"
+    teacher: bool = False
+    pseudolabels: bool = False
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method gets.
+
+    Attributes:
+        student: The part of the detector that is trained: called with images float (B, 3, H, W) in [0, 1] it returns a
+            list of maps, one a width in `widths`, the finest first.
+        widths: Channels of these maps.
+        imgsz: Side of the global crops, pixels.
+        local_imgsz: Side of the local crops, pixels.
+        batch: Images a step.
+        seed: Of the run.
+        teacher: Where it needs one.
+        pseudolabels: Where it needs them: those of the run's images, by their place in the index.
+        head: Where all is trained: the detector's own, with an output for each pseudo-label.
+    """
+
+    student: nn.Module
+    widths: tuple[int, ...]
+    imgsz: int = 224
+    local_imgsz: int = 96
+    batch: int = 64
+    seed: int = 0
+    teacher: Teacher | None = None
+    pseudolabels: PseudoLabels | None = None
+    head: PseudoLabelHead | None = None
 
 
 class Method(nn.Module, ABC):
@@ -27,26 +76,21 @@ class Method(nn.Module, ABC):
 
     Args:
         settings: The method's own ``Settings``.
-        run: The options that every method has (crop sizes among them).
-        student: The part of the detector that is trained: called with images float (B, 3, H, W) in [0, 1] it returns
-            a list of maps, one a width in `widths`.
-        widths: Channels of these maps.
-
-    A method whose ``Settings`` have an option ``teacher`` gets the `Teacher` that it names as a fifth argument. One
-    with ``proposals``, and the options of the search that ``methods/objects.py`` has (a ``teacher`` among them, who is
-    asked before the first step), gets the detector's `ObjectHead` instead, and through `take_objects` what was found.
+        context: What it works with; see `needs`.
 
     Attributes:
-        trains: What is pretrained: ``backbone`` (the student returns its last map) or ``neck`` (backbone and neck; the
-            student returns the pyramid that the detection head reads).
+        needs: What the method needs beside the student.
+        exports: Whose weights it can hand back: ``("student", "teacher")`` where an attribute ``teacher`` is a moving
+            average of the student.
     """
 
-    trains: ClassVar[Literal["backbone", "neck"]] = "backbone"
+    needs: ClassVar[Needs] = Needs()
+    exports: ClassVar[tuple[Export, ...]] = ("student",)
 
-    def __init__(self, settings: Any, run: PretrainSettings, student: nn.Module, widths: Sequence[int]) -> None:
+    def __init__(self, settings: Any, context: Context) -> None:
         super().__init__()
-        self.settings, self.run, self.widths = settings, run, tuple(widths)
-        self.student = student
+        self.settings, self.context, self.widths = settings, context, context.widths
+        self.student = context.student
 
     @abstractmethod
     def view_specs(self) -> list[ViewSpec]:
@@ -69,9 +113,6 @@ class Method(nn.Module, ABC):
         """
         return {}
 
-    def take_objects(self, found: Objects) -> None:
-        """Called once before the first step, with what was found on the images, for a method that asks for it."""
-
     def examples(self, views: list[View], progress: Progress) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
         """What the student sees of `views` in a step, for the report; None where it is the views themselves.
 
@@ -81,19 +122,11 @@ class Method(nn.Module, ABC):
         """
         return None
 
-    def handed_back(self, which: Literal["student", "teacher"]) -> dict[str, Tensor]:
-        """The tensors that go back into the detector, by its own names."""
-        state: dict[str, Tensor] = self.exported(which).state_dict()
+    def handed_back(self, which: Export) -> dict[str, Tensor]:
+        """The tensors that go back into the detector, by its own names; `which` is one of `exports`."""
+        trunk: nn.Module = self.student if which == "student" else self.get_submodule("teacher")
+        state: dict[str, Tensor] = trunk.state_dict()
         return state
-
-    def exported(self, which: Literal["student", "teacher"]) -> nn.Module:
-        """The trunk whose weights go back into the detector."""
-        if which == "teacher":
-            teacher = getattr(self, "teacher", None)
-            if teacher is None:
-                raise UserError("this method has no teacher", where="export", hint="use export=student")
-            return teacher  # type: ignore[no-any-return]
-        return self.student
 
 
 def frozen_copy(module: nn.Module) -> nn.Module:

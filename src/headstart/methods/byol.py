@@ -12,13 +12,13 @@ import torch
 from lightly.loss import NegativeCosineSimilarity
 from lightly.models.modules.heads import BYOLPredictionHead, BYOLProjectionHead
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from headstart.methods import schedules
-from headstart.methods.base import Method, frozen_copy, pooled, update_ema
+from headstart.methods.base import Context, Method, frozen_copy, pooled, update_ema
 from headstart.methods.schedules import Progress
 from headstart.probes import metrics
-from headstart.settings.schema import AdamWSettings, PretrainSettings, Scale
+from headstart.settings.schema import AdamWSettings, Scale
 from headstart.views.spec import View, ViewSpec, pair_specs
 
 
@@ -26,7 +26,7 @@ class Settings(AdamWSettings):
     """Options of BYOL."""
 
     view_scale: Scale = Field((0.2, 1.0), description="share of the image's area that a view covers")
-    colour: float = Field(1.0, ge=0, le=2, description="strength of the colour changes: 0 none, 1 as DINO, 2 as SimCLR")
+    color: float = Field(1.0, ge=0, le=2, description="strength of the color changes: 0 none, 1 as DINO, 2 as SimCLR")
     hidden_dim: int = Field(1024, ge=1, description="hidden width of projector and predictor")
     output_dim: int = Field(256, ge=2, description="width of the projection")
     ema_start: float = Field(0.99, ge=0, le=1, description="momentum of the teacher at the first step")
@@ -36,9 +36,11 @@ class Settings(AdamWSettings):
 class BYOL(Method):
     """BYOL on the average-pooled last map of a backbone."""
 
-    def __init__(self, settings: Settings, run: PretrainSettings, student: nn.Module, widths: tuple[int, ...]) -> None:
-        super().__init__(settings, run, student, widths)
-        self.teacher = frozen_copy(student)
+    exports = ("student", "teacher")
+
+    def __init__(self, settings: Settings, context: Context) -> None:
+        super().__init__(settings, context)
+        self.teacher = frozen_copy(self.student)
         self.student_head = BYOLProjectionHead(self.widths[-1], settings.hidden_dim, settings.output_dim)
         self.teacher_head = frozen_copy(self.student_head)
         self.predictor = BYOLPredictionHead(settings.output_dim, settings.hidden_dim, settings.output_dim)
@@ -46,7 +48,7 @@ class BYOL(Method):
 
     def view_specs(self) -> list[ViewSpec]:
         """Two views of one kind."""
-        return pair_specs(self.run.imgsz, self.settings.view_scale, colour=self.settings.colour)
+        return pair_specs(self.context.imgsz, self.settings.view_scale, color=self.settings.color)
 
     def before_step(self, progress: Progress) -> None:
         """Move the teacher towards the student."""

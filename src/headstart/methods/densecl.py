@@ -17,13 +17,13 @@ from lightly.loss import NTXentLoss
 from lightly.models.modules.heads import DenseCLProjectionHead
 from lightly.models.utils import select_most_similar
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from headstart.methods import schedules
-from headstart.methods.base import Method, frozen_copy, pooled, update_ema
+from headstart.methods.base import Context, Method, frozen_copy, pooled, update_ema
 from headstart.methods.schedules import Progress
 from headstart.probes import metrics
-from headstart.settings.schema import AdamWSettings, PretrainSettings, Scale
+from headstart.settings.schema import AdamWSettings, Scale
 from headstart.views.spec import View, ViewSpec, pair_specs
 
 
@@ -31,7 +31,7 @@ class Settings(AdamWSettings):
     """Options of DenseCL."""
 
     view_scale: Scale = Field((0.2, 1.0), description="share of the image's area that a view covers")
-    colour: float = Field(1.0, ge=0, le=2, description="strength of the colour changes: 0 none, 1 as DINO, 2 as SimCLR")
+    color: float = Field(1.0, ge=0, le=2, description="strength of the color changes: 0 none, 1 as DINO, 2 as SimCLR")
     hidden_dim: int = Field(512, ge=1, description="hidden width of the projection heads")
     output_dim: int = Field(128, ge=2, description="width of the projections")
     temperature: float = Field(0.2, gt=0, description="temperature of the contrastive losses")
@@ -44,19 +44,21 @@ class Settings(AdamWSettings):
 class DenseCL(Method):
     """DenseCL on the last map of a backbone."""
 
-    def __init__(self, settings: Settings, run: PretrainSettings, student: nn.Module, widths: tuple[int, ...]) -> None:
-        super().__init__(settings, run, student, widths)
-        self.teacher = frozen_copy(student)
+    exports = ("student", "teacher")
+
+    def __init__(self, settings: Settings, context: Context) -> None:
+        super().__init__(settings, context)
+        self.teacher = frozen_copy(self.student)
         sizes = (self.widths[-1], settings.hidden_dim, settings.output_dim)
         self.student_head, self.student_cells = DenseCLProjectionHead(*sizes), DenseCLProjectionHead(*sizes)
         self.teacher_head, self.teacher_cells = frozen_copy(self.student_head), frozen_copy(self.student_cells)
         # A queue shorter than a batch would hold none of the earlier ones.
-        queue = (max(settings.queue, run.batch), settings.output_dim)
+        queue = (max(settings.queue, self.context.batch), settings.output_dim)
         self.whole, self.cells = (NTXentLoss(settings.temperature, memory_bank_size=queue) for _ in range(2))
 
     def view_specs(self) -> list[ViewSpec]:
         """Two views of one kind: the student's and the teacher's."""
-        return pair_specs(self.run.imgsz, self.settings.view_scale, colour=self.settings.colour)
+        return pair_specs(self.context.imgsz, self.settings.view_scale, color=self.settings.color)
 
     def before_step(self, progress: Progress) -> None:
         """Move the teacher towards the student."""

@@ -22,10 +22,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from headstart.methods import schedules
-from headstart.methods.base import Method, by_size, frozen_copy, update_ema
+from headstart.methods.base import Context, Method, by_size, frozen_copy, update_ema
 from headstart.methods.schedules import Progress
 from headstart.probes import metrics
-from headstart.settings.schema import MethodSettings, PretrainSettings, Scale
+from headstart.settings.schema import MethodSettings, Scale
 from headstart.views.spec import View, ViewSpec, dino_specs
 
 
@@ -76,9 +76,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 class DINO(Method):
     """DINO on the average-pooled last map of a backbone."""
 
-    def __init__(self, settings: Settings, run: PretrainSettings, student: nn.Module, widths: tuple[int, ...]) -> None:
-        super().__init__(settings, run, student, widths)
-        self.teacher = frozen_copy(student)
+    exports = ("student", "teacher")
+
+    def __init__(self, settings: Settings, context: Context) -> None:
+        super().__init__(settings, context)
+        self.teacher = frozen_copy(self.student)
         self.student_head, self.teacher_head = self._head(), self._head()  # a deepcopy of this head raises
         self.teacher_head.load_state_dict(self.student_head.state_dict())
         self.teacher_head.requires_grad_(False)
@@ -101,8 +103,8 @@ class DINO(Method):
         """Two global crops, then the local ones, as ``lightly.transforms.DINOTransform`` draws them."""
         s = self.settings
         return dino_specs(
-            imgsz=self.run.imgsz,
-            local_imgsz=self.run.local_imgsz,
+            imgsz=self.context.imgsz,
+            local_imgsz=self.context.local_imgsz,
             locals=s.locals,
             scale=s.global_scale,
             local_scale=s.local_scale,

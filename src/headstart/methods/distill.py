@@ -1,7 +1,7 @@
 """Distill: backbone and neck learn to predict the feature maps of a trained network, on images without labels.
 
 Every level of the pyramid is projected to the teacher's width by a 1 x 1 convolution and compared with the teacher's
-map of the nearest stride, resampled to the level's cells and standardised channel by channel: what all cells have in
+map of the nearest stride, resampled to the level's cells and standardized channel by channel: what all cells have in
 common would otherwise make any two of them alike (after Wei et al., "Contrastive Learning Rivals Masked Image Modeling
 in Fine-tuning via Feature Distillation", 2022, arXiv 2205.14141). Three comparisons, each with a weight: one minus
 cosine; smooth L1; and the alignment of the cells' similarities (centred kernel alignment, Kornblith et al., 2019, arXiv
@@ -22,31 +22,22 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headstart.methods.base import Method
+from headstart.methods.base import Context, Method, Needs
 from headstart.methods.schedules import Progress
 from headstart.probes import metrics
-from headstart.settings.schema import AdamWSettings, PretrainSettings, Scale
+from headstart.settings.schema import AdamWSettings, Scale, TeacherOptions
 from headstart.teachers.base import Teacher
 from headstart.views.spec import View, ViewSpec
 
 
-class Settings(AdamWSettings):
+class Settings(AdamWSettings, TeacherOptions):
     """Options of distillation."""
 
     teacher: Any = Field(description="who is learnt from: a YOLO's .pt, the name of a timm model, or a torch module")
-    teacher_weights: str | None = Field(
-        None, description="file with the weights of a timm model as teacher; none: timm's own, downloaded once"
-    )
-    teacher_mean: tuple[float, float, float] | None = Field(
-        None, description="mean of each colour that a torch module as teacher was trained with; none: 0"
-    )
-    teacher_std: tuple[float, float, float] | None = Field(
-        None, description="standard deviation of each colour, likewise; none: 1"
-    )
     view_scale: Scale = Field((0.3, 1.0), description="share of the image's area that the view covers")
-    jitter: float = Field(0.5, ge=0, le=1, description="probability of changed colours, which both networks see")
+    jitter: float = Field(0.5, ge=0, le=1, description="probability of changed colors, which both networks see")
     cosine: float = Field(1.0, ge=0, description="weight of one minus cosine between the features of a cell")
-    smooth_l1: float = Field(0.5, ge=0, description="weight of smooth L1 between standardised features")
+    smooth_l1: float = Field(0.5, ge=0, description="weight of smooth L1 between standardized features")
     cka: float = Field(0.5, ge=0, description="weight of one minus the alignment of the cells' similarities (CKA)")
 
 
@@ -60,17 +51,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 class Distill(Method):
     """The student's pyramid predicts a teacher's maps."""
 
-    trains = "neck"
+    needs = Needs(trains="neck", teacher=True)
 
-    def __init__(
-        self,
-        settings: Settings,
-        run: PretrainSettings,
-        student: nn.Module,
-        widths: tuple[int, ...],
-        teacher: Teacher,
-    ) -> None:
-        super().__init__(settings, run, student, widths)
+    def __init__(self, settings: Settings, context: Context) -> None:
+        super().__init__(settings, context)
+        teacher = context.teacher
+        assert teacher is not None, "distill needs a teacher"
         self._teacher = (teacher,)  # in a tuple: not among the parameters, nor in the checkpoints
         self._sources = self._match(teacher)
         self.projections = nn.ModuleList(
@@ -89,9 +75,9 @@ class Distill(Method):
         return [max(at for at, gap in enumerate(level) if gap <= min(level) + 1e-6) for level in gaps]
 
     def view_specs(self) -> list[ViewSpec]:
-        """One view, with gentle colours: the teacher has to know what it sees."""
+        """One view, with gentle colors: the teacher has to know what it sees."""
         s = self.settings
-        return [ViewSpec("view", self.run.imgsz, s.view_scale, jitter=s.jitter, gray=0.0, blur=0.1)]
+        return [ViewSpec("view", self.context.imgsz, s.view_scale, jitter=s.jitter, gray=0.0, blur=0.1)]
 
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """The weighted comparisons, averaged over the levels."""
@@ -103,7 +89,7 @@ class Distill(Method):
         with torch.autocast(images.device.type, enabled=False):
             losses = []
             for one, own, source in zip(projected, maps, self._sources, strict=True):
-                target = standardised(resampled(taught[source].float(), one.shape[-2:]))
+                target = standardized(resampled(taught[source].float(), one.shape[-2:]))
                 losses.append(self._compare(one.float(), own.float(), target))
             each = torch.stack(losses)
             self._seen = (maps[-1].detach().float().mean(dim=(2, 3)), each.detach().mean(0))
@@ -148,7 +134,7 @@ def resampled(target: Tensor, size: torch.Size) -> Tensor:
     return functional.interpolate(target, size, mode="bilinear", antialias=True, align_corners=False)
 
 
-def standardised(target: Tensor) -> Tensor:
+def standardized(target: Tensor) -> Tensor:
     """Features with mean 0 and standard deviation 1 in each channel, over the cells of the batch.
 
     Channels that hardly vary stay small: their noise is nothing to learn.

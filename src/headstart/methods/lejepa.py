@@ -3,7 +3,7 @@
 Balestriero and LeCun, "LeJEPA: Provable and Scalable Self-Supervised Learning Without the Heuristics", 2025 (arXiv
 2511.08544), on the average-pooled last map of a backbone. No teacher, no negatives, no stopped gradients.
 
-The regulariser's statistic grows in proportion to the batch. Its weight here is meant for 128 images a step and is
+The regularizer's statistic grows in proportion to the batch. Its weight here is meant for 128 images a step and is
 scaled, so that it means the same at any batch. Its gradient fades where all projections are the same: once collapsed,
 this loss does not bring features back.
 
@@ -16,12 +16,12 @@ import torch
 from lightly.loss.lejepa_loss import SIGReg, lejepa_invariance_loss
 from lightly.models.modules.heads import LeJEPAProjectionHead
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from headstart.methods.base import Method, pooled
+from headstart.methods.base import Context, Method, pooled
 from headstart.methods.schedules import Progress
 from headstart.probes import metrics
-from headstart.settings.schema import AdamWSettings, PretrainSettings, Scale
+from headstart.settings.schema import AdamWSettings, Scale
 from headstart.views.spec import View, ViewSpec, dino_specs
 
 _BATCH = 128
@@ -35,29 +35,29 @@ class Settings(AdamWSettings):
     local_scale: Scale = Field((0.05, 0.3), description="share of the image's area that a local crop covers")
     hidden_dim: int = Field(512, ge=1, description="hidden width of the projection head")
     output_dim: int = Field(64, ge=2, description="width of the projection")
-    regularise: float = Field(0.05, ge=0, le=1, description="weight of the regulariser at 128 images a step")
+    regularize: float = Field(0.05, ge=0, le=1, description="weight of the regularizer at 128 images a step")
     slices: int = Field(1024, ge=1, description="random directions in which the distribution is tested")
 
 
 class LeJEPA(Method):
     """LeJEPA on the average-pooled last map of a backbone."""
 
-    def __init__(self, settings: Settings, run: PretrainSettings, student: nn.Module, widths: tuple[int, ...]) -> None:
-        super().__init__(settings, run, student, widths)
+    def __init__(self, settings: Settings, context: Context) -> None:
+        super().__init__(settings, context)
         self.head = LeJEPAProjectionHead(self.widths[-1], settings.hidden_dim, settings.output_dim)
         self.gaussian = SIGReg(num_vectors=settings.slices)
 
     def view_specs(self) -> list[ViewSpec]:
         """Two global crops, then the local ones."""
-        s, run = self.settings, self.run
-        return dino_specs(run.imgsz, run.local_imgsz, s.locals, scale=s.global_scale, local_scale=s.local_scale)
+        s, given = self.settings, self.context
+        return dino_specs(given.imgsz, given.local_imgsz, s.locals, scale=s.global_scale, local_scale=s.local_scale)
 
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """Distance of every view from the mean of the global ones, and of all of them from a Gaussian."""
         features = [pooled(self.student(view.images)) for view in views]
         projected = torch.stack([self.head(one).float() for one in features])
         self._seen = features[0].detach()
-        weight = self.settings.regularise
+        weight = self.settings.regularize
         with torch.autocast(projected.device.type, enabled=False):
             agreement = lejepa_invariance_loss(all_proj=projected, global_proj=projected[:2])
             shape = self.gaussian(projected) * (_BATCH / projected.shape[1])

@@ -27,10 +27,10 @@ from torch.nn import functional
 from torchvision.ops import roi_align
 
 from headstart.methods import schedules
-from headstart.methods.base import Method, frozen_copy, update_ema
+from headstart.methods.base import Context, Method, Needs, frozen_copy, update_ema
 from headstart.methods.schedules import Progress
 from headstart.probes import metrics
-from headstart.settings.schema import AdamWSettings, PretrainSettings, Scale
+from headstart.settings.schema import AdamWSettings, Scale
 from headstart.views.boxes import area, draw_boxes, meeting, to_view
 from headstart.views.spec import View, ViewSpec, pair_specs
 
@@ -40,7 +40,7 @@ class Settings(AdamWSettings):
 
     view_scale: Scale = Field((0.25, 1.0), description="share of the image's area that each of the two views covers")
     overlap: float = Field(0.3, gt=0, le=0.75, description="least share of the smaller view that the other covers")
-    colour: float = Field(1.0, ge=0, le=2, description="strength of the colour changes: 0 none, 1 as DINO")
+    color: float = Field(1.0, ge=0, le=2, description="strength of the color changes: 0 none, 1 as DINO")
     blur: float = Field(0.3, ge=0, le=1, description="probability of a blurred view")
     boxes: int = Field(8, ge=1, description="boxes an image that both views share")
     box_scale: Scale = Field((0.15, 0.9), description="side of a box as a share of the part that both views show")
@@ -74,11 +74,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 class Pyramid(Method):
     """Boxes that two views share, read from the pyramid."""
 
-    trains = "neck"
+    needs = Needs(trains="neck")
+    exports = ("student", "teacher")
 
-    def __init__(self, settings: Settings, run: PretrainSettings, student: nn.Module, widths: tuple[int, ...]) -> None:
-        super().__init__(settings, run, student, widths)
-        self.teacher = frozen_copy(student)
+    def __init__(self, settings: Settings, context: Context) -> None:
+        super().__init__(settings, context)
+        self.teacher = frozen_copy(self.student)
         self.student_projector = Projector(self.widths, settings.hidden_dim, settings.output_dim)
         self.teacher_projector = frozen_copy(self.student_projector)
         self.predictor = BYOLPredictionHead(settings.output_dim, settings.hidden_dim, settings.output_dim)
@@ -86,7 +87,7 @@ class Pyramid(Method):
     def view_specs(self) -> list[ViewSpec]:
         """Two crops of one size that overlap."""
         s = self.settings
-        return pair_specs(self.run.imgsz, s.view_scale, colour=s.colour, blur=s.blur, overlap=s.overlap)
+        return pair_specs(self.context.imgsz, s.view_scale, color=s.color, blur=s.blur, overlap=s.overlap)
 
     def before_step(self, progress: Progress) -> None:
         """Move the teacher towards the student."""
@@ -115,8 +116,8 @@ class Pyramid(Method):
 
     def draw(self, views: list[View], progress: Progress) -> list[Tensor]:
         """The boxes of a step in pixels of each view, float32 ``(B, boxes, 4)``: decided by the seed and the step."""
-        s, size = self.settings, self.run.imgsz
-        random = torch.Generator().manual_seed(self.run.seed * 1_000_003 + progress.step + 500_000)
+        s, size = self.settings, self.context.imgsz
+        random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + progress.step + 500_000)
         crops = [view.boxes.cpu() for view in views]
         region = meeting(*crops)
         # Not smaller than a cell of the finest map in the view that shows it smaller.

@@ -42,11 +42,11 @@ def learning_rate(progress: Progress, peak: float, warmup: float, schedule: str)
         progress: Where the training stands.
         peak: The highest rate.
         warmup: Share of the steps in [0, 1]; its first step already has a rate above 0.
-        schedule: ``constant``, or ``cosine``: to 0 at the last step.
+        schedule: ``constant``, or ``cosine``: to 0 at the last step, unless that is the only one.
     """
     rising = round(warmup * progress.steps)
     if progress.step < rising:
         return peak * (progress.step + 1) / rising
-    if schedule == "constant":
+    if schedule == "constant" or progress.steps - rising <= 1:  # a cosine of one step would be its end, 0
         return peak
     return cosine(progress.step - rising, progress.steps - rising, peak, 0.0)

@@ -11,12 +11,12 @@ from __future__ import annotations
 from lightly.loss import VICRegLoss
 from lightly.models.modules.heads import VICRegProjectionHead
 from pydantic import Field
-from torch import Tensor, autocast, nn
+from torch import Tensor, autocast
 
-from headstart.methods.base import Method, pooled
+from headstart.methods.base import Context, Method, pooled
 from headstart.methods.schedules import Progress
 from headstart.probes import metrics
-from headstart.settings.schema import AdamWSettings, PretrainSettings, Scale
+from headstart.settings.schema import AdamWSettings, Scale
 from headstart.views.spec import View, ViewSpec, pair_specs
 
 
@@ -24,7 +24,7 @@ class Settings(AdamWSettings):
     """Options of VICReg."""
 
     view_scale: Scale = Field((0.2, 1.0), description="share of the image's area that a view covers")
-    colour: float = Field(1.0, ge=0, le=2, description="strength of the colour changes: 0 none, 1 as DINO, 2 as SimCLR")
+    color: float = Field(1.0, ge=0, le=2, description="strength of the color changes: 0 none, 1 as DINO, 2 as SimCLR")
     hidden_dim: int = Field(1024, ge=1, description="hidden width of the expander")
     output_dim: int = Field(1024, ge=2, description="width of the embedding")
     invariance: float = Field(25.0, ge=0, description="weight of the distance between the two views")
@@ -35,14 +35,14 @@ class Settings(AdamWSettings):
 class VICReg(Method):
     """VICReg on the average-pooled last map of a backbone."""
 
-    def __init__(self, settings: Settings, run: PretrainSettings, student: nn.Module, widths: tuple[int, ...]) -> None:
-        super().__init__(settings, run, student, widths)
+    def __init__(self, settings: Settings, context: Context) -> None:
+        super().__init__(settings, context)
         self.head = VICRegProjectionHead(self.widths[-1], settings.hidden_dim, settings.output_dim)
         self.criterion = VICRegLoss(settings.invariance, settings.variance, settings.covariance)
 
     def view_specs(self) -> list[ViewSpec]:
         """Two views of one kind."""
-        return pair_specs(self.run.imgsz, self.settings.view_scale, colour=self.settings.colour)
+        return pair_specs(self.context.imgsz, self.settings.view_scale, color=self.settings.color)
 
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """Invariance, variance and covariance of the embeddings of the two views."""

@@ -1,7 +1,8 @@
-"""Objects that were found on images without labels: boxes, and which of them look alike.
+"""Pseudo-labels: boxes that nobody drew and labels that nobody gave, image after image; who finds and who learns them.
 
-Boxes that look alike get the same number, as in DeepCluster (Caron et al., "Deep Clustering for Unsupervised Learning
-of Visual Features", 2018, arXiv 1807.05520): principal components of their features, whitened, at length 1; k-means.
+The contracts of the three parts: a `ProposalSource` finds boxes, `PseudoLabels` holds them with a label for each, and a
+`PseudoLabelHead` is trained on them. Where the labels come from is another matter: clusters of what looks alike
+(`headstart.pseudolabels.cluster`), or the classes of a user.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,89 +20,125 @@ from headstart.errors import UserError
 from headstart.files import write_atomically
 
 MARGIN = 1.4
-"""Side of the square around an object that is looked at to tell its kind, in longer sides of its box."""
+"""Side of the square around an object from which its features are taken, in longer sides of its box."""
+
+
+class ProposalSource(Protocol):
+    """Finds boxes on images that have no labels; a trained detector is one."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    def propose(self, images: Tensor) -> Tensor:
+        """Boxes that may hold an object of any class, best first.
+
+        Args:
+            images: float ``(B, 3, H, W)``, RGB in [0, 1].
+
+        Returns:
+            float32 ``(B, N, 5)``: x0, y0, x1, y1 in pixels, score; many of them overlap.
+        """
 
 
 @dataclass(frozen=True)
-class Objects:
-    """What was found, image after image.
+class PseudoLabels:
+    """Boxes with labels, image after image.
 
     Attributes:
         boxes: float32 ``(M, 4)``: x0, y0, x1, y1 as shares of the image's width and height.
-        clusters: int64 ``(M,)``: boxes of one number look alike.
+        labels: int64 ``(M,)``: boxes of one label show the same kind of thing, as far as the source can tell.
         scores: float32 ``(M,)``: of the detector that found them.
-        first: int64 ``(images + 1,)``: the objects of the image at row r of the index are first[r] to first[r + 1] - 1.
+        first: int64 ``(images + 1,)``: the boxes of the image at row r of the index are first[r] to first[r + 1] - 1.
     """
 
     boxes: Tensor
-    clusters: Tensor
+    labels: Tensor
     scores: Tensor
     first: Tensor
 
     @classmethod
-    def gather(cls, images: int, rows: Tensor, boxes: Tensor, scores: Tensor, clusters: Tensor) -> Objects:
-        """Put objects in the order of the index.
+    def gather(cls, images: int, rows: Tensor, boxes: Tensor, scores: Tensor, labels: Tensor) -> PseudoLabels:
+        """Put boxes in the order of the index.
 
         Args:
             images: Number of images in the index.
-            rows: int64 ``(M,)``, the row of each object's image.
-            boxes, scores, clusters: As the attributes, in the order of `rows`.
+            rows: int64 ``(M,)``, the row of each box's image.
+            boxes, scores, labels: As the attributes, in the order of `rows`.
         """
         order = rows.argsort(stable=True)
         first = torch.zeros(images + 1, dtype=torch.int64)
         first[1:] = torch.bincount(rows, minlength=images).cumsum(0)
-        return cls(boxes[order].float(), clusters[order], scores[order].float(), first)
+        return cls(boxes[order].float(), labels[order], scores[order].float(), first)
 
     def of(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The objects of a batch of images.
+        """The boxes of a batch of images.
 
         Args:
             rows: int64 ``(B,)`` on the CPU.
 
         Returns:
-            owner int64 ``(N,)``, the place in the batch; boxes ``(N, 4)``; clusters ``(N,)``.
+            owner int64 ``(N,)``, the place in the batch; boxes ``(N, 4)``; labels ``(N,)``.
         """
+        owner, taken = self._places(rows)
+        return owner, self.boxes[taken], self.labels[taken]
+
+    def select(self, rows: Tensor) -> PseudoLabels:
+        """Those of some images alone, for an index cut to these `rows`, int64 ``(n,)`` and rising."""
+        owner, taken = self._places(rows)
+        return self.gather(len(rows), owner, self.boxes[taken], self.scores[taken], self.labels[taken])
+
+    def _places(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """For every box of some images the place of its image among them, and its own place in `boxes`."""
         number = self.first[rows + 1] - self.first[rows]
         owner = torch.repeat_interleave(torch.arange(len(rows)), number)
         place = torch.arange(len(owner)) - torch.repeat_interleave(number.cumsum(0) - number, number)
-        taken = self.first[rows][owner] + place
-        return owner, self.boxes[taken], self.clusters[taken]
+        return owner, self.first[rows][owner] + place
 
-    def save(self, path: Path) -> None:
-        """Write the file of a run folder."""
-        content = {field.name: getattr(self, field.name) for field in fields(self)}
+    def save(self, path: Path, rows: Tensor | None = None) -> None:
+        """Write the file of a run folder.
+
+        Args:
+            path: Where to.
+            rows: Of the whole index, where the run uses these images alone.
+        """
+        content = {field.name: getattr(self, field.name) for field in fields(self)} | {"rows": rows}
         write_atomically(path, lambda temporary: torch.save(content, temporary))
 
     @classmethod
-    def load(cls, path: Path) -> Objects:
-        """Read it back.
+    def load(cls, path: Path) -> tuple[PseudoLabels, Tensor | None]:
+        """Read it back, and the rows that it is cut to.
 
         Raises:
             UserError: It is not there or damaged.
         """
         try:
-            return cls(**torch.load(path, weights_only=True))
-        except (OSError, RuntimeError, TypeError, EOFError, UnpicklingError) as error:
+            content = torch.load(path, weights_only=True)
+            rows = content.pop("rows")
+            return cls(**content), rows
+        except (OSError, RuntimeError, TypeError, KeyError, EOFError, UnpicklingError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             hint = "start the run again with overwrite=true"
-            raise UserError(f"the objects of this run cannot be read: {reason}", where=str(path), hint=hint) from error
+            raise UserError(
+                f"the pseudo-labels of this run cannot be read: {reason}", where=str(path), hint=hint
+            ) from error
 
 
-class ObjectHead(nn.Module, ABC):
-    """A detector's head with a class for each cluster of objects, and the loss that its family trains with.
+class PseudoLabelHead(nn.Module, ABC):
+    """A detector's head with an output for each pseudo-label, and the loss that its family trains with.
 
     It shares its layers with the detector, all but the last ones of the class branches.
     """
 
     @abstractmethod
-    def forward(self, maps: list[Tensor], owner: Tensor, boxes: Tensor, clusters: Tensor) -> Tensor:
+    def forward(self, maps: list[Tensor], owner: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
         """The weighted parts of the loss, float32 ``(3,)``: boxes, classes, distribution of the box's sides.
 
         Args:
             maps: The pyramid, ``(B, C, h, w)`` each.
-            owner: int64 ``(N,)``: the image of each object.
+            owner: int64 ``(N,)``: the image of each box.
             boxes: float ``(N, 4)``: x0, y0, x1, y1 as shares of the image's sides.
-            clusters: int64 ``(N,)``.
+            labels: int64 ``(N,)``.
         """
 
     @abstractmethod

@@ -1,4 +1,8 @@
-"""Which of the found objects look alike: principal components of their features, whitened, at length 1; k-means."""
+"""Which of the found objects look alike: principal components of their features, whitened, at length 1; k-means.
+
+Objects that look alike get the same number, as in DeepCluster (Caron et al., "Deep Clustering for Unsupervised Learning
+of Visual Features", 2018, arXiv 1807.05520).
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 SAMPLE = 50_000
-
-
-"""Objects from which components and centres are computed; the others are only given to the nearest centre."""
-
-
+"""Objects from which components and centers are computed; the others are only given to the nearest center."""
 ROUNDS = 40
-
-
 """Of k-means at most."""
-
-
 _PART = 16_384  # objects whose distances are computed at once
 
 
@@ -31,8 +27,8 @@ def clustered(features: Tensor, clusters: int, components: int, seed: int) -> Te
     random = torch.Generator().manual_seed(seed)
     sample = features[torch.randperm(len(features), generator=random)[:SAMPLE]].float()
     project = _whitening(sample, min(components, features.shape[1], len(sample) - 1))
-    centres = _centres(project(sample), clusters, random)
-    return torch.cat([(project(part.float()) @ centres.T).argmax(1) for part in torch.split(features, _PART)])
+    centers = _centers(project(sample), clusters, random)
+    return torch.cat([(project(part.float()) @ centers.T).argmax(1) for part in torch.split(features, _PART)])
 
 
 class _whitening:  # noqa: N801 - a function with a memory
@@ -49,23 +45,23 @@ class _whitening:  # noqa: N801 - a function with a memory
         return functional.normalize((features - self.mean) @ self.matrix, dim=1)
 
 
-def _centres(points: Tensor, number: int, random: torch.Generator) -> Tensor:
-    """Centres ``(number, D)`` of length 1 after spherical k-means (Dhillon and Modha, 2001); no cluster stays empty."""
-    centres = points[torch.randperm(len(points), generator=random)[:number]]
+def _centers(points: Tensor, number: int, random: torch.Generator) -> Tensor:
+    """Centers ``(number, D)`` of length 1 after spherical k-means (Dhillon and Modha, 2001); no cluster stays empty."""
+    centers = points[torch.randperm(len(points), generator=random)[:number]]
     before = torch.full((len(points),), -1)
     for _ in range(ROUNDS):
-        likeness, nearest = _nearest(points, centres)
+        likeness, nearest = _nearest(points, centers)
         if torch.equal(nearest, before):
             break
         before = nearest
-        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
+        sums = torch.zeros_like(centers).index_add_(0, nearest, points)
         empty = (torch.bincount(nearest, minlength=number) == 0).nonzero()[:, 0]
         sums[empty] = points[likeness.argsort()[: len(empty)]]  # where the fit is worst
-        centres = functional.normalize(sums, dim=1)
-    return centres
+        centers = functional.normalize(sums, dim=1)
+    return centers
 
 
-def _nearest(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """Of every point the cosine with its nearest centre, and which that is."""
-    parts = [(part @ centres.T).max(1) for part in torch.split(points, _PART)]
+def _nearest(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+    """Of every point the cosine with its nearest center, and which that is."""
+    parts = [(part @ centers.T).max(1) for part in torch.split(points, _PART)]
     return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])

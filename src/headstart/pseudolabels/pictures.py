@@ -1,4 +1,4 @@
-"""Pictures of found objects: the kinds they were divided into, and what is made of them to train on."""
+"""Pictures of pseudo-labels: the clusters, and what is made of them to train on."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from torch import Tensor
 from headstart.images.decode import DecodeError, read_image
 from headstart.images.index import ImageIndex
 from headstart.probes import sheets
-from headstart.pseudolabels.base import MARGIN, Objects
+from headstart.pseudolabels.base import MARGIN, PseudoLabels
 
 ROWS, COLUMNS = 8, 8
 
 
-def write_kinds(path: Path, objects: Objects, images: ImageIndex) -> None:
-    """A row for each of a few kinds, from the largest to the smallest; in it objects spread over the index."""
-    counts = torch.bincount(objects.clusters)
-    kinds = counts.argsort(descending=True)[: int((counts > 0).sum())]
-    shown = kinds[torch.linspace(0, len(kinds) - 1, min(ROWS, len(kinds))).long()]
-    owner = torch.repeat_interleave(torch.arange(len(objects.first) - 1), objects.first.diff())
+def write_clusters(path: Path, found: PseudoLabels, images: ImageIndex) -> None:
+    """A row for each of a few clusters, from the largest to the smallest; in it objects spread over the index."""
+    counts = torch.bincount(found.labels)
+    largest = counts.argsort(descending=True)[: int((counts > 0).sum())]
+    shown = largest[torch.linspace(0, len(largest) - 1, min(ROWS, len(largest))).long()]
+    owner = torch.repeat_interleave(torch.arange(len(found.first) - 1), found.first.diff())
     rows = []
-    for kind in shown.tolist():
-        members = (objects.clusters == kind).nonzero()[:, 0]
+    for cluster in shown.tolist():
+        members = (found.labels == cluster).nonzero()[:, 0]
         spread = members[torch.linspace(0, len(members) - 1, min(COLUMNS, len(members))).long()]
-        tiles = [_tile(images.path(int(owner[one])), objects.boxes[one].tolist()) for one in spread.tolist()]
-        if found := [tile for tile in tiles if tile is not None]:
-            rows.append([sheets.Tile(found[0].pixels, f"{int(counts[kind]):,}", found[0].boxes), *found[1:]])
+        tiles = [_tile(images.path(int(owner[one])), found.boxes[one].tolist()) for one in spread.tolist()]
+        if there := [tile for tile in tiles if tile is not None]:
+            rows.append([sheets.Tile(there[0].pixels, f"{int(counts[cluster]):,}", there[0].boxes), *there[1:]])
     if rows:
         path.parent.mkdir(parents=True, exist_ok=True)
         sheets.save(path, rows)
@@ -41,7 +41,7 @@ def write_examples(path: Path, images: Tensor, owner: Tensor, boxes: Tensor, lab
         images: ``(B, 3, S, S)`` in [0, 1].
         owner: ``(N,)``: image of each object.
         boxes: ``(N, 4)``, in pixels.
-        labels: ``(N,)``: an outline has the colour of its label's remainder.
+        labels: ``(N,)``: the color of an outline tells labels apart.
     """
     tiles = []
     for place, image in enumerate(images[:COLUMNS].float().cpu()):

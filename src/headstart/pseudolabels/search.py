@@ -1,7 +1,9 @@
-"""Finding objects on unlabelled images with a trained detector, and dividing them into kinds: once, before a run."""
+"""Finding objects on unlabelled images with a trained detector, and clustering them: once, before the first step."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -12,18 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import batched_nms, roi_align
 
-from headstart.detectors.base import Detector, evaluating, load_detector
+from headstart.detectors.base import evaluating
 from headstart.errors import UserError
-from headstart.images.index import ImageIndex
-from headstart.images.loader import ImageLoader, PixelBatch, steps_for
-from headstart.machine import loader_workers
-from headstart.pseudolabels.base import MARGIN, Objects
+from headstart.images.loader import PixelBatch
+from headstart.pseudolabels.base import MARGIN, ProposalSource, PseudoLabels
 from headstart.pseudolabels.cluster import clustered
-from headstart.run.display import Filling
-from headstart.run.folder import RunFolder
-from headstart.settings.resolve import Resolved
+from headstart.settings.schema import ProposalOptions
 from headstart.teachers.base import Teacher
-from headstart.teachers.load import load_teacher, teacher_options
 from headstart.views.boxes import area
 from headstart.views.mosaic import GRAY
 
@@ -38,166 +35,123 @@ LOOK = 160
 
 @dataclass(frozen=True)
 class Search:
-    """How objects are looked for; see the options of ``methods/objects.py``."""
+    """What counts as an object, and into how many clusters objects are divided; see `ProposalOptions`."""
 
     imgsz: int
-    most: int
-    least: float
-    largest: float
+    max_objects: int
+    min_score: float
+    max_area: float
     clusters: int
     components: int
     seed: int
 
+    @classmethod
+    def of(cls, options: ProposalOptions, seed: int) -> Search:
+        """As the options of a method say; images are searched at a multiple of 32 pixels."""
+        names = ("max_objects", "min_score", "max_area", "clusters", "components")
+        return cls(-(-options.proposal_imgsz // 32) * 32, **{n: getattr(options, n) for n in names}, seed=seed)
 
-def objects_of(
-    resolved: Resolved,
-    folder: RunFolder,
-    images: ImageIndex,
-    detector: Detector,
-    device: torch.device,
-    steps: int,
-    resuming: bool,
-) -> Objects:
-    """What is found on the images that a run will see; in a run that goes on, what was found when it began.
 
-    Args:
-        resolved: Settings; the method's have the options of the search.
-        folder: Where the objects are kept.
-        images: Of the run.
-        detector: Of the run, with the weights that it starts from.
-        device: Where to compute.
-        steps: Of the run.
-        resuming: Whether it goes on.
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
 
-    Raises:
-        UserError: Nothing is found; or a run that goes on has other images, or has lost its objects.
+    Attributes:
+        labels: Boxes and clusters, for all rows of the index.
+        searched: bool ``(images,)``: the images that were looked at.
     """
-    path = folder.path / "objects.pt"
-    if resuming:
-        if folder.read_settings()["resolved"].get("images_fingerprint") != images.fingerprint():
-            what = "the images are not those on which this run found its objects"
-            raise UserError(what, where="data", hint="bring the images back, or start a new run")
-        return Objects.load(path)
-    s, o = resolved.run, resolved.method
-    search = Search(
-        **{name: getattr(o, name) for name in ("most", "least", "largest", "clusters", "components")},
-        imgsz=-(-o.proposal_imgsz // 32) * 32,  # type: ignore[attr-defined]
-        seed=s.seed,
-    )
-    proposals = o.proposals  # type: ignore[attr-defined]
-    finder = detector if proposals is None else load_detector(proposals)
-    asked = teacher_options(o.model_dump())
-    teacher = load_teacher(**asked, neck=False) if asked["teacher"] is not None else None
-    all_of_them = steps_for(1, len(images), s.batch)
-    batches = min(steps, all_of_them) if s.budget is None else all_of_them
-    total = min(len(images), batches * s.batch)
-    kinds = f" and for their kinds with {teacher.name}" if teacher else ""
-    say_found = f"looking for objects on {total:,} images with {finder.name}{kinds}, once before the first step"
-    folder.log(say_found)
-    display = Filling(label="finding objects")
-    display.console.print(say_found)
-    with ImageLoader(
-        images,
-        batch=s.batch,
-        max_area=2 * search.imgsz**2,
-        workers=loader_workers(s, device),
-        seed=s.seed,
-        steps=batches,
-    ) as loader:
-        found = find_objects(
-            finder, loader, len(images), search,
-            device=device, teacher=teacher, skip=folder.skip, progress=display, total=total,
-        )  # fmt: skip
-    found.save(path)
-    for line in summary(found, total, unseen=len(images) - total):
-        folder.log(line)
-        display.console.print(line)
-    return found
+
+    labels: PseudoLabels
+    searched: Tensor
+
+    def summary(self) -> list[str]:
+        """What came out, in sentences."""
+        images, number, boxes = int(self.searched.sum()), self.labels.first.diff(), len(self.labels.boxes)
+        without = int((number[self.searched] == 0).sum())
+        best = self.labels.scores[self.labels.first[:-1][number > 0]]  # an image's best comes first
+        sure = float(best.median())
+        lines = [
+            f"{boxes:,} objects on {images:,} images ({boxes / images:.1f} an image), "
+            f"{without:,} images without; {len(torch.unique(self.labels.labels))} clusters; "
+            f"median score of the best {sure:.2g}"
+        ]
+        if sure < UNSURE:
+            lines.append(
+                "that detector is hardly sure of anything on these images: look at the clusters in the report, and if "
+                "they are no things, give proposals= a detector that knows such images, or use method=pyramid"
+            )
+        return lines
 
 
-def summary(found: Objects, images: int, unseen: int) -> list[str]:
-    """What came out of a search of `images` images; `unseen` others will not be shown to the network."""
-    number = found.first.diff()
-    without = int((number == 0).sum()) - unseen
-    sure = float(found.scores[found.first[:-1][number > 0]].median())  # an image's best comes first
-    lines = [
-        f"{len(found.boxes):,} objects on {images:,} images ({len(found.boxes) / images:.1f} an image), "
-        f"{without:,} images without; {len(torch.unique(found.clusters))} kinds; median score of the best {sure:.2g}"
-    ]
-    if sure < UNSURE:
-        lines.append(
-            "that detector is hardly sure of anything on these images: look at the kinds in the report, and if they "
-            "are no things, give proposals= a detector that knows such images, or use method=pyramid"
-        )
-    return lines
-
-
-def find_objects(
-    detector: Detector,
+def find_pseudolabels(
+    source: ProposalSource,
+    features: nn.Module,
     batches: Iterable[PixelBatch],
     images: int,
     search: Search,
     *,
     device: torch.device,
-    teacher: Teacher | None = None,
     skip: Callable[[list[tuple[str, str]]], Any] = lambda skipped: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     total: int = 0,
-) -> Objects:
-    """The objects that `detector` sees, with numbers for their kinds.
+    seconds: float = math.inf,
+) -> Found:
+    """The objects that `source` finds, with the number of a cluster for a label.
 
     Args:
-        detector: A trained one; its classes are not looked at. Left as it was, on `device`.
+        source: A trained detector, on `device`; its classes are not looked at.
+        features: The network whose last map is clustered: a `Teacher`, or a trunk, which is left as it was.
         batches: Each image once or more.
         images: Number of images in the index.
         search: What counts as an object.
         device: Where to compute.
-        teacher: Tells the kinds apart; None: the detector's backbone.
         skip: Told of unreadable images.
         progress: Told how many of `total` images are done.
         total: Images that `batches` bring.
+        seconds: Time after which no further batch is searched; the first one is in any case.
 
     Raises:
         UserError: No object is found at all.
     """
-    detector.module.to(device)
-    looks: nn.Module = detector.trunk()
-    if teacher is not None:
+    features = features.to(device)
+    if isinstance(features, Teacher):
         # Depthwise convolutions, which many a teacher has, take 0.6 of the time on a CPU in this order.
-        looks = teacher.to(device).to(memory_format=torch.channels_last)
-    seen = torch.zeros(images, dtype=torch.bool)
+        features = features.to(memory_format=torch.channels_last)
+    searched = torch.zeros(images, dtype=torch.bool)
     kept: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    done = 0
+    done, began = 0, time.monotonic()
     for batch in batches:
         skip(batch.skipped)
-        new = torch.tensor([place for place, row in enumerate(batch.indices.tolist()) if _first(seen, row)])
+        new = torch.tensor([place for place, row in enumerate(batch.indices.tolist()) if _first(searched, row)])
         done += len(batch.indices)
         if len(new):
-            kept.append(_of_batch(detector, looks, batch, new, search, device))
+            kept.append(_of_batch(source, features, batch, new, search, device))
         progress(min(done, total), total)
-    rows, boxes, scores, features = (torch.cat(parts) for parts in zip(*kept, strict=True))
+        if time.monotonic() - began > seconds:
+            break
+    rows, boxes, scores, looks = (torch.cat(parts) for parts in zip(*kept, strict=True))
     if not len(rows):
         hint = "give proposals= a detector that knows such images, or use method=pyramid, which needs no objects"
-        raise UserError(f"{detector.name} finds no object on {int(seen.sum())} images", where="proposals", hint=hint)
-    kinds = clustered(features, search.clusters, search.components, search.seed)
-    return Objects.gather(images, rows, boxes, scores, kinds)
+        raise UserError(f"{source.name} finds no object on {int(searched.sum())} images", where="proposals", hint=hint)
+    labels = clustered(looks, search.clusters, search.components, search.seed)
+    return Found(PseudoLabels.gather(images, rows, boxes, scores, labels), searched)
 
 
-def _first(seen: Tensor, row: int) -> bool:
+def _first(searched: Tensor, row: int) -> bool:
     """Whether an image comes for the first time: the last batch is filled up from the next epoch."""
-    again = bool(seen[row])
-    seen[row] = True
+    again = bool(searched[row])
+    searched[row] = True
     return not again
 
 
 @torch.no_grad()
 def _of_batch(
-    detector: Detector, looks: nn.Module, batch: PixelBatch, new: Tensor, search: Search, device: torch.device
+    source: ProposalSource, looks: nn.Module, batch: PixelBatch, new: Tensor, search: Search, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Row of the image, box in shares of it, score and features of every object; on the CPU."""
     images, scale = fitted(batch.pixels[new].to(device), batch.sizes[new], search.imgsz)
     sizes = batch.sizes[new].flip(1).float().to(device) * scale[:, None].to(device)
-    found = detector.propose(images)
+    found = source.propose(images)
     owner = torch.arange(len(images), device=device).repeat_interleave(found.shape[1])
     owner, boxes, scores = chosen(owner, found[..., :4].flatten(0, 1), found[..., 4].flatten(), sizes, search)
     with nullcontext() if isinstance(looks, Teacher) else evaluating(looks):
@@ -223,7 +177,7 @@ def chosen(
     limit = sizes.repeat(1, 2)[owner]
     boxes = torch.minimum(boxes.clamp_min(0), limit)
     room = area(boxes)
-    good = (room <= search.largest * sizes.prod(1)[owner]) & (boxes[:, 2:] - boxes[:, :2] >= 2).all(1)
+    good = (room <= search.max_area * sizes.prod(1)[owner]) & (boxes[:, 2:] - boxes[:, :2] >= 2).all(1)
     owner, boxes, scores = owner[good], boxes[good], scores[good]
     kept = batched_nms(boxes.float(), scores.float(), owner, OVERLAP)  # best first over the batch
     kept = kept[owner[kept].argsort(stable=True)]
@@ -231,7 +185,7 @@ def chosen(
     number = torch.bincount(owner, minlength=len(sizes))
     place = torch.arange(len(owner), device=owner.device) - (number.cumsum(0) - number)[owner]
     best = scores.new_zeros(len(sizes)).scatter_reduce(0, owner, scores, "amax")
-    good = (place < search.most) & (scores >= search.least * best[owner])
+    good = (place < search.max_objects) & (scores >= search.min_score * best[owner])
     return owner[good], boxes[good], scores[good]
 
 

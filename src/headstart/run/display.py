@@ -119,6 +119,10 @@ class Filling:
         self._began = self._told = time.perf_counter()
         self._bar: Progress | None = None
 
+    def say(self, message: str) -> None:
+        """Print a line."""
+        self.console.print(Text(message))
+
     def __call__(self, done: int, total: int) -> None:
         """`done` of `total` images have been read."""
         if self._bar is None and self.console.is_terminal:

@@ -6,8 +6,10 @@ import csv
 import datetime
 import json
 import math
+import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -22,7 +24,7 @@ from headstart.run.provenance import git_state, versions
 # What a run writes, and so all that overwrite=true may remove.
 FILES = (
     "settings.yaml", "metrics.jsonl", "events.jsonl", "log.txt", "skipped.csv", "handback.json", "start.pt",
-    "headstart.pt", "report.html", "objects.pt",
+    "headstart.pt", "unverified.pt", "report.html", "pseudolabels.pt",
 )  # fmt: skip
 FOLDERS = ("checkpoints", "assets")
 
@@ -107,14 +109,17 @@ class RunFolder:
         """How many images could not be used so far."""
         return len(self._skipped)
 
-    def write_settings(self, options: dict[str, Any], resolved: dict[str, Any]) -> None:
-        """Write ``settings.yaml``: the options, what "auto" became, versions, git state."""
+    def write_settings(
+        self, options: dict[str, Any], resolved: dict[str, Any], asked: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write ``settings.yaml``: what was asked, the options used, what "auto" became, versions, git state."""
         content = {
+            "asked": dict(options if asked is None else asked),
             "options": options,
             "resolved": resolved,
             "versions": versions(),
             "git": git_state(),
-            "command": " ".join(sys.argv),
+            "command": shlex.join(sys.argv),
             "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         }
         write_text(self.path / "settings.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))

@@ -41,7 +41,7 @@ class Situation:
 
 @dataclass(frozen=True)
 class Choice:
-    """Options for `headstart.settings.resolve.resolve`, and two lines that say why."""
+    """Options for `headstart.settings.resolve`, and two lines that say why."""
 
     options: dict[str, Any]
     why: tuple[str, str]
@@ -85,7 +85,7 @@ def _why_method(found: Situation, method: str) -> str:
     why = {
         "distill": "it has a teacher to learn from",
         "objects": "those weights find the objects on which the whole detector is then trained"
-        + (", the teacher tells their kinds apart" if found.teacher else ""),
+        + (", the teacher's features are clustered" if found.teacher else ""),
         "pyramid": "it trains backbone and neck and needs no teacher",
     }
     return f"method={method}, {start}: {why[method]}"

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, cast
 
 from pydantic import Field, create_model
 
-from headstart.errors import UserError, did_you_mean
-from headstart.settings.schema import MethodSettings
+from headstart.errors import UserError
+from headstart.settings.schema import MethodSettings, Options
 
 # Light modules, whose names a declaration may use.
 _KNOWN = ("typing", "pydantic", "pydantic.fields", "pathlib", "collections.abc", "headstart.settings", "builtins")
@@ -101,7 +101,8 @@ def _settings(declared: ast.ClassDef, scope: _Scope) -> type[MethodSettings]:
     if declared.decorator_list or declared.keywords:
         raise NotLiteralError("Settings is decorated")
     bases = tuple(_type(base, scope) for base in declared.bases)
-    if not bases or not all(isinstance(base, type) and issubclass(base, MethodSettings) for base in bases):
+    known = all(isinstance(base, type) and issubclass(base, Options) for base in bases)
+    if not known or not any(issubclass(base, MethodSettings) for base in bases):
         raise NotLiteralError("Settings inherits from a class of another kind")
     fields: dict[str, Any] = {}
     for node in declared.body:
@@ -191,25 +192,3 @@ _READERS: Mapping[type[ast.expr], Callable[[Any, _Scope], Any]] = {
     ast.BinOp: _union,
     ast.UnaryOp: lambda node, scope: _literal(node),
 }
-
-
-FOLDER = Path(__file__).parent.parent / "methods"
-_NO_METHODS = {"__init__", "base", "schedules", "anchor", "find"}
-
-
-def names() -> list[str]:
-    """Names of the methods that come with headstart: the files of its folder."""
-    return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in _NO_METHODS)
-
-
-def find(name: str) -> Path:
-    """The file of a method, given by its name or by the path of a ``.py``.
-
-    Raises:
-        UserError: There is no such method.
-    """
-    path = Path(name).expanduser() if name.endswith(".py") else FOLDER / f"{name}.py"
-    if path.is_file() and (name.endswith(".py") or name in names()):
-        return path
-    hint = did_you_mean(name, names()) or f"methods: {', '.join(names())}, or the path of a .py file"
-    raise UserError(f"there is no method {name!r}", where="method", hint=hint)

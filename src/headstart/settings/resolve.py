@@ -1,10 +1,14 @@
-"""What the user gave, as complete settings: every problem of it together."""
+"""What the user gave, as complete settings: every problem of it together.
+
+Three steps, in this order: `collect` puts files, old names and words together, `build` makes one group of options of
+the values, and whoever asked raises what was found wrong.
+"""
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,20 +16,10 @@ import yaml
 from pydantic import ValidationError
 
 from headstart.errors import UserError, did_you_mean
-from headstart.settings.schema import MethodSettings, Options, PretrainSettings
+from headstart.settings.schema import RENAMED, MethodSettings, Options, PretrainSettings
 
-METHODS_FOLDER = Path(__file__).parent.parent / "methods"
-_NO_METHODS = {"__init__", "base", "schedules", "anchor", "find"}
-
-
-class MethodInfo(NamedTuple):
-    """What a method's file says of itself, read without importing torch."""
-
-    name: str
-    path: Path
-    summary: str
-    settings: type[MethodSettings]
-    presets: dict[str, dict[str, Any]]
+Kind = TypeVar("Kind", bound=Options)
+Check = Callable[[Mapping[str, Any]], list[UserError]]
 
 
 class Resolved(NamedTuple):
@@ -33,93 +27,127 @@ class Resolved(NamedTuple):
 
     run: PretrainSettings
     method: MethodSettings
-    info: MethodInfo
 
 
-def method_names() -> list[str]:
-    """Names of the methods that come with headstart: the files of its folder."""
-    return sorted(path.stem for path in METHODS_FOLDER.glob("*.py") if path.stem not in _NO_METHODS)
+def collect(options: Mapping[str, Any], problems: list[UserError]) -> dict[str, Any]:
+    """The options that were given: those of the file ``cfg``, overridden by the others; old names are the new ones.
 
-
-def read_method(name: str) -> MethodInfo:
-    """Read the options of a method from its file: ``class Settings``, ``PRESETS`` and the first docstring line.
-
-    Only these and the light imports they need are run, because importing the file itself would import torch.
-
-    Raises:
-        UserError: No such method, or the file has no ``Settings``.
+    Where a file cannot be read, or an option is given under both names, `problems` gets one more.
     """
-    path = Path(name) if name.endswith(".py") else METHODS_FOLDER / f"{name}.py"
-    if not path.is_file() or (path.parent == METHODS_FOLDER and path.stem in _NO_METHODS):
-        hint = did_you_mean(name, method_names()) or f"methods: {', '.join(method_names())}, or the path of a .py file"
-        raise UserError(f"there is no method {name!r}", where="method", hint=hint)
+    given = read_cfg(options.get("cfg"), problems)
+    given |= {key: value for key, value in options.items() if key != "cfg"}
+    for old, new in RENAMED.items():
+        if old in given and new in given:
+            problems.append(UserError(f"is the old name of {new}: give one of the two", where=old))
+        elif old in given:
+            print(f"{old}= is called {new}= now", file=sys.stderr)
+            given[new] = given.pop(old)
+    return given
+
+
+def read_cfg(path: object, problems: list[UserError]) -> dict[str, Any]:
+    """The options in a ``cfg`` file; where it cannot be read none, and `problems` gets one more.
+
+    A run's own ``settings.yaml`` is one: what was asked of that run.
+    """
+    if path is None:
+        return {}
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        nodes = [node for node in tree.body if _declares_options(node)]
-        space: dict[str, Any] = {"__name__": f"headstart_method_options.{path.stem}"}
-        exec(compile(ast.Module(body=nodes, type_ignores=[]), str(path), "exec"), space)
-        settings: type[MethodSettings] = space["Settings"]
-        settings.model_rebuild(_types_namespace=space)
-    except KeyError:
-        raise UserError("has no class Settings(MethodSettings)", where=str(path)) from None
-    except Exception as error:
-        raise UserError(f"its options cannot be read: {error}", where=str(path)) from error
-    summary = (ast.get_docstring(tree) or "").split("\n")[0].rstrip(".")
-    return MethodInfo(path.stem, path, summary, settings, space.get("PRESETS", {}))
+        content = yaml.safe_load(Path(str(path)).read_text(encoding="utf-8")) or {}
+        if not isinstance(content, dict):
+            raise ValueError("it must hold 'key: value' lines")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        problems.append(UserError(f"cannot read {str(path)!r}: {error}", where="cfg"))
+        return {}
+    if isinstance(content.get("asked"), dict):
+        content = {key: value for key, value in content["asked"].items() if key not in ("out", "resume", "overwrite")}
+    return {str(key): value for key, value in content.items()}
 
 
-def _declares_options(node: ast.stmt) -> bool:
-    if isinstance(node, ast.ImportFrom):
-        return node.module in {"__future__", "typing", "pydantic", "headstart.settings", "headstart.settings.schema"}
-    if isinstance(node, ast.ClassDef):
-        return node.name == "Settings"
-    target = (
-        node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
-    )
-    return isinstance(target, ast.Name) and target.id == "PRESETS"
-
-
-def resolve(
-    options: Mapping[str, Any], check: Callable[[Mapping[str, Any]], list[UserError]] = lambda given: []
+def resolve_pretrain(
+    given: Mapping[str, Any],
+    settings: type[MethodSettings],
+    presets: Mapping[str, Mapping[str, Any]],
+    *,
+    method: str,
+    problems: list[UserError],
+    trained: bool = False,
+    check: Check = lambda given: [],
 ) -> Resolved:
-    """Turn what the user gave into complete settings.
+    """Complete settings of a pretraining with a method.
 
     Args:
-        options: Option name to value; ``cfg`` may name a YAML file with more of them, which the others override.
-        check: Looks at the values given, whatever else is wrong with them, and returns more problems.
+        given: From `collect`.
+        settings: The method's options.
+        presets: The method's.
+        method: Its name, for messages.
+        problems: What was found wrong before.
+        trained: Whether the detector starts from trained weights: the learning rate is then lower, unless given.
+        check: Looks at all values, whatever else is wrong with them, and returns more problems.
 
     Raises:
-        UserError: Every problem together: unknown keys with a suggestion, wrong types, values out of range.
+        UserError: Every problem together: unknown names with a suggestion, wrong types, values out of range.
+    """
+    problems = list(problems)
+    general, own = set(PretrainSettings.model_fields), set(settings.model_fields)
+    problems += unknown(given, [*general, *own], "pretrain")
+    name, preset = _preset_of(given, presets, method, problems)
+    merged = {**preset, **given, "preset": name}
+    run = build(PretrainSettings, {k: v for k, v in merged.items() if k in general}, problems)
+    built = build(settings, {k: v for k, v in merged.items() if k in own}, problems)
+    problems += conflicts(given)
+    fields = {**PretrainSettings.model_fields, **settings.model_fields}
+    problems += check({**{k: f.default for k, f in fields.items() if not f.is_required()}, **merged})
+    if problems or run is None or built is None:
+        raise UserError.several(problems)
+    return Resolved(run, _with_rate(run, built, lower=trained and "lr" not in given))
+
+
+def resolve_options(
+    kind: type[Kind], options: Mapping[str, Any], command: str, check: Check = lambda given: []
+) -> Kind:
+    """The options of a command that has one group of them.
+
+    Raises:
+        UserError: Every problem together.
     """
     problems: list[UserError] = []
-    given = {**read_cfg(options.get("cfg"), problems), **{k: v for k, v in options.items() if k != "cfg"}}
-    info = _method_of(given, problems)
-    general = set(PretrainSettings.model_fields)
-    own = set(info.settings.model_fields) if info else set()
-    if info:  # without a method its options cannot be told from misspelt ones
-        problems += [_unknown(key, [*general, *own, "cfg"]) for key in given if key not in general | own]
-    name, preset = _preset_of(given, info, problems)
-    merged = {**preset, **given, "preset": name}
-    run = _build(PretrainSettings, {k: v for k, v in merged.items() if k in general}, problems)
-    method = _build(info.settings, {k: v for k, v in merged.items() if k in own}, problems) if info else None
+    given = collect(options, problems)
+    known = kind.model_fields
+    problems += unknown(given, list(known), command)
+    built = build(kind, {key: value for key, value in given.items() if key in known}, problems)
+    defaults = {key: field.get_default(call_default_factory=True) for key, field in known.items()}
+    problems += check({**{k: v for k, v in defaults.items() if not known[k].is_required()}, **given})
+    if problems or built is None:
+        raise UserError.several(problems)
+    return built
+
+
+def unknown(given: Iterable[str], known: Iterable[str], command: str) -> list[UserError]:
+    """A complaint for every name that is no option, with a suggestion."""
+    names = [*known, "cfg"]
+    return [
+        UserError(
+            f"there is no option {key!r}",
+            hint=did_you_mean(key, names) or f"see headstart {command} --help for all options",
+        )
+        for key in given
+        if key not in names
+    ]
+
+
+def conflicts(given: Mapping[str, Any]) -> list[UserError]:
+    """Options that cannot be given together, and a time budget that is none."""
+    problems = []
     lengths = [name for name in ("epochs", "steps", "budget") if given.get(name) is not None]
     if len(lengths) > 1:
         many = "the two, not both" if len(lengths) == 2 else "the three"
         problems.append(UserError(f"give one of {many}", where=", ".join(lengths)))
-    if run and run.budget is not None and budget_seconds(run.budget) is None:
+    budget = given.get("budget")
+    if budget is not None and budget_seconds(str(budget)) is None:
         hint = "give a number with s, m or h, such as 30m"
-        problems.append(UserError(f"{run.budget!r} is no time", where="budget", hint=hint))
-    if run and method and method.anchor and not run.init and str(run.model).endswith((".yaml", ".yml")):
-        problems.append(
-            UserError("random weights are nothing to hold on to", where="anchor", hint="give init= as well")
-        )
-    if run and run.resume and run.overwrite:
-        problems.append(UserError("give one of the two, not both", where="resume, overwrite"))
-    fields = {**PretrainSettings.model_fields, **(info.settings.model_fields if info else {})}
-    problems += check({**{k: f.default for k, f in fields.items() if not f.is_required()}, **merged})
-    if problems or run is None or method is None or info is None:
-        raise UserError.several(problems)
-    return Resolved(run, _with_rate(run, method, asked="lr" in given), info)
+        problems.append(UserError(f"{str(budget)!r} is not a duration", where="budget", hint=hint))
+    return problems
 
 
 def budget_seconds(budget: str) -> float | None:
@@ -134,85 +162,28 @@ def budget_seconds(budget: str) -> float | None:
     return seconds or None
 
 
-def _with_rate(run: PretrainSettings, method: MethodSettings, *, asked: bool) -> MethodSettings:
-    """The learning rate as it will be used: for the real batch, and gentler on trained weights."""
-    rate = method.lr * (run.batch / method.lr_for if method.lr_for else 1)
-    if run.init and not asked:
-        rate *= method.init_rate
-    return method.model_copy(update={"lr": rate, "lr_for": None})
-
-
-Kind = TypeVar("Kind", bound=Options)
-
-
-def resolve_options(
-    kind: type[Kind],
-    options: Mapping[str, Any],
-    command: str,
-    check: Callable[[Mapping[str, Any]], list[UserError]] = lambda given: [],
-) -> Kind:
-    """Turn what the user gave into the options of a command that has one class of them; see `resolve`.
-
-    Raises:
-        UserError: Every problem together.
-    """
-    problems: list[UserError] = []
-    given = {**read_cfg(options.get("cfg"), problems), **{k: v for k, v in options.items() if k != "cfg"}}
-    known = kind.model_fields
-    problems += [_unknown(key, [*known, "cfg"], command) for key in given if key not in known]
-    built: Kind | None = _build(kind, {key: value for key, value in given.items() if key in known}, problems)
-    defaults = {key: field.get_default(call_default_factory=True) for key, field in known.items()}
-    problems += check({**{k: v for k, v in defaults.items() if not known[k].is_required()}, **given})
-    if problems or built is None:
-        raise UserError.several(problems)
-    return built
-
-
-def read_cfg(path: object, problems: list[UserError]) -> dict[str, Any]:
-    """The options in a ``cfg`` file; where it cannot be read none, and `problems` gets one more."""
-    if path is None:
-        return {}
-    try:
-        content = yaml.safe_load(Path(str(path)).read_text(encoding="utf-8")) or {}
-        if not isinstance(content, dict):
-            raise ValueError("it must hold 'key: value' lines")
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        problems.append(UserError(f"cannot read {str(path)!r}: {error}", where="cfg"))
-        return {}
-    return {str(key): value for key, value in content.items()}
-
-
-def _method_of(given: Mapping[str, Any], problems: list[UserError]) -> MethodInfo | None:
-    try:
-        return read_method(str(given.get("method", PretrainSettings.model_fields["method"].default)))
-    except UserError as error:
-        problems.append(error)
-        return None
-
-
 def _preset_of(
-    given: Mapping[str, Any], info: MethodInfo | None, problems: list[UserError]
-) -> tuple[str, dict[str, Any]]:
-    """Name and options of the preset that is used: the one given, else the general default or the method's first."""
-    default = PretrainSettings.model_fields["preset"].default
-    name = str(given.get("preset", default))
-    if info is None or name in info.presets:
-        return name, info.presets[name] if info else {}
-    if not info.presets and name == default:
-        return name, {}
-    if "preset" not in given:
-        return next(iter(info.presets.items()))
-    hint = did_you_mean(name, info.presets) or f"presets of {info.name}: {', '.join(info.presets) or 'none'}"
-    problems.append(UserError(f"method {info.name!r} has no preset {name!r}", where="preset", hint=hint))
-    return name, {}
+    given: Mapping[str, Any], presets: Mapping[str, Mapping[str, Any]], method: str, problems: list[UserError]
+) -> tuple[str | None, Mapping[str, Any]]:
+    """Name and options of the preset that is used: the one given, else the method's first."""
+    name = given.get("preset")
+    if name is None:
+        return next(iter(presets.items()), (None, {}))
+    if str(name) in presets:
+        return str(name), presets[str(name)]
+    hint = did_you_mean(str(name), presets) or f"presets of {method}: {', '.join(presets) or 'none'}"
+    problems.append(UserError(f"method {method!r} has no preset {str(name)!r}", where="preset", hint=hint))
+    return None, {}
 
 
-def _unknown(key: str, known: list[str], command: str = "pretrain") -> UserError:
-    hint = did_you_mean(key, known) or f"see headstart {command} --help for all options"
-    return UserError(f"there is no option {key!r}", hint=hint)
+def _with_rate(run: PretrainSettings, method: MethodSettings, *, lower: bool) -> MethodSettings:
+    """The learning rate as it will be used: for the real batch, and lower on trained weights."""
+    rate = method.lr * (run.batch / method.lr_for if method.lr_for else 1)
+    return method.model_copy(update={"lr": rate * method.init_rate if lower else rate, "lr_for": None})
 
 
-def _build(kind: type[Any], values: Mapping[str, Any], problems: list[UserError]) -> Any:
+def build(kind: type[Kind], values: Mapping[str, Any], problems: list[UserError]) -> Kind | None:
+    """A group of options; None, and a problem for every field that is wrong, where there is one."""
     try:
         return kind(**values)
     except ValidationError as error:
@@ -234,7 +205,7 @@ _WORDS = {
     "less_than": "must be less than {lt:g}",
     "less_than_equal": "must be at most {le:g}",
     "literal_error": "must be {expected}",
-    "string_type": "must be a text",
+    "string_type": "must be a string",
     "list_type": "a list",
     "tuple_type": "must be a pair such as [0.4, 1.0]",
     "too_short": "must have {min_length} values",
@@ -254,16 +225,22 @@ def _in_words(item: Any) -> str:
     return _WORDS[kind].format(**item.get("ctx", {})) if kind in _WORDS else str(item["msg"])
 
 
-def to_dict(settings: Resolved) -> dict[str, Any]:
-    """Plain values for ``settings.yaml``; a live model is described by its class and origin."""
-    values = {name: getattr(part, name) for part in (settings.run, settings.method) for name in type(part).model_fields}
-    return {key: _as_plain(value) for key, value in values.items()}
-
-
-def _as_plain(value: Any) -> Any:
+def as_plain(value: Any) -> Any:
+    """A value of an option as ``settings.yaml`` can hold it; an object in memory as `in_memory` tells it again."""
     if isinstance(value, (tuple, list)):
-        return [_as_plain(item) for item in value]
-    if value is None or isinstance(value, (str, int, float, bool)):
+        return [as_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): as_plain(item) for key, item in value.items()}
+    if isinstance(value, str):
+        return str(value)
+    if value is None or isinstance(value, (int, float, bool)):
         return value
-    origin = getattr(value, "ckpt_path", None) or getattr(value, "cfg", None) or "in memory"
-    return f"live {type(value).__name__} ({origin})"
+    if isinstance(value, Path):
+        return str(value)
+    origin = getattr(value, "ckpt_path", None) or getattr(value, "cfg", None)
+    return {"in_memory": type(value).__name__, "origin": None if origin is None else str(origin)}
+
+
+def in_memory(value: Any) -> bool:
+    """Whether a stored value stands for an object that a file cannot hold."""
+    return isinstance(value, dict) and "in_memory" in value

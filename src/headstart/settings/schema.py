@@ -36,11 +36,13 @@ class PretrainSettings(Options):
     )
     model: Any = Field("yolo11n.yaml", description="detector: a .yaml (random weights), a .pt, or a live YOLO object")
     method: str = Field(
-        "dino",
-        description="how to pretrain: the name of a method, the path of a .py file with one, or auto; where you "
-        "name none, a run that starts from trained weights takes objects, if its head allows it",
+        "default",
+        description="how to pretrain: the name of a method, the path of a .py file with one, or auto; by default "
+        "objects from trained weights, where the head can be trained on boxes, and dino from random ones",
     )
-    preset: str = Field("tutorial", description="named set of defaults of the method; single options override it")
+    preset: str | None = Field(
+        None, description="named set of defaults of the method, by default its first; single options override it"
+    )
     init: str | None = Field(None, description="a .pt whose weights the model starts from, e.g. COCO weights")
     epochs: float | None = Field(None, gt=0, description="passes over the images (this or steps)")
     steps: int | None = Field(
@@ -87,8 +89,10 @@ class MethodSettings(Options):
     """What every method has: how its weights are optimized. Methods add their own."""
 
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="optimizer")
-    lr: float = Field(1e-3, gt=0, description="peak learning rate; with init= times init_rate, unless you give one")
-    init_rate: float = Field(0.2, gt=0, le=1, description="with init=: factor on lr, unless you give lr")
+    lr: float = Field(
+        1e-3, gt=0, description="peak learning rate; from trained weights times init_rate, unless you give one"
+    )
+    init_rate: float = Field(0.2, gt=0, le=1, description="from trained weights: factor on lr, unless you give lr")
     lr_for: Annotated[int, Field(ge=1)] | None = Field(
         None, description="batch that lr is meant for: it is scaled to the real one in proportion; none: not scaled"
     )
@@ -98,7 +102,9 @@ class MethodSettings(Options):
     schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate after the warm-up")
     clip: float | None = Field(None, gt=0, description="largest gradient norm; none: not clipped")
     anchor: float = Field(
-        0.0, ge=0, description="with init=: weight of the distance from the features that the run started with"
+        0.0,
+        ge=0,
+        description="from trained weights: weight of the distance from the features that the run started with",
     )
 
 
@@ -110,6 +116,51 @@ class AdamWSettings(MethodSettings):
     warmup: float = Field(0.05, ge=0, le=1, description="share of the steps over which the learning rate rises")
     schedule: Literal["constant", "cosine"] = Field("cosine", description="learning rate after the warm-up")
     clip: float | None = Field(5.0, gt=0, description="largest gradient norm; none: not clipped")
+
+
+class TeacherOptions(Options):
+    """Options of a method that has a teacher: a trained network, given or not."""
+
+    teacher: Any = Field(None, description="trained network: a YOLO's .pt, the name of a timm model, or a torch module")
+    teacher_weights: str | None = Field(
+        None, description="file with the weights of a timm model as teacher; none: timm's own, downloaded once"
+    )
+    teacher_mean: tuple[float, float, float] | None = Field(
+        None, description="mean of each color that a torch module as teacher was trained with; none: 0"
+    )
+    teacher_std: tuple[float, float, float] | None = Field(
+        None, description="standard deviation of each color, likewise; none: 1"
+    )
+
+
+class ProposalOptions(TeacherOptions):
+    """Options of a method that learns from objects which a trained detector finds: how they are found and clustered."""
+
+    teacher: Any = Field(
+        None,
+        description="network whose features are clustered: a YOLO's .pt, the name of a timm model, or a torch module; "
+        "none: the backbone of the detector that finds the objects",
+    )
+    proposals: str | None = Field(
+        None, description="trained detector that finds the objects (a .pt); none: the run's own start, init= or model="
+    )
+    proposal_imgsz: int = Field(320, ge=64, description="longer side at which images are searched for objects, pixels")
+    max_objects: int = Field(10, ge=1, description="objects that are kept an image at most")
+    min_score: float = Field(0.4, gt=0, le=1, description="least score of an object, as a share of the image's best")
+    max_area: float = Field(0.8, gt=0, le=1, description="largest object, as a share of the image's area")
+    clusters: int = Field(64, ge=2, description="clusters into which the objects are divided by how they look")
+    components: int = Field(64, ge=1, description="principal components of the features that are clustered")
+
+
+RENAMED = {
+    "colour": "color",
+    "regularise": "regularize",
+    "most": "max_objects",
+    "least": "min_score",
+    "largest": "max_area",
+    "plain": "close_mosaic",
+}
+"""Options that had another name: old -> new. The old one is understood, with a hint."""
 
 
 def split(value: Any) -> Any:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import copy
+import math
 import time
-from typing import Any
+from dataclasses import dataclass
 
-import torch
-from lightning_fabric import Fabric
-
-from headstart.images.index import ImageIndex
+from headstart.errors import UserError
 from headstart.images.loader import ImageLoader
-from headstart.methods.base import Method
 from headstart.methods.schedules import Progress
-from headstart.settings.resolve import Resolved, budget_seconds
-from headstart.settings.schema import MethodSettings, PretrainSettings
-from headstart.training.optimizer import make_optimizer
-from headstart.views.render import make_views
+from headstart.run.display import duration
+from headstart.training.step import Step, unchanged
 
 WARMUP = 2
 """Steps that are not timed: memory is laid out, kernels are chosen, loader processes start."""
@@ -26,79 +20,77 @@ SHARE = 0.05
 """Of the budget that measuring may take."""
 MARGIN = 0.95
 """Of the budget for steps; the rest is for checkpoints, the hand-back and the report."""
+SEARCH = 0.3
+"""Of the budget that a search for objects before the first step may take."""
 
 
-def planned_steps(
-    resolved: Resolved,
-    method: Method,
-    images: ImageIndex,
-    *,
-    fabric: Fabric,
-    workers: int,
-    max_area: int,
-    spent: float = 0.0,
-) -> int:
-    """Steps that the option ``budget`` of a run allows after `spent` seconds, measured now; see `measured`."""
-    s, began = resolved.run, time.perf_counter() - spent
-    budget = budget_seconds(str(s.budget))
-    assert budget, s.budget
-    common: dict[str, Any] = {"workers": workers, "max_area": max_area, "pin": fabric.device.type == "cuda"}
-    with ImageLoader(images, batch=s.batch, seed=s.seed, steps=WARMUP + MOST, **common) as loader:
-        rate = measured(method, loader, fabric=fabric, settings=s, optimization=resolved.method, budget=budget)
-    return steps_within(budget, rate, time.perf_counter() - began)
-
-
-def steps_within(budget: float, seconds_a_step: float, spent: float = 0.0) -> int:
-    """Steps that fit into `budget` seconds after `spent` of them; at least 1."""
-    return max(1, int((MARGIN * budget - spent) / seconds_a_step))
-
-
-def measured(
-    method: Method,
-    loader: ImageLoader,
-    *,
-    fabric: Fabric,
-    settings: PretrainSettings,
-    optimization: MethodSettings,
-    budget: float,
-) -> float:
+@dataclass(frozen=True)
+class Pace:
     """Seconds that a step takes, images and views included.
 
-    The method and the random numbers are left as they were: the run that follows is the one that would have been.
+    Attributes:
+        first: In the first epoch, when images are read and decoded.
+        later: In later epochs, when a cache has them; as `first` without one.
+        epoch: Steps of the first epoch that will still be read at the pace of `first`.
+    """
+
+    first: float
+    later: float
+    epoch: float = math.inf
+
+    def steps(self, seconds: float) -> int:
+        """Whole steps that fit into so many seconds."""
+        reading = self.first * self.epoch
+        if seconds <= reading:
+            return int(seconds / self.first)
+        return int(self.epoch + (seconds - reading) / self.later)
+
+
+def steps_within(budget: float, pace: Pace, spent: float = 0.0) -> int:
+    """Steps that fit into a time budget.
 
     Args:
-        method: As it is before its first step.
-        loader: From step 0, for `WARMUP` + `MOST` steps.
-        fabric: Device and precision.
-        settings: Seed.
-        optimization: Optimizer.
-        budget: Seconds; measuring ends after `SHARE` of them once `LEAST` steps are timed.
+        budget: Seconds.
+        pace: Of the steps.
+        spent: Seconds of the budget that are gone.
+
+    Raises:
+        UserError: None fits.
     """
-    state, random = copy.deepcopy(method.state_dict()), torch.get_rng_state()
-    on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    method.to(fabric.device).train()
-    optimizer = make_optimizer(method, optimization)
-    specs, began, ends = method.view_specs(), time.perf_counter(), [0.0]
-    for step, batch in enumerate(loader):
-        pixels = batch.to(fabric.device)
-        views = make_views(
-            pixels.pixels, pixels.sizes, specs, torch.Generator().manual_seed(settings.seed), pixels.indices
-        )
-        progress = Progress(step, 1_000_000, 0.0)
-        method.before_step(progress)
-        with fabric.autocast():
-            loss = method(views, progress)
-        loss.backward()
-        method.after_backward(progress)
-        optimizer.step()
-        optimizer.zero_grad()
-        float(loss.detach())  # waits for the device
+    steps = pace.steps(MARGIN * budget - spent)
+    if steps < 1:
+        needed = (spent + (LEAST + WARMUP) * pace.first) / MARGIN
+        what = f"{duration(budget)} is too short: a step takes {pace.first:.2g} s, what comes before {duration(spent)}"
+        raise UserError(what, where="budget", hint=f"give {duration(needed)} or more, or steps=")
+    return steps
+
+
+def measure(step: Step, loader: ImageLoader, *, budget: float, epoch: float, cached: bool) -> Pace:
+    """Time the very steps that the run will take; the method is afterwards as it was.
+
+    Args:
+        step: Of the run's method, and of no further use.
+        loader: From step 0, for `WARMUP` + `MOST` steps; through the run's cache.
+        budget: Seconds; measuring ends after `SHARE` of them once `LEAST` steps are timed.
+        epoch: Steps of an epoch.
+        cached: Whether a cache keeps what is read: the same batches are then timed once more.
+    """
+    with unchanged(step.method):
+        first, taken = _timed(step, loader, MOST, budget)
+        later = _timed(step, loader, LEAST, budget)[0] if cached and taken < epoch else first
+    return Pace(first, min(first, later), epoch if cached else math.inf)
+
+
+def _timed(step: Step, loader: ImageLoader, most: int, budget: float) -> tuple[float, int]:
+    """Seconds a step, and how many were timed."""
+    began, ends = time.perf_counter(), [0.0]
+    for number, batch in enumerate(loader):
+        views = step.views(batch.to(step.fabric.device), number)
+        # A step of the run's middle: neither its learning rate nor what is frozen at its start changes what it takes.
+        float(step(views, Progress(number, 1_000_000, 0.0)).detach())  # waits for the device
         ends.append(time.perf_counter() - began)
-        if len(ends) > WARMUP + LEAST and ends[-1] > SHARE * budget:
+        if len(ends) > WARMUP + most or (len(ends) > WARMUP + LEAST and ends[-1] > SHARE * budget):
             break
     loader.close()
-    method.load_state_dict(state)
-    torch.set_rng_state(random)
-    if on_gpu:
-        torch.cuda.set_rng_state_all(on_gpu)
-    return (ends[-1] - ends[WARMUP]) / (len(ends) - 1 - WARMUP)
+    warm = min(WARMUP, len(ends) - 2)
+    return (ends[-1] - ends[warm]) / (len(ends) - 1 - warm), len(ends) - 1

@@ -14,23 +14,48 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
 from headstart.errors import UserError
 from headstart.images.loader import ImageLoader
-from headstart.machine import Arithmetic, compile_or_not
-from headstart.methods import schedules
+from headstart.machine import Arithmetic
 from headstart.methods.base import Method
 from headstart.methods.schedules import Progress
 from headstart.run.clock import Clock
 from headstart.run.display import Display
 from headstart.run.folder import RunFolder
 from headstart.run.health import Health
-from headstart.settings.schema import MethodSettings, PretrainSettings
+from headstart.settings.schema import MethodSettings
 from headstart.training import checkpoint
-from headstart.training.optimizer import make_optimizer
-from headstart.views.render import make_views
-from headstart.views.spec import View
+from headstart.training.step import Step
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a training is.
+
+    Attributes:
+        steps: Optimizer steps.
+        batch: Images a step.
+        images: Number of images.
+    """
+
+    steps: int
+    batch: int
+    images: int
+
+    def epochs(self, step: int) -> float:
+        """Passes over the images after so many steps."""
+        return step * self.batch / self.images
+
+
+@dataclass(frozen=True)
+class Every:
+    """Steps between two lines of the metrics, two checkpoints, and two probes of the features (0: none)."""
+
+    log: int
+    save: int
+    probe: int
 
 
 @dataclass
@@ -56,17 +81,17 @@ def train(
     *,
     fabric: Fabric,
     run: RunFolder,
-    settings: PretrainSettings,
-    optimization: MethodSettings,
-    images: int,
-    steps: int,
+    options: MethodSettings,
+    length: Length,
+    every: Every,
+    seed: int,
     display: Display,
     rest: dict[str, Tensor],
     probe: Callable[[], dict[str, float]] | None = None,
     resume: dict[str, Any] | None = None,
     arithmetic: Arithmetic | None = None,
 ) -> Outcome:
-    """Train `method` on the batches of `loader` up to step `steps`.
+    """Train `method` on the batches of `loader` up to the last step.
 
     Everything random in a step is a function of the seed and the step, so that a resumed run repeats the uninterrupted
     one bit for bit.
@@ -76,13 +101,13 @@ def train(
         loader: Starts at the resumed step.
         fabric: Device and precision.
         run: Where metrics, events, skipped images and checkpoints go.
-        settings: Seed, and how often to log and save.
-        optimization: Optimizer, rate, schedule.
-        images: Number of images, for epochs.
-        steps: Steps in all.
+        options: Optimizer, learning rate, schedule.
+        length: Steps, images a step, images.
+        every: How often to log, save and probe.
+        seed: Of the views.
         display: Shown to the user.
         rest: Tensors of the detector that are not trained, kept in the checkpoints.
-        probe: Measures of the features, every ``probe_every`` steps and at the end; changes nothing.
+        probe: Measures of the features, every so many steps and at the end; changes nothing.
         resume: A checkpoint's content to go on from.
         arithmetic: Memory layout of the network, and whether it is compiled; by default neither is changed.
 
@@ -92,17 +117,13 @@ def train(
     step = 0
     if arithmetic and arithmetic.channels_last:
         method.to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(method, optimization, fused=fabric.device.type == "cuda")
     if resume:
         method.load_state_dict(resume["method"])
-    module, wrapped = fabric.setup(_Step(method), optimizer)
+    one_step = Step(method, options, fabric, seed)
     if resume:
-        optimizer.load_state_dict(resume["optimizer"])
+        one_step.optimizer.load_state_dict(resume["optimizer"])
         _set_random_state(resume["random"])
         step = int(resume["step"])
-    module.train()
-    specs = method.view_specs()
-    views_random = torch.Generator()
     health = Health()
     began = mark = time.perf_counter()
     marked_step = step
@@ -111,55 +132,44 @@ def train(
     untried = bool(arithmetic and arithmetic.compile)
 
     def save() -> None:
-        state = {"step": step, "method": method.state_dict(), "optimizer": optimizer.state_dict(), "rest": rest}
-        checkpoint.save(run.checkpoints, {**state, "random": _random_state()})
+        state = {"step": step, "method": method.state_dict(), "optimizer": one_step.optimizer.state_dict()}
+        checkpoint.save(run.checkpoints, {**state, "rest": rest, "random": _random_state()})
 
     with interruptible() as stop:
-        while step < steps and not stop.is_set():
-            progress = Progress(step, steps, step * settings.batch / images)
+        while step < length.steps and not stop.is_set():
+            progress = Progress(step, length.steps, length.epochs(step))
 
             # -- images and views
             clock.start("wait")
             batch = next(batches).to(fabric.device)
             clock.start("views")
             run.skip(batch.skipped)
-            views_random.manual_seed(settings.seed * 1_000_003 + step)
-            views = make_views(batch.pixels, batch.sizes, specs, views_random, batch.indices)
+            views = one_step.views(batch, step)
 
             # -- one step
             clock.start("step")
             if untried:
                 untried = False
-                run.log(_compile(method, module, fabric, views, progress))
-            rate = schedules.learning_rate(progress, optimization.lr, optimization.warmup, optimization.schedule)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            method.before_step(progress)
-            loss = module(_Input(views, progress))
-            fabric.backward(loss)
-            method.after_backward(progress)
-            if optimization.clip is not None:
-                fabric.clip_gradients(module, wrapped, max_norm=optimization.clip, error_if_nonfinite=False)
-            wrapped.step()
-            wrapped.zero_grad()
+                run.log(one_step.compile(views, progress))
+            loss = one_step(views, progress)
             step += 1
             clock.start("other")
 
             # -- what it looks like
-            probing = probe is not None and (step % settings.probe_every == 0 or step == steps)
-            if step % settings.log_every == 0 or step == steps or step == 1 or probing:
+            probing = probe is not None and (step % every.probe == 0 or step == length.steps)
+            if step % every.log == 0 or step == length.steps or step == 1 or probing:
                 values = {"loss": float(loss.detach()), **method.measures()}
                 shares = clock.shares()
                 now = time.perf_counter()
                 values |= probe() if probe and probing else {}
                 timing = {
-                    "images_per_second": (step - marked_step) * settings.batch / (now - mark),
+                    "images_per_second": (step - marked_step) * length.batch / (now - mark),
                     "data_wait": shares["wait"],
                     **{f"time_{part}": shares[part] for part in ("views", "step", "other")},
                     "seconds": now - began,
                 }
-                epoch = step * settings.batch / images
-                run.metrics({"step": step, "epoch": round(epoch, 4), "lr": rate, **values, **timing})
+                epoch = length.epochs(step)
+                run.metrics({"step": step, "epoch": round(epoch, 4), "lr": one_step.rate, **values, **timing})
                 for message in health.update(step, values):
                     run.event(step, "alarm", message)
                     display.alarm(message)
@@ -169,45 +179,12 @@ def train(
                     raise UserError(
                         f"the loss at step {step} is not a number, so the weights are no longer usable",
                         where=str(run.path),
-                        hint=f"start again with overwrite=true and a lower rate, e.g. lr={optimization.lr / 10:g}",
+                        hint=f"start again with overwrite=true and a lower rate, e.g. lr={options.lr / 10:g}",
                     )
-            if step % settings.save_every == 0 and step < steps:
+            if step % every.save == 0 and step < length.steps:
                 save()
     save()
-    return Outcome(step, step < steps, time.perf_counter() - began, clock.overall())
-
-
-class _Input:
-    """Views and progress, in a wrapping that Fabric does not look into: it would rebuild them to convert tensors."""
-
-    def __init__(self, views: list[View], progress: Progress) -> None:
-        self.views, self.progress = views, progress
-
-
-class _Step(nn.Module):
-    """What Fabric wraps, and runs in the precision that was chosen."""
-
-    def __init__(self, method: Method) -> None:
-        super().__init__()
-        self.method = method
-
-    def forward(self, given: _Input) -> Tensor:
-        """The loss."""
-        loss: Tensor = self.method(given.views, given.progress)
-        return loss
-
-
-def _compile(method: Method, module: Any, fabric: Fabric, views: list[View], progress: Progress) -> str:
-    """Try ``torch.compile`` on student and teacher with the first batch; what came of it, in a sentence."""
-    teacher = getattr(method, "teacher", None)
-    parts = {"student": method.student} | ({"teacher": teacher} if isinstance(teacher, nn.Module) else {})
-
-    def attempt() -> Tensor:
-        loss: Tensor = module(_Input(views, progress))
-        fabric.backward(loss)
-        return loss
-
-    return compile_or_not(parts, method, attempt)
+    return Outcome(step, step < length.steps, time.perf_counter() - began, clock.overall())
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -19,10 +20,10 @@ class ViewSpec:
         scale: Least and greatest area of the crop, as a share of the image.
         ratio: Least and greatest width over height of the crop.
         flip: Probability of a mirrored view.
-        jitter: Probability of the four colour changes, which come in random order.
+        jitter: Probability of the four color changes, which come in random order.
         brightness, contrast, saturation: Factors are uniform in [max(0, 1 - value), 1 + value].
-        hue: Turns are uniform in [-value, value] of the colour circle, value <= 0.5.
-        gray: Probability of a view without colour.
+        hue: Turns are uniform in [-value, value] of the color circle, value <= 0.5.
+        gray: Probability of a view without color.
         blur: Probability of a Gaussian blur.
         sigma: Least and greatest standard deviation of the blur in pixels of the view.
         solarize: Probability that values from 128/255 on are inverted.
@@ -71,6 +72,11 @@ class View:
     rows: Tensor | None = None
 
 
+def needed_area(specs: Sequence[ViewSpec]) -> int:
+    """Pixels that an image must keep so that its smallest crops are not enlarged."""
+    return int(max(spec.size**2 / spec.scale[0] for spec in specs))
+
+
 def dino_specs(
     imgsz: int = 224,
     local_imgsz: int = 96,
@@ -88,14 +94,14 @@ def dino_specs(
 
 
 def pair_specs(
-    imgsz: int, scale: tuple[float, float], *, colour: float = 1.0, blur: float = 0.5, overlap: float = 0.0
+    imgsz: int, scale: tuple[float, float], *, color: float = 1.0, blur: float = 0.5, overlap: float = 0.0
 ) -> list[ViewSpec]:
     """Two views of one kind.
 
     Args:
         imgsz: Their side in pixels.
         scale: Share of the image that each covers.
-        colour: Strength of the colour changes; 1 as in `dino_specs`, 0 none, 2 as in SimCLR.
+        color: Strength of the color changes; 1 as in `dino_specs`, 0 none, 2 as in SimCLR.
         blur: Probability of a blur.
         overlap: See `ViewSpec`.
     """
@@ -103,11 +109,11 @@ def pair_specs(
         "view0",
         imgsz,
         scale,
-        brightness=0.4 * colour,
-        contrast=0.4 * colour,
-        saturation=0.2 * colour,
-        hue=min(0.5, 0.1 * colour),
-        gray=min(1.0, 0.2 * colour),
+        brightness=0.4 * color,
+        contrast=0.4 * color,
+        saturation=0.2 * color,
+        hue=min(0.5, 0.1 * color),
+        gray=min(1.0, 0.2 * color),
         blur=blur,
     )
-    return [one, replace(one, name="view1", solarize=min(1.0, 0.1 * colour), overlap=overlap)]
+    return [one, replace(one, name="view1", solarize=min(1.0, 0.1 * color), overlap=overlap)]

@@ -7,6 +7,7 @@ which layers it reads (``f``), and what the last layer reads is the pyramid. Wid
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from datetime import datetime
@@ -21,7 +22,7 @@ from headstart.detectors.base import Detector, Level, Trunk
 from headstart.detectors.handback import PARTS, HandBack, Part, differences, shorten
 from headstart.detectors.ultralytics import model_files
 from headstart.detectors.ultralytics.handback import load_into, verify
-from headstart.detectors.ultralytics.head import DetectHead, has_object_head, proposals
+from headstart.detectors.ultralytics.head import DetectHead, has_pseudolabel_head, proposals
 from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter, tensors
 from headstart.detectors.ultralytics.undisturbed import quiet
 from headstart.errors import UserError
@@ -104,6 +105,7 @@ class UltralyticsDetector(Detector):
         scales = list(self._yaml.get("scales") or ())
         if len(scales) > 1 and not self._yaml.get("scale"):
             self.notes += (f"{self.name} names no scale: Ultralytics takes {scales[0]!r}",)
+        self.trained = bool(getattr(live, "ckpt", None)) or init is not None
         if init is not None:
             self._start_from(str(init))
 
@@ -129,9 +131,9 @@ class UltralyticsDetector(Detector):
         """See `Detector.trunk`."""
         return self._trunk([level.layer for level in (self.levels if neck else [self.backbone])])
 
-    def object_head(self, clusters: int) -> DetectHead:
-        """See `Detector.object_head`."""
-        if not has_object_head(self.task, self._layers[-1]):
+    def pseudolabel_head(self, clusters: int) -> DetectHead:
+        """See `Detector.pseudolabel_head`."""
+        if not has_pseudolabel_head(self.task, self._layers[-1]):
             raise self._no_objects()
         return DetectHead(self.module, clusters)
 
@@ -205,6 +207,10 @@ class UltralyticsDetector(Detector):
         # A checkpoint without an image size means 640; a classifier built from its YAML trains at 224.
         size = {"imgsz": 224} if self.task == "classify" else {}
         return {**size, **kept, "task": self.task}
+
+    def finetune_command(self, path: Path) -> str:
+        """See `Detector.finetune_command`."""
+        return f"yolo {self.task} train model={shlex.quote(str(path))} data=your.yaml"
 
     def verify(self, path: Path, trained: Collection[str]) -> HandBack:
         """See `Detector.verify`."""

@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from headstart.detectors.base import evaluating
-from headstart.pseudolabels.base import ObjectHead
+from headstart.pseudolabels.base import PseudoLabelHead
 
 _CLASS_BRANCHES = ("cv3", "one2one_cv3")
 
 
-def has_object_head(task: str, layer: nn.Module) -> bool:
+def has_pseudolabel_head(task: str, layer: nn.Module) -> bool:
     """Whether `layer` is the head of an ordinary detector: boxes and classes, without text or masks."""
     from ultralytics.nn.modules.head import Detect, WorldDetect, YOLOEDetect
 
     return task == "detect" and isinstance(layer, Detect) and not isinstance(layer, (WorldDetect, YOLOEDetect))
 
 
-class DetectHead(ObjectHead):
-    """See `headstart.pseudolabels.base.ObjectHead`.
+class DetectHead(PseudoLabelHead):
+    """See `headstart.pseudolabels.base.PseudoLabelHead`.
 
     Args:
         module: The network; the layers of its head are shared with it, its last ones of the class branches are not.
@@ -53,7 +53,7 @@ class DetectHead(ObjectHead):
         self._criterion: tuple[torch.device, Any] | None = None
 
     def forward(self, maps: list[Tensor], owner: Tensor, boxes: Tensor, clusters: Tensor) -> Tensor:
-        """See `headstart.pseudolabels.base.ObjectHead.forward`."""
+        """See `headstart.pseudolabels.base.PseudoLabelHead.forward`."""
         made = self.model[str(self._place)](list(maps))
         device = maps[0].device
         middle, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
@@ -64,7 +64,7 @@ class DetectHead(ObjectHead):
         return parts
 
     def handed_back(self) -> dict[str, Tensor]:
-        """See `headstart.pseudolabels.base.ObjectHead.handed_back`."""
+        """See `headstart.pseudolabels.base.PseudoLabelHead.handed_back`."""
         own = tuple(
             f"model.{self._place}.{name}.{level}.{len(branches[level]) - 1}."
             for name in _CLASS_BRANCHES

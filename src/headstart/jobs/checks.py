@@ -1,0 +1,81 @@
+"""What is wrong with a pretraining's options that only a look at files and devices shows; nothing is loaded yet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from headstart.detectors.base import check_model
+from headstart.errors import UserError
+from headstart.images.index import check_sources
+from headstart.machine import device_problem
+from headstart.methods.base import Method
+from headstart.run.folder import refusal
+from headstart.teachers.load import check_teacher
+
+
+def check_run(given: Mapping[str, Any]) -> list[UserError]:
+    """Problems of the options that every pretraining has."""
+    problems: list[UserError] = []
+    data = given.get("data")
+    if isinstance(data, (str, os.PathLike)) or (isinstance(data, list) and all(isinstance(d, str) for d in data)):
+        problems += check_sources(data)
+    problems += check_model(given["model"])
+    if isinstance(given.get("init"), str):
+        problems += _checkpoint(given["init"], "init")
+    if problem := device_problem(str(given["device"])):
+        problems.append(problem)
+    resuming, overwriting = _on(given.get("resume")), _on(given.get("overwrite"))
+    if resuming and overwriting:
+        problems.append(UserError("give one of the two, not both", where="resume, overwrite"))
+    elif given.get("out") and not resuming and (problem := refusal(Path(str(given["out"])), overwrite=overwriting)):
+        problems.append(problem)
+    return problems
+
+
+def _on(value: object) -> bool:
+    return str(value).lower() == "true"
+
+
+def check_method(given: Mapping[str, Any], name: str, method: type[Method]) -> list[UserError]:
+    """Problems of what a method needs, against what it is given."""
+    problems: list[UserError] = []
+    if (export := given.get("export")) in ("student", "teacher") and export not in method.exports:
+        what = f"method {name!r} has no {export} whose weights could be handed back"
+        problems.append(UserError(what, where="export", hint=f"use export={method.exports[0]}"))
+    if (method.needs.teacher or method.needs.pseudolabels) and given.get("teacher") is not None:
+        problems += check_teacher(given["teacher"], given.get("teacher_weights"))
+    elif method.needs.pseudolabels:  # who must have a teacher is told so elsewhere
+        left = [one for one in ("weights", "mean", "std") if given.get(f"teacher_{one}") is not None]
+        problems += [UserError("has no effect without teacher=", where=f"teacher_{one}") for one in left]
+    if method.needs.pseudolabels:
+        problems += _proposals(given)
+    if given.get("anchor") and random_weights(given):
+        hint = "give init= as well"
+        problems.append(UserError("random weights are nothing to hold on to", where="anchor", hint=hint))
+    return problems
+
+
+def random_weights(given: Mapping[str, Any]) -> bool:
+    """Whether the options say that the detector starts from random weights: a model YAML, and no init=."""
+    model = given.get("model")
+    return not given.get("init") and isinstance(model, (str, os.PathLike)) and not str(model).endswith(".pt")
+
+
+def _proposals(given: Mapping[str, Any]) -> list[UserError]:
+    """What is wrong with the detector that finds objects."""
+    if given.get("proposals") is not None:
+        return _checkpoint(str(given["proposals"]), "proposals")
+    if not random_weights(given):
+        return []
+    hint = "give init= (COCO weights, say), or proposals= any trained detector's .pt; pyramid and dino need neither"
+    return [UserError("random weights find no objects", where="proposals", hint=hint)]
+
+
+def _checkpoint(path: str, where: str) -> list[UserError]:
+    problems = [UserError(problem.what, where=where, hint=problem.hint) for problem in check_model(path)]
+    if not problems and not path.endswith((".pt", ".pth")):
+        problems.append(UserError(f"must be a .pt checkpoint, not {path!r}", where=where))
+    return problems

@@ -1,0 +1,105 @@
+"""The method where the user names none, or ``auto``: from what the data, the detector and the machine are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import torch
+
+from headstart.detectors.base import Detector
+from headstart.errors import UserError, did_you_mean
+from headstart.methods import find
+from headstart.settings.auto import Situation, choose
+from headstart.settings.schema import PretrainSettings
+
+RANDOM, TRAINED = "dino", "objects"
+"""The default methods: from random weights, and from trained ones where the head can be trained on boxes."""
+
+
+def undecided(given: Mapping[str, Any]) -> bool:
+    """Whether the method is still to be chosen, when the detector has been loaded."""
+    return str(given.get("method") or "default") in ("default", "auto")
+
+
+def unknown_anywhere(given: Iterable[str]) -> list[UserError]:
+    """Names that are options of no method at all; those of another method are told when one is chosen."""
+    known = {*PretrainSettings.model_fields, "cfg"}
+    known |= {name for method in find.names() for name in find.find(method).settings.model_fields}
+    hint = "see headstart pretrain --help for all options"
+    return [
+        UserError(f"there is no option {key!r}", hint=did_you_mean(key, known) or hint)
+        for key in given
+        if key not in known
+    ]
+
+
+def chosen_method(given: Mapping[str, Any], detector: Detector, images: int) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The options with a method among them, what the user gave kept; and why, in sentences.
+
+    Raises:
+        UserError: An option was given that the default method does not have.
+    """
+    boxes = detector.trained and _learns_boxes(detector)
+    if str(given.get("method")) == "auto":
+        return _automatic(given, detector, images, boxes)
+    name = TRAINED if boxes else RANDOM
+    _refuse_others(given, name, detector.trained)
+    if name == RANDOM:
+        return {**given, "method": name}, ()
+    why = (
+        "method=objects: the run starts from trained weights, which find the objects to learn from "
+        "(method=dino is the published recipe)"
+    )
+    return {**given, "method": name}, (why,)
+
+
+def _automatic(
+    given: Mapping[str, Any], detector: Detector, images: int, boxes: bool
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    device, memory = kind_of_device(str(given.get("device", "auto")))
+    beside = str(given["init"]) if given.get("init") else None
+    choice = choose(
+        Situation(images, detector.trained, beside, given.get("teacher") is not None, device, memory, boxes)
+    )
+    own = {key: value for key, value in given.items() if value is not None and key != "method"}
+    chosen = dict(choice.options)
+    if {"epochs", "steps", "budget"} & own.keys():
+        del chosen["steps"]
+    return {**chosen, **own}, choice.why
+
+
+def _refuse_others(given: Mapping[str, Any], name: str, trained: bool) -> None:
+    """Raise where an option was given that the default method lacks: it would silently be another run."""
+    own = {*PretrainSettings.model_fields, *find.find(name).settings.model_fields, "cfg"}
+    methods = {other: find.find(other).settings.model_fields for other in find.names()}
+    weights = "trained" if trained else "random"
+    problems = []
+    for key in given:
+        if key not in own:
+            others = [other for other, fields in methods.items() if key in fields]
+            what = f"is an option of {' and '.join(others)}, not of {name}, the default from {weights} weights"
+            problems.append(UserError(what, where=key, hint=f"add method={others[0]}, or leave {key}= out"))
+    if problems:
+        raise UserError.several(problems)
+
+
+def _learns_boxes(detector: Detector) -> bool:
+    """Whether the head can be trained on boxes alone; the random numbers are left as they were."""
+    with torch.random.fork_rng(devices=[]):
+        try:
+            detector.pseudolabel_head(2)
+        except UserError:
+            return False
+    return True
+
+
+def kind_of_device(device: str) -> tuple[Literal["cpu", "cuda", "mps"], float]:
+    """The kind of device that a run would use, and its memory in GiB (0 where not known)."""
+    if device != "cpu" and device != "mps" and torch.cuda.is_available():
+        index = int(device.removeprefix("cuda:")) if device.removeprefix("cuda:").isdigit() else 0
+        if index < torch.cuda.device_count():
+            return "cuda", torch.cuda.get_device_properties(index).total_memory / 2**30
+    if device in {"auto", "mps"} and torch.backends.mps.is_available():
+        return "mps", 0.0
+    return "cpu", 0.0

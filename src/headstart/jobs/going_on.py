@@ -1,0 +1,105 @@
+"""A run to go on with: what its folder says of it, and whether what is asked now is still that run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from headstart.errors import UserError
+from headstart.methods import find
+from headstart.run.folder import RunFolder
+from headstart.settings.resolve import as_plain, in_memory, unknown
+from headstart.settings.schema import RENAMED, Options, PretrainSettings
+
+MAY_CHANGE = {
+    "out", "resume", "overwrite", "workers", "device", "log_every", "save_every", "probe_every", "report", "cache",
+    "cache_dir",
+}  # fmt: skip
+"""A resumed run may be moved to another machine, and told to say more or less; all else would make it another run."""
+START = "start.pt"
+"""In a run folder: the detector that was given as an object in memory, as the run began."""
+
+
+def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options to go on with, and what the run folder holds.
+
+    What the user gives is compared with what was asked when the run began and with what was used: the command that
+    began it goes on with it. Values are compared by the option's type: 100 epochs are 100.0.
+
+    Raises:
+        UserError: No ``out``, no run there, or options that would make it another run, all of them together.
+    """
+    if not given.get("out"):
+        raise UserError("say which run to go on with", where="resume", hint="add out=<its folder>")
+    folder = RunFolder.open(Path(str(given["out"])))
+    record = _read(folder)
+    used = {RENAMED.get(key, key): value for key, value in record["options"].items()}
+    asked = {RENAMED.get(key, key): value for key, value in record.get("asked", used).items()}
+    declared = find.find(str(used["method"]))
+    fields = {**PretrainSettings.model_fields, **declared.settings.model_fields}
+    problems = [*problems, *unknown(given, fields, "pretrain"), *_changed(given, asked, used, fields)]
+    if problems:
+        raise UserError.several(problems)
+    if used.get("preset") not in declared.presets:
+        used["preset"] = None
+    if used.get("budget"):  # what it came to when the run began, so that the schedules stay the same
+        used |= {"budget": None, "steps": record["resolved"]["steps"]}
+    if (folder.path / START).is_file():
+        used["model"] = str(folder.path / START)
+    if in_memory(used.get("teacher")) or str(used.get("teacher")).startswith("live "):
+        used["teacher"] = given.get("teacher")
+        # Where pseudo-labels are needed it was used before the first step, and is not needed any more.
+        if used["teacher"] is None and declared.method.needs.teacher:
+            what = "was a network in memory, which a run cannot keep"
+            raise UserError(what, where="teacher", hint="give it again")
+    kept = {key: value for key, value in given.items() if key in MAY_CHANGE}
+    return {**used, **kept, "resume": True, "overwrite": False}, record
+
+
+def _read(folder: RunFolder) -> dict[str, Any]:
+    try:
+        record = folder.read_settings()
+        if not isinstance(record["options"], dict) or not isinstance(record["resolved"], dict):
+            raise ValueError("options and resolved are needed")
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise UserError(f"cannot be read: {error}", where=str(folder.path / "settings.yaml")) from error
+    return record
+
+
+def _changed(
+    given: Mapping[str, Any], asked: Mapping[str, Any], used: Mapping[str, Any], fields: Mapping[str, FieldInfo]
+) -> list[UserError]:
+    changed = []
+    for key, value in given.items():
+        if key in MAY_CHANGE or key not in fields:
+            continue
+        then = [part[key] for part in (asked, used) if key in part]
+        if key == "method" and value in ("default", None) and key not in asked:
+            continue
+        if not any(_same(fields[key], value, one) for one in then):
+            before = then[0] if then else fields[key].default
+            changed.append(UserError(f"was {before!r} when the run began, is {as_plain(value)!r} now", where=key))
+    if changed:
+        hint = "leave these options out, or start a new run"
+        changed.append(UserError("a resumed run keeps its settings", hint=hint))
+    return changed
+
+
+def _same(field: FieldInfo, one: Any, other: Any) -> bool:
+    """Whether two values of an option mean the same."""
+    if in_memory(as_plain(one)) or in_memory(other):  # objects cannot be compared: the run keeps its own
+        return in_memory(as_plain(one)) and in_memory(other)
+    config = ConfigDict(**Options.model_config)
+    config.pop("extra", None)
+    parts = (field.annotation, *field.metadata)
+    kind: Any = Annotated[parts] if field.metadata else field.annotation
+    adapter: TypeAdapter[Any] = TypeAdapter(kind, config=config)
+    try:
+        return bool(adapter.validate_python(one) == adapter.validate_python(other))
+    except ValidationError:
+        return False

@@ -1,0 +1,142 @@
+"""One optimizer step: views, loss, gradients, update. The training loop takes it, and the time budget measures it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from headstart.images.loader import PixelBatch
+from headstart.methods import schedules
+from headstart.methods.base import Method
+from headstart.methods.schedules import Progress
+from headstart.settings.schema import MethodSettings
+from headstart.training.optimizer import make_optimizer
+from headstart.views.render import make_views
+from headstart.views.spec import View
+
+
+class Step:
+    """One step of a training; made once, called for every batch.
+
+    Everything random in it is a function of the seed and the step.
+
+    Args:
+        method: Its parameters that require gradients are trained.
+        options: Optimizer, learning rate, schedule, largest gradient norm.
+        fabric: Device and precision.
+        seed: Of the views.
+
+    Attributes:
+        method: The method, on the device.
+        optimizer: Of what is trained.
+        rate: Learning rate of the last step.
+    """
+
+    def __init__(self, method: Method, options: MethodSettings, fabric: Fabric, seed: int) -> None:
+        self.method, self.options, self.fabric, self.seed = method, options, fabric, seed
+        self.optimizer = make_optimizer(method, options, fused=fabric.device.type == "cuda")
+        self._module, self._wrapped = fabric.setup(_Loss(method), self.optimizer)
+        self._module.train()
+        self._specs = method.view_specs()
+        self._random = torch.Generator()
+        self.rate = 0.0
+
+    def views(self, batch: PixelBatch, step: int) -> list[View]:
+        """The views of a batch on the device."""
+        self._random.manual_seed(self.seed * 1_000_003 + step)
+        return make_views(batch.pixels, batch.sizes, self._specs, self._random, batch.indices)
+
+    def __call__(self, views: list[View], progress: Progress) -> Tensor:
+        """Update the weights once; the loss, a scalar on the device."""
+        o = self.options
+        self.rate = schedules.learning_rate(progress, o.lr, o.warmup, o.schedule)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+        self.method.before_step(progress)
+        loss = self._gradients(views, progress)
+        self.method.after_backward(progress)
+        if o.clip is not None:
+            self.fabric.clip_gradients(self._module, self._wrapped, max_norm=o.clip, error_if_nonfinite=False)
+        self._wrapped.step()
+        self._wrapped.zero_grad()
+        return loss
+
+    def _gradients(self, views: list[View], progress: Progress) -> Tensor:
+        loss: Tensor = self._module(_Input(views, progress))
+        self.fabric.backward(loss)
+        return loss
+
+    def compile(self, views: list[View], progress: Progress) -> str:
+        """Try ``torch.compile`` on student and teacher with the first batch; what came of it, in a sentence."""
+        parts = {"student": self.method.student}
+        if "teacher" in self.method.exports:
+            parts["teacher"] = self.method.get_submodule("teacher")
+        return compile_or_not(parts, self.method, lambda: self._gradients(views, progress))
+
+
+def compile_or_not(parts: Mapping[str, nn.Module], module: nn.Module, attempt: Callable[[], object]) -> str:
+    """Compile `parts` in place if a trial with them works, and leave them as they were if not.
+
+    A trial runs forward and backward once, and leaves nothing behind but compiled code.
+
+    Args:
+        parts: The modules to compile, by name. Shapes must stay what they are in the trial.
+        module: All that the trial may change.
+        attempt: Computes the loss and its gradients.
+
+    Returns:
+        What happened, in a sentence.
+    """
+    with unchanged(module):
+        try:
+            for part in parts.values():
+                part.compile(dynamic=False)
+            attempt()
+            return f"compiled: {', '.join(parts)}"
+        except Exception as error:  # whatever a compiler may raise
+            for part in parts.values():
+                part._compiled_call_impl = None
+            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+            return f"torch.compile fails here, going on without it: {reason}"
+        finally:
+            module.zero_grad(set_to_none=True)
+
+
+@contextmanager
+def unchanged(module: nn.Module) -> Iterator[None]:
+    """Whatever is tried with `module`: its whole state and the random states are afterwards what they were."""
+    state = copy.deepcopy(module.state_dict())
+    random = torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    try:
+        yield
+    finally:
+        module.load_state_dict(state)
+        torch.set_rng_state(random[0])
+        if random[1]:
+            torch.cuda.set_rng_state_all(random[1])
+
+
+class _Input:
+    """Views and progress, in a wrapping that Fabric does not look into: it would rebuild them to convert tensors."""
+
+    def __init__(self, views: list[View], progress: Progress) -> None:
+        self.views, self.progress = views, progress
+
+
+class _Loss(nn.Module):
+    """What Fabric wraps, and runs in the precision that was chosen."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, given: Any) -> Tensor:
+        """The loss."""
+        loss: Tensor = self.method(given.views, given.progress)
+        return loss

@@ -1,0 +1,97 @@
+"""The one step, and that nothing is left behind by what is tried with it."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import tiny
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from headstart.methods.schedules import Progress
+from headstart.training.step import Step, compile_or_not, unchanged
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout())
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_trial_of_compilation_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    net = Net()
+    before = copy.deepcopy(net.state_dict())
+    random = torch.get_rng_state()
+
+    def compile_(self: nn.Module, **options: object) -> None:
+        def run(images: torch.Tensor) -> torch.Tensor:
+            if fails:
+                self.forward(images)  # moves statistics and random numbers, then breaks
+                raise RuntimeError("cannot determine truth value of Relational\nand more")
+            return self.forward(images)
+
+        self._compiled_call_impl = run
+
+    monkeypatch.setattr(nn.Module, "compile", compile_)
+
+    def attempt() -> torch.Tensor:
+        loss = net.body(torch.rand(2, 3, 8, 8)).square().sum()
+        loss.backward()
+        return loss
+
+    told = compile_or_not({"student": net.body}, net, attempt)
+    if fails:
+        assert told == "torch.compile fails here, going on without it: cannot determine truth value of Relational"
+        assert net.body._compiled_call_impl is None
+    else:
+        assert told == "compiled: student"
+        assert net.body._compiled_call_impl is not None
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_everything_is_put_back() -> None:
+    """Weights, statistics, what a method keeps beside them (a factor, a queue), and random numbers."""
+    for name, options in (("dino", {"guard": True}), ("densecl", {"queue": 32})):
+        method = tiny.build(name, **options)
+        before, random = copy.deepcopy(method.state_dict()), torch.get_rng_state()
+        step = Step(method, method.settings, Fabric(accelerator="cpu", devices=1), seed=0)
+        with unchanged(method):
+            for number in range(3):
+                step(tiny.views(method, number), tiny.progress(0))
+            if name == "dino":
+                method.guard.factor = 3.0
+        assert torch.equal(torch.get_rng_state(), random)
+        assert same(method.state_dict(), before)
+
+
+def same(one: object, other: object) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list):
+        return all(map(same, one, other))
+    return one == other
+
+
+def test_a_step_by_hand() -> None:
+    """SGD without momentum: each weight moves by its clipped gradient times the rate of the schedule."""
+    options = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "clip": 0.5, "lr": 0.1, "warmup": 0.5}
+    method, other = (tiny.build("simclr", **options) for _ in range(2))
+    step = Step(method, method.settings, Fabric(accelerator="cpu", devices=1), seed=0)
+    views, progress = tiny.views(method), Progress(1, 8, 0.0)
+    loss = step(views, progress)
+    assert step.rate == pytest.approx(0.1 * 2 / 4)  # the second of four steps of warm-up
+    expected = other(views, progress)
+    torch.testing.assert_close(loss, expected)
+    expected.backward()
+    norm = torch.stack([p.grad.norm() for p in other.parameters()]).norm()
+    scale = min(1.0, 0.5 / float(norm))
+    for one, theirs in zip(method.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one, theirs - 0.05 * scale * theirs.grad, rtol=1e-4, atol=1e-6)
+        assert one.grad is None
