@@ -19,7 +19,7 @@ from headstart.errors import UserError
 from headstart.jobs.compare import Comparison
 from headstart.jobs.pretrain import Run
 from headstart.methods.find import find as read_method
-from headstart.settings.method_file import names
+from headstart.methods.find import names
 from headstart.settings.schema import MethodSettings, PretrainSettings
 from headstart.settings.words import Word
 
@@ -103,6 +103,7 @@ def test_the_rewriting_leaves_paths_alone() -> None:
         ("compare data=a starts=scratch starts=coco seeds=3", {"data": "a", "starts": ["scratch", "coco"], "seeds": 3}),
         ("compare data=a device=0 longer=true", {"data": "a", "device": "0", "longer": "true"}),
         ("compare data=a mosaic=0.5 nbs=16 cos_lr=true", {"data": "a", "mosaic": 0.5, "nbs": 16, "cos_lr": True}),
+        ("pretrain colour=2 most=3", {"colour": 2.0, "most": 3}),  # old names, which the settings understand
         ("probe 007 data=1 labels=no", {"source": "007", "data": "1", "labels": False}),
     ],
 )  # fmt: skip
@@ -217,11 +218,16 @@ def test_help_of_pretrain_is_one_screen(capsys, monkeypatch) -> None:
         "resume",
     } <= shown
     assert all(re.search(rf"^  {name}=", text, re.MULTILINE) for name in shown)
-    assert "default: objects from trained weights, dino from random ones" in flat(text)
+    assert "by default objects from trained weights" in flat(text)
+    assert "(default: default)" not in text
     assert "batch=N images a step (default: 64; 128 with objects)" in flat(text)
     assert "--help method=NAME" in text.splitlines()[-1]
     assert "--help all" in text.splitlines()[-1]
     assert all(name in text.splitlines()[-2] for name in names())
+
+
+def test_help_of_the_method_that_chooses_is_the_page_of_all(capsys, monkeypatch) -> None:
+    assert page(capsys, monkeypatch, "pretrain", "-h", "method=auto") == page(capsys, monkeypatch, "pretrain", "-h")
 
 
 def test_help_all_has_every_option(capsys, monkeypatch) -> None:
@@ -361,6 +367,7 @@ def test_every_command_of_the_documentation_parses(path: Path, capsys) -> None:
     from headstart.comparison.finetune import ultralytics_arguments
 
     for line in commands(path):
+        line = re.sub(r"method=(NAME|my_method\.py)", "method=dino", line)
         asked = cli.parse(shlex.split(line))
         assert asked is not None or "--help" in line, line
         if asked is not None:

@@ -16,10 +16,10 @@ import pytest
 import headstart
 from headstart.errors import UserError
 from headstart.jobs import compare_options
+from headstart.jobs.signature import plain
 from headstart.methods.find import find as read_method
-from headstart.settings.method_file import names
+from headstart.methods.find import names
 from headstart.settings.schema import CompareSettings, PretrainSettings
-from headstart.settings.signature import plain
 
 ROOT = Path(__file__).parent.parent
 SOURCE = Path(headstart.__file__).parent
@@ -57,7 +57,7 @@ def test_help_is_useful() -> None:
 
 
 def test_the_signature_of_probe_is_that_of_its_settings() -> None:
-    from headstart.settings.signature import options
+    from headstart.jobs.signature import options
 
     shown = inspect.signature(headstart.probe).parameters
     assert list(shown) == [one.name for one in options("probe")]
@@ -134,7 +134,7 @@ def test_everything_else_is_typed(tmp_path: Path) -> None:
         """Do it."""
         return len(options)
 
-    from headstart.settings.signature import with_signature
+    from headstart.jobs.signature import with_signature
 
     made = with_signature("compare")(job)
     assert (made(data="x", out=tmp_path), made.__name__) == (2, "job")

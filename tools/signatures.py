@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from headstart.settings.signature import Option, listed, options
+from headstart.jobs.signature import Option, listed, options
 
 PATH = Path(__file__).parent.parent / "src" / "headstart" / "__init__.pyi"
 

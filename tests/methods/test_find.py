@@ -10,7 +10,6 @@ import tiny
 
 from headstart.errors import UserError
 from headstart.methods import find
-from headstart.settings import method_file
 
 METHOD = '''"""Mine: a summary."""
 from pydantic import Field
@@ -38,13 +37,13 @@ def mine(tmp_path: Path) -> Path:
 def test_the_names_are_those_of_the_files() -> None:
     folder = Path(find.__file__).parent
     others = {"__init__", "base", "find", "schedules", "anchor"}
-    assert set(method_file.names()) == {path.stem for path in folder.glob("*.py")} - others
+    assert set(find.names()) == {path.stem for path in folder.glob("*.py")} - others
 
 
 def test_names_are_listed_without_torch() -> None:
     import subprocess
 
-    code = "import sys; from headstart.methods import find; find.method_file.names(); print('torch' in sys.modules)"
+    code = "import sys; from headstart.methods import find; find.names(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
@@ -67,7 +66,7 @@ def test_an_installed_package_brings_a_method(mine: Path, tmp_path: Path, monkey
     (info / "entry_points.txt").write_text("[headstart.methods]\ntheirs = their_pack_method\nbroken = not_there\n")
     (site / "their_pack_method.py").write_text(METHOD)
     monkeypatch.syspath_prepend(str(site))
-    assert {"theirs", "broken", "dino"} <= set(method_file.names())
+    assert {"theirs", "broken", "dino"} <= set(find.names())
     declared = find.find("theirs")
     assert (declared.name, declared.path.name) == ("theirs", "their_pack_method.py")
     assert tiny.resolve({"data": "x", "method": "theirs"}).run.batch == 4

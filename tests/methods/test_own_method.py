@@ -14,7 +14,6 @@ from headstart import cli
 from headstart.errors import UserError
 from headstart.jobs.pretrain import pretrain
 from headstart.methods import find
-from headstart.settings import method_file
 
 DOCS = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
 
@@ -56,7 +55,7 @@ def test_a_method_that_cannot_be_imported_says_why(image_folder: Path, own: Path
         pretrain(data=str(image_folder), method=str(own), steps=1, batch=2, out=str(tmp_path / "run"))
 
 
-@pytest.mark.parametrize("name", method_file.names())
+@pytest.mark.parametrize("name", find.names())
 def test_the_page_names_every_method_and_preset(name: str) -> None:
     row = next(line for line in DOCS.splitlines() if line.startswith(f"| `{name}` |"))
     assert re.findall(r"`(\w+)`", row.split("|")[-2]) == list(find.find(name).presets)

@@ -17,7 +17,6 @@ from headstart.errors import UserError
 from headstart.jobs.pretrain import pretrain
 from headstart.methods import find
 from headstart.pseudolabels.base import PseudoLabels
-from headstart.settings import method_file
 from headstart.training import checkpoint
 
 SMALL: dict[str, Any] = {"batch": 4, "imgsz": 64, "local_imgsz": 32, "steps": 4, "save_every": 2, "log_every": 1}
@@ -50,7 +49,7 @@ def options(method: str, data: Path, weights: Path) -> dict[str, Any]:
     return {**given, "anchor": 0.5} if method == "byol" else given
 
 
-@pytest.mark.parametrize("method", method_file.names())
+@pytest.mark.parametrize("method", find.names())
 def test_what_was_trained_arrives_and_resuming_changes_nothing(
     method: str, image_folder: Path, weights: Path, tmp_path: Path
 ) -> None:

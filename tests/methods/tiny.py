@@ -19,7 +19,6 @@ from headstart.methods import find
 from headstart.methods.base import Context, Method
 from headstart.methods.schedules import Progress
 from headstart.pseudolabels.base import PseudoLabels
-from headstart.settings import method_file
 from headstart.settings.resolve import Resolved, collect, resolve_pretrain
 from headstart.teachers.base import TeacherSource
 from headstart.teachers.load import load_teacher
@@ -76,7 +75,7 @@ def found() -> PseudoLabels:
 
 def cases() -> list[tuple[str, str | None]]:
     """Every method that is found, with every preset it has."""
-    return [(name, preset) for name in method_file.names() for preset in (find.find(name).presets or {None: {}})]
+    return [(name, preset) for name in find.names() for preset in (find.find(name).presets or {None: {}})]
 
 
 def resolve(options: dict[str, Any], trained: bool = False) -> Resolved:

@@ -104,8 +104,8 @@ def _keys(known: Mapping[str, FieldInfo], words: Sequence[str], incomplete: str)
 
 def _values(name: str, field: FieldInfo, incomplete: str, words: Sequence[str]) -> Iterator[Suggestion]:
     """Values of an option; of a list, the one after the last comma."""
-    from headstart.settings import method_file
-    from headstart.settings.signature import PATHS
+    from headstart.jobs.signature import PATHS
+    from headstart.methods import find
     from headstart.settings.words import alternatives, choices, takes_many
 
     before = ""
@@ -118,7 +118,7 @@ def _values(name: str, field: FieldInfo, incomplete: str, words: Sequence[str]) 
     found: list[Suggestion] = [(str(choice), "") for choice in choices(field.annotation)]
     found += [("true", ""), ("false", "")] if bool in alternatives(field.annotation) else []
     if name == "method":
-        found += [(one, _summary(one)) for one in method_file.names()] + [("auto", "chosen by what is there")]
+        found += [(one, _summary(one)) for one in find.names()] + [("auto", "chosen by what is there")]
     elif name == "preset":
         found += _presets(last_value("method", words))
     elif name == "starts" and not before.endswith("="):
@@ -138,9 +138,9 @@ def _summary(method: str) -> str:
 
 def _presets(method: str | None) -> list[Suggestion]:
     from headstart.cli.options import read_method
-    from headstart.settings import method_file
+    from headstart.methods import find
 
-    methods = [read_method(one) for one in ([method] if method else method_file.names())]
+    methods = [read_method(one) for one in ([method] if method else find.names())]
     return [(name, f"of {one.name}") for one in methods for name in one.presets]
 
 

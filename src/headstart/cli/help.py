@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args, get_origin
 
@@ -13,7 +14,7 @@ from headstart.cli.options import CFG, fields_of, preset_of, read_method
 from headstart.cli.overview import section, writer
 from headstart.cli.parser import last_value
 from headstart.errors import UserError, did_you_mean
-from headstart.settings import method_file
+from headstart.methods import find
 from headstart.settings.method_file import MethodFile
 from headstart.settings.schema import MethodSettings, PretrainSettings
 from headstart.settings.words import alternatives, choices
@@ -22,8 +23,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     "pretrain": {
         "Images and detector": ("data", "model", "init"),
         "Method": ("method", "preset", "teacher"),
-        "Length, one of": ("epochs", "steps", "budget"),
-        "Size and machine": ("batch", "imgsz", "device"),
+        "Training, with one of epochs, steps and budget": ("epochs", "steps", "budget", "batch", "imgsz", "device"),
         "Run": ("out", "resume", "overwrite", "cfg"),
     },
     "compare": {
@@ -35,8 +35,8 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """What the help shows first, by heading."""
 
-TRAINED, RANDOM = "objects", "dino"
-"""Methods that a run takes which names none: from trained weights, and from random ones."""
+_TEACHER_OF = "objects"
+"""The method whose teacher= is shown first: a run from trained weights takes it by default."""
 
 _FOOT = {
     "pretrain": "Methods: {methods}, or my.py.\n"
@@ -59,7 +59,7 @@ def page(spec: Spec, words: list[str]) -> str:
     method = last_value("method", words)
     everything = "all" in words or method == "all"
     text.write(f"Usage: headstart {spec.name} {spec.usage}\n")
-    if spec.name == "pretrain" and method and not everything:
+    if spec.name == "pretrain" and method not in (None, "all", "auto") and not everything:
         _method_page(text, read_method(method), last_value("preset", words))
         return _spaced(text)
     text.write(f"{spec.summary[0].upper()}{spec.summary[1:]}. Options are key=value or --key value.\n")
@@ -74,7 +74,7 @@ def page(spec: Spec, words: list[str]) -> str:
     if everything and spec.name == "pretrain":
         _every_method(text, shown)
     if spec.name in _FOOT:
-        text.write("\n" + _FOOT[spec.name].format(methods=", ".join([*method_file.names(), "auto"])))
+        text.write("\n" + _FOOT[spec.name].format(methods=", ".join([*find.names(), "auto"])))
     return _spaced(text)
 
 
@@ -88,7 +88,7 @@ def _fields(command: str) -> dict[str, FieldInfo]:
     if command != "pretrain":
         return fields_of(command)
     fields = dict(PretrainSettings.model_fields)
-    return {**fields, "teacher": read_method(TRAINED).settings.model_fields["teacher"], "cfg": CFG}
+    return {**fields, "teacher": read_method(_TEACHER_OF).settings.model_fields["teacher"], "cfg": CFG}
 
 
 # -- methods ----------------------------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ def _every_method(text: click.HelpFormatter, shown: set[str]) -> None:
     """The optimization that methods share, and below it what each method adds or sets otherwise."""
     common = MethodSettings.model_fields
     section(text, "Optimization, every method", [_row("pretrain", name, field) for name, field in common.items()])
-    for name in method_file.names():
+    for name in find.names():
         method = read_method(name)
         used, preset = preset_of(method)
         fields = method.settings.model_fields
@@ -132,8 +132,8 @@ def _every_method(text: click.HelpFormatter, shown: set[str]) -> None:
         other = {one: value for one, value in other.items() if value != common[one].default}
         other |= {one: value for one, value in preset.items() if one in PretrainSettings.model_fields}
         about = f"with preset={used} (presets: {', '.join(method.presets)}): " if method.presets else ""
-        about = f"{about}{_assigned(other)}" if other or about else ""
-        section(text, f"method={name}: {method.summary}", rows, about)
+        about = f"{method.summary}.\n\n{about}{_assigned(other)}" if other or about else f"{method.summary}."
+        section(text, f"method={name}", rows, about)
 
 
 def _assigned(values: Mapping[str, Any]) -> str:
@@ -157,8 +157,8 @@ def _default(command: str, name: str, field: FieldInfo, preset: Mapping[str, Any
         return f"default: {shown_default(preset[name])}"
     if field.is_required():
         return "needed"
-    if command == "pretrain" and name == "method":
-        return f"default: {TRAINED} from trained weights, {RANDOM} from random ones"
+    if command == "pretrain" and name == "method":  # which it is by default is what the description says
+        return ""
     value = field.get_default(call_default_factory=True)
     if value is None and "none:" not in str(field.description):  # what happens then is what the description says
         return ""
@@ -172,11 +172,16 @@ def _default(command: str, name: str, field: FieldInfo, preset: Mapping[str, Any
 def _of_methods(name: str) -> dict[str, list[str]]:
     """Defaults of a general option that methods' presets change: default -> names of the methods."""
     found: dict[str, list[str]] = {}
-    for method in map(read_method, method_file.names()):
-        used, preset = preset_of(method)
-        if name in preset or (name == "preset" and used != PretrainSettings.model_fields["preset"].default):
-            found.setdefault(shown_default(used if name == "preset" else preset[name]), []).append(method.name)
+    for method, (_, preset) in _presets_used().items():
+        if name in preset:
+            found.setdefault(shown_default(preset[name]), []).append(method)
     return found
+
+
+@functools.cache
+def _presets_used() -> dict[str, tuple[str | None, dict[str, Any]]]:
+    """The preset that each method uses where none is named."""
+    return {name: preset_of(read_method(name)) for name in find.names()}
 
 
 def shown_default(value: Any) -> str:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
 from headstart.errors import UserError
+from headstart.methods import find
 from headstart.settings import method_file, schema
 from headstart.settings.method_file import MethodFile, NotLiteralError
-from headstart.settings.schema import Options
+from headstart.settings.schema import RENAMED, Options
 from headstart.settings.words import Word, guessed, understood
 
 _OPTIONAL: Any = str | None
@@ -34,32 +33,18 @@ def read_method(name: str) -> MethodFile:
     Raises:
         UserError: There is no such method, or its file cannot be read.
     """
-    path = method_file.find(name)
-    return _read(path, path.stat().st_mtime_ns)
-
-
-@cache
-def _read(path: Path, changed: int) -> MethodFile:
-    """A page of help asks for every method many times; a file that has changed since is read again."""
     try:
-        return method_file.read(path)
+        found = method_file.read(find.path_of(name))
     except NotLiteralError:
-        return _imported(path)
+        return MethodFile(*find.find(name)[:5])
+    return found if name.endswith(".py") else found._replace(name=name)
 
 
-def _imported(path: Path) -> MethodFile:
-    from headstart.methods.find import find
-
-    found = find(str(path))
-    return MethodFile(found.name, path, found.summary, found.settings, found.presets)
-
-
-def preset_of(method: MethodFile, asked: str | None = None) -> tuple[str, dict[str, Any]]:
-    """Name and values of the preset that a run uses: the one asked for, else the first; "none" where there are none."""
-    for name in (asked, next(iter(method.presets), None)):
-        if name in method.presets:
-            return str(name), method.presets[name]
-    return "none", {}
+def preset_of(method: MethodFile, asked: str | None = None) -> tuple[str | None, dict[str, Any]]:
+    """Name and values of the preset that a run uses: the one asked for, else the method's first, if it has any."""
+    if asked in method.presets:
+        return asked, method.presets[asked]
+    return next(iter(method.presets.items()), (None, {}))
 
 
 def fields_of(command: str, method: str | None = None) -> dict[str, FieldInfo]:
@@ -75,7 +60,7 @@ def fields_of(command: str, method: str | None = None) -> dict[str, FieldInfo]:
         fields["cfg"] = CFG
     if command != "pretrain":
         return fields
-    for name in [method] if method else method_file.names():
+    for name in [method] if method else find.names():
         try:
             fields = {**read_method(name).settings.model_fields, **fields}
         except UserError:
@@ -86,8 +71,10 @@ def fields_of(command: str, method: str | None = None) -> dict[str, FieldInfo]:
 def values(command: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The words that were `given` as the values that they mean, by the types of the command's options."""
     method = given.get("method")
-    known = method in method_file.names() or str(method).endswith(".py")
-    found = understood(fields_of(command, method if known else None), given)
+    known = method in find.names() or str(method).endswith(".py")
+    fields = fields_of(command, method if known else None)
+    fields |= {old: fields[new] for old, new in RENAMED.items() if command == "pretrain" and new in fields}
+    found = understood(fields, given)
     if command == "compare":  # what is left are arguments of Ultralytics, whose types are not declared
         found = {key: guessed(item) if isinstance(item, Word) else item for key, item in found.items()}
     return found

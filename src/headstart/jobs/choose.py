@@ -11,7 +11,6 @@ from headstart.detectors.base import Detector
 from headstart.errors import UserError, did_you_mean
 from headstart.machine import parse_device
 from headstart.methods import find
-from headstart.settings import method_file
 from headstart.settings.auto import Situation, choose
 from headstart.settings.schema import PretrainSettings
 
@@ -27,7 +26,7 @@ def undecided(given: Mapping[str, Any]) -> bool:
 def unknown_anywhere(given: Iterable[str]) -> list[UserError]:
     """Names that are options of no method at all; those of another method are told when one is chosen."""
     known = {*PretrainSettings.model_fields, "cfg"}
-    known |= {name for method in method_file.names() for name in find.find(method).settings.model_fields}
+    known |= {name for method in find.names() for name in find.find(method).settings.model_fields}
     hint = "see headstart pretrain --help for all options"
     return [
         UserError(f"there is no option {key!r}", hint=did_you_mean(key, known) or hint)
@@ -82,7 +81,7 @@ def _automatic(
 def _refuse_others(given: Mapping[str, Any], name: str, trained: bool) -> None:
     """Raise where an option was given that the default method lacks: it would silently be another run."""
     own = {*PretrainSettings.model_fields, *find.find(name).settings.model_fields, "cfg"}
-    methods = {other: find.find(other).settings.model_fields for other in method_file.names()}
+    methods = {other: find.find(other).settings.model_fields for other in find.names()}
     weights = "trained" if trained else "random"
     problems = []
     for key in given:

@@ -15,9 +15,9 @@ from headstart.comparison.prepare import open_folder, prepare
 from headstart.comparison.runner import Interrupted, Running, failed
 from headstart.files import write_text
 from headstart.jobs import compare_options
+from headstart.jobs.signature import with_signature
 from headstart.run.display import make_console
 from headstart.settings.schema import CompareSettings
-from headstart.settings.signature import with_signature
 
 
 @dataclass

@@ -21,6 +21,7 @@ from headstart.jobs.going_on import START
 from headstart.jobs.pictures import draw
 from headstart.jobs.prepare import Job, cache_folder, prepare
 from headstart.jobs.search import pseudolabels_of, teacher_of
+from headstart.jobs.signature import with_signature
 from headstart.machine import Arithmetic, choose, loader_workers, make_fabric, parse_device
 from headstart.methods.anchor import Anchored
 from headstart.methods.base import Context, Method
@@ -31,7 +32,6 @@ from headstart.run.display import Display, Filling, duration
 from headstart.run.folder import RunFolder
 from headstart.settings.resolve import budget_seconds
 from headstart.settings.schema import ProposalOptions
-from headstart.settings.signature import with_signature
 from headstart.training import budget, checkpoint
 from headstart.training.loop import Every, Length, Outcome, train
 from headstart.training.step import Step

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headstart import plugins
-from headstart.errors import UserError
-from headstart.settings import method_file
+from headstart.errors import UserError, did_you_mean
 from headstart.settings.schema import MethodSettings, Options, ProposalOptions, TeacherOptions
 
 if TYPE_CHECKING:  # names are listed without torch, which the contract imports
     from headstart.methods.base import Method, Needs
 
+GROUP = "headstart.methods"
 _FOLDER = Path(__file__).parent
+_SETTINGS = re.compile(r"^class Settings\(", re.MULTILINE)
 _MOVED = {
     "headstart.method": "headstart.methods.base",
     "headstart.probes": "headstart.probes.metrics",
@@ -46,13 +49,42 @@ class Declared(NamedTuple):
     method: type[Method]
 
 
+def names() -> list[str]:
+    """Every method that can be named: the files of this folder that declare ``Settings``, and entry points."""
+    own = [path.stem for path in _FOLDER.glob("*.py") if _declares(path)]
+    return sorted({*own, *plugins.installed(GROUP)})
+
+
+def path_of(name: str) -> Path:
+    """The file of a method: a path that ends in ``.py``, a file of this folder, or the module of an entry point.
+
+    Raises:
+        UserError: There is no such method.
+    """
+    own = name.endswith(".py")
+    path = Path(name).expanduser() if own else _FOLDER / f"{name}.py"
+    if path.is_file() and (own or (path.parent == _FOLDER and _declares(path))):
+        return path.absolute()
+    if point := plugins.installed(GROUP).get(name):
+        spec = importlib.util.find_spec(point.module)
+        if spec and spec.origin:
+            return Path(spec.origin)
+        raise UserError(f"its module {point.module} is not there", where=f"method {name}", hint="reinstall its package")
+    hint = did_you_mean(name, names()) or f"methods: {', '.join(names())}, or the path of a .py file"
+    raise UserError(f"there is no method {name!r}", where="method", hint=hint)
+
+
+def _declares(path: Path) -> bool:
+    return _SETTINGS.search(path.read_text(encoding="utf-8")) is not None
+
+
 def find(name: str) -> Declared:
     """Import a method and read what it declares.
 
     Raises:
         UserError: There is none of this name, it cannot be imported, or does not declare what a method must.
     """
-    path = method_file.find(name)
+    path = path_of(name)
     module = _import(path, name)
     settings = getattr(module, "Settings", None)
     if not (isinstance(settings, type) and issubclass(settings, MethodSettings)):
@@ -88,7 +120,7 @@ def _import(path: Path, name: str) -> ModuleType:
             return importlib.import_module(f"headstart.methods.{name}")
         if name.endswith(".py"):
             return plugins.import_file(path, where="method")
-        found = plugins.load_installed(method_file.GROUP, name, where="method")
+        found = plugins.load_installed(GROUP, name, where="method")
         return found if isinstance(found, ModuleType) else sys.modules[found.__module__]
     except UserError as error:
         cause = getattr(error.__cause__, "name", None)

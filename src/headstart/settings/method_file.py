@@ -11,15 +11,13 @@ import ast
 import importlib
 import importlib.util
 import operator
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from pydantic import Field, create_model
 
-from headstart import plugins
-from headstart.errors import UserError, did_you_mean
+from headstart.errors import UserError
 from headstart.settings.schema import MethodSettings, Options
 
 # Light modules, whose names a declaration may use.
@@ -104,9 +102,8 @@ def _settings(declared: ast.ClassDef, scope: _Scope) -> type[MethodSettings]:
     if declared.decorator_list or declared.keywords:
         raise NotLiteralError("Settings is decorated")
     bases = tuple(_type(base, scope) for base in declared.bases)
-    if not all(isinstance(base, type) and issubclass(base, Options) for base in bases) or not any(
-        issubclass(base, MethodSettings) for base in bases
-    ):
+    known = all(isinstance(base, type) and issubclass(base, Options) for base in bases)
+    if not known or not any(issubclass(base, MethodSettings) for base in bases):
         raise NotLiteralError("Settings inherits from a class of another kind")
     fields: dict[str, Any] = {}
     for node in declared.body:
@@ -196,33 +193,3 @@ _READERS: Mapping[type[ast.expr], Callable[[Any, _Scope], Any]] = {
     ast.BinOp: _union,
     ast.UnaryOp: lambda node, scope: _literal(node),
 }
-
-
-GROUP = "headstart.methods"
-FOLDER = Path(__file__).parent.parent / "methods"
-_SETTINGS = re.compile(r"^class Settings\(", re.MULTILINE)
-
-
-def names() -> list[str]:
-    """Every method that can be named: the files of the folder that declare ``Settings``, and entry points."""
-    own = [path.stem for path in FOLDER.glob("*.py") if _SETTINGS.search(path.read_text(encoding="utf-8"))]
-    return sorted({*own, *plugins.installed(GROUP)})
-
-
-def find(name: str) -> Path:
-    """The file of a method: a path that ends in ``.py``, a file of the folder, or the module of an entry point.
-
-    Raises:
-        UserError: There is no such method.
-    """
-    own = name.endswith(".py")
-    path = Path(name).expanduser() if own else FOLDER / f"{name}.py"
-    if path.is_file() and (own or (path.parent == FOLDER and _SETTINGS.search(path.read_text(encoding="utf-8")))):
-        return path.absolute()
-    if point := plugins.installed(GROUP).get(name):
-        spec = importlib.util.find_spec(point.module)
-        if spec and spec.origin:
-            return Path(spec.origin)
-        raise UserError(f"its module {point.module} is not there", where=f"method {name}", hint="reinstall its package")
-    hint = did_you_mean(name, names()) or f"methods: {', '.join(names())}, or the path of a .py file"
-    raise UserError(f"there is no method {name!r}", where="method", hint=hint)

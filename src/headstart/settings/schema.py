@@ -22,7 +22,9 @@ def _word(value: Any) -> Any:
 class Options(BaseModel):
     """A frozen group of options; numbers are taken where a name is wanted (``device=0``)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", coerce_numbers_to_str=True, arbitrary_types_allowed=True, defer_build=True
+    )
 
 
 class PretrainSettings(Options):

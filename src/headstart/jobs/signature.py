@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 import os
 import textwrap
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
 from headstart.errors import UserError
+from headstart.methods import find
 from headstart.settings import method_file, schema
 from headstart.settings.words import alternatives
 
@@ -102,7 +105,9 @@ def _of_methods() -> list[Option]:
 
 @functools.cache
 def _methods() -> list[method_file.MethodFile]:
-    return [method_file.read(method_file.find(name)) for name in method_file.names()]
+    """The methods that come with headstart: those of installed packages are options of a method of one's own."""
+    paths = [find.path_of(name) for name in find.names()]
+    return [method_file.read(path) for path in paths if path.parent == Path(find.__file__).parent]
 
 
 def _default(field: FieldInfo) -> str:
@@ -177,7 +182,7 @@ def signature(shown: list[Option], returns: Any) -> inspect.Signature:
             one.name,
             inspect.Parameter.KEYWORD_ONLY,
             annotation=_Written(one.type),
-            default=_Unsaid() if one.default in (None, "...") else eval(one.default, {}),  # a repr of ours
+            default=_Unsaid() if one.default in (None, "...") else ast.literal_eval(one.default),
         )
         for one in shown
     ]
