@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import math
 
 import pytest
 from rich.console import Console
@@ -45,3 +46,6 @@ def test_outside_a_terminal_a_line_every_half_minute(monkeypatch: pytest.MonkeyP
 
 def test_durations() -> None:
     assert [duration(seconds) for seconds in (45, 200, 7500)] == ["45 s", "3 min 20 s", "2 h 05 min"]
+    assert [duration(seconds) for seconds in (0, 0.04, 0.4, 1.2, math.nan)] == [
+        *("0 s", "0.0 s", "0.4 s", "1 s", "an unknown time"),
+    ]

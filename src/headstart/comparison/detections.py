@@ -10,23 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from headstart.comparison import child
+from headstart.comparison.shown import FILE, Detections, FoundBox, LabelBox, ShownImage, write_detections
 from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.images.labels import label_path
 
-FILE = "detections.json"
 LEAST_CONFIDENCE = 0.25
 _SHOWN_SIDE = 480
 
 
 def choose_images(test: Sequence[str], count: int) -> list[str]:
     """`count` test images with objects, evenly spread over the sorted list: chosen before any result is known."""
-    labelled = [image for image in sorted(test) if _has_objects(image)]
+    labelled = [image for image in sorted(test) if has_objects(image)]
     step = len(labelled) / max(count, 1)
     return [labelled[int((at + 0.5) * step)] for at in range(min(count, len(labelled)))] if labelled else []
 
 
-def _has_objects(image: str) -> bool:
+def has_objects(image: str) -> bool:
+    """Whether an image has a label file that is not empty."""
     path = label_path(image)
     return path.is_file() and path.stat().st_size > 0
 
@@ -64,17 +65,17 @@ def main(arguments: Sequence[str]) -> int:
     child.end_with_parent()
     path = Path(arguments[0])
     asked = json.loads(path.read_text(encoding="utf-8"))
-    images = [_truth(image, asked["pose"]) for image in asked["images"]]
-    for name, model in asked["models"].items():
-        for one, found in zip(images, _found(model, asked), strict=True):
-            one["found"][name] = found
-    content = {"least_confidence": LEAST_CONFIDENCE, "images": images}
-    write_text(path.with_name(FILE), json.dumps(content) + "\n")
+    found = {name: _found(model, asked) for name, model in asked["models"].items()}
+    images = [
+        _shown(image, asked["pose"], {name: boxes[at] for name, boxes in found.items()})
+        for at, image in enumerate(asked["images"])
+    ]
+    write_detections(path.parent, Detections(least_confidence=LEAST_CONFIDENCE, images=tuple(images)))
     return 0
 
 
-def _truth(image: str, pose: bool) -> dict[str, Any]:
-    """A test image, small enough to show, and its labels: class, then x0, y0, x1, y1 as shares of its sides."""
+def _shown(image: str, pose: bool, found: Mapping[str, tuple[FoundBox, ...]]) -> ShownImage:
+    """A test image, small enough to show, with its labels and what was found."""
     import cv2
 
     from headstart.images.decode import read_image
@@ -88,22 +89,28 @@ def _truth(image: str, pose: bool) -> dict[str, Any]:
     boxes = []
     for line in label_path(image).read_text(encoding="utf-8").splitlines():
         if values := [float(word) for word in line.split()]:
-            boxes.append([int(values[0]), *_corners(values[1:], pose)])
-    text = base64.b64encode(data.tobytes()).decode()
-    return {"file": Path(image).name, "width": size[0], "height": size[1], "jpeg": text, "truth": boxes, "found": {}}
+            boxes.append(LabelBox(int(values[0]), *_corners(values[1:], pose)))
+    return ShownImage(
+        file=Path(image).name,
+        width=size[0],
+        height=size[1],
+        jpeg=base64.b64encode(data.tobytes()).decode(),
+        truth=tuple(boxes),
+        found=dict(found),
+    )
 
 
-def _corners(values: Sequence[float], pose: bool) -> list[float]:
+def _corners(values: Sequence[float], pose: bool) -> tuple[float, float, float, float]:
     """Corners of a box (x, y, w, h, then the keypoints of a pose) or around a polygon (x, y, x, y, ...)."""
     if len(values) > 4 and not pose:
         xs, ys = values[0::2], values[1::2]
-        return [round(value, 4) for value in (min(xs), min(ys), max(xs), max(ys))]
+        return round(min(xs), 4), round(min(ys), 4), round(max(xs), 4), round(max(ys), 4)
     x, y, w, h = values[:4]
-    return [round(value, 4) for value in (x - w / 2, y - h / 2, x + w / 2, y + h / 2)]
+    return round(x - w / 2, 4), round(y - h / 2, 4), round(x + w / 2, 4), round(y + h / 2, 4)
 
 
-def _found(model: str, asked: Mapping[str, Any]) -> list[list[list[float]]]:
-    """Per image: class, confidence, x0, y0, x1, y1 as shares of the image's sides."""
+def _found(model: str, asked: Mapping[str, Any]) -> list[tuple[FoundBox, ...]]:
+    """What a model finds, image by image."""
     from ultralytics import YOLO
 
     yolo = YOLO(model)
@@ -114,8 +121,13 @@ def _found(model: str, asked: Mapping[str, Any]) -> list[list[list[float]]]:
         )[0]
         boxes = result.boxes if result.boxes is not None else result.obb
         rows = zip(boxes.cls.tolist(), boxes.conf.tolist(), _shares(boxes, result.orig_shape), strict=True)
-        found.append([[int(label), round(sure, 3), *(round(one, 4) for one in box)] for label, sure, box in rows])
+        found.append(tuple(_box(int(label), confidence, box) for label, confidence, box in rows))
     return found
+
+
+def _box(label: int, confidence: float, corners: Sequence[float]) -> FoundBox:
+    x0, y0, x1, y1 = (round(one, 4) for one in corners)
+    return FoundBox(label, round(confidence, 3), x0, y0, x1, y1)
 
 
 def _shares(boxes: Any, shape: Sequence[int]) -> list[list[float]]:

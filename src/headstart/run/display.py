@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from types import TracebackType
 from typing import Any
@@ -132,10 +133,12 @@ class Filling:
 
 
 def duration(seconds: float) -> str:
-    """``'45 s'``, ``'3 min 20 s'`` or ``'2 h 05 min'``."""
+    """Seconds for people: ``'0.4 s'``, ``'45 s'``, ``'3 min 20 s'``, ``'2 h 05 min'``."""
+    if not math.isfinite(seconds):
+        return "an unknown time"
     whole = round(seconds)
     if whole < 60:
-        return f"{whole} s"
+        return f"{seconds:.1f} s" if 0 < seconds < 0.95 else f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shlex
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.report.run_reader import FoundRun
+from headstart.run.display import duration
 from headstart.run.health import WARMUP, Health
 
 _JUDGED = (
@@ -18,6 +18,8 @@ _JUDGED = (
     "probe_rankme", "probe_rankme_start", "probe_knn", "probe_knn_start",
 )  # fmt: skip
 PARTS = ("backbone", "neck", "head")
+_NAMED = 5
+"""How many lost tensors a sentence names."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,27 @@ class Verdict:
 
 @dataclass(frozen=True)
 class PartBack:
-    """Tensors of one part of the detector: how many it has, how many of them were pretrained."""
+    """Tensors of one part of the detector.
+
+    Attributes:
+        name: backbone, neck or head.
+        total: How many it has.
+        trained: How many of them were pretrained.
+        back: How many of these arrived.
+    """
 
     name: str
-    trained: int
     total: int
+    trained: int
+    back: int
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A tensor that did not arrive, and why."""
+
+    name: str
+    reason: str
 
 
 def judge(run: FoundRun) -> Verdict:
@@ -62,6 +80,8 @@ def judge(run: FoundRun) -> Verdict:
     written = [event for event in run.events if event.get("kind") == "alarm" and isinstance(event.get("step"), int)]
     alarms = [(event["step"], str(event["message"])) for event in written] or replayed
     tone, label, finding = _finding(run, health, bool(alarms))
+    if not_back(run) and label != "Blown up":
+        tone, label = "bad", "Not handed back whole"
     if not run.finished and tone != "bad":
         tone, label = ("warn", "Not finished") if len(run.column("step")) else ("calm", "Nothing logged yet")
     sentences = [_what(run), finding, _handed_back(run)]
@@ -115,48 +135,73 @@ def _what(run: FoundRun) -> str:
 
 
 def _handed_back(run: FoundRun) -> str:
-    parts = {part.name: part for part in parts_back(run)}
-    kept = [f"{part.trained:,} of {part.total:,} {part.name} tensors" for part in parts.values() if part.trained]
+    """What arrived in headstart.pt, counted there, of what was pretrained."""
+    kept = [f"{part.back:,} of {part.total:,} {part.name} tensors" for part in parts_back(run) if part.trained]
     if not kept:
-        return str(run.hand_back.get("summary") or "")
-    return f"{' and '.join(kept)} went back into headstart.pt, which Ultralytics trains from."
+        return ""
+    if not_back(run):
+        lost = [one.name for one in dropped(run)]
+        named = ", ".join(lost[:_NAMED]) + (f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else "")
+        return (
+            f"Only {' and '.join(kept)} arrived pretrained in headstart.pt: do not fine-tune from it."
+            f"{f' Not there as they should be: {named}.' if named else ''}"
+        )
+    return f"{' and '.join(kept)} went back into headstart.pt, read back and compared."
+
+
+def not_back(run: FoundRun) -> bool:
+    """Whether the check of the hand-back failed, by its own word or by the tensors that it names."""
+    return run.hand_back.get("ok") is False or bool(dropped(run))
+
+
+def dropped(run: FoundRun) -> list[Lost]:
+    """The tensors that did not arrive."""
+    listed = run.hand_back.get("dropped")
+    found = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    return [Lost(str(one.get("name", "?")), str(one.get("reason", ""))) for one in found]
 
 
 def parts_back(run: FoundRun) -> list[PartBack]:
     """The hand-back by part, as far as ``handback.json`` tells."""
-    parts = run.hand_back.get("parts", run.hand_back)
+    parts, listed = run.hand_back.get("parts"), run.hand_back.get("dropped")
+    lost = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
     found = []
     for name in PARTS:
-        values = parts.get(name) if isinstance(parts, dict) else None
-        if isinstance(values, dict):
-            counts = [next((values[key] for key in keys if key in values), None) for keys in _COUNTS]
-        else:
-            counts = list(values) if isinstance(values, list) else []
-        whole = [count for count in counts if isinstance(count, int)]
+        counts = parts.get(name) if isinstance(parts, dict) else None
+        numbers = [counts.get(key) for key in ("total", "trained")] if isinstance(counts, dict) else []
+        whole = [number for number in numbers if isinstance(number, int)]
         if len(whole) == 2:
-            found.append(PartBack(name, whole[0], whole[1]))
+            gone = sum(one.get("part") == name and bool(one.get("trained")) for one in lost)
+            found.append(PartBack(name, whole[0], whole[1], max(0, whole[1] - gone)))
     return found
 
 
-_COUNTS = (("trained", "pretrained", "arrived", "equal"), ("total", "tensors", "of"))
-
-
 def _next_steps(run: FoundRun, tone: str) -> list[Step]:
+    resume = shlex.join(["headstart", "pretrain", "resume=true", f"out={_near(run.path)}"])
     if not run.finished and tone != "bad":
-        return [Step("Go on where it stopped:", f"headstart pretrain resume=true out={_shown(run.path)}")]
+        return [Step("Go on where it stopped:", resume)]
+    if not_back(run):
+        why = (
+            "Tensors of the pretrained detector are missing in headstart.pt: a training from it would begin with other "
+            "weights. Hand it back again, from the last checkpoint; where that fails too, report it with handback.json:"
+        )
+        return [Step(why, resume)]
     if tone == "bad":
         return [Step("Pretrain again, at a third of the learning rate:", _again(run))]
     detector = run.option("detector")
     task = detector.get("task", "detect") if isinstance(detector, dict) else "detect"
-    tune = f"yolo {task} train data=your.yaml model={_shown(run.path / 'headstart.pt')}"
     name = detector.get("name") if isinstance(detector, dict) else None
     model = name or Path(str(run.option("model", "yolo11n"))).stem
+    weights = _near(run.path / "headstart.pt")
+    start = f"starts=scratch,coco,ssl={_near(run.path)}"
     return [
-        Step("Fine-tune on your labels:", tune),
+        Step(
+            "Fine-tune on your labels:", shlex.join(["yolo", str(task), "train", "data=your.yaml", f"model={weights}"])
+        ),
         Step(
             "No collapse means that something was learnt; whether it helps your detector, only a comparison says. "
             "The same training from random weights, from COCO and from here:",
-            f"headstart compare data=your.yaml model={model} starts=scratch,coco,ssl={_shown(run.path)}",
+            shlex.join(["headstart", "compare", "data=your.yaml", f"model={model}", start]),
         ),
     ]
 
@@ -181,24 +226,6 @@ def _near(path: Path) -> str:
     """`path` as one would type it: relative where it lies below the current folder."""
     path = path.resolve()
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _shown(path: Path) -> str:
-    return shlex.quote(_near(path))
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: ``48 s``, ``3 min 20 s``, ``2 h 05 min``."""
-    if not math.isfinite(seconds):
-        return "unknown time"
-    whole, gap = round(seconds), "\N{NO-BREAK SPACE}"
-    if whole < 60:
-        words = f"{whole} s" if whole or not seconds else f"{seconds:.1f} s"
-    elif whole < 3600:
-        words = f"{whole // 60} min {whole % 60} s" if whole < 600 else f"{round(whole / 60)} min"
-    else:
-        words = f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return words.replace(" ", gap)
 
 
 def text_of(value: Any) -> str:
