@@ -129,9 +129,9 @@ def _conclude(settings: CompareSettings, folder: Path, content: Results, running
         running.say(f"FAILED CHECK: {check.claim}: {check.evidence}", style="bold red")
     for one in _failed(content):
         running.say(f"FAILED: {one.folder}: {one.error}", style="bold red")
-    unknown = [check.claim for check in content.checks if check.outcome == "not known"]
-    if unknown:
-        running.say(f"not known: {'; '.join(unknown)}")
+    for check in content.checks:
+        if check.outcome == "not known":
+            running.say(f"not known: {check.claim}: {check.evidence}")
     console.print(Text(f"\n{content.verdict}"))
     for remark in (wording.detectable(content), wording.few_objects(content)):
         if remark:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -163,9 +164,8 @@ def line_chart(
         for mark in marks:
             _draw_mark(axes, mark)
         _label_end(axes, values, percent)
-        data = io.StringIO()
-        figure.savefig(data, format="svg", transparent=True, metadata={"Date": None})
-    return inline(data.getvalue(), name, alt)
+        svg = saved(figure)
+    return inline(svg, name, alt)
 
 
 def _limit(axes: Any, values: Floats, limits: tuple[float | None, float | None], marks: Sequence[Mark]) -> None:
@@ -231,6 +231,16 @@ def _label_end(axes: Any, values: Floats, percent: bool) -> None:
         color=ACCENT,
         weight="bold",
     )
+
+
+def saved(figure: Figure) -> str:
+    """What matplotlib writes of a figure."""
+    data = io.StringIO()
+    with warnings.catch_warnings():
+        # The text is the browser's to draw: it has the glyphs that matplotlib's font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(data, format="svg", transparent=True, metadata={"Date": None})
+    return data.getvalue()
 
 
 def inline(svg: str, name: str, alt: str) -> str:

@@ -131,7 +131,10 @@ def _what(run: FoundRun) -> str:
     if isinstance(planned, int) and not run.finished:
         done += f" of {planned:,}"
     time = f" in {duration(run.seconds)}" if run.seconds else ""
-    return f"Trained on {many}{f' from {data}' if data else ''}, without a label, for {done} steps{time}."
+    # What was trained elsewhere, on labels, and led this training.
+    led = [f"{name}={run.option(name)}" for name in ("teacher", "proposals") if run.option(name)]
+    how = f", led by {' and '.join(led)}," if led else ", without a label,"
+    return f"Trained on {many}{f' from {data}' if data else ''}{how} for {done} steps{time}."
 
 
 def _handed_back(run: FoundRun) -> str:

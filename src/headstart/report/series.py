@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from headstart.report.charts import INK, LINE, MUTED, NICE, STYLE, inline, number
+from headstart.report.charts import INK, LINE, MUTED, NICE, STYLE, inline, number, saved
 
 COLORS = 8
 """Starts that have a color of their own (``--s0`` ... in the page)."""
@@ -163,9 +162,7 @@ def rows_chart(name: str, rows: Sequence[Row], *, width: int, labels: int, alt: 
 
 
 def _colored(figure: Figure, name: str, alt: str) -> str:
-    data = io.StringIO()
-    figure.savefig(data, format="svg", transparent=True, metadata={"Date": None})
-    svg = inline(data.getvalue(), name, alt)
+    svg = inline(saved(figure), name, alt)
     for at, stand_in in enumerate(_STAND_INS):
         svg = svg.replace(stand_in, f"var(--s{at})")
     return svg
