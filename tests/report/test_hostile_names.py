@@ -22,7 +22,7 @@ HOSTILE = (
 PLAIN = "x" * len(HOSTILE)
 # Values of fields that hold one of a few words, and names that mean something: the same charts must be drawn.
 WORDS = {
-    *("scratch", "coco", "checkpoint", "main", "done", "passed", "failed", "not known"),
+    *("scratch", "coco", "checkpoint", "main", "longer", "done", "passed", "failed", "not known"),
     *("better", "worse", "inconclusive"),
 }
 MAPPINGS = ("taken", "found", "validation_map50_95", "versions", "sha256", "extra")

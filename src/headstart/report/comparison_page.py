@@ -17,7 +17,7 @@ from headstart.files import write_text
 from headstart.report import comparison_charts
 from headstart.report.pretraining_verdict import text_of
 from headstart.report.series import COLORS
-from headstart.run.display import duration
+from headstart.run.display import NO_BREAK, duration
 
 _HIDDEN = ("starts", "labels", "seeds", "data", "model", "report", "pictures", "out")
 _TONES = {"better": "good", "worse": "bad", "inconclusive": "calm"}
@@ -91,6 +91,7 @@ def page_content(results: Results, detections: Detections | None, damage: str = 
         "remarks": [one for one in (wording.detectable(results), wording.few_objects(results)) if one],
         "checks": [(check, _CHECK_TONES[check.outcome]) for check in results.checks],
         "failed_checks": results.failed_checks,
+        "trusted": results.trusted,
         "facts": _facts(results),
         "legend": legend(results),
         "outcome": [comparison_charts.budgets(results, "budgets"), comparison_charts.differences(results)],
@@ -222,7 +223,7 @@ def _start(start: StartFacts) -> dict[str, Any]:
     if known:
         told = [f"{known.method} from {Path(known.model).name}"]
         told += [f"{count:,} {what}" for count, what in ((known.images, "images"), (known.steps, "steps")) if count]
-        told.append(f"{duration(known.seconds)} on {known.device or 'an unknown device'}")
+        told.append(f"{duration(known.seconds, gap=NO_BREAK)} on {known.device or 'an unknown device'}")
         before = ", ".join(told)
     weights = Path(start.weights).name if start.weights else "drawn from the seed"
     return {"name": start.name, "weights": weights, "parts": ", ".join(parts), "before": before}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.report.run_reader import FoundRun
-from headstart.run.display import duration
+from headstart.run.display import NO_BREAK, duration
 from headstart.run.health import WARMUP, Health
 
 _JUDGED = (
@@ -130,7 +130,7 @@ def _what(run: FoundRun) -> str:
     planned = run.option("steps")
     if isinstance(planned, int) and not run.finished:
         done += f" of {planned:,}"
-    time = f" in {duration(run.seconds)}" if run.seconds else ""
+    time = f" in {duration(run.seconds, gap=NO_BREAK)}" if run.seconds else ""
     # What was trained elsewhere, on labels, and led this training.
     led = [f"{name}={run.option(name)}" for name in ("teacher", "proposals") if run.option(name)]
     how = f", led by {' and '.join(led)}," if led else ", without a label,"

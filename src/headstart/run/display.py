@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 QUIET_SECONDS = 30.0
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 class Display:
@@ -132,13 +133,20 @@ class Filling:
             self.console.print(Text(f"{self.label}: {done:,} of {total:,} images, {left} left"))
 
 
-def duration(seconds: float) -> str:
-    """Seconds for people: ``'0.4 s'``, ``'45 s'``, ``'3 min 20 s'``, ``'2 h 05 min'``."""
+def duration(seconds: float, gap: str = " ") -> str:
+    """Seconds for people: ``'0.4 s'``, ``'45 s'``, ``'3 min 20 s'``, ``'2 h 05 min'``.
+
+    Args:
+        seconds: 0 or more.
+        gap: Between numbers and units; `NO_BREAK` keeps them on one line of a page.
+    """
     if not math.isfinite(seconds):
         return "an unknown time"
     whole = round(seconds)
     if whole < 60:
-        return f"{seconds:.1f} s" if 0 < seconds < 0.95 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+        parts = [f"{seconds:.1f}" if 0 < seconds < 0.95 else str(whole), "s"]
+    elif whole < 3600:
+        parts = [str(whole // 60), "min", f"{whole % 60:02d}", "s"]
+    else:
+        parts = [str(whole // 3600), "h", f"{whole % 3600 // 60:02d}", "min"]
+    return gap.join(parts)
