@@ -115,6 +115,7 @@ def test_what_fails_is_said(key: str, changed: list[CellResult], evidence: str) 
     assert content.verdict == f"These figures cannot be trusted: {found.evidence}."
     assert f"Failed check: {found.claim}: {found.evidence}." in markdown(content)
     assert not content.trusted
+    assert not any(verdict in markdown(content) for verdict in ("better", "worse", "inconclusive ["))
 
 
 def test_a_test_image_among_the_labelled_images() -> None:

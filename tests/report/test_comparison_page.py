@@ -133,6 +133,8 @@ def test_nothing_is_claimed_under_a_failed_check(tmp_path: Path) -> None:
     assert {tag for tag, found in page.elements if found.get("class") == "tag bad"} == {"td"}
     assert sum(found.get("class") == "tag bad" for _, found in page.elements) == 2, "of checks; no difference is tinted"
     assert "These figures cannot be trusted: at 1%, seed 0, the starts were trained on different" in page.text
+    assert not re.search(r"\b(better|worse) (at|\[)", page.text), "no verdict on any difference"
+    assert page.text.count("not trusted") == 3
     for claim in failed:
         assert page.text.count(claim) == 1 + 1 + 1, "among the failed checks, in the table, and in the Markdown"
 

@@ -238,7 +238,11 @@ def test_a_hand_back_that_dropped_tensors_is_red(run: Path) -> None:
     assert ("p", {"class": "pill bad"}) in page.elements
     assert "Not handed back whole" in page.text
     # 207 pretrained, two of these lost; the third was not pretrained.
-    assert "Only 205 of 207 backbone tensors arrived pretrained in headstart.pt: do not fine-tune from it." in page.text
+    names = ", ".join(one.name for one in fake_run.LOST)
+    assert (
+        "205 of 207 backbone tensors arrived pretrained in headstart.pt, but 3 tensors did not arrive as they should: "
+        f"{names}. Do not fine-tune from it."
+    ) in page.text
     for one in fake_run.LOST:
         assert page.text.count(one.name) == 2, "in the sentence and in the list"
         assert f"{one.name} {one.reason}" in page.text
@@ -251,7 +255,9 @@ def test_what_arrived_is_counted_and_not_what_was_trained(run: Path) -> None:
     assert "207 of 207 backbone tensors went back into headstart.pt" in draw(run).text
     content = json.loads((run / "handback.json").read_text())
     (run / "handback.json").write_text(json.dumps({**content, "ok": False}))
-    assert "Not handed back whole" in draw(run).text, "its own word counts, whatever it names"
+    page = draw(run)
+    assert "Not handed back whole" in page.text, "its own word counts, whatever it names"
+    assert "arrived pretrained in headstart.pt, but the check failed." in page.text
 
 
 @pytest.mark.parametrize("name", ["it's mine; rm -rf ~", 'a"b $(id)', "two  words"])

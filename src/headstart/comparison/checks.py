@@ -132,14 +132,15 @@ def _test_leak(results: Results) -> Check:
 
 
 def _pretraining_leaks(results: Results) -> Check:
-    looked = [(start.name, start.leak) for start in results.starts if start.leak]
-    told: dict[CheckOutcome, list[str]] = defaultdict(list)
-    for name, leak in looked:
-        told[leak.outcome].append(f"{name}: {leak.words}")
-    known = not told["not known"]
-    evidence = "; ".join([*told["not known"], *told["passed"]]) or "no start was pretrained"
+    told: dict[CheckOutcome, dict[str, list[str]]] = {"failed": {}, "not known": {}, "passed": {}}
+    for start in results.starts:
+        if start.leak:
+            told[start.leak.outcome].setdefault(start.leak.words, []).append(start.name)
+    said = {outcome: [f"{', '.join(names)}: {words}" for words, names in of.items()] for outcome, of in told.items()}
+    known = not said["not known"]
+    evidence = "; ".join([*said["not known"], *said["passed"]]) or "no start was pretrained"
     claim = "No test image is among the images that a start was pretrained on, by content"
-    return _check("pretraining leak", claim, told["failed"], known, evidence)
+    return _check("pretraining leak", claim, said["failed"], known, evidence)
 
 
 def _groups(results: Results, *keys: str) -> dict[tuple[Any, ...], list[CellResult]]:

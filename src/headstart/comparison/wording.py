@@ -174,11 +174,14 @@ def interval(values: Paired) -> str:
 
 
 def rows(results: Results, gap: str = " ") -> list[tuple[str, ...]]:
-    """Budget, start, mAP50-95 with interval, mAP50, difference to each reference with verdict and interval."""
+    """Budget, start, mAP50-95 with interval, mAP50, difference to each reference with verdict and interval.
+
+    Figures that cannot be trusted have no verdict.
+    """
     found = []
     for one in results.scores:
         against = {d.reference: d for d in results.differences if (d.start, d.budget) == (one.start, one.budget)}
-        cells = [_difference(against.get(name), gap) for name in references(results)]
+        cells = [_difference(against.get(name), gap, results.trusted) for name in references(results)]
         found.append((one.budget, one.start, _score(one.map50_95), f"{one.map50.mean:.3f}", *cells))
     return found
 
@@ -193,13 +196,14 @@ def _score(values: Mean) -> str:
     return text if values.high is None else f"{text} ± {values.high - values.mean:.3f}"
 
 
-def _difference(one: Difference | None, gap: str) -> str:
+def _difference(one: Difference | None, gap: str, trusted: bool) -> str:
     if one is None:
         return ""
     values = one.map50_95
     if values.t_low is None:
         return f"{points(values.mean)}{gap}{interval(values)}"
-    return f"{points(values.mean)} {values.verdict}{gap}[{points(values.t_low)}, {points(values.t_high)}]"
+    verdict = f" {values.verdict}" if trusted else ""
+    return f"{points(values.mean)}{verdict}{gap}[{points(values.t_low)}, {points(values.t_high)}]"
 
 
 def headers(results: Results) -> list[str]:

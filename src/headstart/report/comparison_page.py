@@ -68,7 +68,7 @@ def side(results: Results, folder: Path, at: int) -> dict[str, Any]:
         "tone": tone(results),
         "sentence": results.verdict,
         "legend": legend(results),
-        "differences": [(one, _difference_tone(results, one)) for one in results.differences],
+        "differences": [(one, *_verdict(results, one)) for one in results.differences],
         "chart": comparison_charts.budgets(results, f"side{at}", full=False),
     }
 
@@ -97,7 +97,7 @@ def page_content(results: Results, detections: Detections | None, damage: str = 
         "outcome": [comparison_charts.budgets(results, "budgets"), comparison_charts.differences(results)],
         "headers": wording.headers(results),
         "rows": wording.rows(results),
-        "differences": [(one, _difference_tone(results, one)) for one in results.differences],
+        "differences": [(one, *_verdict(results, one)) for one in results.differences],
         "markdown": wording.markdown(results),
         "how": wording.measured_when(results) + wording.HOW,
         "curves": comparison_charts.curves(results),
@@ -141,9 +141,10 @@ def tone(results: Results) -> tuple[str, str]:
     return color, label
 
 
-def _difference_tone(results: Results, one: Difference) -> str:
-    """The color of a verdict; none where the figures cannot be trusted."""
-    return _TONES[one.map50_95.verdict] if results.trusted else "calm"
+def _verdict(results: Results, one: Difference) -> tuple[str, str]:
+    """Color and word of a difference; of figures that cannot be trusted there is no verdict."""
+    verdict = one.map50_95.verdict
+    return (_TONES[verdict], verdict) if results.trusted else ("calm", "not trusted")
 
 
 def legend(results: Results) -> list[tuple[int, str, str]]:
@@ -163,8 +164,13 @@ def legend(results: Results) -> list[tuple[int, str, str]]:
 
 
 def _sentences(results: Results) -> list[str]:
-    """Every start against every reference, with its intervals; the one that the verdict is about first."""
+    """Every start against every reference, with its intervals; the one that the verdict is about first.
+
+    None where the figures cannot be trusted.
+    """
     found: list[str] = []
+    if not results.trusted:
+        return found
     told = {one.start for one in wording.headline(results)}
     for name in sorted((start.name for start in results.starts), key=lambda name: name not in told):
         for reference in wording.references(results):

@@ -145,10 +145,8 @@ def _handed_back(run: FoundRun) -> str:
     if not_back(run):
         lost = [one.name for one in dropped(run)]
         named = ", ".join(lost[:_NAMED]) + (f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else "")
-        return (
-            f"Only {' and '.join(kept)} arrived pretrained in headstart.pt: do not fine-tune from it."
-            f"{f' Not there as they should be: {named}.' if named else ''}"
-        )
+        missing = f"{len(lost)} tensors did not arrive as they should: {named}" if lost else "the check failed"
+        return f"{' and '.join(kept)} arrived pretrained in headstart.pt, but {missing}. Do not fine-tune from it."
     return f"{' and '.join(kept)} went back into headstart.pt, read back and compared."
 
 
