@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import fake_comparison
 import pytest
 
+from headstart.comparison.checks import rows_hash
 from headstart.comparison.records import Arrived, CellResult, Check, LeakFacts, Results
 from headstart.comparison.results import conclude
 from headstart.comparison.wording import markdown
+from headstart.errors import UserError
 
 STARTS, SEEDS = ["scratch", "coco"], [0, 1, 2]
 cell = fake_comparison.cell
@@ -213,3 +216,21 @@ def test_one_rate_for_all() -> None:
     assert (of().outcome, of().evidence) == ("passed", "0.001 for all")
     other = of(cell("coco", "5%", 1, lr=0.01))
     assert (other.outcome, other.evidence) == ("failed", "the trainings used the rates 0.001 and 0.01")
+
+
+def test_the_hash_of_a_training_leaves_out_its_times_alone(tmp_path: Path) -> None:
+    def hashed(text: str) -> str:
+        (tmp_path / "results.csv").write_text(text)
+        return rows_hash(tmp_path)
+
+    first = hashed("epoch, time, loss\n1,2.0,0.5\n")
+    assert hashed("epoch, time, loss\n1,7.5,0.5\n") == first
+    assert hashed("epoch, time, loss\n1,2.0,0.6\n") != first
+    assert hashed("epoch, time, loss\n1,2.0,0.5\n2,4.0") != first, "a row that was cut, or one too long, is read"
+    assert hashed("epoch, time, loss\n1,2.0,0.5,9\n") != first
+    (tmp_path / "results.csv").unlink()
+    with pytest.raises(UserError, match=r"results\.csv: cannot be read"):
+        rows_hash(tmp_path)
+    (tmp_path / "results.csv").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"results\.csv: cannot be read"):
+        rows_hash(tmp_path)
