@@ -25,6 +25,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -223,32 +224,35 @@ def compared(given: argparse.Namespace) -> bool:
 def page(given: argparse.Namespace) -> str:
     """The table as a page, with what it was measured with."""
     results = read_results(given.out / "compare")
-    settings, data, versions = results["settings"], results["data"], results["versions"]
-    length = f"{settings['epochs']} epochs" if settings["epochs"] else f"at least {settings['steps']} steps"
+    settings, data, versions = results.settings, results.data, results.versions
+    length = f"{settings.epochs} epochs" if settings.epochs else f"at least {settings.steps} steps"
+    rates, seeds = ([f"{one:g}" for one in found] for found in (settings.lr, settings.seeds))
     lines = ["# Evidence", "", wording.markdown(results), "## How it was measured", ""]
     lines += [
-        f"- {data['train_images']:,} labelled images to cut the budgets from, {data['test_images']:,} test images.",
-        f"- {settings['model']}, {length} at {settings['imgsz']} px, batch {settings['batch']}, "
-        f"{settings['optimizer']}, rates {settings['lr']}, seeds {settings['seeds']}.",
+        f"- {data.train_images:,} labelled images to cut the budgets from, {data.test_images:,} test images.",
+        f"- {settings.model}, {length} at {settings.imgsz} px, batch {settings.batch}, "
+        f"{settings.optimizer}, rates {', '.join(rates)}, seeds {', '.join(seeds)}.",
         f"- ultralytics {versions['ultralytics']}, torch {versions['torch']}, Python {versions['python']}; "
-        f"{results['side_by_side']}.",
+        f"{results.side_by_side}.",
     ]
-    for start in results["starts"]:
-        if known := start["pretraining"]:
+    for start in results.starts:
+        if known := start.pretraining:
+            length = f"{known.images or 0:,} images, {known.steps or 0:,} steps in {duration(known.seconds)}"
             lines.append(
-                f"- {start['name']}: {known['method']} from {Path(known['model']).name}, {known['images']:,} images, "
-                f"{known['steps']:,} steps in {duration(known['seconds'])} on {known['device']}; {start['leak']}."
+                f"- {start.name}: {known.method} from {Path(known.model).name}, {length} on {known.device}; "
+                f"{start.leak.words if start.leak else 'leaks not known'}."
             )
-    for name in (start["name"] for start in results["starts"] if start["name"] in LIGHTLY):
-        known = json.loads((given.out / name / "done.json").read_text())
-        lines.append(f"- {name}: LightlyTrain {known['version']}, {duration(known['seconds'])}.")
-    longer = [cell for cell in results["cells"] if cell["kind"] == "longer" and cell["state"] == "done"]
+    for name in (start.name for start in results.starts if start.name in LIGHTLY):
+        made = json.loads((given.out / name / "done.json").read_text())
+        lines.append(f"- {name}: LightlyTrain {made['version']}, {duration(made['seconds'])}.")
     lines += [
-        f"- Scratch with the time of the pretraining ({one['epochs']} epochs, {one['budget']}, seed {one['seed']}): "
-        f"mAP50-95 {one['map50_95']:.3f}."
-        for one in longer
+        f"- Scratch with the time of the pretraining ({one.epochs} epochs, {one.budget}, seed {one.seed}): "
+        f"mAP50-95 {one.measured.map50_95:.3f}."
+        for one in results.finished("longer")
     ]
-    lines += ["", f"Made by `python benchmarks/evidence.py`; {len(results['faults'])} faults found by its checks.", ""]
+    outcomes = Counter(check.outcome for check in results.checks)
+    told = ", ".join(f"{outcomes[outcome]} {outcome}" for outcome in ("passed", "failed", "not known"))
+    lines += ["", f"Made by `python benchmarks/evidence.py`; its checks: {told}.", ""]
     return "\n".join(lines)
 
 

@@ -14,10 +14,10 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from headstart.comparison import wording
-from headstart.comparison.results import compare_all, scores
+from headstart.comparison.records import AskedSettings, Results
+from headstart.comparison.results import compare_all, read_results, scores
 
 
 def main() -> int:
@@ -42,44 +42,43 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def remeasured(folder: Path, data: str, device: str) -> dict[str, Any]:
+def remeasured(folder: Path, data: str, device: str) -> Results:
     """The folder's results with scores and differences on the other images."""
-    results = json.loads((folder / "results.json").read_text())
+    results = read_results(folder)
     kept = folder / "remeasured.json"
     known = json.loads(kept.read_text()) if kept.is_file() else {}
     done = []
-    for cell in results["cells"]:
-        if (cell["kind"], cell["state"]) != ("main", "done"):
-            continue
-        mark = f"{data} {cell['start_sha256']} {cell['rows_sha256']}"
+    for cell in results.finished():
+        mark = f"{data} {cell.start_sha256} {cell.measured.rows_sha256}"
         if mark not in known:
-            known[mark] = measured(folder / cell["folder"] / "weights" / "last.pt", data, results["settings"], device)
+            known[mark] = measured(folder / cell.folder / "weights" / "last.pt", data, results.settings, device)
             kept.write_text(json.dumps(known, indent=1))
-        done.append({**cell, **known[mark]})
-    names, budgets = ([one["name"] for one in results[key]] for key in ("starts", "budgets"))
-    return {**results, "scores": scores(done, names, budgets), "differences": compare_all(done, names, budgets)}
+        done.append(cell.model_copy(update={"figures": cell.measured.model_copy(update=known[mark])}))
+    names, budgets = ([one.name for one in found] for found in (results.starts, results.budgets))
+    made = {"scores": tuple(scores(done, names, budgets)), "differences": tuple(compare_all(done, names, budgets))}
+    return results.model_copy(update=made)
 
 
-def measured(weights: Path, data: str, settings: dict[str, Any], device: str) -> dict[str, float]:
+def measured(weights: Path, data: str, settings: AskedSettings, device: str) -> dict[str, float]:
     """Both scores of a checkpoint, by Ultralytics' own validator."""
     from ultralytics import YOLO
 
     with tempfile.TemporaryDirectory() as scratch:
         metrics = YOLO(str(weights)).val(
-            data=data, imgsz=settings["imgsz"], batch=32, device=device, workers=0, plots=False, verbose=False,
+            data=data, imgsz=settings.imgsz, batch=32, device=device, workers=0, plots=False, verbose=False,
             project=scratch,
         )  # fmt: skip
     return {"map50_95": float(metrics.box.map), "map50": float(metrics.box.map50)}
 
 
-def table(results: dict[str, Any]) -> list[str]:
+def table(results: Results) -> list[str]:
     """Lines of Markdown: the table of `headstart compare`, and the differences seed by seed."""
     head = wording.headers(results)
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     lines += [f"| {' | '.join(row)} |" for row in wording.rows(results)]
-    for one in results["differences"]:
-        each = ", ".join(wording.points(value) for value in one["map50_95"]["differences"])
-        lines.append(f"\n{one['budget']}: {one['start']} against {one['reference']}, seed by seed: {each}")
+    for one in results.differences:
+        each = ", ".join(wording.points(value) for value in one.map50_95.differences)
+        lines.append(f"\n{one.budget}: {one.start} against {one.reference}, seed by seed: {each}")
     return lines
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +17,13 @@ import pytest
 import yaml
 
 import headstart
-from headstart.comparison import checks, cost, prepare, runner
+from headstart.comparison import cost, prepare, runner
 from headstart.comparison.child import Stopped
 from headstart.comparison.finetune import FinetuneResult, FinetuneSettings, read_result
 from headstart.comparison.grid import Cell, choose_rates, epochs_for, longer_cell
+from headstart.comparison.records import Arrived
 from headstart.comparison.results import read_results
+from headstart.comparison.shown import read_detections
 from headstart.comparison.starts import build_starts
 from headstart.errors import UserError
 from headstart.images.labels import label_path
@@ -124,27 +128,27 @@ def test_the_cells_differ_in_the_start_alone(fake: FakeTraining, options: dict[s
 
 def test_results_say_it_all(fake: FakeTraining, options: dict[str, Any]) -> None:
     found = headstart.compare(**options)
+    assert found.results is not None
     content = read_results(found.folder)
     assert content == found.results
-    assert [(c["start"], c["budget"], c["seed"]) for c in content["cells"]][:2] == [
+    assert [(c.start, c.budget, c.seed) for c in content.cells][:2] == [
         ("scratch", "25%", 0),
         ("coco", "25%", 0),
     ]
-    by_hand = {
-        seed: np.subtract(
-            *(
-                next(
-                    c["map50_95"] for c in content["cells"] if (c["start"], c["budget"], c["seed"]) == (s, "100%", seed)
-                )
-                for s in ("coco", "scratch")
-            )
-        )
-        for seed in (0, 1)
-    }
-    pair = next(one for one in content["differences"] if one["budget"] == "100%")
-    assert (pair["start"], pair["reference"]) == ("coco", "scratch")
-    assert pair["map50_95"]["differences"] == pytest.approx(list(by_hand.values()))
-    assert content["faults"] == []
+    by_hand = []
+    for seed in (0, 1):
+        (coco,) = [c for c in content.of("coco", "100%") if c.seed == seed]
+        (scratch,) = [c for c in content.of("scratch", "100%") if c.seed == seed]
+        by_hand.append(coco.measured.map50_95 - scratch.measured.map50_95)
+    pair = next(one for one in content.differences if one.budget == "100%")
+    assert (pair.start, pair.reference) == ("coco", "scratch")
+    assert pair.map50_95.differences == pytest.approx(by_hand)
+    assert found.failed_checks == ()
+    assert found.ok
+    outcomes = {one.outcome: one.key for one in content.checks}
+    assert outcomes.keys() == {"passed", "not known"}
+    assert [one.key for one in content.checks if one.outcome == "not known"] == ["pretraining leak"], "of COCO's images"
+    assert shlex.split(content.command) == sys.argv
     assert "coco against scratch" in found.verdict
     assert found.report is not None
     assert found.report.is_file()
@@ -207,15 +211,18 @@ def test_ctrl_c_while_detecting_keeps_the_results(
 
     monkeypatch.setattr("headstart.comparison.detections.detect", pressed)
     assert headstart.compare(**{**options, "labels": "100%", "pictures": 2}).interrupted
-    assert [cell["state"] for cell in read_results(options["out"])["cells"]] == ["done"] * 4
+    assert [cell.state for cell in read_results(options["out"]).cells] == ["done"] * 4
 
 
 def test_a_failed_cell_is_told_and_sinks_nothing(fake: FakeTraining, options: dict[str, Any]) -> None:
     fake.fail = lambda settings: settings.name == "coco-25pc-seed1"
     found = headstart.compare(**options)
     assert found.failed == ("coco, 25%, seed 1: coco-25pc-seed1: it diverged",)
-    pair = next(one for one in found.results["differences"] if one["budget"] == "25%")
-    assert pair["seeds"] == [0]
+    assert found.results is not None
+    pair = next(one for one in found.results.differences if one.budget == "25%")
+    assert pair.seeds == (0,)
+    assert [check.key for check in found.failed_checks] == ["complete"]
+    assert not found.ok
     assert found.report is not None
     assert "it diverged" in found.report.read_text()
     fake.fail = lambda settings: False
@@ -233,7 +240,7 @@ def test_ctrl_c_keeps_what_is_finished(fake: FakeTraining, options: dict[str, An
     fake.fail = stop
     found = headstart.compare(**options)
     assert found.interrupted
-    states = [cell["state"] for cell in read_results(options["out"])["cells"]]
+    states = [cell.state for cell in read_results(options["out"]).cells]
     assert states.count("done") == 4
     assert states.count("missing") == 4
     fake.fail = lambda settings: False
@@ -256,7 +263,8 @@ def test_the_rate_is_chosen_on_a_validation_part_and_never_on_test_images(
         assert len(val) == 5
         assert not val & train
         assert not (val | train) & test
-    rates = {one["start"]: one["lr"] for one in found.results["rates"]}
+    assert found.results is not None
+    rates = {one.start: one.lr for one in found.results.rates}
     assert rates == {"scratch": 0.001, "coco": 0.01}, "what the made-up trainings say"
     assert {one.lr0 for one in fake.asked if one.folder.parent.name == "cells" and "coco" in one.name} == {0.01}
 
@@ -308,8 +316,12 @@ def test_test_images_in_the_pretraining_are_an_error(
     shutil.copy(data.parent / "images/unlabelled/00000.jpg", images / "a.jpg")
     run = run_folder(tmp_path / "ssl", weights, images)
     clean = headstart.compare(**{**options, "starts": f"scratch,ssl={run}", "labels": "25%", "longer": False})
-    assert clean.results["starts"][1]["leak"] == "none of 1 pretraining images is a test image"
-    assert clean.failed == ()
+    assert clean.results is not None
+    leak = clean.results.starts[1].leak
+    assert leak is not None
+    assert leak.outcome == "not known"
+    assert leak.words == "1 of its 6 pretraining images are still there, and none of these is a test image"
+    assert clean.ok, "not known is no failure"
     shutil.copy(data.parent / "images/val/00003.jpg", images / "b.jpg")
     fake.asked.clear()
     with pytest.raises(
@@ -321,10 +333,12 @@ def test_test_images_in_the_pretraining_are_an_error(
     assert fake.asked == []
 
 
-def test_identical_seeds_are_a_fault(fake: FakeTraining, options: dict[str, Any]) -> None:
+def test_identical_seeds_fail(fake: FakeTraining, options: dict[str, Any]) -> None:
     fake.random = lambda settings: [7]
     found = headstart.compare(**{**options, "labels": "100%"})
-    assert "seeds 0 and 1 of coco at 100% gave the same figures" in " ".join(found.results["faults"])
+    assert "seeds 0 and 1 of coco at 100% gave the same figures" in found.failed_checks[0].evidence
+    assert not found.ok
+    assert found.failed == ()
     assert found.verdict.startswith("These figures cannot be trusted")
 
 
@@ -336,30 +350,29 @@ def test_identical_seeds_are_a_fault(fake: FakeTraining, options: dict[str, Any]
         ({"initial": "f" * 64}, "began with other weights than those of its start"),
     ],
 )
-def test_weights_that_did_not_arrive_are_a_fault(
+def test_weights_that_did_not_arrive_fail(
     fake: FakeTraining, options: dict[str, Any], arrival: dict[str, Any], message: str
 ) -> None:
     fake.arrival = arrival
     found = headstart.compare(**{**options, "labels": "100%"})
-    assert any(message in fault for fault in found.results["faults"])
+    assert [check.key for check in found.failed_checks] == ["arrived"]
+    assert message in found.failed_checks[0].evidence
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"labels_sha256": "other"}, "at 100%, seed 0, the starts were trained on different lists of labelled images"),
-        ({"parameters": 1}, "not of one size: another class count?"),
-        ({"device": "cuda"}, "some trainings ran on a GPU and some did not"),
-        ({"versions": {"torch": "1"}}, "different versions"),
-    ],
-)
-def test_cells_that_differ_in_more_than_the_start(
-    fake: FakeTraining, options: dict[str, Any], change: dict[str, Any], message: str
+def test_a_test_part_without_labels_is_refused(
+    fake: FakeTraining, options: dict[str, Any], data: Path, tmp_path: Path
 ) -> None:
-    content = headstart.compare(**{**options, "labels": "100%", "report": False}).results
-    done = [cell for cell in content["cells"] if cell["state"] == "done"]
-    assert checks.find_faults(done) == []
-    assert any(message in fault for fault in checks.find_faults([{**done[0], **change}, *done[1:]]))
+    shutil.copytree(data.parent, tmp_path / "copy")
+    for label in (tmp_path / "copy/labels/val").iterdir():
+        label.write_text("")
+    given = {**options, "data": tmp_path / "copy" / data.name}
+    with pytest.raises(UserError, match="val has no labelled objects: nothing can be measured on it"):
+        headstart.compare(**given)
+    assert fake.asked == []
+    next((tmp_path / "copy/labels/val").iterdir()).write_text("0 0.5 0.5 0.2 0.2\n")
+    found = headstart.compare(**{**given, "labels": "100%", "report": False}).results
+    assert found is not None
+    assert found.data.labelled_test_images == 1
 
 
 def test_a_list_changed_behind_its_back_fails_the_cell(
@@ -384,7 +397,8 @@ def test_the_plan_trains_nothing_but_the_probe(
     found = headstart.compare(**{**options, "lr": [0.001, 0.01], "plan": True, "labels": "50%,100%"})
     assert fake.asked == []
     assert len(probes.asked) == 3
-    assert found.results == {}
+    assert found.results is None
+    assert found.ok
     text = capsys.readouterr().out
     assert "24 labelled images, 6 test images" in text
     cells = [[word.strip() for word in line.split("│")] for line in text.splitlines() if "│" in line]
@@ -443,18 +457,22 @@ def test_a_real_comparison(data: Path, weights: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert found.failed == ()
     content = found.results
-    assert [cell["state"] for cell in content["cells"]] == ["done", "done"]
-    for cell in content["cells"]:
-        assert cell["arrived"] == {"tensors": 499, "model": 499, "ema": 499}
-        assert cell["initial_sha256"] == cell["start_sha256"]
-        assert len(cell["curve"]) == 1
-        assert sum(one["objects"] for one in cell["classes"]) > 0
-        mean = np.mean([one["map50_95"] for one in cell["classes"]])
-        assert mean == pytest.approx(cell["map50_95"], abs=1e-4), "mAP is the mean over the classes"
-        assert (found.folder / cell["folder"] / "args.yaml").is_file()
-    assert content["faults"] == []
+    assert content is not None
+    assert [cell.state for cell in content.cells] == ["done", "done"]
+    for cell in content.cells:
+        figures = cell.measured
+        assert figures.arrived == Arrived(tensors=499, model=499, ema=499)
+        assert figures.initial_sha256 == cell.start_sha256
+        assert len(figures.curve) == 1
+        assert sum(one.objects for one in figures.class_scores) > 0
+        mean = np.mean([one.map50_95 for one in figures.class_scores])
+        assert mean == pytest.approx(figures.map50_95, abs=1e-4), "mAP is the mean over the classes"
+        assert (found.folder / cell.folder / "args.yaml").is_file()
+    assert content.failed_checks == ()
+    assert read_results(found.folder) == content
     assert "one seed" in found.verdict
-    shown = json.loads((found.folder / "detections.json").read_text())["images"]
-    assert len(shown) == 2
-    assert set(shown[0]["found"]) == {"scratch", "coco"}
-    assert shown[0]["truth"]
+    shown = read_detections(found.folder)
+    assert shown is not None
+    assert len(shown.images) == 2
+    assert set(shown.images[0].found) == {"scratch", "coco"}
+    assert shown.images[0].truth

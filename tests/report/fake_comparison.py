@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,25 @@ from typing import Any
 import cv2
 import numpy as np
 
+from headstart.comparison.records import (
+    Arrived,
+    AskedSettings,
+    BudgetFacts,
+    CellResult,
+    ClassScore,
+    DataFacts,
+    Facts,
+    Figures,
+    LeakFacts,
+    ListFacts,
+    Point,
+    PretrainingFacts,
+    RateChoice,
+    Results,
+    StartFacts,
+)
 from headstart.comparison.results import conclude, write_results
+from headstart.comparison.shown import Detections, FoundBox, LabelBox, ShownImage, write_detections
 
 NAMES = ["bolt", "nut", "washer", "wire", "wrench", "pliers", "hose & clamp", "label <old>"]
 # What each start is worth at 1 %, 5 % and 20 % of the labels in the end, and how many epochs it needs for half of it.
@@ -26,8 +43,8 @@ BUDGETS = {"1%": 59, "5%": 297, "20%": 1190}
 KINDS = {"scratch": "scratch", "coco": "coco", "coco-backbone": "coco-backbone"}
 
 
-def cell(start: str, budget: str, seed: int, epochs: int = 20, random: Any = None, **changed: Any) -> dict[str, Any]:
-    """A finished training whose curve rises to what `WORTH` says, give or take a little."""
+def cell(start: str, budget: str, seed: int, epochs: int = 20, random: Any = None, **changed: Any) -> CellResult:
+    """A finished training whose curve rises to what `WORTH` says, give or take a little; fields may be changed."""
     random = random or np.random.default_rng([seed, *map(ord, start + budget)])
     at = list(BUDGETS).index(budget)
     luck = 1 + 0.04 * np.random.default_rng([seed, at]).normal() + 0.02 * random.normal()
@@ -37,107 +54,122 @@ def cell(start: str, budget: str, seed: int, epochs: int = 20, random: Any = Non
         value = max(
             0.0, final * (1 - math.exp(-epoch / half)) / (1 - math.exp(-epochs / half)) + 0.006 * random.normal()
         )
-        curve.append([epoch, 3.1 * epoch, round(value, 5), round(min(1.0, 1.5 * value), 5)])
-    scores = [
-        {"name": name, "map50_95": round(max(0.0, curve[-1][2] * (0.6 + 0.1 * n) + 0.03 * random.normal()), 5),
-         "map50": 0.5, "objects": 12 * n + 3}
-        for n, name in enumerate(NAMES)
-    ]  # fmt: skip
-    content = {
+        curve.append(Point(epoch, 3.1 * epoch, round(value, 5), round(min(1.0, 1.5 * value), 5)))
+    figures = {
+        "map50_95": curve[-1].map50_95, "map50": curve[-1].map50, "seconds": 64.0, "curve": tuple(curve),
+        "class_scores": tuple(
+            ClassScore(
+                name=name, map50=0.5, objects=12 * n + 3,
+                map50_95=round(max(0.0, curve[-1].map50_95 * (0.6 + 0.1 * n) + 0.03 * random.normal()), 5),
+            )
+            for n, name in enumerate(NAMES)
+        ),
+        "rows_sha256": f"{start}{budget}{seed}", "arrived": Arrived(tensors=499, model=499, ema=499),
+        "parameters": 2612173, "initial_sha256": f"{start}{seed}", "device": "cuda",
+        "versions": {"ultralytics": "8.4.190"},
+    }  # fmt: skip
+    figures |= {name: changed.pop(name) for name in list(changed) if name in figures}
+    asked = {
         "kind": "main", "start": start, "budget": budget, "seed": seed, "lr": 0.001, "epochs": epochs,
         "images": BUDGETS[budget], "folder": f"cells/{start}-{budget.replace('%', 'pc')}-seed{seed}",
-        "labels_sha256": f"{budget}{seed}", "start_sha256": f"{start}{seed}", "state": "done", "device": "cuda",
-        "map50_95": curve[-1][2], "map50": curve[-1][3], "seconds": 64.0, "curve": curve, "classes": scores,
-        "rows_sha256": f"{start}{budget}{seed}", "arrived": {"tensors": 499, "model": 499, "ema": 499},
-        "parameters": 2612173, "initial_sha256": f"{start}{seed}", "versions": {"ultralytics": "8.4.190"},
+        "labels_sha256": f"{budget}{seed}", "start_sha256": f"{start}{seed}", "settings_sha256": "5e" * 32,
     }  # fmt: skip
-    return content | changed
+    return CellResult(**{**asked, "state": "done", "figures": Figures(**figures), **changed})
 
 
-def facts(starts: list[str], seeds: list[int]) -> dict[str, Any]:
+def every_cell(starts: list[str], seeds: list[int]) -> list[CellResult]:
+    return [cell(start, budget, seed) for seed in seeds for budget in BUDGETS for start in starts]
+
+
+def facts(starts: list[str], seeds: list[int], **changed: Any) -> Facts:
     """What is known before a training."""
-    known = {
-        "folder": "runs/dino", "data": ["airfield/images"], "images": 5948, "method": "dino", "model": "yolo11n.yaml",
-        "steps": 5000, "seconds": 3600.0, "device": "cuda:0",
+    known = PretrainingFacts(
+        folder="runs/dino", data=("airfield/images",), images=5948, method="dino", model="yolo11n.yaml", steps=5000,
+        seconds=3600.0, device="cuda:0",
+    )  # fmt: skip
+    settings = {
+        "data": "airfield/fod-a.yaml", "model": "yolo11n", "starts": starts, "labels": list(BUDGETS), "seeds": seeds,
+        "epochs": 20, "steps": None, "imgsz": 320, "batch": 16, "optimizer": "AdamW", "lr": [0.001, 0.0003],
+        "extra": {"close_mosaic": 0},
     }  # fmt: skip
-    return {
-        "name": "airfield",
-        "command": "headstart compare data=fod-a.yaml",
-        "settings": {
-            "data": "airfield/fod-a.yaml", "model": "yolo11n", "starts": starts, "labels": list(BUDGETS),
-            "seeds": seeds, "epochs": 20, "steps": None, "imgsz": 320, "batch": 16, "optimizer": "AdamW",
-            "lr": [0.001, 0.0003], "extra": {},
-        },
-        "side_by_side": "1 side by side on 1 GPU",
-        "data": {
-            "yaml": "airfield/fod-a.yaml", "names": NAMES, "train_images": 5948, "test_images": 1462, "split": "val",
-            "test_sha256": "0" * 64,
-        },
-        "starts": [
-            {
-                "name": name, "kind": KINDS.get(name, "checkpoint"), "weights": "" if name == "scratch" else "a.pt",
-                "taken": {"backbone": [0 if name == "scratch" else 240, 240], "neck": [0, 138], "head": [0, 121]},
-                "parameters": 2612173, "sha256": {str(seed): f"{name}{seed}" for seed in seeds},
-                "pretraining": known if name not in KINDS else None,
-                "leak": "none of 5,948 pretraining images is a test image" if name not in KINDS else "",
-            }
+    clean = LeakFacts(outcome="passed", words="none of 5,948 pretraining images is a test image")
+    data = DataFacts(
+        yaml="airfield/fod-a.yaml", names=tuple(NAMES), train_images=5948, test_images=1462, labelled_test_images=1462,
+        split="val", test_sha256="0" * 64,
+        leak=LeakFacts(outcome="passed", words="none of 5,948 labelled images is a test image"),
+    )  # fmt: skip
+    content = {
+        "name": "airfield", "command": "headstart compare data=fod-a.yaml",
+        "settings": AskedSettings.model_validate(settings), "side_by_side": "1 side by side on 1 GPU", "data": data,
+        "starts": tuple(
+            StartFacts(
+                name=name, kind=KINDS.get(name, "checkpoint"), weights="" if name == "scratch" else "a.pt",
+                taken={"backbone": (0 if name == "scratch" else 240, 240), "neck": (0, 138), "head": (0, 121)},
+                parameters=2612173, sha256={str(seed): f"{name}{seed}" for seed in seeds},
+                pretraining=known if name not in KINDS else None, leak=None if name == "scratch" else clean,
+            )
             for name in starts
-        ],
-        "budgets": [{"name": name, "images": images} for name, images in BUDGETS.items()],
-        "lists": [
-            {"budget": name, "seed": seed, "images": images, "file": f"labels/{name}-{seed}.txt", "sha256": "ab" * 32}
+        ),
+        "budgets": tuple(BudgetFacts(name=name, images=images) for name, images in BUDGETS.items()),
+        "lists": tuple(
+            ListFacts(budget=name, seed=seed, images=images, file=f"labels/{name}-{seed}.txt", sha256="ab" * 32)
             for name, images in BUDGETS.items()
             for seed in seeds
-        ],
-        "versions": {"python": "3.11.9", "headstart": "0.1.0", "ultralytics": "8.4.190"},
-        "git": None,
+        ),
+        "versions": {"python": "3.11.9", "headstart": "0.1.0", "ultralytics": "8.4.190"}, "git": None,
     }  # fmt: skip
+    return Facts(**{**content, **changed})
 
 
-def results(starts: list[str] | None = None, seeds: list[int] | None = None, **more: Any) -> dict[str, Any]:
-    """The whole of ``results.json``."""
+def results(
+    starts: list[str] | None = None, seeds: list[int] | None = None, cells: list[CellResult] | None = None, **more: Any
+) -> Results:
+    """The whole of ``results.json``, as a comparison concludes it."""
     starts, seeds = starts or list(WORTH), [0, 1, 2] if seeds is None else seeds
-    cells = more.pop("cells", [cell(start, budget, seed) for seed in seeds for budget in BUDGETS for start in starts])
     chosen = [
-        {"start": start, "budget": budget, "lr": 0.001, "validation_map50_95": {"0.001": 0.2, "0.0003": None}}
+        RateChoice(start=start, budget=budget, lr=0.001, validation_map50_95={"0.001": 0.2, "0.0003": None})
         for start in starts
         for budget in BUDGETS
     ]
-    return conclude({**facts(starts, seeds), **more}, cells, chosen)
+    return conclude(facts(starts, seeds, **more), every_cell(starts, seeds) if cells is None else cells, chosen)
 
 
-def detections(starts: list[str]) -> dict[str, Any]:
+def detections(starts: list[str]) -> Detections:
     """Two images of noise, with boxes."""
     images = []
     for number in range(2):
         noise = np.random.default_rng(number).integers(60, 190, (12, 16, 3), dtype=np.uint8)
         pixels = cv2.resize(noise, (320, 240), interpolation=cv2.INTER_CUBIC)
         _, data = cv2.imencode(".jpg", pixels)
-        found: dict[str, Any] = {
-            name: [[at % 8, 0.9, 0.2 + 0.02 * at, 0.3, 0.5, 0.6]] for at, name in enumerate(starts)
-        }
-        found[starts[0]] = []
+        found = {name: (FoundBox(at % 8, 0.9, 0.2 + 0.02 * at, 0.3, 0.5, 0.6),) for at, name in enumerate(starts)}
         images.append(
-            {"file": f"frame_{number}.jpg", "width": 320, "height": 240, "truth": [[1, 0.2, 0.3, 0.5, 0.6]]}
-            | {"jpeg": base64.b64encode(data.tobytes()).decode(), "found": found}
+            ShownImage(
+                file=f"frame_{number}.jpg",
+                width=320,
+                height=240,
+                jpeg=base64.b64encode(data.tobytes()).decode(),
+                truth=(LabelBox(1, 0.2, 0.3, 0.5, 0.6),),
+                found={**found, starts[0]: ()},
+            )
         )
-    return {"least_confidence": 0.25, "images": images}
+    return Detections(least_confidence=0.25, images=tuple(images))
 
 
-def write_comparison(folder: Path, **more: Any) -> dict[str, Any]:
+def write_comparison(folder: Path, **more: Any) -> Results:
     """Write a comparison into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     content = results(**more)
     write_results(folder, content)
-    names = [start["name"] for start in content["starts"]]
-    (folder / "detections.json").write_text(json.dumps(detections(names)))
+    write_detections(folder, detections([start.name for start in content.starts]))
     return content
 
 
 if __name__ == "__main__":
     import sys
 
-    longer = cell("scratch", "20%", 0, epochs=60, kind="longer")
-    names = list(WORTH)
-    every = [cell(start, budget, seed) for seed in range(3) for budget in BUDGETS for start in names]
-    write_comparison(Path(sys.argv[1]), cells=[*every, longer])
+    every = every_cell(list(WORTH), [0, 1, 2])
+    if "failed" in sys.argv:  # one list differs, one training failed, a start did not arrive
+        every[0] = cell("scratch", "1%", 0, labels_sha256="other")
+        every[1] = cell("coco", "1%", 0, state="failed", figures=None, error="out of memory")
+        every[2] = cell("coco-backbone", "1%", 0, arrived=Arrived(tensors=499, model=498, ema=499))
+    write_comparison(Path(sys.argv[1]), cells=[*every, cell("scratch", "20%", 0, epochs=60, kind="longer")])

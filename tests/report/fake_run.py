@@ -7,7 +7,9 @@ import math
 from pathlib import Path
 
 import numpy as np
-import yaml
+
+from headstart.detectors.handback import Dropped, HandBack, PartCount
+from headstart.run.folder import RunFolder
 
 OPTIONS = {
     "data": "airfield/images",
@@ -27,7 +29,6 @@ OPTIONS = {
     "lr": 0.001,
     "global_scale": [0.4, 1.0],
 }
-VERSIONS = {"python": "3.11.9", "headstart": "0.1.0", "torch": "2.15.0", "ultralytics": "8.4.190", "lightly": "1.6.0"}
 
 
 def lines(
@@ -58,38 +59,43 @@ def lines(
 
 
 def write_lines(run: Path, found: list[dict[str, float]]) -> None:
-    text = "".join(json.dumps({k: v if math.isfinite(v) else None for k, v in line.items()}) + "\n" for line in found)
-    (run / "metrics.jsonl").write_text(text, encoding="utf-8")
+    """The metrics in place of those that are there, as a run writes them."""
+    (run / "metrics.jsonl").unlink(missing_ok=True)
+    folder = RunFolder(run)
+    for line in found:
+        folder.metrics(line)
+    folder.close()
 
 
 def write_settings(run: Path, **changed: object) -> None:
     run.mkdir(parents=True, exist_ok=True)
-    content = {
-        "options": OPTIONS | changed,
-        "resolved": {
-            "images": 5948,
-            "steps": 5000,
-            "epochs": 53.8,
-            "workers": 8,
-            "device": "cuda:0",
-            "precision": "bf16-mixed",
-            "detector": {"name": "yolo11n", "task": "detect", "classes": 80, "backbone": {"stride": 32, "width": 256}},
-        },
-        "versions": VERSIONS,
-        "git": {"commit": "4f1c2d9", "branch": "main", "changed": False},
-        "command": "headstart pretrain data=airfield/images model=yolo11n.yaml",
-        "started": "2025-11-24T10:15:00+00:00",
+    detector = {"name": "yolo11n", "task": "detect", "classes": 80, "backbone": {"stride": 32, "width": 256}}
+    resolved = {
+        "images": 5948,
+        "steps": 5000,
+        "epochs": 53.8,
+        "workers": 8,
+        "device": "cuda:0",
+        "precision": "bf16-mixed",
+        "detector": detector,
     }
-    (run / "settings.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    RunFolder(run).write_settings(OPTIONS | changed, resolved)
 
 
-def write_hand_back(run: Path) -> None:
-    parts = {
-        "backbone": {"trained": 207, "total": 207},
-        "neck": {"trained": 0, "total": 180},
-        "head": {"trained": 0, "total": 112},
-    }
-    (run / "handback.json").write_text(json.dumps({"parts": parts, "dropped": []}), encoding="utf-8")
+LOST = (
+    Dropped("model.4.cv1.conv.weight", "backbone", trained=True, reason="is not in the trainer's EMA"),
+    Dropped("model.9.cv2.bn.bias", "backbone", trained=True, reason="has other values in the trainer's model"),
+    Dropped("model.23.cv3.0.2.bias", "head", trained=False, reason="has shape (2,) in the trainer's model, not (80,)"),
+)
+
+
+def write_hand_back(run: Path, dropped: tuple[Dropped, ...] = ()) -> None:
+    """A backbone of 207 tensors, all of them pretrained; neck and head as they were."""
+    lost = {part: sum(one.part == part for one in dropped) for part in ("backbone", "neck", "head")}
+    sizes = {"backbone": (207, 207), "neck": (180, 0), "head": (112, 0)}
+    parts = {part: PartCount(total, trained, total - lost[part]) for part, (total, trained) in sizes.items()}
+    handback = HandBack(parts, dropped, places=("headstart.pt", "the trainer's model", "the trainer's EMA"))
+    (run / "handback.json").write_text(json.dumps(handback.as_dict()), encoding="utf-8")
     (run / "headstart.pt").write_bytes(b"")
 
 
@@ -98,6 +104,15 @@ def write_run(run: Path) -> Path:
     write_settings(run)
     write_lines(run, lines())
     write_hand_back(run)
-    skipped = "path,reason\nairfield/images/0031.jpg,the file ends too early\nairfield/images/notes.png,not an image\n"
-    (run / "skipped.csv").write_text(skipped, encoding="utf-8")
+    folder = RunFolder(run)
+    folder.skip(
+        [("airfield/images/0031.jpg", "the file ends too early"), ("airfield/images/notes.png", "not an image")]
+    )
+    folder.close()
     return run
+
+
+if __name__ == "__main__":
+    import sys
+
+    write_hand_back(write_run(Path(sys.argv[1])), LOST if "lost" in sys.argv else ())

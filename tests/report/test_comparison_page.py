@@ -6,13 +6,15 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import fake_comparison
+import fake_run
 import pytest
 from test_pretraining_page import Page
 
 from headstart import cli
+from headstart.comparison.records import ClassScore, Point, Results
+from headstart.comparison.results import read_results
 from headstart.comparison.wording import few_objects
 from headstart.errors import UserError
 from headstart.report import is_comparison, write_report
@@ -52,16 +54,16 @@ def test_it_opens_offline_and_follows_light_and_dark(page: Page) -> None:
 
 
 def test_the_figures_are_those_of_the_json(folder: Path, page: Page) -> None:
-    results = json.loads((folder / "results.json").read_text())
+    results = read_results(folder)
     text = " ".join(" ".join(page.texts).split())
-    assert " ".join(results["verdict"].split()) in text
-    for one in results["scores"]:
-        assert f"{one['map50_95']['mean']:.3f}" in text
-    cells = [cell for cell in results["cells"] if (cell["start"], cell["budget"]) == ("coco", "5%")]
-    assert f"coco {sum(c['map50_95'] for c in cells) / 3:.3f}" in text, "the end of a learning curve"
-    one = next(one for one in results["differences"] if one["reference"] == "coco" and one["budget"] == "1%")
+    assert " ".join(results.verdict.split()) in text
+    for one in results.scores:
+        assert f"{one.map50_95.mean:.3f}" in text
+    cells = results.of("coco", "5%")
+    assert f"coco {sum(c.measured.map50_95 for c in cells) / 3:.3f}" in text, "the end of a learning curve"
+    one = next(one for one in results.differences if one.reference == "coco" and one.budget == "1%")
     for end in ("t_low", "t_high", "bootstrap_low", "bootstrap_high"):
-        shown = one["map50_95"][end] * 100
+        shown = getattr(one.map50_95, end) * 100
         digits = 1 if abs(shown) >= 1 else 2
         assert f"{shown:+.{digits}f}".replace("-", "−") in text, end
     assert "label <old>" in text
@@ -80,50 +82,87 @@ def test_the_same_images_for_every_start(page: Page) -> None:
     assert page.html.count("data:image/jpeg") == 2
 
 
-def test_faults_failures_and_single_seeds_are_said(tmp_path: Path) -> None:
+def test_failed_checks_failed_trainings_and_single_seeds_are_said(tmp_path: Path) -> None:
     cell = fake_comparison.cell
-    twins = [cell("coco", "5%", seed, random=fake_comparison.np.random.default_rng(1)) for seed in (0, 1)]
-    twins[1]["curve"] = twins[0]["curve"]
-    broken = cell("scratch", "5%", 1) | {"state": "failed", "error": "out of memory <script>"}
+    twins = [cell("coco", "5%", 0)]
+    twins.append(cell("coco", "5%", 1, curve=twins[0].measured.curve, map50_95=twins[0].measured.map50_95))
+    broken = cell("scratch", "5%", 1, state="failed", figures=None, error="out of memory <script>")
     fake_comparison.write_comparison(
         tmp_path, starts=["scratch", "coco"], seeds=[0, 1], cells=[*twins, cell("scratch", "5%", 0), broken]
     )
     (tmp_path / "detections.json").unlink()
     page = Page(write_report(tmp_path))
-    text = " ".join(" ".join(page.texts).split())
-    assert "Not to be trusted" in text
-    assert "the seed changed nothing" in text
-    assert "out of memory <script>" in text
-    assert "one seed" in text
+    assert "Not to be trusted" in page.text
+    assert "the seed changed nothing" in page.text
+    assert "out of memory <script>" in page.text
+    assert "one seed" in page.text
     assert "detections" not in page.ids
+
+
+def rows_of(page: Page) -> dict[str, tuple[str, str]]:
+    """Claim -> outcome and evidence, as the page shows them."""
+    table = re.search(r'<table class="checks".*?</table>', page.html, re.DOTALL)
+    assert table
+    rows = re.findall(r"<tr><td>(.*?)</td><td[^>]*>(.*?)</td><td>(.*?)</td></tr>", table[0])
+    return {claim: (outcome, evidence) for claim, outcome, evidence in rows}
+
+
+def test_was_it_fair_says_what_the_facts_say(page: Page, folder: Path) -> None:
+    shown = rows_of(page)
+    assert len(shown) == len(read_results(folder).checks) == 15
+    assert {outcome for outcome, _ in shown.values()} == {"passed"}
+    assert "All that follows" not in page.text
+    assert shown["The start arrived whole in every training"][1].startswith("499 tensors bitwise equal")
+    assert "Better" in page.text
+    assert "failed-checks" not in page.ids
+
+
+def test_nothing_is_claimed_under_a_failed_check(tmp_path: Path) -> None:
+    cells = fake_comparison.every_cell(["scratch", "coco"], [0, 1, 2])
+    cells[0] = fake_comparison.cell("scratch", "1%", 0, labels_sha256="other", settings_sha256="other")
+    fake_comparison.write_comparison(tmp_path, starts=["scratch", "coco"], cells=cells)
+    page = Page(write_report(tmp_path))
+    shown = rows_of(page)
+    failed = {claim for claim, (outcome, _) in shown.items() if outcome == "failed"}
+    assert failed == {
+        "At each budget and seed, every start has the same labelled images",
+        "Every training is given the same image size, batch, augmentation and optimizer",
+    }
+    assert ("p", {"class": "pill bad"}) in page.elements
+    assert "All that follows is computed from trainings that failed the checks above." in page.text
+    assert {tag for tag, found in page.elements if found.get("class") == "tag bad"} == {"td"}
+    assert sum(found.get("class") == "tag bad" for _, found in page.elements) == 2, "of checks; no difference is tinted"
+    assert "These figures cannot be trusted: at 1%, seed 0, the starts were trained on different" in page.text
+    assert not re.search(r"\b(better|worse) (at|\[)", page.text), "no verdict on any difference"
+    assert page.text.count("not trusted") == 3
+    for claim in failed:
+        assert page.text.count(claim) == 1 + 1 + 1, "among the failed checks, in the table, and in the Markdown"
 
 
 @pytest.mark.parametrize(
     ("scores", "said"),
     [
-        # Means over the seeds: coco 0.2, 0.4, 0.5, of which nine tenths are 0.45; a 0.3, 0.46, 0.48; b stays below.
+        # Means over the seeds: coco 0.2, 0.4, 0.5, nine tenths of the last 0.45; dino 0.3, 0.46, 0.48.
         (
-            {"coco": [[0.1, 0.3, 0.4], [0.3, 0.5, 0.6]], "a": [[0.3, 0.46, 0.48]], "b": [[0.4, 0.44, 0.3]]},
-            "Epoch at which 90% of where coco ends is reached: coco 3, a 2, b never.",
+            {"coco": [[0.1, 0.3, 0.4], [0.3, 0.5, 0.6]], "dino": [[0.3, 0.46, 0.48]], "coco+dino": [[0.4, 0.44, 0.3]]},
+            "Epoch at which 90% of where coco ends is reached: coco 3, dino 2, coco+dino never.",
         ),
         ({"scratch": [[0.1, 0.2]], "coco": [[0.2, 0.3]]}, None),
-        ({"coco": [[0.0, 0.0]], "a": [[0.0, 0.1]]}, None),
-        ({"a": [[0.0, 0.1]]}, None),
+        ({"coco": [[0.0, 0.0]], "dino": [[0.0, 0.1]]}, None),
+        ({"dino": [[0.0, 0.1]]}, None),
     ],
 )
 def test_how_soon_a_start_is_nearly_as_good_as_coco_in_the_end(
     scores: dict[str, list[list[float]]], said: str | None
 ) -> None:
     cells = [
-        {
-            "kind": "main", "state": "done", "start": start, "budget": "5%",
-            "curve": [[epoch + 1, 0.0, score, score] for epoch, score in enumerate(curve)],
-        }
+        fake_comparison.cell(
+            start, "5%", seed, epochs=len(curve), curve=[Point(at, 0.0, one, one) for at, one in enumerate(curve, 1)]
+        )
         for start, curves in scores.items()
-        for curve in curves
-    ]  # fmt: skip
-    budgets = [{"name": "5%", "images": 100}]
-    note = curves({"starts": [{"name": name} for name in scores], "budgets": budgets, "cells": cells})[0].note
+        for seed, curve in enumerate(curves)
+    ]
+    note = curves(fake_comparison.results(starts=list(scores), cells=cells))[0].note
     assert ("Epoch at which" in note) == (said is not None)
     assert said is None or said in note
 
@@ -154,7 +193,7 @@ def test_the_command_draws_either_kind_and_several_side_by_side(
 
 def test_another_format_is_refused(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"format": 99}')
-    with pytest.raises(UserError, match="format 99, not 1"):
+    with pytest.raises(UserError, match="is of format 99; this version reads formats 1 and 2"):
         write_report(tmp_path)
 
 
@@ -175,30 +214,44 @@ document.title = JSON.stringify([innerWidth, wide.length, shown.length, document
 </script></body>"""
 
 
+# A browser's window is 500 pixels wide at least: a phone's page is looked at in a frame of that width.
+FRAME = """<iframe src="page.html" style="width: {width}px; height: 2000px; border: 0"></iframe>
+<script>onload = () => {{ document.title = document.querySelector("iframe").contentDocument.title }}</script>"""
+
+
 @pytest.mark.skipif(not CHROMIUM, reason="needs chromium, which is not on this machine")
-@pytest.mark.parametrize("width", [1280, 500])
-def test_a_browser_shows_it_without_errors(folder: Path, tmp_path: Path, width: int) -> None:
+@pytest.mark.parametrize("width", [1200, 390])
+@pytest.mark.parametrize("kind", ["comparison", "pretraining"])
+def test_a_browser_shows_it_without_errors(folder: Path, tmp_path: Path, width: int, kind: str) -> None:
+    if kind == "pretraining":
+        folder = fake_run.write_run(tmp_path / "run")
+        fake_run.write_hand_back(folder, fake_run.LOST)
+        write_report(folder)
     html = (folder / "report.html").read_text()
-    copy = tmp_path / "page.html"
-    copy.write_text(html.replace("</body>", PROBE))
-    done = chromium(copy, "--dump-dom", f"--window-size={width},2000")
+    (tmp_path / "page.html").write_text(html.replace("</body>", PROBE))
+    frame = tmp_path / "frame.html"
+    frame.write_text(f"<title>frame</title><body>{FRAME.format(width=width)}</body>")
+    done = chromium(frame, "--dump-dom", "--allow-file-access-from-files", "--window-size=1300,2000")
     errors = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert not errors
     title = re.search(r"<title>(\[.*?\])</title>", done.stdout)
     assert title
     seen, too_wide, charts, images = json.loads(title[1])
-    assert seen <= width
+    assert seen == width
     assert too_wide == 0, "something reaches over the right edge"
-    assert charts == 7
-    assert images == 2
+    assert (charts, images) == {"comparison": (7, 2), "pretraining": (7, 0)}[kind]
 
 
 def test_classes_with_few_test_objects_are_named() -> None:
-    def results(*objects: int) -> dict[str, Any]:
-        classes = [{"name": f"c{at}", "objects": number} for at, number in enumerate(objects)]
-        searched = {"kind": "search", "state": "done", "classes": [{"name": "c0", "objects": 1}]}  # on other images
-        failed = {"kind": "main", "state": "failed"}
-        return {"cells": [searched, failed, {"kind": "main", "state": "done", "classes": classes}]}
+    def results(*objects: int) -> Results:
+        def scores(*counts: int) -> tuple[ClassScore, ...]:
+            named = enumerate(counts)
+            return tuple(ClassScore(name=f"c{at}", map50_95=0.1, map50=0.1, objects=count) for at, count in named)
+
+        searched = fake_comparison.cell("coco", "5%", 0, kind="search", class_scores=scores(1))  # on other images
+        failed = fake_comparison.cell("scratch", "5%", 0, state="failed", figures=None)
+        cells = [searched, failed, fake_comparison.cell("coco", "5%", 0, class_scores=scores(*objects))]
+        return fake_comparison.results(starts=["scratch", "coco"], cells=cells)
 
     # One object of n is 1 / n of a class's AP and 1 / (4 n) of the mAP: 8.3, 2.5, 0.83 and 0.13 points.
     assert few_objects(results(30, 3, 200, 10)) == (
@@ -207,4 +260,4 @@ def test_classes_with_few_test_objects_are_named() -> None:
     )
     assert few_objects(results(30, 40, 200, 26)) is None
     assert "(c0 1, c1 1, c2 1, c3 1, c4 1 and others)" in (few_objects(results(*[1] * 7)) or "")
-    assert few_objects({"cells": [{"kind": "main", "state": "missing"}]}) is None
+    assert few_objects(fake_comparison.results(cells=[])) is None

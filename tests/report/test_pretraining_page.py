@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import re
+import shlex
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -34,6 +35,7 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.texts: list[str] = []
+        self.codes: list[str] = []
         self.feed(self.html)
         self.close()
         assert self.open == []
@@ -58,6 +60,8 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open[-1:] not in (["style"], ["script"]):
             self.texts.append(data)
+        if self.open[-2:] == ["pre", "code"]:
+            self.codes.append(data)
 
     @property
     def text(self) -> str:
@@ -102,13 +106,14 @@ def test_finished_run(run: Path) -> None:
     assert page.count("img") == 3
 
 
+@pytest.mark.parametrize("name", ["clusters.png", "kinds.png"])
 @pytest.mark.parametrize("teacher", [None, "vit_small <b>"])
-def test_who_told_the_kinds_apart(run: Path, teacher: str | None) -> None:
+def test_by_what_the_clusters_were_made(run: Path, teacher: str | None, name: str) -> None:
     settings = yaml.safe_load((run / "settings.yaml").read_text())
     settings["options"]["teacher"] = teacher
     (run / "settings.yaml").write_text(yaml.safe_dump(settings))
     (run / "assets").mkdir()
-    Image.effect_noise((300, 200), 60).save(run / "assets" / "kinds.png")
+    Image.effect_noise((300, 200), 60).save(run / "assets" / name)
     said = "made by how they look: from" if teacher is None else "made by how they look to vit_small <b>: from"
     assert said in draw(run).text
 
@@ -227,6 +232,55 @@ def test_loss_that_is_no_number(run: Path) -> None:
     assert "Not a number at 200 of 500 logged steps, first at step 3,010" in page.text
 
 
+def test_a_hand_back_that_dropped_tensors_is_red(run: Path) -> None:
+    fake_run.write_hand_back(run, fake_run.LOST)
+    page = draw(run)
+    assert ("p", {"class": "pill bad"}) in page.elements
+    assert "Not handed back whole" in page.text
+    # 207 pretrained, two of these lost; the third was not pretrained.
+    names = ", ".join(one.name for one in fake_run.LOST)
+    assert (
+        "205 of 207 backbone tensors arrived pretrained in headstart.pt, but 3 tensors did not arrive as they should: "
+        f"{names}. Do not fine-tune from it."
+    ) in page.text
+    for one in fake_run.LOST:
+        assert page.text.count(one.name) == 2, "in the sentence and in the list"
+        assert f"{one.name} {one.reason}" in page.text
+    assert not any(words.startswith(("yolo ", "headstart compare")) for words in page.codes)
+    assert "Fine-tune on your labels" not in page.text
+    assert "No collapse" not in page.text
+
+
+def test_what_arrived_is_counted_and_not_what_was_trained(run: Path) -> None:
+    assert "207 of 207 backbone tensors went back into headstart.pt" in draw(run).text
+    content = json.loads((run / "handback.json").read_text())
+    (run / "handback.json").write_text(json.dumps({**content, "ok": False}))
+    page = draw(run)
+    assert "Not handed back whole" in page.text, "its own word counts, whatever it names"
+    assert "arrived pretrained in headstart.pt, but the check failed." in page.text
+
+
+@pytest.mark.parametrize("name", ["it's mine; rm -rf ~", 'a"b $(id)', "two  words"])
+def test_commands_can_be_copied_whatever_the_folder_is_called(tmp_path: Path, name: str) -> None:
+    run = fake_run.write_run(tmp_path / name)
+    settings = yaml.safe_load((run / "settings.yaml").read_text())
+    settings["resolved"]["detector"] |= {"name": "n; reboot", "task": "detect$(id)"}
+    (run / "settings.yaml").write_text(yaml.safe_dump(settings))
+    tune, compare = (shlex.split(code) for code in draw(run).codes[:2])
+    assert tune[:4] == ["yolo", "detect$(id)", "train", "data=your.yaml"]
+    assert (Path.cwd() / tune[4].removeprefix("model=")).resolve() == (run / "headstart.pt").resolve()
+    assert compare[:4] == ["headstart", "compare", "data=your.yaml", "model=n; reboot"]
+    assert (Path.cwd() / compare[4].removeprefix("starts=scratch,coco,ssl=")).resolve() == run.resolve()
+
+
+def test_who_led_the_training_is_said(run: Path) -> None:
+    assert ", without a label, for 5,000 steps" in draw(run).text
+    fake_run.write_settings(run, teacher="vit_small", proposals="yolo11n.pt")
+    text = draw(run).text
+    assert ", led by teacher=vit_small and proposals=yolo11n.pt, for 5,000 steps" in text
+    assert "without a label" not in text
+
+
 def test_only_losses_that_are_no_number(run: Path) -> None:
     fake_run.write_lines(run, [line | {"loss": math.inf} for line in fake_run.lines(100)])
     page = draw(run)
@@ -243,7 +297,9 @@ def test_interrupted_run(tmp_path: Path) -> None:
     page = draw(run)
     assert "Not finished" in page.text
     assert "1,500 of 5,000 steps" in page.text
-    assert re.search(r"headstart pretrain resume=true out='[^']*my runs/one'", page.text)
+    (words,) = [words for words in map(shlex.split, page.codes) if "resume=true" in words]
+    assert words[:3] == ["headstart", "pretrain", "resume=true"]
+    assert (Path.cwd() / words[3].removeprefix("out=")).resolve() == run.resolve()
     assert "The pictures are drawn at the end" in page.text
 
 

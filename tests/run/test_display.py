@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 from rich.console import Console
 
-from headstart.run.display import Display, Filling, duration, make_console, time
+from headstart.run.display import NO_BREAK, Display, Filling, duration, make_console
 
 
 def shown(cached: float | None, *epochs: float) -> list[str]:
@@ -60,6 +61,7 @@ def test_outside_a_terminal_a_line_every_half_minute(monkeypatch: pytest.MonkeyP
 )
 def test_durations(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+    assert duration(seconds, NO_BREAK) == words.replace(" ", NO_BREAK)
 
 
 @pytest.mark.parametrize("terminal", [False, True])

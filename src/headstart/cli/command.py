@@ -109,7 +109,7 @@ def _compare(given: dict[str, Any]) -> int:
     from headstart.jobs.compare import compare
 
     comparison = compare(**options)
-    return INTERRUPTED if comparison.interrupted else FAILED if comparison.failed else 0
+    return INTERRUPTED if comparison.interrupted else 0 if comparison.ok else FAILED
 
 
 def _report(given: dict[str, Any]) -> int:

@@ -1,110 +1,303 @@
-"""What must hold between the cells of a comparison, and what is said where it does not."""
+"""What must hold for a comparison to be fair: each claim with its outcome and the facts that it is drawn from.
+
+A report says nothing about fairness but these checks. What no fact tells is not known, and is said to be so.
+"""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from headstart.comparison.finetune import FinetuneResult
+from headstart.comparison.records import (
+    Arrived,
+    CellResult,
+    Check,
+    CheckOutcome,
+    ClassScore,
+    Figures,
+    Point,
+    Results,
+)
+from headstart.errors import UserError
+
+if TYPE_CHECKING:
+    from headstart.comparison.finetune import FinetuneResult
+
+_NAMED = 3
+"""How many of several complaints a check tells."""
+
+
+def figures_of(result: FinetuneResult, device: str) -> Figures:
+    """What a finished training gives to ``results.json``.
+
+    Args:
+        result: Of the training.
+        device: cpu, mps or cuda.
+
+    Raises:
+        UserError: Its ``results.csv`` cannot be read.
+    """
+    arrival = result.arrival
+    return Figures(
+        map50_95=result.map50_95,
+        map50=result.map50,
+        seconds=result.seconds,
+        curve=tuple(Point(one.epoch, one.seconds, one.map50_95, one.map50) for one in result.curve),
+        class_scores=tuple(
+            ClassScore(name=one.name, map50_95=one.map50_95, map50=one.map50, objects=one.objects)
+            for one in result.classes
+        ),
+        rows_sha256=rows_hash(result.folder),
+        arrived=Arrived(tensors=arrival.tensors, model=arrival.model, ema=arrival.ema),
+        parameters=arrival.parameters,
+        initial_sha256=arrival.initial,
+        device=device,
+        versions=dict(arrival.versions),
+    )
 
 
 def rows_hash(folder: Path) -> str:
-    """Of every loss, rate and figure of a run, epoch by epoch: all of results.csv but its times."""
-    digest = hashlib.sha256()
-    with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            digest.update(repr([value for key, value in row.items() if key.strip() != "time"]).encode())
+    """Of every loss, rate and figure of a run, epoch by epoch: all of results.csv but its times.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    digest, path = hashlib.sha256(), folder / "results.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                digest.update(repr([value for key, value in row.items() if (key or "").strip() != "time"]).encode())
+    except (OSError, ValueError, csv.Error) as error:
+        hint = "remove this folder: the same command then trains it again"
+        raise UserError(f"cannot be read: {error}", where=str(path), hint=hint) from None
     return digest.hexdigest()
 
 
-def cell_record(result: FinetuneResult) -> dict[str, Any]:
-    """What a finished training gives to ``results.json``."""
-    arrival = result.arrival
-    return {
-        "map50_95": result.map50_95,
-        "map50": result.map50,
-        "seconds": result.seconds,
-        "curve": [[point.epoch, point.seconds, point.map50_95, point.map50] for point in result.curve],
-        "classes": [vars(score) for score in result.classes],
-        "rows_sha256": rows_hash(result.folder),
-        "arrived": {"tensors": arrival.tensors, "model": arrival.model, "ema": arrival.ema},
-        "parameters": arrival.parameters,
-        "initial_sha256": arrival.initial,
-        "versions": dict(arrival.versions),
-    }
+def make_checks(results: Results) -> tuple[Check, ...]:
+    """Every check of a comparison, from the facts of ``results.json`` alone."""
+    return tuple(
+        make(results)
+        for make in (
+            *(_complete, _labelled, _test_leak, _pretraining_leaks, _lists, _epochs, _settings, _rates, _network),
+            *(_arrived, _last_epoch, _seeds, _varied, _device, _versions),
+        )
+    )
 
 
-def find_faults(cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Everything that makes the cells of ``results.json`` incomparable, in sentences; empty where all is well.
-
-    Args:
-        cells: Finished main cells.
-    """
-    return [
-        *_same_seeds(cells),
-        *_unequal(
-            cells,
-            ("budget", "seed"),
-            "labels_sha256",
-            lambda key: f"at {key[0]}, seed {key[1]}, the starts were trained on different lists of labelled images",
-        ),
-        *_unequal(cells, (), "parameters", lambda _: "the trained models are not of one size: another class count?"),
-        *_unequal(cells, (), "device", lambda _: "some trainings ran on a GPU and some did not"),
-        *_unequal(cells, (), "versions", lambda _: "the trainings ran with different versions of Ultralytics or torch"),
-        *_lost(cells),
-    ]
+def _check(key: str, claim: str, wrong: Sequence[str], known: bool, evidence: str) -> Check:
+    """Failed where anything is wrong; else passed or not known, with the evidence for that."""
+    if wrong:
+        more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+        return Check(key=key, claim=claim, outcome="failed", evidence="; ".join(wrong[:_NAMED]) + more)
+    return Check(key=key, claim=claim, outcome="passed" if known else "not known", evidence=evidence)
 
 
-def _groups(cells: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:
-    found: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
-    for cell in cells:
-        found[tuple(cell[key] for key in keys)].append(cell)
+_NOTHING = "no training is done"
+
+
+def _complete(results: Results) -> Check:
+    starts, budgets, seeds = results.starts, results.budgets, results.settings.seeds
+    have = {(cell.start, cell.budget, cell.seed) for cell in results.finished()}
+    wanted = [(start.name, budget.name, seed) for seed in seeds for budget in budgets for start in starts]
+    lacking = [one for one in wanted if one not in have]
+    named = ", ".join(f"{start} at {budget}, seed {seed}" for start, budget, seed in lacking[:_NAMED])
+    more = f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else ""
+    wrong = [f"{len(lacking)} of {len(wanted)} trainings failed or are missing: {named}{more}"] if lacking else []
+    evidence = f"{len(wanted)} trainings: {len(starts)} starts, {len(budgets)} label budgets, {len(seeds)} seeds"
+    return _check("complete", "Every training is done", wrong, True, evidence)
+
+
+def _labelled(results: Results) -> Check:
+    counts = {sum(one.objects for one in cell.measured.class_scores) for cell in results.finished()} - {0}
+    images, all_images = results.data.labelled_test_images, results.data.test_images
+    wrong = ["no test image has a labelled object: nothing can be measured"] if images == 0 else []
+    if not counts and results.finished() and all(cell.measured.map50 == 0 for cell in results.finished()):
+        wrong = wrong or ["no training counted a labelled object, and every figure is 0: nothing can be measured"]
+    if len(counts) > 1:
+        wrong.append(f"the trainings were measured on {_and(sorted(counts))} objects")
+    evidence = f"{max(counts):,} objects in {all_images:,} test images" if counts else "no training counted them"
+    claim = "The test images have labelled objects, the same for every training"
+    return _check("labelled", claim, wrong, bool(counts), evidence if results.finished() else _NOTHING)
+
+
+def _test_leak(results: Results) -> Check:
+    leak = results.data.leak
+    wrong = [leak.words] if leak.outcome == "failed" else []
+    claim = "No test image is among the labelled images, by content"
+    return _check("test leak", claim, wrong, leak.outcome == "passed", leak.words)
+
+
+def _pretraining_leaks(results: Results) -> Check:
+    told: dict[CheckOutcome, dict[str, list[str]]] = {"failed": {}, "not known": {}, "passed": {}}
+    for start in results.starts:
+        if start.leak:
+            told[start.leak.outcome].setdefault(start.leak.words, []).append(start.name)
+    said = {outcome: [f"{', '.join(names)}: {words}" for words, names in of.items()] for outcome, of in told.items()}
+    known = not said["not known"]
+    evidence = "; ".join([*said["not known"], *said["passed"]]) or "no start was pretrained"
+    claim = "No test image is among the images that a start was pretrained on, by content"
+    return _check("pretraining leak", claim, said["failed"], known, evidence)
+
+
+def _groups(results: Results, *keys: str) -> dict[tuple[Any, ...], list[CellResult]]:
+    found: dict[tuple[Any, ...], list[CellResult]] = defaultdict(list)
+    for cell in results.finished():
+        found[tuple(getattr(cell, key) for key in keys)].append(cell)
     return found
 
 
-def _same_seeds(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+def _equal(
+    results: Results, keys: Sequence[str], value: Callable[[CellResult], Any], wrong: str
+) -> tuple[list[str], set[Any]]:
+    """A complaint for each group of trainings that do not agree in `value`, and all values that there are."""
+    complaints = []
+    for key, group in _groups(results, *keys).items():
+        if len({repr(value(cell)) for cell in group}) > 1:
+            where = ", ".join(
+                f"{name} {one}" if name == "seed" else f"at {one}" for name, one in zip(keys, key, strict=True)
+            )
+            complaints.append(f"{where}, {wrong}" if where else wrong)
+    return complaints, {repr(value(cell)) for cell in results.finished()}
+
+
+def _lists(results: Results) -> Check:
+    wrong, values = _equal(
+        results, ("budget", "seed"), lambda c: c.labels_sha256, "the starts were trained on different labelled images"
+    )
+    compared = len(_groups(results, "budget", "seed"))
+    evidence = f"equal sha256 of the lists at each of {compared} budgets and seeds" if values else _NOTHING
+    claim = "At each budget and seed, every start has the same labelled images"
+    return _check("lists", claim, wrong, bool(values), evidence)
+
+
+def _epochs(results: Results) -> Check:
+    wrong, values = _equal(
+        results, ("budget",), lambda c: (c.epochs, c.images), "the trainings have different numbers of epochs or images"
+    )
+    each = {cell.budget: f"{cell.epochs} epochs of {cell.images:,} images" for cell in results.finished()}
+    evidence = ", ".join(each.values()) or _NOTHING
+    return _check("epochs", "At each budget, every training is as long as the others", wrong, bool(values), evidence)
+
+
+def _settings(results: Results) -> Check:
+    wrong, values = _equal(results, (), lambda c: c.settings_sha256, "the trainings were given different settings")
+    s = results.settings
+    known = bool(values) and values != {"''"}
+    evidence = f"{s.optimizer}, {s.imgsz} px, batch {s.batch}; equal sha256 of what each training was given"
+    missing = "the trainings did not write down what they were given" if values else _NOTHING
+    claim = "Every training is given the same image size, batch, augmentation and optimizer"
+    return _check("settings", claim, wrong, known, evidence if known else missing)
+
+
+def _rates(results: Results) -> Check:
+    claim = "Every start has its learning rate from the same list, chosen without the test images"
+    tried = {tuple(one.validation_map50_95) for one in results.rates}
+    wrong = ["the starts tried different lists of learning rates"] if len(tried) > 1 else []
+    if not any(tried):
+        claim = "Every start has the same learning rate"
+        used = sorted({cell.lr for cell in results.finished()})
+        wrong += [f"the trainings used the rates {_and([f'{rate:g}' for rate in used])}"] if len(used) > 1 else []
+        return _check("rates", claim, wrong, bool(used), f"{used[0]:g} for all" if used else _NOTHING)
+    chosen = {(one.start, one.budget): one.lr for one in results.rates}
+    wrong += [
+        f"{cell.shown}: {cell.lr:g} was used, not the rate that was chosen"
+        for cell in results.finished()
+        if chosen.get((cell.start, cell.budget)) != cell.lr
+    ]
+    rates = ", ".join(next(iter(tried)))
+    evidence = f"the best of {rates} on a validation part of the labelled images, at each budget"
+    return _check("rates", claim, wrong, True, evidence)
+
+
+def _network(results: Results) -> Check:
+    wrong, values = _equal(results, (), lambda c: c.measured.parameters, "the networks are not of one size")
+    evidence = f"{int(min(values)):,} weights in every training" if values else _NOTHING
+    return _check("network", "Every start is trained in a network of the same size", wrong, bool(values), evidence)
+
+
+def _arrived(results: Results) -> Check:
+    wrong, done = [], results.finished()
+    for cell in done:
+        found = cell.measured.arrived
+        least = min(found.model, found.ema)
+        if least < found.tensors:
+            wrong.append(
+                f"{cell.shown}: {found.tensors - least} of {found.tensors} tensors of the start did not arrive"
+            )
+        elif found.tensors and cell.measured.initial_sha256 != cell.start_sha256:
+            wrong.append(f"{cell.shown}: the training began with other weights than those of its start")
+    known = bool(done) and all(cell.measured.arrived.tensors for cell in done)
+    counts = _and(sorted({cell.measured.arrived.tensors for cell in done}))
+    evidence = f"{counts} tensors bitwise equal in the trainer's model and EMA before the first step"
+    claim = "The start arrived whole in every training"
+    return _check("arrived", claim, wrong, known, evidence if known else _NOTHING if not done else "no tensors counted")
+
+
+def _last_epoch(results: Results) -> Check:
+    wrong = []
+    for cell in results.finished():
+        last = cell.measured.curve[-1]
+        if last.epoch != cell.epochs or last.map50_95 != cell.measured.map50_95:
+            wrong.append(f"{cell.shown}: the figures are not those of epoch {cell.epochs}")
+    known = bool(results.finished())
+    evidence = "no epoch is chosen by its score on the test images" if known else _NOTHING
+    return _check("last epoch", "Every figure is that of the last epoch", wrong, known, evidence)
+
+
+def _seeds(results: Results) -> Check:
     """Two seeds that gave the very same figures: the seed reached nothing (ultralytics #6820)."""
-    faults = []
-    for (start, budget), group in _groups(cells, ("start", "budget")).items():
+    wrong, groups = [], _groups(results, "start", "budget")
+    for (start, budget), group in groups.items():
         for at, one in enumerate(group):
-            for other in group[:at]:
-                scores = [[point[2:] for point in cell["curve"]] for cell in (one, other)]
-                same_scores = scores[0] == scores[1] and any(value for point in scores[0] for value in point)
-                if same_scores or one["rows_sha256"] == other["rows_sha256"]:
-                    faults.append(
-                        f"seeds {other['seed']} and {one['seed']} of {start} at {budget} gave the same figures in "
-                        "every epoch: the seed changed nothing"
-                    )
-    return faults
+            twins = [other for other in group[:at] if _same_run(one.measured, other.measured)]
+            wrong += [
+                f"seeds {other.seed} and {one.seed} of {start} at {budget} gave the same figures in every epoch: the "
+                "seed changed nothing"
+                for other in twins
+            ]
+    known = any(len(group) > 1 for group in groups.values())
+    evidence = "no two seeds of a start gave the same figures" if known else "there is one seed"
+    return _check("seeds", "Every seed makes another training", wrong, known, evidence if groups else _NOTHING)
 
 
-def _unequal(
-    cells: Sequence[Mapping[str, Any]],
-    keys: Sequence[str],
-    field: str,
-    sentence: Callable[[tuple[Any, ...]], str],
-) -> list[str]:
-    """A sentence for each group of cells that do not agree in `field`."""
-    faults = []
-    for key, group in _groups(cells, keys).items():
-        values = {repr(cell[field]) for cell in group}
-        if len(values) > 1:
-            faults.append(sentence(key))
-    return faults
+def _same_run(one: Figures, other: Figures) -> bool:
+    scores = [[(point.map50_95, point.map50) for point in figures.curve] for figures in (one, other)]
+    same = scores[0] == scores[1] and any(value for point in scores[0] for value in point)
+    return same or one.rows_sha256 == other.rows_sha256
 
 
-def _lost(cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Weights that were not in the trainer: the training itself refuses them, so this is a second look."""
-    faults = []
-    for cell in cells:
-        where, of = f"{cell['start']} at {cell['budget']}, seed {cell['seed']}", cell["arrived"]["tensors"]
-        least = min(cell["arrived"]["model"], cell["arrived"]["ema"])
-        if least < of:
-            faults.append(f"{where}: {of - least} of {of} tensors of the start did not arrive")
-        elif cell["initial_sha256"] != cell["start_sha256"]:
-            faults.append(f"{where}: the training began with other weights than those of its start")
-    return faults
+def _varied(results: Results) -> Check:
+    """The same difference in every seed, other than none: no spread to judge it by."""
+    several = [one for one in results.differences if len(one.seeds) > 1]
+    wrong = [
+        f"{one.start} against {one.reference} at {one.budget} differ by the same {100 * one.map50_95.mean:.2f} points "
+        f"in all {len(one.seeds)} seeds: the seeds changed nothing"
+        for one in several
+        if len(set(one.map50_95.differences)) == 1 and one.map50_95.mean
+    ]
+    evidence = "no difference is the same in all seeds" if several else "there is one seed"
+    return _check("spread", "Every difference varies with the seed", wrong, bool(several), evidence)
+
+
+def _device(results: Results) -> Check:
+    wrong, values = _equal(results, (), lambda c: c.measured.device, "some trainings ran on a GPU and some did not")
+    evidence = " and ".join(sorted({cell.measured.device for cell in results.finished()})) or _NOTHING
+    return _check("device", "Every training ran on the same kind of device", wrong, bool(values), evidence)
+
+
+def _versions(results: Results) -> Check:
+    done = results.finished()
+    wrong, _ = _equal(results, (), lambda c: sorted(c.measured.versions.items()), "different versions trained")
+    told = sorted({f"{name} {version}" for cell in done for name, version in cell.measured.versions.items()})
+    wrong = [f"the trainings ran with different versions: {', '.join(told)}"] if wrong else []
+    known = bool(done) and all(cell.measured.versions for cell in done)
+    evidence = ", ".join(told) or (_NOTHING if not done else "the trainings did not write their versions down")
+    return _check("versions", "Every training ran with the same versions", wrong, known, evidence)
+
+
+def _and(values: Sequence[Any]) -> str:
+    return " and ".join(str(value) for value in values)

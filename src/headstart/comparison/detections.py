@@ -10,23 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from headstart.comparison import child
+from headstart.comparison.shown import FILE, Detections, FoundBox, LabelBox, ShownImage, write_detections
 from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.images.labels import label_path, read_labels
 
-FILE = "detections.json"
 LEAST_CONFIDENCE = 0.25
 _SHOWN_SIDE = 480
 
 
 def choose_images(test: Sequence[str], count: int, keypoints: Sequence[int] | None = None) -> list[str]:
     """`count` test images with objects, evenly spread over the sorted list: chosen before any result is known."""
-    labelled = [image for image in sorted(test) if _has_objects(image, keypoints)]
+    labelled = [image for image in sorted(test) if has_objects(image, keypoints)]
     step = len(labelled) / max(count, 1)
     return [labelled[int((at + 0.5) * step)] for at in range(min(count, len(labelled)))] if labelled else []
 
 
-def _has_objects(image: str, keypoints: Sequence[int] | None) -> bool:
+def has_objects(image: str, keypoints: Sequence[int] | None = None) -> bool:
+    """Whether an image has labels that can be used."""
     return bool(read_labels(label_path(image), keypoints=keypoints).rows)
 
 
@@ -68,17 +69,17 @@ def main(arguments: Sequence[str]) -> int:
     child.end_with_parent()
     path = Path(arguments[0])
     asked = json.loads(path.read_text(encoding="utf-8"))
-    images = [_truth(image, asked["keypoints"]) for image in asked["images"]]
-    for name, model in asked["models"].items():
-        for one, found in zip(images, _found(model, asked), strict=True):
-            one["found"][name] = found
-    content = {"least_confidence": LEAST_CONFIDENCE, "images": images}
-    write_text(path.with_name(FILE), json.dumps(content) + "\n")
+    found = {name: _found(model, asked) for name, model in asked["models"].items()}
+    images = [
+        _shown(image, asked["keypoints"], {name: boxes[at] for name, boxes in found.items()})
+        for at, image in enumerate(asked["images"])
+    ]
+    write_detections(path.parent, Detections(least_confidence=LEAST_CONFIDENCE, images=tuple(images)))
     return 0
 
 
-def _truth(image: str, keypoints: Sequence[int] | None) -> dict[str, Any]:
-    """A test image, small enough to show, and its labels: class, then x0, y0, x1, y1 as shares of its sides."""
+def _shown(image: str, keypoints: Sequence[int] | None, found: Mapping[str, tuple[FoundBox, ...]]) -> ShownImage:
+    """A test image, small enough to show, with its labels and what was found."""
     import cv2
 
     from headstart.images.decode import read_image
@@ -90,13 +91,18 @@ def _truth(image: str, keypoints: Sequence[int] | None) -> dict[str, Any]:
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     _, data = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])
     rows = read_labels(label_path(image), keypoints=keypoints).rows
-    boxes = [[row.label, *(round(value, 4) for value in row.box)] for row in rows]
-    text = base64.b64encode(data.tobytes()).decode()
-    return {"file": Path(image).name, "width": size[0], "height": size[1], "jpeg": text, "truth": boxes, "found": {}}
+    return ShownImage(
+        file=Path(image).name,
+        width=size[0],
+        height=size[1],
+        jpeg=base64.b64encode(data.tobytes()).decode(),
+        truth=tuple(LabelBox(row.label, *(round(value, 4) for value in row.box)) for row in rows),
+        found=dict(found),
+    )
 
 
-def _found(model: str, asked: Mapping[str, Any]) -> list[list[list[float]]]:
-    """Per image: class, confidence, x0, y0, x1, y1 as shares of the image's sides."""
+def _found(model: str, asked: Mapping[str, Any]) -> list[tuple[FoundBox, ...]]:
+    """What a model finds, image by image."""
     from ultralytics import YOLO
 
     yolo = YOLO(model)
@@ -107,8 +113,13 @@ def _found(model: str, asked: Mapping[str, Any]) -> list[list[list[float]]]:
         )[0]
         boxes = result.boxes if result.boxes is not None else result.obb
         rows = zip(boxes.cls.tolist(), boxes.conf.tolist(), _shares(boxes, result.orig_shape), strict=True)
-        found.append([[int(label), round(sure, 3), *(round(one, 4) for one in box)] for label, sure, box in rows])
+        found.append(tuple(_box(int(label), confidence, box) for label, confidence, box in rows))
     return found
+
+
+def _box(label: int, confidence: float, corners: Sequence[float]) -> FoundBox:
+    x0, y0, x1, y1 = (round(one, 4) for one in corners)
+    return FoundBox(label, round(confidence, 3), x0, y0, x1, y1)
 
 
 def _shares(boxes: Any, shape: Sequence[int]) -> list[list[float]]:

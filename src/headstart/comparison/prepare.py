@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,8 +16,19 @@ import yaml
 from headstart.comparison import label_lists
 from headstart.comparison.budgets import Budget, check_budgets, parse_budgets
 from headstart.comparison.dataset import Dataset, read_dataset
+from headstart.comparison.detections import has_objects
 from headstart.comparison.label_lists import LabelList
 from headstart.comparison.leaks import refuse_leaks
+from headstart.comparison.records import (
+    AskedSettings,
+    BudgetFacts,
+    DataFacts,
+    Facts,
+    GitFacts,
+    LeakFacts,
+    ListFacts,
+    StartFacts,
+)
 from headstart.comparison.starts import (
     Pretraining,
     Start,
@@ -30,6 +41,7 @@ from headstart.comparison.starts import (
 from headstart.errors import UserError
 from headstart.files import Contents, OwnedFolder, explained, write_text
 from headstart.images.index import find_images
+from headstart.images.labels import label_path
 from headstart.run import provenance
 from headstart.settings.schema import CompareSettings
 
@@ -61,7 +73,8 @@ class Prepared:
         search: Budget -> the list that rates are tried on, whose ``val`` is the validation part; empty for one rate.
         files: (start, seed) -> its checkpoint.
         pretrainings: Start -> what its run folder tells.
-        leaks: Start -> what is known of test images in its pretraining, in words.
+        test_leak: What is known of test images among the labelled images.
+        leaks: Start -> what is known of test images in its pretraining.
     """
 
     settings: CompareSettings
@@ -73,7 +86,8 @@ class Prepared:
     search: Mapping[str, LabelList]
     files: Mapping[tuple[str, int], StartFile]
     pretrainings: Mapping[str, Pretraining]
-    leaks: Mapping[str, str]
+    test_leak: LeakFacts
+    leaks: Mapping[str, LeakFacts]
 
 
 @contextmanager
@@ -136,33 +150,56 @@ def prepare(settings: CompareSettings, folder: Path) -> Prepared:
     budgets = sorted(parse_budgets(settings.labels)[0], key=lambda budget: budget.images(len(dataset.pool)))
     check_budgets(budgets, len(dataset.pool))
     pretrainings = {start.name: found for start in starts if (found := pretraining_of(start))}
-    leaks = _refuse_leaks(settings, dataset, starts, pretrainings)
+    _refuse_unlabelled_test(dataset)
+    test_leak, leaks = _refuse_leaks(settings, dataset, starts, pretrainings)
     lists, search = _write_lists(settings, dataset, budgets, folder / "labels")
     files = build_starts(starts, settings.seeds, dataset, model_yaml(settings.model), folder / "starts")
-    return Prepared(settings, folder, dataset, starts, budgets, lists, search, files, pretrainings, leaks)
+    return Prepared(settings, folder, dataset, starts, budgets, lists, search, files, pretrainings, test_leak, leaks)
+
+
+def _refuse_unlabelled_test(dataset: Dataset) -> None:
+    if not any(has_objects(image) for image in dataset.test):
+        hint = f"expected {label_path(dataset.test[0])} for {dataset.test[0]}; split=val or split=test names the part"
+        what = f"{dataset.split} has no labelled objects: nothing can be measured on it"
+        raise UserError(what, where=str(dataset.yaml), hint=hint)
 
 
 def _refuse_leaks(
     settings: CompareSettings, dataset: Dataset, starts: Sequence[Start], pretrainings: Mapping[str, Pretraining]
-) -> dict[str, str]:
-    """Raise where test images are in the labelled pool or in a pretraining; what is known of each checkpoint."""
+) -> tuple[LeakFacts, dict[str, LeakFacts]]:
+    """Raise where test images are in the labelled pool or in a pretraining.
+
+    Returns:
+        What was looked at of the labelled images, and of the pretraining of each start that had one.
+    """
     others: dict[str, Sequence[str]] = {f"train of {dataset.yaml.name}": dataset.pool}
-    words = {}
+    found = {}
     named = list(find_images(settings.unlabelled)) if settings.unlabelled else []
     if named:
         others["unlabelled"] = named
     for start in starts:
-        if start.kind != "checkpoint":
-            continue
-        images = _pretraining_images(pretrainings.get(start.name))
+        known = pretrainings.get(start.name)
+        images = _pretraining_images(known) if start.kind == "checkpoint" else []
         if images:
             others[f"the pretraining of {start.name}"] = images
-        looked = len(images) or len(named)
-        gone = "its pretraining images are not there any more" if start.name in pretrainings else "they are not known"
-        unknown = f"its pretraining images were not looked at for test images: {gone}"
-        words[start.name] = f"none of {looked:,} pretraining images is a test image" if looked else unknown
+        if start.kind != "scratch":
+            found[start.name] = _leak(start, known, len(images), len(named))
     refuse_leaks(dataset.test, others)
-    return words
+    return LeakFacts(outcome="passed", words=f"none of {len(dataset.pool):,} labelled images is a test image"), found
+
+
+def _leak(start: Start, known: Pretraining | None, looked: int, named: int) -> LeakFacts:
+    """What is known where no test image was found: `looked` images of its own run folder, `named` by the user."""
+    used = known.images or 0 if known else 0
+    if start.kind != "checkpoint":
+        return LeakFacts(outcome="not known", words="the images behind published weights are not known")
+    if looked and looked < used:
+        words = f"{looked:,} of its {used:,} pretraining images are still there, and none of these is a test image"
+        return LeakFacts(outcome="not known", words=words)
+    if looked or named:
+        return LeakFacts(outcome="passed", words=f"none of {looked or named:,} pretraining images is a test image")
+    gone = "its pretraining images are not there any more" if known else "its pretraining images are not known"
+    return LeakFacts(outcome="not known", words=gone)
 
 
 def _pretraining_images(known: Pretraining | None) -> list[str]:
@@ -199,48 +236,57 @@ def _write_lists(
     return lists, search
 
 
-def facts(prepared: Prepared, slots: str) -> dict[str, Any]:
+def facts(prepared: Prepared, slots: str) -> Facts:
     """What ``results.json`` says apart from the trainings."""
     s, dataset = prepared.settings, prepared.dataset
-    return {
-        "name": prepared.folder.name,
-        "command": " ".join(sys.argv),
-        "settings": {**s.model_dump(exclude={"plan", "overwrite"}), "data": str(dataset.yaml)},
-        "side_by_side": slots,
-        "data": {
-            "yaml": str(dataset.yaml),
-            "names": list(dataset.names),
-            "train_images": len(dataset.pool),
-            "test_images": len(dataset.test),
-            "split": dataset.split,
-            "test_sha256": label_lists.file_hash(prepared.folder / "labels" / "test.txt"),
-        },
-        "starts": [_start_facts(prepared, start) for start in prepared.starts],
-        "budgets": [{"name": b.name, "images": b.images(len(dataset.pool))} for b in prepared.budgets],
-        "lists": [
-            {"budget": budget, "seed": seed, "images": one.images, "file": _below(one.file, prepared.folder)}
-            | {"sha256": one.sha256}
-            for (budget, seed), one in prepared.lists.items()
-        ],
-        "versions": provenance.versions(),
-        "git": provenance.git_state(),
-    }
+    asked = {**s.model_dump(mode="json", exclude={"plan", "overwrite"}), "data": str(dataset.yaml)}
+    data = DataFacts(
+        yaml=str(dataset.yaml),
+        names=tuple(dataset.names),
+        train_images=len(dataset.pool),
+        test_images=len(dataset.test),
+        labelled_test_images=sum(has_objects(image) for image in dataset.test),
+        split=dataset.split,
+        test_sha256=label_lists.file_hash(prepared.folder / "labels" / "test.txt"),
+        leak=prepared.test_leak,
+    )
+    lists = tuple(
+        ListFacts(
+            budget=budget, seed=seed, images=one.images, file=_below(one.file, prepared.folder), sha256=one.sha256
+        )
+        for (budget, seed), one in prepared.lists.items()
+    )
+    git = provenance.git_state()
+    return Facts(
+        name=prepared.folder.name,
+        command=shlex.join(sys.argv),
+        settings=AskedSettings.model_validate(asked),
+        side_by_side=slots,
+        data=data,
+        starts=tuple(_start_facts(prepared, start) for start in prepared.starts),
+        budgets=tuple(BudgetFacts(name=b.name, images=b.images(len(dataset.pool))) for b in prepared.budgets),
+        lists=lists,
+        versions=provenance.versions(),
+        git=GitFacts(**git) if git else None,
+    )
 
 
-def _start_facts(prepared: Prepared, start: Start) -> dict[str, Any]:
+def _start_facts(prepared: Prepared, start: Start) -> StartFacts:
     files = {seed: file for (name, seed), file in prepared.files.items() if name == start.name}
     first = next(iter(files.values()))
     known = prepared.pretrainings.get(start.name)
-    return {
-        "name": start.name,
-        "kind": start.kind,
-        "weights": start.path,
-        "taken": {part: list(counts) for part, counts in first.taken.items()},
-        "parameters": first.parameters,
-        "sha256": {str(seed): file.sha256 for seed, file in files.items()},
-        "pretraining": None if known is None else json.loads(json.dumps(vars(known))),
-        "leak": prepared.leaks.get(start.name, ""),
-    }
+    return StartFacts.model_validate(
+        {
+            "name": start.name,
+            "kind": start.kind,
+            "weights": start.path,
+            "taken": {part: tuple(counts) for part, counts in first.taken.items()},
+            "parameters": first.parameters,
+            "sha256": {str(seed): file.sha256 for seed, file in files.items()},
+            "pretraining": None if known is None else vars(known),
+            "leak": prepared.leaks.get(start.name),
+        }
+    )
 
 
 def _below(path: Path, folder: Path) -> str:

@@ -51,6 +51,13 @@ class Job:
         content = {"asked": asked, "start": self.start.sha256, "lists": lists}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def settings_sha256(self) -> str:
+        """Equal for trainings that were asked for the same but for start, list, seed, rate and length."""
+        varied = (*_NOT_PART_OF_THE_RESULT, "start", "data", "seed", "lr0", "epochs")
+        asked = {key: value for key, value in dataclasses.asdict(self.settings).items() if key not in varied}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
+
     def finished(self) -> FinetuneResult | None:
         """The result of this very training, where it was finished before."""
         folder = self.settings.folder

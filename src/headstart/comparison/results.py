@@ -1,141 +1,220 @@
-"""``results.json``: the cells put together, compared, and judged. Its schema is in docs/comparison.md."""
+"""``results.json``: the trainings put together and compared, written and read. Its types are in `records`."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
-from headstart.comparison import wording
-from headstart.comparison.checks import find_faults
+from pydantic import BaseModel, ValidationError
+
+from headstart.comparison import upgrade, wording
+from headstart.comparison.checks import make_checks
+from headstart.comparison.records import (
+    FORMAT,
+    CellResult,
+    Difference,
+    Facts,
+    Mean,
+    RateChoice,
+    Reached,
+    Results,
+    Score,
+    plain,
+)
 from headstart.comparison.statistics import epochs_to_reach, paired
 from headstart.errors import UserError
 from headstart.files import write_text
 
 FILE = "results.json"
-FORMAT = 1
+_NAMED = 5
+"""How many wrong fields of a damaged file are named."""
 
-Record = dict[str, Any]
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
-def conclude(facts: Mapping[str, Any], cells: Sequence[Record], chosen: Sequence[Record]) -> Record:
-    """All that ``results.json`` holds.
+def conclude(facts: Facts, cells: Sequence[CellResult], rates: Sequence[RateChoice]) -> Results:
+    """Scores, differences, checks and verdict of a comparison.
 
     Args:
-        facts: Settings, data, starts, budgets, lists, versions: what is known before a cell is trained.
-        cells: Every cell: kind, start, budget, seed, lr, epochs, images, state ("done", "failed", "missing"), and of
-            those done what `cell_record` gives.
-        chosen: Start, budget, rate and the validation scores that it was chosen by.
+        facts: What is known before a training.
+        cells: Every training: done, failed or missing.
+        rates: The learning rate of each start at each budget.
     """
-    done = [cell for cell in cells if cell["state"] == "done" and cell["kind"] == "main"]
-    names = [start["name"] for start in facts["starts"]]
-    budgets = [budget["name"] for budget in facts["budgets"]]
-    differences = compare_all(done, names, budgets)
-    content = {
-        "format": FORMAT,
-        **facts,
-        "rates": list(chosen),
-        "cells": list(cells),
-        "scores": scores(done, names, budgets),
-        "differences": differences,
-        "reached": reached(done, names, budgets),
-        "faults": find_faults(done),
-    }
-    content["verdict"] = wording.sentence(content)
-    return content
+    done = [cell for cell in cells if (cell.kind, cell.state) == ("main", "done")]
+    names, budgets = [start.name for start in facts.starts], [budget.name for budget in facts.budgets]
+    content = Results(
+        **dict(facts),
+        rates=tuple(rates),
+        cells=tuple(cells),
+        scores=tuple(scores(done, names, budgets)),
+        differences=tuple(compare_all(done, names, budgets)),
+        reached=tuple(reached(done, names, budgets)),
+        checks=(),
+    )
+    content = content.model_copy(update={"checks": make_checks(content)})
+    return content.model_copy(update={"verdict": wording.sentence(content)})
 
 
-def scores(done: Sequence[Record], names: Sequence[str], budgets: Sequence[str]) -> list[Record]:
+def scores(done: Sequence[CellResult], names: Sequence[str], budgets: Sequence[str]) -> list[Score]:
     """Mean and spread of every start at every budget; the interval is that of `paired`, of the scores themselves."""
     found = []
     for budget in budgets:
         for name in names:
-            group = [cell for cell in done if (cell["start"], cell["budget"]) == (name, budget)]
+            group = [cell for cell in done if (cell.start, cell.budget) == (name, budget)]
             if group:
-                record: Record = {"start": name, "budget": budget, "seeds": [cell["seed"] for cell in group]}
-                for measure in ("map50_95", "map50"):
-                    summary = paired([cell[measure] for cell in group])
-                    record[measure] = {"mean": summary.mean, "low": summary.t_low, "high": summary.t_high}
-                found.append(record)
+                seeds = tuple(cell.seed for cell in group)
+                both = (_mean([cell.measured.map50_95 for cell in group]), _mean([c.measured.map50 for c in group]))
+                found.append(Score(start=name, budget=budget, seeds=seeds, map50_95=both[0], map50=both[1]))
     return found
 
 
-def compare_all(done: Sequence[Record], names: Sequence[str], budgets: Sequence[str]) -> list[Record]:
+def _mean(values: Sequence[float]) -> Mean:
+    summary = paired(values)
+    return Mean(mean=summary.mean, low=summary.t_low, high=summary.t_high)
+
+
+def compare_all(done: Sequence[CellResult], names: Sequence[str], budgets: Sequence[str]) -> list[Difference]:
     """Every start against ``scratch`` and against ``coco``, where they are there; else against the first start."""
     references = [name for name in ("scratch", "coco") if name in names] or list(names[:1])
     pairs = [(name, other) for other in references for name in names if name != other]
     pairs = [pair for pair in pairs if pair != ("scratch", "coco")]  # the same pair as coco against scratch
-    found = []
-    for start, reference in pairs:
-        for budget in budgets:
-            of = {
-                name: {cell["seed"]: cell for cell in done if (cell["start"], cell["budget"]) == (name, budget)}
-                for name in (start, reference)
-            }
-            seeds = sorted(set(of[start]) & set(of[reference]))
-            if seeds:
-                record: Record = {"start": start, "reference": reference, "budget": budget, "seeds": seeds}
-                for measure in ("map50_95", "map50"):
-                    values = [round(of[start][seed][measure] - of[reference][seed][measure], 6) for seed in seeds]
-                    record[measure] = {**dataclasses.asdict(paired(values)), "differences": values}
-                found.append(record)
-    return found
+    found = [_difference(done, *pair, budget) for pair in pairs for budget in budgets]
+    return [one for one in found if one is not None]
 
 
-def reached(done: Sequence[Record], names: Sequence[str], budgets: Sequence[str]) -> list[Record]:
+def _difference(done: Sequence[CellResult], start: str, reference: str, budget: str) -> Difference | None:
+    """None where no seed was trained from both."""
+    ours, theirs = (
+        {cell.seed: cell.measured for cell in done if (cell.start, cell.budget) == (name, budget)}
+        for name in (start, reference)
+    )
+    seeds = sorted(set(ours) & set(theirs))
+    if not seeds:
+        return None
+    return Difference(
+        start=start,
+        reference=reference,
+        budget=budget,
+        seeds=tuple(seeds),
+        map50_95=paired([round(ours[seed].map50_95 - theirs[seed].map50_95, 6) for seed in seeds]),
+        map50=paired([round(ours[seed].map50 - theirs[seed].map50, 6) for seed in seeds]),
+    )
+
+
+def reached(done: Sequence[CellResult], names: Sequence[str], budgets: Sequence[str]) -> list[Reached]:
     """Epochs until a start is as good as scratch is in the end, seed by seed; None where it never is.
 
     A seed with which scratch ends at nothing is left out: there is nothing to reach.
     """
-    if "scratch" not in names:
-        return []
     found = []
     for budget in budgets:
-        scratch = [cell for cell in done if (cell["start"], cell["budget"]) == ("scratch", budget)]
-        finals = {cell["seed"]: cell["map50_95"] for cell in scratch if cell["map50_95"] > 0}
+        scratch = [cell for cell in done if (cell.start, cell.budget) == ("scratch", budget)]
+        finals = {cell.seed: cell.measured.map50_95 for cell in scratch if cell.measured.map50_95 > 0}
         for name in names:
-            group = [c for c in done if (c["start"], c["budget"]) == (name, budget) and c["seed"] in finals]
+            group = [c for c in done if (c.start, c.budget) == (name, budget) and c.seed in finals]
             if name != "scratch" and group:
-                epochs = [epochs_to_reach([p[2] for p in cell["curve"]], finals[cell["seed"]]) for cell in group]
-                middle = median(math.inf if one is None else one for one in epochs)
-                found.append(
-                    {
-                        "start": name,
-                        "budget": budget,
-                        "seeds": [cell["seed"] for cell in group],
-                        "epochs": epochs,
-                        "median": None if math.isinf(middle) else middle,
-                        "of": group[0]["epochs"],
-                    }
-                )
+                found.append(_reached(name, budget, group, finals))
     return found
 
 
-def write_results(folder: Path, content: Mapping[str, Any]) -> Path:
+def _reached(name: str, budget: str, group: Sequence[CellResult], finals: dict[int, float]) -> Reached:
+    epochs = [epochs_to_reach([point.map50_95 for point in c.measured.curve], finals[c.seed]) for c in group]
+    middle = median(math.inf if one is None else one for one in epochs)
+    return Reached(
+        start=name,
+        budget=budget,
+        seeds=tuple(cell.seed for cell in group),
+        epochs=tuple(epochs),
+        median=None if math.isinf(middle) else middle,
+        of=group[0].epochs,
+    )
+
+
+def write_results(folder: Path, content: Results) -> Path:
     """Write ``results.json`` into the comparison's folder."""
     path = folder / FILE
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    ordered = {"format": FORMAT, **plain(content)}
+    write_text(path, json.dumps(ordered, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return path
 
 
-def read_results(folder: Path) -> Record:
-    """What `write_results` wrote.
+def read_results(folder: Path) -> Results:
+    """What `write_results` wrote; a file of format 1 is read as format 2, its checks made anew.
+
+    Args:
+        folder: The comparison's folder, or the file itself.
 
     Raises:
-        UserError: There is none, or it is of another format.
+        UserError: There is none, it is of a format that is not known, or it is damaged; with the fields.
     """
     path = folder / FILE if folder.is_dir() else folder
+    content = read_json(path, "give the folder that `headstart compare` wrote (its out=)")
+    known = content.get("format") if isinstance(content, dict) else None
+    if isinstance(known, bool) or not isinstance(known, int):
+        raise UserError("has no format number: it is not a results.json of headstart", where=str(path))
+    if known not in (1, FORMAT):
+        hint = "pip install --upgrade headstart" if known > FORMAT else "run the comparison again"
+        raise UserError(f"is of format {known}; this version reads formats 1 and {FORMAT}", where=str(path), hint=hint)
+    if known == 1:
+        return _from_1(content, path)
+    return validated(Results, content, path)
+
+
+def _from_1(content: dict[str, Any], path: Path) -> Results:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']}, not {FORMAT}")
+        facts, cells, rates = upgrade.from_1(content)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"is damaged: {what}", where=str(path), hint=_AGAIN) from None
+    parts = validated(_Parts, {"facts": facts, "cells": cells, "rates": rates}, path)
+    return conclude(parts.facts, parts.cells, parts.rates)
+
+
+class _Parts(BaseModel):
+    """What a file of an older format is made of."""
+
+    facts: Facts
+    cells: tuple[CellResult, ...]
+    rates: tuple[RateChoice, ...]
+
+
+_AGAIN = "the same `headstart compare` command writes it again; trainings that are done are kept"
+
+
+def read_json(path: Path, missing: str) -> Any:
+    """The content of a JSON file.
+
+    Args:
+        path: The file.
+        missing: What to do where there is none.
+
+    Raises:
+        UserError: There is none, it cannot be read, or it is cut.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        hint = "give the folder that `headstart compare` wrote (its out=)"
-        raise UserError("holds no comparison", where=str(folder), hint=hint) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"cannot be read: {error}", where=str(path)) from error
-    return dict(content)
+        raise UserError(f"there is no {path.name}", where=str(path.parent), hint=missing) from None
+    except (OSError, ValueError, RecursionError) as error:
+        what = f"cannot be read: {error}" if isinstance(error, OSError) else f"is cut or damaged: {error}"
+        raise UserError(what, where=str(path), hint=_AGAIN) from None
+
+
+def validated(kind: type[Kind], content: Any, path: Path) -> Kind:
+    """`content` as a record of type `kind`.
+
+    Raises:
+        UserError: Fields that are missing, unknown or of a wrong type, each named.
+    """
+    try:
+        # Through JSON, strictly: there "1" is no number, and a list is a tuple.
+        return kind.model_validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        found = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+        more = [f"and {len(found) - _NAMED} more"] if len(found) > _NAMED else []
+        listed = "\n    ".join([*found[:_NAMED], *more])
+        raise UserError(f"is damaged:\n    {listed}", where=str(path), hint=_AGAIN) from None

@@ -6,18 +6,18 @@ import dataclasses
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from headstart.comparison import detections, grid, request, results
-from headstart.comparison.checks import cell_record
+from headstart.comparison import detections, grid, request, results, shown
+from headstart.comparison.checks import figures_of
 from headstart.comparison.child import Stopped
 from headstart.comparison.finetune import FinetuneResult, finetune
 from headstart.comparison.grid import Cell
 from headstart.comparison.pool import Done, Slot, run_all
 from headstart.comparison.prepare import Prepared, facts
+from headstart.comparison.records import CellResult, RateChoice, Results
 from headstart.comparison.request import Job
 from headstart.errors import UserError
 from headstart.run.display import duration, make_console
@@ -42,12 +42,12 @@ class Running:
     def __init__(self, prepared: Prepared, places: Sequence[Slot], why: str, console: Console | None = None) -> None:
         self.prepared, self.places, self.why = prepared, places, why
         self.console = console or make_console(stderr=True, soft_wrap=True)
-        self.records: list[dict[str, Any]] = []
-        self.chosen: list[dict[str, Any]] = []
+        self.records: list[CellResult] = []
+        self.chosen: list[RateChoice] = []
         self._began = self._work_done = 0.0
         self._trained = 0
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Results:
         """Train all that is not done yet, and write ``results.json``.
 
         Raises:
@@ -83,7 +83,7 @@ class Running:
     def _note_rates(self, rates: Rates, scores: Mapping[Cell, float | None]) -> None:
         for (start, budget), rate in rates.items():
             tried = {f"{c.lr:g}": value for c, value in scores.items() if (c.start, c.budget) == (start, budget)}
-            self.chosen.append({"start": start, "budget": budget, "lr": rate, "validation_map50_95": tried})
+            self.chosen.append(RateChoice(start=start, budget=budget, lr=rate, validation_map50_95=tried))
 
     def _longer(self, done: Sequence[Done[Job, FinetuneResult]]) -> list[Cell]:
         """One scratch cell, of the largest budget and the first seed, with the time of the longest pretraining."""
@@ -143,14 +143,23 @@ class Running:
         more = f"; {len(left)} left, about {duration(rate * sum(left))}" if left else ""
         self.say(f"  {cell.shown}: {text}{more}", style="" if done.result else "bold red")
 
-    def _record(self, done: Done[Job, FinetuneResult]) -> dict[str, Any]:
-        job = done.task
-        record: dict[str, Any] = dataclasses.asdict(job.cell)
-        folder = job.settings.folder.relative_to(self.prepared.folder).as_posix()
-        record |= {"folder": folder, "labels_sha256": job.labels.sha256, "start_sha256": job.start.sha256}
-        if done.result is None:
-            return {**record, "state": "failed" if done.error else "missing", "error": done.error}
-        return {**record, "state": "done", "device": job.device(), **cell_record(done.result)}
+    def _record(self, done: Done[Job, FinetuneResult]) -> CellResult:
+        job, figures, error = done.task, None, done.error
+        if done.result is not None:
+            try:
+                figures = figures_of(done.result, job.device())
+            except UserError as problem:
+                error = str(problem)
+        return CellResult(
+            **dataclasses.asdict(job.cell),
+            folder=job.settings.folder.relative_to(self.prepared.folder).as_posix(),
+            labels_sha256=job.labels.sha256,
+            start_sha256=job.start.sha256,
+            settings_sha256=job.settings_sha256,
+            state="done" if figures else "failed" if error else "missing",
+            error=error,
+            figures=figures,
+        )
 
     def _detections(self, done: Sequence[Done[Job, FinetuneResult]]) -> None:
         """What the detectors of the largest budget and the first seed find; a failure costs the pictures alone."""
@@ -162,7 +171,7 @@ class Running:
             for one in done
             if one.result and (one.task.cell.budget, one.task.cell.seed) == (p.budgets[-1].name, p.settings.seeds[0])
         }
-        made = (p.folder / detections.FILE).is_file() and not self._trained
+        made = (p.folder / shown.FILE).is_file() and not self._trained
         if made or not images or not models:
             return
         try:
@@ -170,7 +179,7 @@ class Running:
         except UserError as error:
             self.say(str(error), style="bold red")
 
-    def _write(self) -> dict[str, Any]:
+    def _write(self) -> Results:
         content = results.conclude(facts(self.prepared, self.why), self.records, self.chosen)
         results.write_results(self.prepared.folder, content)
         return content
@@ -197,8 +206,3 @@ def _work(cell: Cell) -> float:
 def _seconds(result: FinetuneResult | None) -> float:
     """Time of a training's own epochs, without starting the process."""
     return result.curve[-1].seconds if result else 1.0
-
-
-def failed(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The cells that failed."""
-    return [cell for cell in content["cells"] if cell["state"] == "failed"]

@@ -1,4 +1,4 @@
-"""Is a difference real? Paired differences, their intervals, and how many seeds it would take to tell.
+"""Is a difference real? Paired differences, their intervals, and how many seeds it would take to show them.
 
 Written out here, so that a report can be drawn with the packages that headstart has anyway; checked against SciPy.
 """
@@ -8,30 +8,38 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 
 CONFIDENCE = 0.95
+POWER = 0.8
+"""Chance of showing a difference that is real, for which numbers of seeds and sizes of differences are given."""
 RESAMPLES = 10_000
 MOST_SEEDS = 1000
 """More seeds than this are not worth naming."""
 
+Verdict = Literal["better", "worse", "inconclusive"]
+
 
 @dataclass(frozen=True)
 class Paired:
-    """What the paired differences of two starts come to.
+    """What the paired differences of two starts come to, in shares of 1.
 
     Attributes:
         differences: One a seed: start minus reference.
         mean: Their mean.
-        t_low: Lower end of the 95 % t interval of the mean; None for a single seed.
+        t_low: Lower end of the 95 % t interval of the mean; None for a single seed, and where all seeds agree exactly.
         t_high: Upper end.
-        bootstrap_low: Lower end of the 95 % percentile bootstrap interval; None for a single seed.
+        bootstrap_low: Lower end of the 95 % percentile bootstrap interval; None where there is no t interval.
         bootstrap_high: Upper end.
-        verdict: ``helped``, ``hurt`` or ``cannot tell``, by the t interval.
-        seeds_needed: Where it cannot be told: seeds at which a difference of this mean and spread would be; None where
-            it can be told, for a single seed, and where more than `MOST_SEEDS` would be needed.
+        verdict: ``better``, ``worse`` or ``inconclusive``, by the t interval.
+        seeds_needed: Where it is inconclusive: seeds with which a difference of this mean and spread would be shown
+            with a power of 80 %; None where it is conclusive, without an interval, and above `MOST_SEEDS`.
+        detectable: The mean difference that so many seeds of this spread show with a power of 80 %; None without an
+            interval.
     """
 
     differences: tuple[float, ...]
@@ -40,21 +48,27 @@ class Paired:
     t_high: float | None
     bootstrap_low: float | None
     bootstrap_high: float | None
-    verdict: str
+    verdict: Verdict
     seeds_needed: int | None
+    detectable: float | None
 
 
 def paired(differences: Sequence[float]) -> Paired:
-    """Judge paired differences, one a seed; at least one."""
+    """Judge paired differences, one a seed; at least one.
+
+    Differences that are the same in every seed have no interval: one of no width would claim a certainty that a few
+    seeds cannot give.
+    """
     values = tuple(float(value) for value in differences)
     mean = math.fsum(values) / len(values)
-    if len(values) < 2:
-        return Paired(values, mean, None, None, None, None, "cannot tell", None)
-    half = t_quantile(0.5 + CONFIDENCE / 2, len(values) - 1) * spread(values) / math.sqrt(len(values))
+    if len(set(values)) < 2:
+        return Paired(values, mean, None, None, None, None, "inconclusive", None, None)
+    deviation, seeds = spread(values), len(values)
+    half = t_quantile(0.5 + CONFIDENCE / 2, seeds - 1) * deviation / math.sqrt(seeds)
     low, high = mean - half, mean + half
-    verdict = "helped" if low > 0 else "hurt" if high < 0 else "cannot tell"
-    needed = seeds_needed(mean, spread(values), len(values)) if verdict == "cannot tell" else None
-    return Paired(values, mean, low, high, *bootstrap(values), verdict, needed)
+    verdict: Verdict = "better" if low > 0 else "worse" if high < 0 else "inconclusive"
+    needed = seeds_needed(mean, deviation, seeds) if verdict == "inconclusive" else None
+    return Paired(values, mean, low, high, *bootstrap(values), verdict, needed, detectable(deviation, seeds))
 
 
 def spread(values: Sequence[float]) -> float:
@@ -75,19 +89,65 @@ def bootstrap(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
 
 
 def seeds_needed(mean: float, deviation: float, seeds: int) -> int | None:
-    """The least number of seeds, above `seeds`, whose t interval around `mean` would leave out zero.
+    """The least number of seeds, above `seeds`, that show a difference with a power of 80 % in a paired t test.
 
-    None where that is more than `MOST_SEEDS`.
+    Args:
+        mean: The difference, taken to be real.
+        deviation: Its standard deviation over seeds; above 0.
+        seeds: Seeds that there are.
+
+    Returns:
+        None where it is more than `MOST_SEEDS`.
     """
-    if mean == 0:
+    effect = abs(mean) / deviation
+    low, high = seeds, MOST_SEEDS
+    if seeds >= MOST_SEEDS or power(effect, MOST_SEEDS) < POWER:
         return None
-    least = math.floor((NormalDist().inv_cdf(0.5 + CONFIDENCE / 2) * deviation / mean) ** 2)  # t is never narrower
-    for count in range(max(seeds + 1, least), MOST_SEEDS + 1):
-        if t_quantile(0.5 + CONFIDENCE / 2, count - 1) * deviation < abs(mean) * math.sqrt(count):
-            return count
-    return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(effect, middle) >= POWER else (middle, high)
+    return high
 
 
+def detectable(deviation: float, seeds: int) -> float:
+    """The difference that `seeds` seeds show with a power of 80 %; 2 seeds or more, in the unit of `deviation`."""
+    return _least_effect(seeds) * deviation
+
+
+@lru_cache
+def _least_effect(seeds: int) -> float:
+    """The same in standard deviations, by bisection."""
+    low, high = 0.0, 1.0
+    while power(high, seeds) < POWER:
+        high *= 2
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if power(middle, seeds) >= POWER else (middle, high)
+    return high
+
+
+def power(effect: float, seeds: int) -> float:
+    """The chance that the 95 % t interval of so many paired differences lies on the right side of zero.
+
+    That is P((Z + d) / S > t) with Z standard normal, d = effect * sqrt(n) and S^2 = chi^2 / (n - 1): the tail of the
+    noncentral t distribution, here the mean of Phi(d - t S) over the density of S, summed on a grid.
+
+    Args:
+        effect: Mean of the differences in their standard deviations, 0 or more.
+        seeds: 2 or more.
+    """
+    degrees = seeds - 1
+    critical = t_quantile(0.5 + CONFIDENCE / 2, degrees)
+    reach = 8 / math.sqrt(2 * degrees)  # S lies around 1 with a deviation of about 1 / sqrt(2 degrees)
+    low, high = max(1 - reach, 0.0), 1 + reach
+    s = low + (high - low) * (np.arange(600) + 0.5) / 600
+    logged = (degrees - 1) * np.log(s) - degrees * s**2 / 2
+    weights = np.exp(logged - logged.max())
+    phi = np.array([NormalDist().cdf(value) for value in effect * math.sqrt(seeds) - critical * s])
+    return float((weights * phi).sum() / weights.sum())
+
+
+@lru_cache
 def t_quantile(probability: float, degrees: int) -> float:
     """The value that Student's t falls below with this probability, by bisection of its distribution function.
 

@@ -2,45 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
-Record = Mapping[str, Any]
+from headstart.comparison.records import Difference, Mean, Results
+from headstart.comparison.statistics import MOST_SEEDS, Paired
 
 
-def sentence(results: Record) -> str:
-    """What was found, for a manager: which start helped at which label budgets, by how much, how sure.
+def sentence(results: Results) -> str:
+    """What was found, for a manager: which start is better at which label budgets, by how much, how sure.
 
-    Every claim is a 95 % interval of the paired difference over seeds; where it holds zero, it says so.
+    Every claim is a 95 % interval of the paired difference over seeds; where it holds zero, it is inconclusive. A
+    check that failed is said first, or, where it says that trainings are missing, last.
     """
-    if results["faults"]:
-        return f"These figures cannot be trusted: {results['faults'][0]}."
+    failed = results.failed_checks
+    if not results.trusted:
+        return f"These figures cannot be trusted: {failed[0].evidence}."
     found = headline(results)
     if not found:
         return "Nothing can be compared yet: no start and its reference were both trained with the same seed."
-    names = list(dict.fromkeys(one["reference"] for one in found))
-    parts = [_in_short([one for one in found if one["reference"] == name], first=name == names[0]) for name in names]
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}." if not text.startswith(found[0]["start"]) else f"{text}."
+    names = list(dict.fromkeys(one.reference for one in found))
+    parts = [_in_short([one for one in found if one.reference == name], first=name == names[0]) for name in names]
+    return f"{'; '.join(parts)}.{f' Not complete: {failed[0].evidence}.' if failed else ''}"
 
 
-def _in_short(found: Sequence[Record], first: bool) -> str:
+def _in_short(found: Sequence[Difference], first: bool) -> str:
     """One start against one reference: the budgets put together by what was found, with the range of what was seen."""
-    groups: dict[str, list[Record]] = {}
-    for one in found:
-        groups.setdefault(one["map50_95"]["verdict"], []).append(one)
     parts = []
-    for kind, of in groups.items():
-        seeds = len(of[0]["seeds"])
-        unable = f"{seeds} seeds cannot tell" if seeds > 1 else "one seed cannot tell"
-        words = {"helped": "it helped", "hurt": "it hurt", "cannot tell": unable}[kind]
-        parts.append(f"{words} with {_and([labels(one['budget']) for one in of])} ({_evidence(of, kind, first)})")
-    subject = (
-        f"{found[0]['start']} against {found[0]['reference']}: " if first else f"against {found[0]['reference']}: "
-    )
+    for of in _groups(found):
+        seeds, verdict = len(of[0].seeds), of[0].map50_95.verdict
+        alone = f" with {seeds} seed{'s' * (seeds > 1)}" if verdict == "inconclusive" else ""
+        parts.append(f"{verdict}{alone} at {_and([labels(one.budget) for one in of])} ({_evidence(of, first)})")
+    subject = f"{found[0].start} against {found[0].reference}: " if first else f"against {found[0].reference}: "
     return subject + ", and ".join(parts)
+
+
+def _groups(found: Sequence[Difference]) -> list[list[Difference]]:
+    """Differences of one verdict together; inconclusive ones of one number of seeds, which is named."""
+    groups: dict[tuple[str, int], list[Difference]] = {}
+    for one in found:
+        verdict = one.map50_95.verdict
+        groups.setdefault((verdict, len(one.seeds) if verdict == "inconclusive" else 0), []).append(one)
+    return list(groups.values())
 
 
 def _and(words: Sequence[str]) -> str:
@@ -50,82 +55,60 @@ def _and(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def _evidence(found: Sequence[Record], kind: str, unit: bool) -> str:
+def _evidence(found: Sequence[Difference], unit: bool) -> str:
     """The differences and their intervals, of one budget or of several."""
-    values = [one["map50_95"] for one in found]
+    values = [one.map50_95 for one in found]
     word = " points of mAP50-95" if unit else " points"
-    low, high = (points(pick(value["mean"] for value in values)) for pick in (min, max))
+    low, high = (points(pick(value.mean for value in values)) for pick in (min, max))
     text = f"{low}{word}" if low == high else f"{low} to {high}{word}"
-    if any(value["t_low"] is None for value in values):
-        return f"{text}; give 3 seeds or more"
+    if lacking := next((value for value in values if value.t_low is None), None):
+        return f"{text}; {_no_interval(lacking)}"
     if len(found) == 1:
-        text += f", 95 % interval {points(values[0]['t_low'])} to {points(values[0]['t_high'])}"
+        text += f", 95 % interval {interval(values[0])}"
     else:
-        where = {"helped": "above zero", "hurt": "below zero", "cannot tell": "around zero"}[kind]
+        where = {"better": "above zero", "worse": "below zero", "inconclusive": "around zero"}[values[0].verdict]
         text += f", every 95 % interval {where}"
-    if kind == "cannot tell" and (counts := [value["seeds_needed"] for value in values if value["seeds_needed"]]):
+    if counts := [value.seeds_needed for value in values if value.seeds_needed]:
         many = f"{min(counts)} to {max(counts)}" if min(counts) != max(counts) else str(counts[0])
-        text += f"; about {many} seeds would tell, if it is real"
+        text += f"; about {many} seeds would show a difference of this size with 80 % power"
     return text
 
 
-def headline(results: Record) -> list[Record]:
+def _no_interval(values: Paired) -> str:
+    """Why a difference has no interval."""
+    if len(values.differences) == 1:
+        return "one seed has no interval: give 3 or more"
+    return "the same in every seed" if values.mean else "no difference in any seed"
+
+
+def headline(results: Results) -> list[Difference]:
     """The differences that the sentence is about: those of the last checkpoint given, else of COCO, else the last."""
-    kinds = {start["name"]: start["kind"] for start in results["starts"]}
-    compared = list(dict.fromkeys(one["start"] for one in results["differences"]))
+    kinds = {start.name: start.kind for start in results.starts}
+    compared = list(dict.fromkeys(one.start for one in results.differences))
     for kind in ("checkpoint", "coco"):
         if of_kind := [name for name in compared if kinds[name] == kind]:
             return about(results, of_kind[-1])
     return about(results, compared[-1]) if compared else []
 
 
-def about(results: Record, start: str) -> list[Record]:
+def about(results: Results, start: str) -> list[Difference]:
     """The differences between one start and its references, COCO's first: what one would take without pretraining."""
-    found = [one for one in results["differences"] if one["start"] == start]
-    return sorted(found, key=lambda one: one["reference"] != "coco")
+    found = [one for one in results.differences if one.start == start]
+    return sorted(found, key=lambda one: one.reference != "coco")
 
 
-def pair_sentence(found: Sequence[Record]) -> str:
+def pair_sentence(found: Sequence[Difference]) -> str:
     """One start against one reference, its budgets put together by what was found."""
-    groups: dict[str, list[Record]] = {}
-    for one in found:
-        groups.setdefault(one["map50_95"]["verdict"], []).append(one)
-    words = {"helped": "helped", "hurt": "hurt", "cannot tell": "cannot tell"}
-    parts = [f"{words[kind]} {', '.join(_budget(one) for one in of)}" for kind, of in groups.items()]
-    return f"{found[0]['start']} against {found[0]['reference']}: {', '.join(parts)}"
+    parts = [f"{of[0].map50_95.verdict} {', '.join(_budget(one) for one in of)}" for of in _groups(found)]
+    return f"{found[0].start} against {found[0].reference}: {', '.join(parts)}"
 
 
-def few_objects(results: Record) -> str | None:
-    """Which classes have so few test objects that a single one moves the mAP by a point or more; None: no class.
-
-    One object of n changes the average precision of its class by about 1 / n, and the mAP by that over the classes.
-    """
-    # Those of a search for a rate were measured on a part of the labelled images, not on the test images.
-    main = [one for one in results["cells"] if (one["kind"], one["state"]) == ("main", "done")]
-    done = [one["classes"] for one in main if one.get("classes")]
-    if not done:
-        return None
-    classes = done[0]
-    few = sorted((one for one in classes if len(classes) * one["objects"] <= 100), key=lambda one: int(one["objects"]))
-    if not few:
-        return None
-    listed = ", ".join(f"{one['name']} {one['objects']}" for one in few[:5]) + (" and others" if len(few) > 5 else "")
-    most = 100 / len(classes) / few[0]["objects"]
-    return (
-        f"{len(few)} of {len(classes)} classes have so few test objects ({listed}) that a single one, found or missed, "
-        f"moves mAP50-95 by about a point or more, up to {most:.1f}: more test images make these figures firmer"
-    )
-
-
-def _budget(one: Record) -> str:
-    values = one["map50_95"]
-    where = f"with {labels(one['budget'])}"
-    if values["t_low"] is None:
-        return f"{where} ({points(values['mean'])} points, but one seed has no interval: give 3 or more)"
-    if not any(values["differences"]):
-        return f"{where} (no difference in any seed)"
-    text = f"{where} ({points(values['mean'])} points, {points(values['t_low'])} to {points(values['t_high'])}"
-    return f"{text}{f'; {needed(values)}' if values['verdict'] == 'cannot tell' else ''})"
+def _budget(one: Difference) -> str:
+    values, where = one.map50_95, f"at {labels(one.budget)}"
+    if values.t_low is None:
+        return f"{where} ({points(values.mean)} points; {_no_interval(values)})"
+    more = f"; {needed(values)}" if values.verdict == "inconclusive" else ""
+    return f"{where} ({points(values.mean)} points, {interval(values)}{more})"
 
 
 def labels(budget: str) -> str:
@@ -133,11 +116,46 @@ def labels(budget: str) -> str:
     return f"{budget} of the labels" if budget.endswith("%") else f"{budget} labelled images"
 
 
-def needed(values: Record) -> str:
-    """How many seeds it would take to tell."""
-    if values["seeds_needed"] is None:
-        return "too small to be told by any practical number of seeds"
-    return f"about {values['seeds_needed']} seeds would tell, if it is real"
+def needed(values: Paired) -> str:
+    """How many seeds it would take to show an inconclusive difference."""
+    many = f"about {values.seeds_needed}" if values.seeds_needed else f"more than {MOST_SEEDS:,}"
+    return f"{many} seeds would show a difference of this size with 80 % power"
+
+
+def detectable(results: Results) -> str | None:
+    """The size of a difference that the seeds at hand can show, with the spread that was seen; None without any."""
+    found = [one for one in results.differences if one.map50_95.detectable is not None]
+    if not found:
+        return None
+    sizes = sorted(round(100 * (one.map50_95.detectable or 0), 1) for one in found)
+    seeds = sorted({len(one.seeds) for one in found})
+    counts = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    size = f"{sizes[0]:.1f}" if sizes[0] == sizes[-1] else f"{sizes[0]:.1f} to {sizes[-1]:.1f}, by start and budget,"
+    return (
+        f"With {counts} seeds and the spread seen here, a real difference of {size} points of mAP50-95 is shown with "
+        "80 % power; a smaller one is often inconclusive"
+    )
+
+
+def few_objects(results: Results) -> str | None:
+    """Which classes have so few test objects that a single one moves the mAP by a point or more; None: no class.
+
+    One object of n changes the average precision of its class by about 1 / n, and the mAP by that over the classes.
+    """
+    # Those of a search for a rate were measured on a part of the labelled images, not on the test images.
+    done = [cell.measured.class_scores for cell in results.finished() if cell.measured.class_scores]
+    if not done:
+        return None
+    classes = [one for one in done[0] if one.objects]
+    few = sorted((one for one in classes if len(classes) * one.objects <= 100), key=lambda one: one.objects)
+    if not few:
+        return None
+    listed = ", ".join(f"{one.name} {one.objects}" for one in few[:5]) + (" and others" if len(few) > 5 else "")
+    most = 100 / len(classes) / few[0].objects
+    return (
+        f"{len(few)} of {len(classes)} classes have so few test objects ({listed}) that a single one, found or missed, "
+        f"moves mAP50-95 by about a point or more, up to {most:.1f}: more test images make these figures firmer"
+    )
 
 
 def points(share: float | None) -> str:
@@ -148,64 +166,79 @@ def points(share: float | None) -> str:
     return f"{share * 100:+.{digits}f}".replace("-", "−")
 
 
-def rows(results: Record, gap: str = " ") -> list[tuple[str, ...]]:
-    """Budget, start, mAP50-95 with interval, mAP50, difference to each reference with verdict and interval."""
+def interval(values: Paired) -> str:
+    """The 95 % t interval in points, or why there is none."""
+    if values.t_low is None:
+        return "one seed" if len(values.differences) == 1 else "same in every seed"
+    return f"{points(values.t_low)} to {points(values.t_high)}"
+
+
+def rows(results: Results, gap: str = " ") -> list[tuple[str, ...]]:
+    """Budget, start, mAP50-95 with interval, mAP50, difference to each reference with verdict and interval.
+
+    Figures that cannot be trusted have no verdict.
+    """
     found = []
-    for one in results["scores"]:
-        scores = (_score(one["map50_95"]), f"{one['map50']['mean']:.3f}")
-        against = {d["reference"]: d for d in results["differences"] if _same(d, one)}
-        cells = [_difference(against.get(name), gap) for name in references(results)]
-        found.append((one["budget"], one["start"], *scores, *cells))
+    for one in results.scores:
+        against = {d.reference: d for d in results.differences if (d.start, d.budget) == (one.start, one.budget)}
+        cells = [_difference(against.get(name), gap, results.trusted) for name in references(results)]
+        found.append((one.budget, one.start, _score(one.map50_95), f"{one.map50.mean:.3f}", *cells))
     return found
 
 
-def references(results: Record) -> list[str]:
+def references(results: Results) -> list[str]:
     """The starts that others are compared with."""
-    return list(dict.fromkeys(one["reference"] for one in results["differences"]))
+    return list(dict.fromkeys(one.reference for one in results.differences))
 
 
-def _same(one: Record, other: Record) -> bool:
-    return (one["start"], one["budget"]) == (other["start"], other["budget"])
+def _score(values: Mean) -> str:
+    text = f"{values.mean:.3f}"
+    return text if values.high is None else f"{text} ± {values.high - values.mean:.3f}"
 
 
-def _score(values: Record) -> str:
-    text = f"{values['mean']:.3f}"
-    return text if values["low"] is None else f"{text} ± {values['high'] - values['mean']:.3f}"
-
-
-def _difference(one: Record | None, gap: str) -> str:
+def _difference(one: Difference | None, gap: str, trusted: bool) -> str:
     if one is None:
         return ""
-    values = one["map50_95"]
-    if values["t_low"] is None:
-        return f"{points(values['mean'])}{gap}one seed"
-    return f"{points(values['mean'])} {values['verdict']}{gap}[{points(values['t_low'])}, {points(values['t_high'])}]"
+    values = one.map50_95
+    if values.t_low is None:
+        return f"{points(values.mean)}{gap}{interval(values)}"
+    verdict = f" {values.verdict}" if trusted else ""
+    return f"{points(values.mean)}{verdict}{gap}[{points(values.t_low)}, {points(values.t_high)}]"
 
 
-def headers(results: Record) -> list[str]:
+def headers(results: Results) -> list[str]:
     """The columns of `rows`."""
     return ["labels", "start", "mAP50-95", "mAP50", *(f"against {name}, points" for name in references(results))]
 
 
-def markdown(results: Record) -> str:
+def markdown(results: Results) -> str:
     """The table for a README, with the sentence and how to read it."""
     head = headers(results)
-    lines = [results["verdict"], "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines = [results.verdict, "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     lines += [f"| {' | '.join(row)} |" for row in rows(results)]
-    seeds = len(results["settings"]["seeds"])
-    lines += ["", f"{results['settings']['model']}, {seeds} seed{'s' * (seeds > 1)}, last epoch, {HOW}"]
-    lines += [f"\n{few}."] if (few := few_objects(results)) else []
+    seeds = len(results.settings.seeds)
+    lines += ["", f"{results.settings.model}, {seeds} seed{'s' * (seeds > 1)}. {measured_when(results)}{HOW}"]
+    lines += [f"\n{one}." for one in (detectable(results), few_objects(results)) if one]
+    lines += [f"\nFailed check: {check.claim}: {check.evidence}." for check in results.failed_checks]
+    unknown = [check.claim for check in results.checks if check.outcome == "not known"]
+    lines += [f"\nNot known: {'; '.join(unknown)}."] if unknown else []
     return "\n".join(lines) + "\n"
 
 
+def measured_when(results: Results) -> str:
+    """That figures are of the last epoch, where that was checked."""
+    passed = any(check.key == "last epoch" and check.outcome == "passed" for check in results.checks)
+    return "Last epoch. " if passed else ""
+
+
 HOW = (
-    "figures on the test images. ± and brackets are 95 % t intervals over seeds (label list, fresh weights, order of "
+    "Figures on the test images. ± and brackets are 95 % t intervals over seeds (label list, fresh weights, order of "
     "the images); brackets are of paired differences in mAP50-95, in points. Each interval is right 95 times in 100 by "
     "itself; of many, some miss by chance."
 )
 
 
-def table(results: Record) -> Table:
+def table(results: Results) -> Table:
     """The table for a terminal."""
     shown = Table(title=None, caption=None, show_edge=False, pad_edge=False)
     for at, head in enumerate(headers(results)):
@@ -214,6 +247,7 @@ def table(results: Record) -> Table:
     for row in rows(results, gap="\n"):
         if budget and row[0] != budget:
             shown.add_section()
-        shown.add_row("" if row[0] == budget else row[0], *row[1:])
+        # Text: names of starts are no markup.
+        shown.add_row(*(Text(cell) for cell in ("" if row[0] == budget else row[0], *row[1:])))
         budget = row[0]
     return shown

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from rich.text import Text
 from headstart.comparison import cost, wording
 from headstart.comparison.pool import slots
 from headstart.comparison.prepare import open_folder, prepare
-from headstart.comparison.runner import Interrupted, Running, failed
+from headstart.comparison.records import CellResult, Check, Results
+from headstart.comparison.runner import Interrupted, Running
 from headstart.files import write_text
 from headstart.jobs import compare_options
 from headstart.jobs.signature import with_signature
@@ -26,27 +26,37 @@ class Comparison:
 
     Attributes:
         folder: Its folder.
-        results: What ``results.json`` holds (docs/comparison.md); empty after a plan, or where nothing was finished.
+        results: What ``results.json`` holds (docs/comparison.md); None after a plan, and where it was interrupted.
         report: ``report.html``; None where none was drawn.
         failed: Cells that failed, in words.
         interrupted: Whether Ctrl-C ended it; the same call goes on.
     """
 
     folder: Path
-    results: Mapping[str, Any]
+    results: Results | None
     report: Path | None
     failed: tuple[str, ...]
     interrupted: bool
 
     @property
+    def failed_checks(self) -> tuple[Check, ...]:
+        """The checks of fairness that failed; trainings that are missing among them."""
+        return self.results.failed_checks if self.results else ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether it came to its end, no training failed and no check did."""
+        return not (self.interrupted or self.failed or self.failed_checks)
+
+    @property
     def verdict(self) -> str:
         """The outcome in a sentence."""
-        return str(self.results.get("verdict", ""))
+        return self.results.verdict if self.results else ""
 
     @property
     def markdown(self) -> str:
         """The table for a README."""
-        return wording.markdown(self.results) if self.results.get("scores") else ""
+        return wording.markdown(self.results) if self.results and self.results.scores else ""
 
 
 @with_signature("compare")
@@ -86,15 +96,15 @@ def _compare(settings: CompareSettings, folder: Path, places: Any, why: str) -> 
     prepared = prepare(settings, folder)
     if settings.plan:
         _show_plan(prepared, places, why)
-        return Comparison(folder, {}, None, (), interrupted=False)
+        return Comparison(folder, None, None, (), interrupted=False)
     running = Running(prepared, places, why)
     try:
         content = running.run()
     except Interrupted:
         running.say(f"\nstopped; what was finished is in {folder}. The same command goes on from there.")
-        return Comparison(folder, {}, None, (), interrupted=True)
+        return Comparison(folder, None, None, (), interrupted=True)
     report = _conclude(settings, folder, content, running)
-    broken = tuple(f"{one['start']}, {one['budget']}, seed {one['seed']}: {one['error']}" for one in failed(content))
+    broken = tuple(f"{one.start}, {one.budget}, seed {one.seed}: {one.error}" for one in _failed(content))
     return Comparison(folder, content, report, broken, interrupted=False)
 
 
@@ -109,18 +119,22 @@ def _show_plan(prepared: Any, places: Any, why: str) -> None:
     console.print(Text("Times are estimates; nothing was trained. Leave out plan to run it."))
 
 
-def _conclude(settings: CompareSettings, folder: Path, content: Mapping[str, Any], running: Running) -> Path | None:
+def _conclude(settings: CompareSettings, folder: Path, content: Results, running: Running) -> Path | None:
     """Table, Markdown, report, verdict."""
     console = make_console()
     write_text(folder / "results.md", wording.markdown(content))
     console.print(wording.table(content))
-    for fault in content["faults"]:
-        running.say(f"FAULT: {fault}", style="bold red")
-    for one in failed(content):
-        running.say(f"FAILED: {one['folder']}: {one['error']}", style="bold red")
-    console.print(Text(f"\n{content['verdict']}"))
-    if few := wording.few_objects(content):
-        console.print(Text(f"{few}."))
+    for check in content.failed_checks:
+        running.say(f"FAILED CHECK: {check.claim}: {check.evidence}", style="bold red")
+    for one in _failed(content):
+        running.say(f"FAILED: {one.folder}: {one.error}", style="bold red")
+    for check in content.checks:
+        if check.outcome == "not known":
+            running.say(f"not known: {check.claim}: {check.evidence}")
+    console.print(Text(f"\n{content.verdict}"))
+    for remark in (wording.detectable(content), wording.few_objects(content)):
+        if remark:
+            console.print(Text(f"{remark}."))
     report = None
     if settings.report:
         from headstart.report import write_report
@@ -129,3 +143,7 @@ def _conclude(settings: CompareSettings, folder: Path, content: Mapping[str, Any
         running.say(f"report: {report}")
     running.say(f"table for a README: {folder / 'results.md'}; all figures: {folder / 'results.json'}")
     return report
+
+
+def _failed(content: Results) -> list[CellResult]:
+    return [cell for cell in content.cells if cell.state == "failed"]

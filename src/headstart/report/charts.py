@@ -1,15 +1,17 @@
-"""Line charts as inline SVG: real text, and colours that follow the page into its dark mode."""
+"""Line charts as inline SVG: real text, and colors that follow the page into its dark mode."""
 
 from __future__ import annotations
 
 import io
 import math
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from markupsafe import escape
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -23,6 +25,7 @@ VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", ACCENT: "--accent",
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "headstart",
+    "text.parse_math": False,  # a class may be called "$5"
     "font.size": 12,
     "axes.edgecolor": LINE,
     "text.color": INK,
@@ -35,6 +38,29 @@ STYLE = {
 NICE = (1, 2, 2.5, 5, 10)
 _POINTS = 360
 """Points of a drawn line at most, about one a pixel of the narrow chart."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart of a page.
+
+    Attributes:
+        key: Its id is ``chart-`` and this.
+        title: What is drawn.
+        unit: In which unit.
+        note: What it shows, in a sentence or two.
+        wide: SVG for wide windows; empty where there is nothing to draw.
+        narrow: The same for a phone.
+        full: Takes the full width of the page.
+    """
+
+    key: str
+    title: str
+    unit: str
+    note: str
+    wide: str = ""
+    narrow: str = ""
+    full: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,9 +164,8 @@ def line_chart(
         for mark in marks:
             _draw_mark(axes, mark)
         _label_end(axes, values, percent)
-        data = io.StringIO()
-        figure.savefig(data, format="svg", transparent=True, metadata={"Date": None})
-    return inline(data.getvalue(), name, alt)
+        svg = saved(figure)
+    return inline(svg, name, alt)
 
 
 def _limit(axes: Any, values: Floats, limits: tuple[float | None, float | None], marks: Sequence[Mark]) -> None:
@@ -173,8 +198,8 @@ def _decorate(axes: Any, steps: Floats, size: tuple[int, int], percent: bool) ->
 
 
 def _draw_mark(axes: Any, mark: Mark) -> None:
-    colour = ALARM if mark.bad else MUTED
-    axes.axhline(mark.value, color=colour, linewidth=1.25, dashes=(4, 3))
+    color = ALARM if mark.bad else MUTED
+    axes.axhline(mark.value, color=color, linewidth=1.25, dashes=(4, 3))
     bottom, top = axes.get_ylim()
     if mark.bad:
         far = top if mark.bad == "above" else bottom
@@ -189,7 +214,7 @@ def _draw_mark(axes: Any, mark: Mark) -> None:
         textcoords="offset points",
         ha="right",
         va="bottom" if above else "top",
-        color=colour,
+        color=color,
     )
 
 
@@ -208,8 +233,18 @@ def _label_end(axes: Any, values: Floats, percent: bool) -> None:
     )
 
 
+def saved(figure: Figure) -> str:
+    """What matplotlib writes of a figure."""
+    data = io.StringIO()
+    with warnings.catch_warnings():
+        # The text is the browser's to draw: it has the glyphs that matplotlib's font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(data, format="svg", transparent=True, metadata={"Date": None})
+    return data.getvalue()
+
+
 def inline(svg: str, name: str, alt: str) -> str:
-    """What matplotlib writes, as a part of a page: no prologue, ids of its own, colours from the page."""
+    """What matplotlib writes, as a part of a page: no prologue, ids of its own, colors from the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"\s*\n\s*", "\n", svg)
@@ -219,5 +254,4 @@ def inline(svg: str, name: str, alt: str) -> str:
         svg = svg.replace(stand_in, f"var({variable})")
     view_box = re.search(r'viewBox="[^"]*"', svg)
     assert view_box
-    label = alt.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    return f'<svg {view_box[0]} role="img" aria-label="{label}">' + svg[svg.index(">") + 1 :].strip()
+    return f'<svg {view_box[0]} role="img" aria-label="{escape(alt)}">' + svg[svg.index(">") + 1 :].strip()

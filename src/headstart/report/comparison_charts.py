@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from markupsafe import Markup
 
 from headstart.comparison import wording
+from headstart.comparison.records import BudgetFacts, CellResult, ClassScore, Results
 from headstart.comparison.statistics import epochs_to_reach
-from headstart.report.pretraining_page import Chart
-from headstart.report.series import COLOURS, Line, Row, lines_chart, rows_chart
-
-Record = Mapping[str, Any]
+from headstart.report.charts import Chart
+from headstart.report.series import COLORS, Line, Row, lines_chart, rows_chart
 
 NEARLY = 0.9
 """Share of COCO's last score from which a start is nearly as good."""
@@ -29,34 +28,38 @@ def _chart(
     return Chart(key, title, unit, note, wide, narrow, full)
 
 
-def _index(results: Record) -> dict[str, int]:
-    return {start["name"]: at % COLOURS for at, start in enumerate(results["starts"])}
+def _index(results: Results) -> dict[str, int]:
+    return {start.name: at % COLORS for at, start in enumerate(results.starts)}
 
 
-def budgets(results: Record, key: str, full: bool = True) -> Chart:
+def budgets(results: Results, key: str, full: bool = True) -> Chart:
     """mAP50-95 against the label budget, a line a start."""
-    sizes = {budget["name"]: budget["images"] for budget in results["budgets"]}
+    sizes = {budget.name: budget.images for budget in results.budgets}
     lines = []
     for name, at in _index(results).items():
-        group = [one for one in results["scores"] if one["start"] == name]
-        scores = [one["map50_95"] for one in group]
-        ends = [(one["low"], one["high"]) for one in scores]
-        known = bool(ends) and all(low is not None for low, _ in ends)
-        low, high = ([end[side] for end in ends] if known else [] for side in (0, 1))
+        group = [one for one in results.scores if one.start == name]
+        scores = [one.map50_95 for one in group]
+        low = [one.low for one in scores if one.low is not None]
+        high = [one.high for one in scores if one.high is not None]
         if group:
-            xs = [sizes[one["budget"]] for one in group]
-            lines.append(Line(at, name, xs, [one["mean"] for one in scores], low, high))
-    title, unit = "Accuracy against labels", "mAP50-95, last epoch, test images"
+            xs, whole = [sizes[one.budget] for one in group], len(low) == len(group)
+            lines.append(Line(at, name, xs, [one.mean for one in scores], *((low, high) if whole else ())))
+    title, unit = "Accuracy against labels", "mAP50-95, test images"
     if not lines:
         return Chart(key, title, unit, "No training is done yet.", full=full)
     ticks = [(size, f"{size:,}" if str(size) == name else f"{size:,} ({name})") for name, size in sizes.items()]
     short = [(size, name) for name, size in sizes.items()]
     best = max(lines, key=lambda line: line.ys[-1])
+    several = any(line.low for line in lines)
     note = (
-        f"Mean over seeds, with its 95 % t interval, over the number of labelled images. With the most labels, "
-        f"{best.label} is highest, at {best.ys[-1]:.3f}. Intervals of two starts may overlap and their paired "
-        "difference still be clear: what counts are the differences."
+        f"{'Mean over seeds, with its 95 % t interval,' if several else 'Score'} over the number of labelled images. "
+        f"With the most labels, {best.label} is highest, at {best.ys[-1]:.3f}."
     )
+    if several:
+        note += (
+            " Intervals of two starts may overlap and their paired difference still be clear: what counts are the "
+            "differences."
+        )
 
     def draw(name: str, size: tuple[int, int]) -> str:
         return lines_chart(name, lines, size=size, alt=f"{title}. {note}", ticks=short if size == _PHONE else ticks)
@@ -64,24 +67,24 @@ def budgets(results: Record, key: str, full: bool = True) -> Chart:
     return _chart(key, title, unit, note, draw, full)
 
 
-def differences(results: Record) -> Chart:
+def differences(results: Results) -> Chart:
     """Every paired difference with its interval."""
     title, unit = "Differences", "points of mAP50-95, paired by seed"
     index = _index(results)
     rows, short = [], []
-    for one in results["differences"]:
-        values = one["map50_95"]
-        ends = [None if values[end] is None else 100 * values[end] for end in ("t_low", "t_high")]
-        each = [100 * value for value in values["differences"]]
-        label = f"{one['budget']}: {one['start']} − {one['reference']}"
-        row = Row(label, index[one["start"]], 100 * values["mean"], ends[0], ends[1], each)
+    for one in results.differences:
+        values = one.map50_95
+        ends = [None if end is None else 100 * end for end in (values.t_low, values.t_high)]
+        each = [100 * value for value in values.differences]
+        label = f"{one.budget}: {one.start} − {one.reference}"
+        row = Row(label, index[one.start], 100 * values.mean, ends[0], ends[1], each)
         rows.append(row)
         short.append(Row(_short(label, 24), *_rest(row)))
     if not rows:
         return Chart("differences", title, unit, "Nothing can be compared yet.", full=True)
     note = (
         "Right of zero: better than the start after the minus sign. Mark: mean over seeds; bar: its 95 % t interval; "
-        "strokes: single seeds. A bar that crosses zero means that it cannot be told."
+        "strokes: single seeds. A bar that crosses zero is inconclusive."
     )
 
     def draw(name: str, size: tuple[int, int]) -> str:
@@ -100,13 +103,13 @@ def _short(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def curves(results: Record) -> list[Chart]:
+def curves(results: Results) -> list[Chart]:
     """Learning curves, a chart a budget: the mean of the seeds, faintly the seeds."""
     found = []
-    for at, budget in enumerate(results["budgets"]):
+    for at, budget in enumerate(results.budgets):
         lines = []
         for name, index in _index(results).items():
-            each = [[point[2] for point in cell["curve"]] for cell in _done(results, name, budget["name"])]
+            each = [[point.map50_95 for point in cell.measured.curve] for cell in results.of(name, budget.name)]
             if each:
                 length = min(len(one) for one in each)
                 mean = [sum(one[epoch] for one in each) / len(each) for epoch in range(length)]
@@ -117,19 +120,19 @@ def curves(results: Record) -> list[Chart]:
     return found
 
 
-def _curve(key: str, budget: Record, lines: list[Line]) -> Chart:
+def _curve(key: str, budget: BudgetFacts, lines: list[Line]) -> Chart:
     scratch = next((line for line in lines if line.label == "scratch"), None)
     level = scratch.ys[-1] if scratch else None
     ends = ", ".join(f"{line.label} {line.ys[-1]:.3f}" for line in lines)
     title, note = (
-        f"{wording.labels(budget['name'])}",
+        f"{wording.labels(budget.name)}",
         f"In the end: {ends}.{_sooner(lines)}{' Dashed level: where scratch ends.' if scratch else ''}",
     )
 
     def draw(name: str, size: tuple[int, int]) -> str:
         return lines_chart(name, lines, size=size, alt=f"Learning curves with {title}. {note}", level=level)
 
-    return _chart(key, title[0].upper() + title[1:], f"{budget['images']:,} images", note, draw, full=False)
+    return _chart(key, title[0].upper() + title[1:], f"{budget.images:,} images", note, draw, full=False)
 
 
 def _sooner(lines: list[Line]) -> str:
@@ -143,18 +146,13 @@ def _sooner(lines: list[Line]) -> str:
     return f" Epoch at which {NEARLY:.0%} of where coco ends is reached: {listed}."
 
 
-def _done(results: Record, start: str, budget: str) -> list[Record]:
-    wanted = ("main", "done", start, budget)
-    return [c for c in results["cells"] if (c["kind"], c["state"], c["start"], c["budget"]) == wanted]
-
-
-def classes(results: Record) -> list[Chart]:
+def classes(results: Results) -> list[Chart]:
     """Differences class by class, with the most labels, of the start that the verdict is about."""
     about = wording.headline(results)
     found = []
-    for at, reference in enumerate(dict.fromkeys(one["reference"] for one in about)):
-        budget = [one["budget"] for one in about if one["reference"] == reference][-1]
-        start = about[0]["start"]
+    for at, reference in enumerate(dict.fromkeys(one.reference for one in about)):
+        budget = [one.budget for one in about if one.reference == reference][-1]
+        start = about[0].start
         rows = _class_rows(results, start, reference, budget)
         if not rows:
             continue
@@ -176,17 +174,18 @@ def _class_chart(key: str, title: str, rows: list[Row], note: str) -> Chart:
     return _chart(key, title, "points of mAP50-95, by class (objects)", note, draw, full=False)
 
 
-def _class_rows(results: Record, start: str, reference: str, budget: str) -> list[Row]:
-    scores = {
-        name: {cell["seed"]: {one["name"]: one for one in cell["classes"]} for cell in _done(results, name, budget)}
-        for name in (start, reference)
-    }
+def _class_rows(results: Results, start: str, reference: str, budget: str) -> list[Row]:
+    ours, theirs = ({cell.seed: _by_class(cell) for cell in results.of(name, budget)} for name in (start, reference))
     rows = []
-    seeds = sorted(set(scores[start]) & set(scores[reference]))
-    for name in scores[start][seeds[0]] if seeds else []:
-        pairs = [(scores[start][seed].get(name), scores[reference][seed].get(name)) for seed in seeds]
-        each = [100 * (one["map50_95"] - other["map50_95"]) for one, other in pairs if one and other]
+    seeds = sorted(set(ours) & set(theirs))
+    for name, first in ours[seeds[0]].items() if seeds else ():
+        pairs = [(ours[seed].get(name), theirs[seed].get(name)) for seed in seeds]
+        each = [100 * (one.map50_95 - other.map50_95) for one, other in pairs if one and other]
         if each:
-            objects = scores[start][seeds[0]][name]["objects"]
-            rows.append(Row(f"{name} ({objects})", _index(results)[start], sum(each) / len(each), single=each))
+            label = f"{name} ({first.objects})"
+            rows.append(Row(label, _index(results)[start], sum(each) / len(each), single=each))
     return rows
+
+
+def _by_class(cell: CellResult) -> dict[str, ClassScore]:
+    return {one.name: one for one in cell.measured.class_scores}

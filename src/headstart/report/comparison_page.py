@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from headstart.comparison import wording
-from headstart.comparison.detections import FILE
+from headstart.comparison.records import Difference, Results, StartFacts
 from headstart.comparison.results import read_results
+from headstart.comparison.shown import Detections, ShownImage, read_detections
+from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.report import comparison_charts
-from headstart.report.series import COLOURS
-from headstart.report.verdict import duration, text_of
-
-Record = Mapping[str, Any]
+from headstart.report.pretraining_verdict import text_of
+from headstart.report.series import COLORS
+from headstart.run.display import NO_BREAK, duration
 
 _HIDDEN = ("starts", "labels", "seeds", "data", "model", "report", "pictures", "out")
+_TONES = {"better": "good", "worse": "bad", "inconclusive": "calm"}
+_CHECK_TONES = {"passed": "good", "failed": "bad", "not known": "calm"}
 
 
 def write_comparison_report(folder: str | Path) -> Path:
     """Write ``report.html`` into a comparison's folder and return its path.
 
     Raises:
-        UserError: There is no comparison, or the file cannot be written.
+        UserError: There is no comparison, it is damaged, or the file cannot be written.
     """
     root = Path(folder)
-    content = page_content(read_results(root), _detections(root))
-    return _write(root / "report.html", "comparison.html.j2", content)
+    results, detections, damage = read_results(root), None, ""
+    try:
+        detections = read_detections(root)
+    except UserError as error:  # pictures alone: the figures are shown without them
+        damage = str(error)
+    return _write(root / "report.html", "comparison.html.j2", page_content(results, detections, damage))
 
 
 def write_side_by_side(folders: Sequence[str | Path], path: Path) -> Path:
@@ -49,87 +54,101 @@ def _write(path: Path, template: str, content: Mapping[str, Any]) -> Path:
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     pages = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     pages.filters["points"] = wording.points
-    pages.filters["duration"] = duration
+    pages.filters["interval"] = wording.interval
     write_text(path, pages.get_template(template).render(content))
     return path
 
 
-def side(results: Record, folder: Path, at: int) -> dict[str, Any]:
+def side(results: Results, folder: Path, at: int) -> dict[str, Any]:
     """One of several comparisons: its verdict, its table and its chart."""
     return {
-        "name": str(results["name"]),
+        "name": results.name,
         "folder": folder.resolve().name,
-        "model": results["settings"]["model"],
-        "data": Path(results["data"]["yaml"]).name,
         "setup": setup(results),
         "tone": tone(results),
-        "sentence": results["verdict"],
+        "sentence": results.verdict,
         "legend": legend(results),
-        "differences": [_difference(one) for one in results["differences"]],
+        "differences": [(one, *_verdict(results, one)) for one in results.differences],
         "chart": comparison_charts.budgets(results, f"side{at}", full=False),
     }
 
 
-def page_content(results: Record, detections: Record) -> dict[str, Any]:
-    """Everything that the template shows."""
-    cells = results["cells"]
+def page_content(results: Results, detections: Detections | None, damage: str = "") -> dict[str, Any]:
+    """Everything that the template shows.
+
+    Args:
+        results: The comparison.
+        detections: Its pictures; None without.
+        damage: Why the pictures cannot be shown.
+    """
     return {
-        "title": f"Does the start matter for {results['settings']['model']}?",
-        "name": results["name"],
+        "title": f"Does the start matter for {results.settings.model}?",
+        "name": results.name,
         "setup": setup(results),
-        "verdict": results["verdict"],
+        "verdict": results.verdict,
         "tone": tone(results),
         "others": _sentences(results),
-        "few": wording.few_objects(results),
-        "faults": results["faults"],
+        "remarks": [one for one in (wording.detectable(results), wording.few_objects(results)) if one],
+        "checks": [(check, _CHECK_TONES[check.outcome]) for check in results.checks],
+        "failed_checks": results.failed_checks,
+        "trusted": results.trusted,
         "facts": _facts(results),
         "legend": legend(results),
         "outcome": [comparison_charts.budgets(results, "budgets"), comparison_charts.differences(results)],
         "headers": wording.headers(results),
         "rows": wording.rows(results),
-        "differences": [_difference(one) for one in results["differences"]],
+        "differences": [(one, *_verdict(results, one)) for one in results.differences],
         "markdown": wording.markdown(results),
-        "how": wording.HOW,
+        "how": wording.measured_when(results) + wording.HOW,
         "curves": comparison_charts.curves(results),
         "reached": _reached(results),
         "longer": _longer(results),
         "classes": comparison_charts.classes(results),
-        "pictures": _pictures(results, detections),
-        "confidence": detections.get("least_confidence"),
-        "starts": [_start(results, start) for start in results["starts"]],
+        "pictures": _pictures(results, detections) if detections else [],
+        "picture_damage": damage,
+        "confidence": detections.least_confidence if detections else None,
+        "starts": [_start(start) for start in results.starts],
         "rates": _rates(results),
-        "failed": [cell for cell in cells if cell["state"] != "done"],
-        "lists": results["lists"],
-        "settings": [(key, text_of(value)) for key, value in results["settings"].items() if key not in _HIDDEN],
-        "versions": [(key, text_of(value)) for key, value in results["versions"].items()],
-        "command_line": results["command"],
-        "data": results["data"],
+        "failed": [cell for cell in results.cells if cell.state != "done"],
+        "lists": results.lists,
+        "settings": [(key, text_of(value)) for key, value in results.settings if key not in _HIDDEN],
+        "versions": list(results.versions.items()),
+        "command_line": results.command,
+        "data": results.data,
     }
 
 
-def setup(results: Record) -> str:
+def setup(results: Results) -> str:
     """What was trained, in a line."""
-    s, data = results["settings"], results["data"]
-    length = f"{s['steps']} steps" if s["steps"] else f"{s['epochs'] or 100} epochs"
-    return (
-        f"{s['model']} on {Path(data['yaml']).name}, {length} at {s['imgsz']} px, batch {s['batch']}, {s['optimizer']}"
-    )
+    s = results.settings
+    length = f"{s.steps} steps" if s.steps else f"{s.epochs or 100} epochs"
+    return f"{s.model} on {Path(results.data.yaml).name}, {length} at {s.imgsz} px, batch {s.batch}, {s.optimizer}"
 
 
-def tone(results: Record) -> tuple[str, str]:
-    """Colour and words for the verdict."""
-    if results["faults"]:
+def tone(results: Results) -> tuple[str, str]:
+    """Color and words for the verdict."""
+    if not results.trusted:
         return "bad", "Not to be trusted"
-    found = {one["map50_95"]["verdict"] for one in wording.headline(results)}
-    if found == {"helped"} or found == {"helped", "cannot tell"}:
-        return "good", "Helped" if found == {"helped"} else "Helped in part"
-    if "hurt" in found:
-        return ("warn", "Mixed") if "helped" in found else ("bad", "Hurt")
-    return "calm", "Cannot tell"
+    found = {one.map50_95.verdict for one in wording.headline(results)}
+    if "worse" in found:
+        color, label = ("warn", "Mixed") if "better" in found else ("bad", "Worse")
+    elif "better" in found:
+        color, label = "good", "Better" if found == {"better"} else "Better in part"
+    else:
+        color, label = "calm", "Inconclusive"
+    if results.failed_checks:
+        return "warn" if color == "good" else color, f"{label}, not complete"
+    return color, label
 
 
-def legend(results: Record) -> list[tuple[int, str, str]]:
-    """(index of the colour, name, what it is) of every start."""
+def _verdict(results: Results, one: Difference) -> tuple[str, str]:
+    """Color and word of a difference; of figures that cannot be trusted there is no verdict."""
+    verdict = one.map50_95.verdict
+    return (_TONES[verdict], verdict) if results.trusted else ("calm", "not trusted")
+
+
+def legend(results: Results) -> list[tuple[int, str, str]]:
+    """(index of the color, name, what it is) of every start."""
     words = {
         "scratch": "random weights",
         "coco": "COCO weights",
@@ -137,133 +156,128 @@ def legend(results: Record) -> list[tuple[int, str, str]]:
         "checkpoint": "a checkpoint",
     }
     found = []
-    for at, start in enumerate(results["starts"]):
-        known = start["pretraining"]
-        what = f"pretrained with {known['method']}, from {Path(known['model']).name}" if known else words[start["kind"]]
-        found.append((at % COLOURS, start["name"], what))
+    for at, start in enumerate(results.starts):
+        known = start.pretraining
+        what = f"pretrained with {known.method}, from {Path(known.model).name}" if known else words[start.kind]
+        found.append((at % COLORS, start.name, what))
     return found
 
 
-def _sentences(results: Record) -> list[str]:
-    """Every start against every reference, with its intervals; the one that the verdict is about first."""
+def _sentences(results: Results) -> list[str]:
+    """Every start against every reference, with its intervals; the one that the verdict is about first.
+
+    None where the figures cannot be trusted.
+    """
     found: list[str] = []
-    told = {one["start"] for one in wording.headline(results)}
-    for name in sorted((start["name"] for start in results["starts"]), key=lambda name: name not in told):
+    if not results.trusted:
+        return found
+    told = {one.start for one in wording.headline(results)}
+    for name in sorted((start.name for start in results.starts), key=lambda name: name not in told):
         for reference in wording.references(results):
-            pair = [one for one in wording.about(results, name) if one["reference"] == reference]
+            pair = [one for one in wording.about(results, name) if one.reference == reference]
             if pair:
                 found.append(f"{wording.pair_sentence(pair)}.")
     return found
 
 
-def _facts(results: Record) -> list[tuple[str, str, str]]:
+def _facts(results: Results) -> list[tuple[str, str, str]]:
     """Figures under the verdict: name, value, remark."""
-    cells, data = results["cells"], results["data"]
-    done = [cell for cell in cells if cell["state"] == "done"]
-    left = len(cells) - len(done)
-    sizes = ", ".join(f"{budget['images']:,}" for budget in results["budgets"])
-    seconds = sum(cell["seconds"] for cell in done)
-    many = len(results["starts"])
+    data = results.data
+    done = [cell for cell in results.cells if cell.state == "done"]
+    left = len(results.cells) - len(done)
+    sizes = ", ".join(f"{budget.images:,}" for budget in results.budgets)
+    sizes_of = {cell.measured.parameters for cell in results.finished()}
+    network = f"{min(sizes_of):,} weights each" if len(sizes_of) == 1 else ""
     return [
-        ("Starts", str(many), "in one and the same network"),
-        ("Label budgets", str(len(results["budgets"])), f"{sizes} of {data['train_images']:,} images"),
-        ("Seeds", str(len(results["settings"]["seeds"])), f"on {data['test_images']:,} test images"),
+        ("Starts", str(len(results.starts)), network),
+        ("Label budgets", str(len(results.budgets)), f"{sizes} of {data.train_images:,} images"),
+        ("Seeds", str(len(results.settings.seeds)), f"on {data.test_images:,} test images"),
         ("Trainings", f"{len(done)}", f"{left} failed or missing" if left else "none failed"),
-        ("Time", duration(seconds), "of all trainings together"),
+        ("Time", duration(sum(cell.measured.seconds for cell in done)), "of all trainings together"),
     ]
 
 
-def _difference(one: Record) -> dict[str, Any]:
-    values = one["map50_95"]
-    tones = {"helped": "good", "hurt": "bad", "cannot tell": "calm"}
-    return {**one, "points": values, "tone": tones[values["verdict"]]}
-
-
-def _reached(results: Record) -> list[tuple[str, str, str, str]]:
+def _reached(results: Results) -> list[tuple[str, str, str, str]]:
     """Budget, start, epochs seed by seed, and the middle one."""
     found = []
-    for one in results["reached"]:
-        each = ", ".join("never" if epochs is None else str(epochs) for epochs in one["epochs"])
-        middle = "never" if one["median"] is None else f"{one['median']:g} of {one['of']}"
-        found.append((one["budget"], one["start"], each, middle))
+    for one in results.reached:
+        each = ", ".join("never" if epochs is None else str(epochs) for epochs in one.epochs)
+        middle = "never" if one.median is None else f"{one.median:g} of {one.of}"
+        found.append((one.budget, one.start, each, middle))
     return found
 
 
-def _longer(results: Record) -> str:
+def _longer(results: Results) -> str:
     """The longer scratch run in a sentence; empty where there was none."""
-    run = next((cell for cell in results["cells"] if cell["kind"] == "longer" and cell["state"] == "done"), None)
+    run = next(iter(results.finished("longer")), None)
     if run is None:
         return ""
-    same = [c for c in results["cells"] if c["kind"] == "main" and c["state"] == "done" and _beside(c, run)]
-    others = ", ".join(f"{cell['start']} {cell['map50_95']:.3f}" for cell in same)
+    same = [c for c in results.finished() if (c.budget, c.seed) == (run.budget, run.seed)]
+    others = ", ".join(f"{cell.start} {cell.measured.map50_95:.3f}" for cell in same)
+    usual = f" in place of {same[0].epochs}" if same else ""
     return (
-        f"Scratch with the time that pretraining took: {run['epochs']} epochs in place of {same[0]['epochs']} gave "
-        f"{run['map50_95']:.3f} mAP50-95 with {wording.labels(run['budget'])}, seed {run['seed']}; there, {others}. "
+        f"Scratch with the time that pretraining took: {run.epochs} epochs{usual} gave {run.measured.map50_95:.3f} "
+        f"mAP50-95 at {wording.labels(run.budget)}, seed {run.seed}{f'; there, {others}' if others else ''}. "
         "One run: a hint, not a measurement."
     )
 
 
-def _beside(cell: Record, other: Record) -> bool:
-    return (cell["budget"], cell["seed"]) == (other["budget"], other["seed"])
-
-
-def _start(results: Record, start: Record) -> dict[str, Any]:
-    parts = [f"{name} {taken} of {total}" for name, (taken, total) in start["taken"].items()]
-    known = start["pretraining"]
+def _start(start: StartFacts) -> dict[str, Any]:
+    parts = [f"{name} {taken} of {total}" for name, (taken, total) in start.taken.items()]
+    known = start.pretraining
     before = ""
     if known:
-        parts_before = [f"{known['method']} from {Path(known['model']).name}"]
-        parts_before += [f"{known[key]:,} {key}" for key in ("images", "steps") if known[key]]
-        parts_before.append(f"{duration(known['seconds'])} on {known['device'] or 'an unknown device'}")
-        before = ", ".join(parts_before)
-    weights = Path(start["weights"]).name if start["weights"] else "drawn from the seed"
-    return {"name": start["name"], "weights": weights, "parts": ", ".join(parts), "before": before} | {
-        "leak": start["leak"],
-        "sha256": start["sha256"],
-    }
+        told = [f"{known.method} from {Path(known.model).name}"]
+        told += [f"{count:,} {what}" for count, what in ((known.images, "images"), (known.steps, "steps")) if count]
+        told.append(f"{duration(known.seconds, gap=NO_BREAK)} on {known.device or 'an unknown device'}")
+        before = ", ".join(told)
+    weights = Path(start.weights).name if start.weights else "drawn from the seed"
+    return {"name": start.name, "weights": weights, "parts": ", ".join(parts), "before": before}
 
 
-def _rates(results: Record) -> list[tuple[str, str, str, str]]:
+def _rates(results: Results) -> list[tuple[str, str, str, str]]:
     """Budget, start, the rate chosen, and the scores on the validation part."""
+    found = []
+    for one in results.rates:
+        tried = [
+            f"{rate}: {'failed' if score is None else f'{score:.3f}'}"
+            for rate, score in one.validation_map50_95.items()
+        ]
+        found.append((one.budget, one.start, f"{one.lr:g}", ", ".join(tried)))
+    return found
+
+
+def _pictures(results: Results, detections: Detections) -> list[dict[str, Any]]:
+    """Each image with the boxes of its labels and of every start, in its own pixels."""
     return [
-        (
-            one["budget"],
-            one["start"],
-            f"{one['lr']:g}",
-            ", ".join(
-                f"{rate}: {'failed' if score is None else f'{score:.3f}'}"
-                for rate, score in one["validation_map50_95"].items()
-            ),
-        )
-        for one in results["rates"]
+        {
+            "at": at,
+            "file": image.file,
+            "width": image.width,
+            "height": image.height,
+            "source": f"data:image/jpeg;base64,{image.jpeg}",
+            "panels": _panels(results, image),
+        }
+        for at, image in enumerate(detections.images)
     ]
 
 
-def _detections(root: Path) -> Record:
-    try:
-        found = json.loads((root / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def _panels(results: Results, image: ShownImage) -> list[tuple[str, int, list[tuple[str, str, Any]]]]:
+    """(name, index of the color, boxes) of the labels and of every start; a box is class, confidence, corners."""
+    names, size = results.data.names, (image.width, image.height)
 
+    def called(label: int) -> str:
+        return names[label] if 0 <= label < len(names) else f"class {label}"
 
-def _pictures(results: Record, detections: Record) -> list[dict[str, Any]]:
-    """Each image with the boxes of its labels and of every start, in its own pixels."""
-    names = results["data"]["names"]
-    found = []
-    for at, image in enumerate(detections.get("images", [])):
-        size = (image["width"], image["height"])
-        panels = [("labels", -1, [(names[one[0]], "", *_box(one[1:], size)) for one in image["truth"]])]
-        for number, start in enumerate(results["starts"]):
-            if start["name"] in image["found"]:
-                boxes = [
-                    (names[int(one[0])], f"{one[1]:.2f}", *_box(one[2:], size)) for one in image["found"][start["name"]]
-                ]
-                panels.append((start["name"], number % COLOURS, boxes))
-        picture = Markup(f"data:image/jpeg;base64,{image['jpeg']}")
-        found.append({"at": at, "file": image["file"], "width": size[0], "height": size[1], "source": picture})
-        found[-1]["panels"] = panels
-    return found
+    truth = [(called(one.label), "", _box(one[1:], size)) for one in image.truth]
+    panels = [("labels", -1, truth)]
+    for number, start in enumerate(results.starts):
+        if start.name in image.found:
+            boxes = [
+                (called(one.label), f"{one.confidence:.2f}", _box(one[2:], size)) for one in image.found[start.name]
+            ]
+            panels.append((start.name, number % COLORS, boxes))
+    return panels
 
 
 def _box(corners: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float]:

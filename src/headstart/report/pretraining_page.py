@@ -14,39 +14,17 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from headstart.files import write_text
-from headstart.report.charts import Mark, line_chart, number
+from headstart.report.charts import Chart, Mark, line_chart, number
+from headstart.report.pretraining_verdict import dropped, judge, parts_back, text_of
 from headstart.report.probe_charts import probe_charts
 from headstart.report.run_reader import FoundRun, find_run
-from headstart.report.verdict import duration, judge, parts_back, text_of
 from headstart.run import clock
+from headstart.run.display import duration
 from headstart.run.health import PEAKED, SPREAD, UNIFORM
 
 Floats = NDArray[np.float64]
 
 _WIDE, _HALF, _PHONE = (1000, 300), (484, 270), (328, 230)
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A chart of the page.
-
-    Attributes:
-        key: Its id is ``chart-`` and this.
-        title: What is drawn.
-        unit: In which unit.
-        note: What it shows, in a sentence or two.
-        wide: SVG for wide windows; empty where there is nothing to draw.
-        narrow: The same for a phone.
-        full: Takes the full width of the page.
-    """
-
-    key: str
-    title: str
-    unit: str
-    note: str
-    wide: str = ""
-    narrow: str = ""
-    full: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +69,7 @@ def _content(run: FoundRun) -> dict[str, Any]:
         "verdict": judge(run),
         "facts": _facts(run),
         "parts": parts_back(run),
-        "dropped": [str(name) for name in run.hand_back.get("dropped") or []],
+        "dropped": dropped(run),
         "learning": [_loss(run), *_health_charts(run), *probe_charts(run, _chart)],
         "speed": [_rate(run), _wait(run), *_schedules(run)],
         "pictures": _pictures(run),
@@ -290,17 +268,17 @@ def _pictures(run: FoundRun) -> list[Picture]:
     seen_by = f" to {teacher}" if teacher else ""
     wanted = [
         (
-            "kinds",
+            "clusters",
             "What was found, and how it was divided",
-            "Objects that a trained detector found on the images, without labels. Each row is a kind, made by how they "
-            f"look{seen_by}: from the largest to the smallest, with its number of objects. Boxes and kinds are what "
-            "was learnt. Rows need not be your classes; boxes should hold things, not ground.",
-            "Sheet of objects that were found, a row for each kind",
+            "Objects that a trained detector found on the images, without labels. Each row is a cluster, made by how "
+            f"they look{seen_by}: from the largest to the smallest, with its number of objects. Boxes and clusters are "
+            "what was learnt. Rows need not be your classes; boxes should hold things, not ground.",
+            "Sheet of objects that were found, a row for each cluster",
         ),
         (
             "examples",
             "What the detector is trained on",
-            "Images as a step makes them, with the objects to be found; four colours stand for all kinds.",
+            "Images as a step makes them, with the objects to be found; four colors stand for all clusters.",
             "Sheet of training images with outlined objects",
         ),
         (
@@ -314,13 +292,15 @@ def _pictures(run: FoundRun) -> list[Picture]:
             "components",
             "What the feature map separates",
             f"Each image beside its last feature map{grid}: the three strongest directions of the features as red, "
-            "green and blue, shared by all images. The same colour means a similar feature.",
-            "Sheet of images, each beside the principal components of its feature map in colour",
+            "green and blue, shared by all images. The same color means a similar feature.",
+            "Sheet of images, each beside the principal components of its feature map in color",
         ),
     ]
     found = []
     for key, title, note, alt in wanted:
-        embedded = _embed(run.path / "assets" / f"{key}.png")
+        names = (key, "kinds") if key == "clusters" else (key,)  # runs of version 0.1 called clusters kinds
+        files = [path for path in (run.path / "assets" / f"{name}.png" for name in names) if path.is_file()]
+        embedded = _embed(files[0]) if files else None
         if embedded:
             found.append(Picture(key, title, note, alt, *embedded))
     return found

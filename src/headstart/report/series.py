@@ -1,8 +1,7 @@
-"""Charts of a comparison as inline SVG: a line a start, and rows of intervals. Colours and marks go with the start."""
+"""Charts of a comparison as inline SVG: a line a start, and rows of intervals. Colors and marks go with the start."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +10,11 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from headstart.report.charts import INK, LINE, MUTED, NICE, STYLE, inline, number
+from headstart.report.charts import INK, LINE, MUTED, NICE, STYLE, inline, number, saved
 
-COLOURS = 8
-"""Starts that have a colour of their own (``--s0`` ... in the page)."""
-_STAND_INS = tuple(f"#0102{at:02x}" for at in range(10, 10 + COLOURS))
+COLORS = 8
+"""Starts that have a color of their own (``--s0`` ... in the page)."""
+_STAND_INS = tuple(f"#0102{at:02x}" for at in range(10, 10 + COLORS))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), "-", "-", "-", "-")
 
@@ -25,7 +24,7 @@ class Line:
     """A start's values over an axis.
 
     Attributes:
-        index: Which start: its colour, mark and dashes.
+        index: Which start: its color, mark and dashes.
         label: Its name.
         xs: Rising.
         ys: As many.
@@ -85,22 +84,22 @@ def lines_chart(
         _frame(axes, ticks, size)
         if level is not None:
             axes.axhline(level, color=MUTED, linewidth=1.25, dashes=(4, 3))
-        return _coloured(figure, name, alt)
+        return _colored(figure, name, alt)
 
 
 def _draw(axes: Any, line: Line, xs: list[float], marked: bool) -> None:
-    colour, marker = _STAND_INS[line.index % COLOURS], MARKERS[line.index % COLOURS]
+    color, marker = _STAND_INS[line.index % COLORS], MARKERS[line.index % COLORS]
     for ys in line.single:
-        axes.plot(xs[: len(ys)], ys, color=colour, alpha=0.25, linewidth=1)
+        axes.plot(xs[: len(ys)], ys, color=color, alpha=0.25, linewidth=1)
     if line.low:
         reach = [
             [y - low for y, low in zip(line.ys, line.low, strict=True)],
             [high - y for y, high in zip(line.ys, line.high, strict=True)],
         ]
-        axes.errorbar(xs, line.ys, yerr=reach, fmt="none", ecolor=colour, elinewidth=1.5, capsize=4, capthick=1.5)
-    style = {"linestyle": _DASHES[line.index % COLOURS], "linewidth": 2, "markersize": 7}
+        axes.errorbar(xs, line.ys, yerr=reach, fmt="none", ecolor=color, elinewidth=1.5, capsize=4, capthick=1.5)
+    style = {"linestyle": _DASHES[line.index % COLORS], "linewidth": 2, "markersize": 7}
     few = marked or len(xs) < 3
-    axes.plot(xs, line.ys, color=colour, marker=marker if few else None, solid_joinstyle="round", **style)
+    axes.plot(xs, line.ys, color=color, marker=marker if few else None, solid_joinstyle="round", **style)
 
 
 def _frame(axes: Any, ticks: Sequence[tuple[float, str]], size: tuple[int, int]) -> None:
@@ -144,12 +143,12 @@ def rows_chart(name: str, rows: Sequence[Row], *, width: int, labels: int, alt: 
         axes = figure.add_axes((labels / width, 30 / height, 1 - (labels + 14) / width, 1 - 40 / height))
         axes.axvline(0, color=INK, linewidth=1.25)
         for at, row in enumerate(rows):
-            colour, marker = _STAND_INS[row.index % COLOURS], MARKERS[row.index % COLOURS]
+            color, marker = _STAND_INS[row.index % COLORS], MARKERS[row.index % COLORS]
             for value in row.single:
-                axes.plot([value], [at], marker="|", markersize=9, color=colour, alpha=0.55)
+                axes.plot([value], [at], marker="|", markersize=9, color=color, alpha=0.55)
             if row.low is not None and row.high is not None:
-                axes.plot([row.low, row.high], [at, at], color=colour, linewidth=2, solid_capstyle="butt")
-            axes.plot([row.mean], [at], marker=marker, markersize=8, color=colour)
+                axes.plot([row.low, row.high], [at, at], color=color, linewidth=2, solid_capstyle="butt")
+            axes.plot([row.mean], [at], marker=marker, markersize=8, color=color)
         for side in ("top", "left", "right"):
             axes.spines[side].set_visible(False)
         axes.grid(axis="x", color=LINE, linewidth=1)
@@ -159,13 +158,11 @@ def rows_chart(name: str, rows: Sequence[Row], *, width: int, labels: int, alt: 
         axes.set_yticks(range(len(rows)), [row.label for row in rows])
         axes.xaxis.set_major_locator(MaxNLocator(7 if width > 600 else 4, steps=NICE))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:+g}".replace("-", "−") if x else "0"))
-        return _coloured(figure, name, alt)
+        return _colored(figure, name, alt)
 
 
-def _coloured(figure: Figure, name: str, alt: str) -> str:
-    data = io.StringIO()
-    figure.savefig(data, format="svg", transparent=True, metadata={"Date": None})
-    svg = inline(data.getvalue(), name, alt)
+def _colored(figure: Figure, name: str, alt: str) -> str:
+    svg = inline(saved(figure), name, alt)
     for at, stand_in in enumerate(_STAND_INS):
         svg = svg.replace(stand_in, f"var(--s{at})")
     return svg

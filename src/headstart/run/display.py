@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 QUIET_SECONDS = 30.0
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def make_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
@@ -141,14 +142,21 @@ class Filling:
             self.console.print(Text(f"{self.label}: {done:,} of {total:,} images, {left} left"))
 
 
-def duration(seconds: float) -> str:
-    """``'0.4 s'``, ``'45 s'``, ``'3 min 20 s'``, ``'25 min'`` or ``'2 h 05 min'``; ``'unknown time'`` for nan."""
+def duration(seconds: float, gap: str = " ") -> str:
+    """``'0.4 s'``, ``'45 s'``, ``'3 min 20 s'``, ``'25 min'`` or ``'2 h 05 min'``; ``'unknown time'`` for nan.
+
+    Args:
+        seconds: 0 or more.
+        gap: Between numbers and units; `NO_BREAK` keeps them on one line of a page.
+    """
     if not math.isfinite(seconds):
         return "unknown time"
     whole = round(seconds)
     if whole < 60:
-        return f"{seconds:.1f} s" if 0 < seconds < 0.95 else f"{whole} s"
-    if whole < 600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+        words = f"{seconds:.1f} s" if 0 < seconds < 0.95 else f"{whole} s"
+    elif whole < 600:
+        words = f"{whole // 60} min {whole % 60:02d} s"
+    else:
+        minutes = round(seconds / 60)
+        words = f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return words.replace(" ", gap)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.report.run_reader import FoundRun
-from headstart.run import display
+from headstart.run.display import NO_BREAK, duration
 from headstart.run.health import WARMUP, Health
 
 _JUDGED = (
@@ -18,6 +18,8 @@ _JUDGED = (
     "probe_rankme", "probe_rankme_start", "probe_knn", "probe_knn_start",
 )  # fmt: skip
 PARTS = ("backbone", "neck", "head")
+_NAMED = 5
+"""How many lost tensors a sentence names."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,27 @@ class Verdict:
 
 @dataclass(frozen=True)
 class PartBack:
-    """Tensors of one part of the detector: how many it has, how many of them were pretrained."""
+    """Tensors of one part of the detector.
+
+    Attributes:
+        name: backbone, neck or head.
+        total: How many it has.
+        trained: How many of them were pretrained.
+        back: How many of these arrived.
+    """
 
     name: str
-    trained: int
     total: int
+    trained: int
+    back: int
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A tensor that did not arrive, and why."""
+
+    name: str
+    reason: str
 
 
 def judge(run: FoundRun) -> Verdict:
@@ -62,6 +80,8 @@ def judge(run: FoundRun) -> Verdict:
     written = [event for event in run.events if event.get("kind") == "alarm" and isinstance(event.get("step"), int)]
     alarms = [(event["step"], str(event["message"])) for event in written] or replayed
     tone, label, finding = _finding(run, health, bool(alarms))
+    if not_back(run) and label != "Blown up":
+        tone, label = "bad", "Not handed back whole"
     if not run.finished and tone != "bad":
         tone, label = ("warn", "Not finished") if len(run.column("step")) else ("calm", "Nothing logged yet")
     sentences = [_what(run), finding, _handed_back(run)]
@@ -110,53 +130,79 @@ def _what(run: FoundRun) -> str:
     planned = run.option("steps")
     if isinstance(planned, int) and not run.finished:
         done += f" of {planned:,}"
-    time = f" in {duration(run.seconds)}" if run.seconds else ""
-    return f"Trained on {many}{f' from {data}' if data else ''}, without a label, for {done} steps{time}."
+    time = f" in {duration(run.seconds, gap=NO_BREAK)}" if run.seconds else ""
+    # What was trained elsewhere, on labels, and led this training.
+    led = [f"{name}={run.option(name)}" for name in ("teacher", "proposals") if run.option(name)]
+    how = f", led by {' and '.join(led)}," if led else ", without a label,"
+    return f"Trained on {many}{f' from {data}' if data else ''}{how} for {done} steps{time}."
 
 
 def _handed_back(run: FoundRun) -> str:
-    parts = {part.name: part for part in parts_back(run)}
-    kept = [f"{part.trained:,} of {part.total:,} {part.name} tensors" for part in parts.values() if part.trained]
+    """What arrived in headstart.pt, counted there, of what was pretrained."""
+    kept = [f"{part.back:,} of {part.total:,} {part.name} tensors" for part in parts_back(run) if part.trained]
     if not kept:
-        return str(run.hand_back.get("summary") or "")
-    return f"{' and '.join(kept)} went back into headstart.pt, which Ultralytics trains from."
+        return ""
+    if not_back(run):
+        lost = [one.name for one in dropped(run)]
+        named = ", ".join(lost[:_NAMED]) + (f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else "")
+        missing = f"{len(lost)} tensors did not arrive as they should: {named}" if lost else "the check failed"
+        return f"{' and '.join(kept)} arrived pretrained in headstart.pt, but {missing}. Do not fine-tune from it."
+    return f"{' and '.join(kept)} went back into headstart.pt, read back and compared."
+
+
+def not_back(run: FoundRun) -> bool:
+    """Whether the check of the hand-back failed, by its own word or by the tensors that it names."""
+    return run.hand_back.get("ok") is False or bool(dropped(run))
+
+
+def dropped(run: FoundRun) -> list[Lost]:
+    """The tensors that did not arrive."""
+    listed = run.hand_back.get("dropped")
+    found = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    return [Lost(str(one.get("name", "?")), str(one.get("reason", ""))) for one in found]
 
 
 def parts_back(run: FoundRun) -> list[PartBack]:
     """The hand-back by part, as far as ``handback.json`` tells."""
-    parts = run.hand_back.get("parts", run.hand_back)
+    parts, listed = run.hand_back.get("parts"), run.hand_back.get("dropped")
+    lost = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
     found = []
     for name in PARTS:
-        values = parts.get(name) if isinstance(parts, dict) else None
-        if isinstance(values, dict):
-            counts = [next((values[key] for key in keys if key in values), None) for keys in _COUNTS]
-        else:
-            counts = list(values) if isinstance(values, list) else []
-        whole = [count for count in counts if isinstance(count, int)]
+        counts = parts.get(name) if isinstance(parts, dict) else None
+        numbers = [counts.get(key) for key in ("total", "trained")] if isinstance(counts, dict) else []
+        whole = [number for number in numbers if isinstance(number, int)]
         if len(whole) == 2:
-            found.append(PartBack(name, whole[0], whole[1]))
+            gone = sum(one.get("part") == name and bool(one.get("trained")) for one in lost)
+            found.append(PartBack(name, whole[0], whole[1], max(0, whole[1] - gone)))
     return found
 
 
-_COUNTS = (("trained", "pretrained", "arrived", "equal"), ("total", "tensors", "of"))
-
-
 def _next_steps(run: FoundRun, tone: str) -> list[Step]:
+    resume = shlex.join(["headstart", "pretrain", "resume=true", f"out={_near(run.path)}"])
     if not run.finished and tone != "bad":
-        return [Step("Go on where it stopped:", f"headstart pretrain resume=true out={_shown(run.path)}")]
+        return [Step("Go on where it stopped:", resume)]
+    if not_back(run):
+        why = (
+            "Tensors of the pretrained detector are missing in headstart.pt: a training from it would begin with other "
+            "weights. Hand it back again, from the last checkpoint; where that fails too, report it with handback.json:"
+        )
+        return [Step(why, resume)]
     if tone == "bad":
         return [Step("Pretrain again, at a third of the learning rate:", _again(run))]
     detector = run.option("detector")
     task = detector.get("task", "detect") if isinstance(detector, dict) else "detect"
-    tune = f"yolo {task} train data=your.yaml model={_shown(run.path / 'headstart.pt')}"
     name = detector.get("name") if isinstance(detector, dict) else None
     model = name or Path(str(run.option("model", "yolo11n"))).stem
+    weights = _near(run.path / "headstart.pt")
+    start = f"starts=scratch,coco,ssl={_near(run.path)}"
     return [
-        Step("Fine-tune on your labels:", tune),
+        Step(
+            "Fine-tune on your labels:", shlex.join(["yolo", str(task), "train", "data=your.yaml", f"model={weights}"])
+        ),
         Step(
             "No collapse means that something was learnt; whether it helps your detector, only a comparison says. "
             "The same training from random weights, from COCO and from here:",
-            f"headstart compare data=your.yaml model={model} starts=scratch,coco,ssl={_shown(run.path)}",
+            shlex.join(["headstart", "compare", "data=your.yaml", f"model={model}", start]),
         ),
     ]
 
@@ -181,15 +227,6 @@ def _near(path: Path) -> str:
     """`path` as one would type it: relative where it lies below the current folder."""
     path = path.resolve()
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _shown(path: Path) -> str:
-    return shlex.quote(_near(path))
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people, with no-break spaces: ``48 s``, ``3 min 20 s``, ``2 h 05 min``."""
-    return display.duration(seconds).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def text_of(value: Any) -> str:

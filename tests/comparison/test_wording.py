@@ -1,0 +1,124 @@
+"""What is said of a comparison: the sentence, the words for one pair, the table."""
+
+from __future__ import annotations
+
+import io
+
+import fake_comparison
+import pytest
+from rich.console import Console
+
+from headstart.comparison import wording
+from headstart.comparison.records import CellResult, Difference, Results
+from headstart.comparison.statistics import detectable, paired
+
+STARTS = ["scratch", "coco", "dino"]
+
+
+def scored(start: str, budget: str, scores: list[float]) -> list[CellResult]:
+    """Trainings that end with these scores, seed by seed; their curves differ from each other."""
+    return [
+        fake_comparison.cell(
+            start,
+            budget,
+            seed,
+            epochs=2,
+            curve=((1, 1.0, 0.01 * score, 0.0), (2, 2.0, score, score)),
+            map50_95=score,
+            map50=score,
+        )
+        for seed, score in enumerate(scores)
+    ]
+
+
+def compared(*groups: list[CellResult], starts: list[str] | None = None) -> Results:
+    """A comparison whose budgets and seeds are those of the trainings."""
+    cells = [cell for group in groups for cell in group]
+    facts = fake_comparison.facts(starts or STARTS, sorted({cell.seed for cell in cells}))
+    used = {cell.budget for cell in cells}
+    budgets = tuple(one for one in facts.budgets if one.name in used)
+    kept = facts.model_copy(update={"budgets": budgets})
+    return fake_comparison.conclude(kept, cells, [])
+
+
+def test_better_worse_and_inconclusive_in_one_sentence() -> None:
+    content = compared(
+        *[scored("scratch", budget, [0.10, 0.12, 0.14]) for budget in ("1%", "5%")],
+        scored("scratch", "20%", [0.10, 0.13, 0.14]),
+        scored("dino", "1%", [0.13, 0.15, 0.171]),  # +3.0, +3.0, +3.1
+        scored("dino", "5%", [0.07, 0.09, 0.111]),  # -3.0, -3.0, -2.9
+        scored("dino", "20%", [0.11, 0.12, 0.17]),  # +1, -1, +3: mean 1, deviation 2
+        starts=["scratch", "dino"],
+    )
+    assert content.verdict == (
+        "dino against scratch: better at 1% of the labels (+3.0 points of mAP50-95, 95 % interval +2.9 to +3.2), and "
+        "worse at 5% of the labels (−3.0 points of mAP50-95, 95 % interval −3.1 to −2.8), and inconclusive with 3 "
+        "seeds at 20% of the labels (+1.0 points of mAP50-95, 95 % interval −4.0 to +6.0; about 34 seeds would show a "
+        "difference of this size with 80 % power)."
+    )
+
+
+def test_budgets_with_one_verdict_are_put_together() -> None:
+    content = compared(
+        *[scored("scratch", budget, [0.10, 0.12, 0.14]) for budget in ("1%", "5%")],
+        scored("dino", "1%", [0.13, 0.15, 0.171]),
+        scored("dino", "5%", [0.15, 0.17, 0.191]),
+        starts=["scratch", "dino"],
+    )
+    assert content.verdict == (
+        "dino against scratch: better at 1% and 5% of the labels (+3.0 to +5.0 points of mAP50-95, every 95 % interval "
+        "above zero)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("differences", "said"),
+    [
+        ([0.02], "inconclusive at 5% of the labels (+2.0 points; one seed has no interval: give 3 or more)"),
+        ([0.02, 0.02], "inconclusive at 5% of the labels (+2.0 points; the same in every seed)"),
+        ([0.0, 0.0], "inconclusive at 5% of the labels (+0.00 points; no difference in any seed)"),
+        (
+            [0.0001, -0.01, 0.01],
+            "inconclusive at 5% of the labels (+0.00 points, −2.5 to +2.5; more than 1,000 seeds would show a "
+            "difference of this size with 80 % power)",
+        ),
+        ([0.03, 0.03, 0.031], "better at 5% of the labels (+3.0 points, +2.9 to +3.2)"),
+        ([-0.03, -0.03, -0.031], "worse at 5% of the labels (−3.0 points, −3.2 to −2.9)"),
+    ],
+)
+def test_a_pair_in_words(differences: list[float], said: str) -> None:
+    found = paired(differences)
+    seeds = tuple(range(len(differences)))
+    one = Difference(start="dino", reference="coco", budget="5%", seeds=seeds, map50_95=found, map50=found)
+    assert wording.pair_sentence([one]) == f"dino against coco: {said}"
+
+
+def test_what_the_seeds_can_show() -> None:
+    content = compared(
+        scored("scratch", "1%", [0.10, 0.13, 0.14]),
+        scored("dino", "1%", [0.11, 0.12, 0.17]),  # a deviation of 2 points
+        starts=["scratch", "dino"],
+    )
+    # 3.264 deviations with 3 seeds: see the test of detectable.
+    assert f"{100 * detectable(0.02, 3):.1f}" == "6.5"
+    assert wording.detectable(content) == (
+        "With 3 seeds and the spread seen here, a real difference of 6.5 points of mAP50-95 is shown with 80 % power; "
+        "a smaller one is often inconclusive"
+    )
+    assert f"{wording.detectable(content)}." in wording.markdown(content)
+    assert wording.detectable(compared(scored("scratch", "1%", [0.1]), scored("dino", "1%", [0.2]))) is None
+
+
+def test_the_table_takes_names_as_they_are() -> None:
+    text = fake_comparison.results(starts=["scratch", "coco"]).model_dump_json()
+    content = Results.model_validate_json(text.replace('"1%"', '"[red]1%[/red]"'))
+    console = Console(file=io.StringIO(), width=200)
+    console.print(wording.table(content))
+    assert "[red]1%[/red]" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_no_sentence_has_the_old_words() -> None:
+    content = fake_comparison.results()
+    text = " ".join([content.verdict, wording.markdown(content), *(check.evidence for check in content.checks)])
+    for word in ("helped", "hurt", "cannot tell", "fault", "judged"):
+        assert word not in text
