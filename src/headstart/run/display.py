@@ -150,7 +150,7 @@ def duration(seconds: float, gap: str = " ") -> str:
         gap: Between numbers and units; `NO_BREAK` keeps them on one line of a page.
     """
     if not math.isfinite(seconds):
-        return "unknown time"
+        return f"unknown{gap}time"
     whole = round(seconds)
     if whole < 60:
         words = f"{seconds:.1f} s" if 0 < seconds < 0.95 else f"{whole} s"
