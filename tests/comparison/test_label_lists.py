@@ -10,8 +10,9 @@ import yaml
 
 from headstart.comparison import budgets, label_lists
 from headstart.comparison.budgets import parse_budgets
-from headstart.comparison.dataset import read_dataset, shipped
+from headstart.comparison.dataset import read_dataset
 from headstart.comparison.leaks import on_both_sides, refuse_leaks
+from headstart.detectors.find import finetuner
 from headstart.errors import UserError
 from headstart.images.labels import classes_of, label_path
 
@@ -63,7 +64,7 @@ def dataset(folder: Path, train: int = 12, test: int = 4) -> Path:
 
 
 def test_lists_are_nested_and_their_yaml_keeps_the_classes(tmp_path: Path) -> None:
-    found = read_dataset(dataset(tmp_path), "val")
+    found = read_dataset(dataset(tmp_path), "val", finetuner("yolo11n"))
     assert (found.names, len(found.pool), len(found.test)) == (("cat", "dog"), 12, 4)
     order = label_lists.stratified_order(label_lists.classes_by_image(found), 0)
     (tmp_path / "test.txt").write_text("\n".join(found.test))
@@ -78,7 +79,7 @@ def test_lists_are_nested_and_their_yaml_keeps_the_classes(tmp_path: Path) -> No
 
 
 def test_a_list_that_was_changed_is_seen(tmp_path: Path) -> None:
-    found = read_dataset(dataset(tmp_path), "val")
+    found = read_dataset(dataset(tmp_path), "val", finetuner("yolo11n"))
     (tmp_path / "test.txt").write_text("")
     listed = label_lists.write_list(tmp_path, "a", found, found.pool[:5], tmp_path / "test.txt")
     listed.check()
@@ -107,7 +108,7 @@ def test_the_part_to_choose_a_rate_on() -> None:
 
 
 def test_leaks_are_found_by_content_not_by_name(tmp_path: Path) -> None:
-    found = read_dataset(dataset(tmp_path), "val")
+    found = read_dataset(dataset(tmp_path), "val", finetuner("yolo11n"))
     refuse_leaks(found.test, {"train": found.pool})
     other = tmp_path / "other"
     other.mkdir()
@@ -133,7 +134,7 @@ def test_datasets_that_cannot_be_used(tmp_path: Path, text: str, message: str) -
     path = dataset(tmp_path)
     path.write_text(text)
     with pytest.raises(UserError, match=message):
-        read_dataset(path, "val")
+        read_dataset(path, "val", finetuner("yolo11n"))
 
 
 def test_labels_are_looked_for_where_ultralytics_does(tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ def test_a_label_of_no_class(tmp_path: Path) -> None:
     path = dataset(tmp_path)
     (tmp_path / "labels/train/3.txt").write_text("0 0.5 0.5 0.1 0.1\n2 0.5 0.5 0.1 0.1\n")
     with pytest.raises(UserError, match=r"(?s)3.txt: line 2 has class 2; there are 2 classes"):
-        label_lists.classes_by_image(read_dataset(path, "val"))
+        label_lists.classes_by_image(read_dataset(path, "val", finetuner("yolo11n")))
 
 
 def test_a_dataset_that_ultralytics_ships_is_downloaded_when_it_is_not_there(
@@ -166,10 +167,10 @@ def test_a_dataset_that_ultralytics_ships_is_downloaded_when_it_is_not_there(
         (tmp_path / "labels/train").rename(tmp_path / "labels/fetched")
 
     monkeypatch.setattr("ultralytics.data.utils.check_det_dataset", fetch)
-    assert len(read_dataset(path, "val").pool) == 12
-    assert len(read_dataset(path, "val").pool) == 12
+    assert len(read_dataset(path, "val", finetuner("yolo11n")).pool) == 12
+    assert len(read_dataset(path, "val", finetuner("yolo11n")).pool) == 12
     assert asked == [str(path)]
-    found = shipped("VOC.yaml")
+    found = finetuner("yolo11n").shipped_dataset("VOC.yaml")
     assert found is not None
     assert "VOCdevkit" in found.read_text()
-    assert shipped("my.yaml") is None
+    assert finetuner("yolo11n").shipped_dataset("my.yaml") is None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from headstart.detectors.finetuner import Finetuner
 from headstart.errors import UserError
 from headstart.images.index import find_images
 from headstart.images.labels import label_path
@@ -44,15 +44,16 @@ class Dataset:
         path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def read_dataset(path: str | Path, split: str) -> Dataset:
-    """Read a dataset YAML and find its images.
+def read_dataset(path: str | Path, split: str, trainer: Finetuner) -> Dataset:
+    """Read a dataset YAML and find its images; one that the family of `trainer` ships is downloaded where it must be.
 
     Raises:
         UserError: It cannot be read, has no classes, or a part has no images or no labels.
     """
-    file = (shipped(str(path)) or Path(path)).resolve()
+    file = (trainer.shipped_dataset(str(path)) or Path(path)).resolve()
     content = _content(file)
-    _fetch(file, content)
+    if content.get("download") and content.get("train") and not _all_there(file, content):
+        trainer.fetch_dataset(file)
     names = _names(content, file)
     pool = _images(file, content, "train")
     test = _images(file, content, split)
@@ -63,25 +64,8 @@ def read_dataset(path: str | Path, split: str) -> Dataset:
     return Dataset(file, names, pool, test, split, others)
 
 
-def shipped(name: str) -> Path | None:
-    """The dataset YAML that Ultralytics ships under this name (``VOC.yaml``); None for a file of the user's."""
-    spec = None if Path(name).is_file() or len(Path(name).parts) != 1 else find_spec("ultralytics")
-    path = Path(spec.origin).parent / "cfg" / "datasets" / name if spec and spec.origin else None
-    return path if path and path.is_file() else None
-
-
-def _fetch(file: Path, content: Mapping[str, Any]) -> None:
-    """Let Ultralytics download a dataset whose YAML says how, where its images are not there yet."""
-    if not content.get("download") or not content.get("train"):
-        return
-    if all(Path(path).exists() for path in dataset_part(file, content, "train")):
-        return
-    from ultralytics.data.utils import check_det_dataset
-
-    try:
-        check_det_dataset(str(file))
-    except Exception as error:
-        raise UserError(f"its images could not be downloaded: {error}", where=str(file)) from error
+def _all_there(file: Path, content: Mapping[str, Any]) -> bool:
+    return all(Path(path).exists() for path in dataset_part(file, content, "train"))
 
 
 def _content(file: Path) -> dict[str, Any]:

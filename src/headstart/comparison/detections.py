@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.comparison import child
+from headstart.detectors.find import finetuner
 from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.images.labels import label_path
@@ -32,27 +33,28 @@ def _has_objects(image: str) -> bool:
 
 
 def detect(
-    folder: Path, models: Mapping[str, Path], images: Sequence[str], imgsz: int, device: str, pose: bool
+    folder: Path, model: str, weights: Mapping[str, Path], images: Sequence[str], imgsz: int, device: str, pose: bool
 ) -> Path:
-    """Run every model over the images, in a process of its own, and write ``detections.json`` into `folder`.
+    """Run every start's detector over the images, in a process of its own, and write ``detections.json`` into `folder`.
 
     Args:
         folder: The comparison's folder.
-        models: Start -> its trained checkpoint.
+        model: Name of the architecture.
+        weights: Start -> its trained checkpoint.
         images: Paths of test images.
         imgsz: Side of the images in pixels, as they were trained at.
-        device: As Ultralytics takes it.
+        device: One device, as `headstart.detectors.finetuner.FinetuneSettings` has it.
         pose: The labels hold keypoints after the box.
 
     Raises:
         UserError: It failed; with the end of its log.
     """
-    asked = {"models": {name: str(path) for name, path in models.items()}, "images": list(images)}
+    asked = {"model": model, "weights": {name: str(path) for name, path in weights.items()}, "images": list(images)}
     request = folder / "detections-request.json"
     write_text(request, json.dumps({**asked, "imgsz": imgsz, "device": device, "pose": pose}) + "\n")
     log = folder / "detections.log"
     try:
-        if child.run("headstart.comparison.detections", [str(request)], log, None, None):
+        if child.run("headstart.comparison.detections", [str(request)], log, None, None, finetuner(model).environment):
             raise UserError(f"the detections could not be made:\n{child.tail(log)}", where=str(log))
     finally:
         request.unlink(missing_ok=True)
@@ -65,9 +67,12 @@ def main(arguments: Sequence[str]) -> int:
     path = Path(arguments[0])
     asked = json.loads(path.read_text(encoding="utf-8"))
     images = [_truth(image, asked["pose"]) for image in asked["images"]]
-    for name, model in asked["models"].items():
-        for one, found in zip(images, _found(model, asked), strict=True):
-            one["found"][name] = found
+    for name, weights in asked["weights"].items():
+        found = finetuner(asked["model"]).detect(
+            Path(weights), asked["images"], imgsz=asked["imgsz"], device=asked["device"], least=LEAST_CONFIDENCE
+        )
+        for one, rows in zip(images, found, strict=True):
+            one["found"][name] = [[label, round(sure, 3), *(round(x, 4) for x in box)] for label, sure, *box in rows]
     content = {"least_confidence": LEAST_CONFIDENCE, "images": images}
     write_text(path.with_name(FILE), json.dumps(content) + "\n")
     return 0
@@ -100,27 +105,6 @@ def _corners(values: Sequence[float], pose: bool) -> list[float]:
         return [round(value, 4) for value in (min(xs), min(ys), max(xs), max(ys))]
     x, y, w, h = values[:4]
     return [round(value, 4) for value in (x - w / 2, y - h / 2, x + w / 2, y + h / 2)]
-
-
-def _found(model: str, asked: Mapping[str, Any]) -> list[list[list[float]]]:
-    """Per image: class, confidence, x0, y0, x1, y1 as shares of the image's sides."""
-    from ultralytics import YOLO
-
-    yolo = YOLO(model)
-    found = []
-    for image in asked["images"]:
-        result = yolo.predict(
-            image, imgsz=asked["imgsz"], device=asked["device"], conf=LEAST_CONFIDENCE, verbose=False
-        )[0]
-        boxes = result.boxes if result.boxes is not None else result.obb
-        rows = zip(boxes.cls.tolist(), boxes.conf.tolist(), _shares(boxes, result.orig_shape), strict=True)
-        found.append([[int(label), round(sure, 3), *(round(one, 4) for one in box)] for label, sure, box in rows])
-    return found
-
-
-def _shares(boxes: Any, shape: Sequence[int]) -> list[list[float]]:
-    height, width = shape
-    return [[x0 / width, y0 / height, x1 / width, y1 / height] for x0, y0, x1, y1 in boxes.xyxy.tolist()]
 
 
 if __name__ == "__main__":

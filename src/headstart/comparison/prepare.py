@@ -19,15 +19,8 @@ from headstart.comparison.budgets import Budget, check_budgets, parse_budgets
 from headstart.comparison.dataset import Dataset, read_dataset
 from headstart.comparison.label_lists import LabelList
 from headstart.comparison.leaks import refuse_leaks
-from headstart.comparison.starts import (
-    Pretraining,
-    Start,
-    StartFile,
-    build_starts,
-    model_yaml,
-    parse_starts,
-    pretraining_of,
-)
+from headstart.comparison.starts import Pretraining, Start, StartFile, build_starts, parse_starts, pretraining_of
+from headstart.detectors.find import finetuner
 from headstart.errors import UserError
 from headstart.files import LOCK, explained, lock, write_text
 from headstart.images.index import find_images
@@ -80,7 +73,7 @@ def open_folder(settings: CompareSettings) -> Iterator[Path]:
     Raises:
         UserError: It holds something else, a comparison with other settings, or one that is at work.
     """
-    name = f"{Path(settings.data).stem}-{Path(settings.model).stem}"
+    name = f"{Path(settings.data).stem}-{Path(settings.model).stem.replace(':', '-')}"
     folder = Path(settings.out or Path("runs") / "compare" / name).resolve()
     found = [item for item in folder.iterdir() if item.name != LOCK] if folder.is_dir() else []
     if found and not (folder / SETTINGS).is_file():
@@ -139,14 +132,15 @@ def prepare(settings: CompareSettings, folder: Path) -> Prepared:
     Raises:
         UserError: What a user can put right; see the parts.
     """
-    dataset = read_dataset(settings.data, settings.split)
+    trainer = finetuner(settings.model)
+    dataset = read_dataset(settings.data, settings.split, trainer)
     starts, _ = parse_starts(settings.starts, settings.model)
     budgets = sorted(parse_budgets(settings.labels)[0], key=lambda budget: budget.images(len(dataset.pool)))
     check_budgets(budgets, len(dataset.pool))
     pretrainings = {start.name: found for start in starts if (found := pretraining_of(start))}
     leaks = _refuse_leaks(settings, dataset, starts, pretrainings)
     lists, search = _write_lists(settings, dataset, budgets, folder / "labels")
-    files = build_starts(starts, settings.seeds, dataset, model_yaml(settings.model), folder / "starts")
+    files = build_starts(starts, settings.seeds, dataset, trainer.architecture(settings.model), folder / "starts")
     return Prepared(settings, folder, dataset, starts, budgets, lists, search, files, pretrainings, leaks)
 
 

@@ -1,28 +1,26 @@
 """The contract of a detector: feature maps by level, weights grafted back, a checkpoint written and read back.
 
-A family of detectors is one file in ``detectors/``, found by its name. It has three functions:
-``accepts(model) -> bool``, ``check(model) -> list[UserError]`` (cheap: before anything is loaded or downloaded)
-and ``load(model, init) -> Detector``.
+`headstart.detectors.find` says what a family of detectors is, and `headstart.detectors.finetuner` how it is fine-tuned.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from headstart.detectors.find import check_model, families, load_detector
 from headstart.detectors.handback import HandBack, Part, differences, shorten
 from headstart.errors import UserError
 from headstart.pseudolabels.base import ObjectHead
+
+__all__ = ["Detector", "Level", "Trunk", "check_model", "evaluating", "families", "load_detector"]
 
 
 @dataclass(frozen=True)
@@ -154,50 +152,3 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def check_model(model: Any) -> list[UserError]:
-    """What is wrong with `model`, before anything is loaded or downloaded; empty when nothing is found."""
-    try:
-        problems: list[UserError] = _family(model).check(model)
-    except UserError as error:
-        return [error]
-    return problems
-
-
-def load_detector(model: Any, init: str | Path | None = None) -> Detector:
-    """Load or build a detector for pretraining.
-
-    Args:
-        model: A model YAML or its name ("yolo11n": random weights), a ``.pt`` checkpoint, or a live object of the
-            family (for Ultralytics YOLO, RTDETR, YOLOWorld, YOLOE), which is copied and left as it is.
-        init: A checkpoint of the same architecture whose tensors are loaded over the model's, by name and shape.
-            Its backbone must fit completely; `Detector.notes` says how much of neck and head did.
-
-    Raises:
-        UserError: The model is not found, cannot be read, built or trained, or `init` is of another architecture.
-    """
-    detector: Detector = _family(model).load(model, init)
-    return detector
-
-
-def families() -> dict[str, ModuleType]:
-    """The modules in ``detectors/``, by name."""
-    names = sorted(
-        module.name
-        for module in pkgutil.iter_modules([str(Path(__file__).parent)])
-        if module.name not in ("base", "handback")
-    )
-    return {name: importlib.import_module(f"headstart.detectors.{name}") for name in names}
-
-
-def _family(model: Any) -> ModuleType:
-    for family in families().values():
-        if family.accepts(model):
-            return family
-    kind = f"{type(model).__module__}.{type(model).__qualname__}"
-    raise UserError(
-        f"a {kind} is not a detector that can be pretrained",
-        where="model",
-        hint="give a model YAML (yolo11n.yaml), a .pt checkpoint, or a YOLO object",
-    )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-from torch import Tensor
+if TYPE_CHECKING:  # the options of a comparison are checked without torch
+    from torch import Tensor
 
 Part = Literal["backbone", "neck", "head"]
 

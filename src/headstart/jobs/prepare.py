@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from headstart.detectors.base import check_model
+from headstart.detectors.find import check_init, check_model
 from headstart.errors import UserError
 from headstart.images.index import check_sources
 from headstart.images.sources import absolute
@@ -35,9 +35,7 @@ def check(given: Mapping[str, Any]) -> list[UserError]:
     problems += check_model(given["model"])
     init = given.get("init")
     if isinstance(init, str):
-        problems += [UserError(p.what, where="init", hint=p.hint) for p in check_model(init)]
-        if not init.endswith(".pt"):
-            problems.append(UserError(f"must be a .pt checkpoint, not {init!r}", where="init"))
+        problems += check_init(given["model"], init)
     if given.get("teacher") is not None:
         problems += check_teacher(given["teacher"], given.get("teacher_weights"))
     elif "proposals" in given:  # who must have a teacher is told so elsewhere

@@ -20,50 +20,22 @@ from torch import Tensor, nn
 from headstart.detectors.base import Detector, Level, Trunk
 from headstart.detectors.handback import PARTS, HandBack, Part, differences, shorten
 from headstart.detectors.ultralytics import model_files
-from headstart.detectors.ultralytics.handback import load_into, verify
+from headstart.detectors.ultralytics.handback import verify
 from headstart.detectors.ultralytics.head import DetectHead, has_object_head, proposals
 from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter, tensors
 from headstart.detectors.ultralytics.undisturbed import quiet
 from headstart.errors import UserError
 from headstart.files import write_atomically
 
-__all__ = ["LayerTrunk", "UltralyticsDetector", "accepts", "check", "load", "load_into"]
-
-
-def accepts(model: Any) -> bool:
-    """Names, paths, and live objects of Ultralytics."""
-    return isinstance(model, (str, Path)) or any(
-        base.__module__.startswith("ultralytics.") for base in type(model).__mro__
-    )
-
-
-def check(model: Any) -> list[UserError]:
-    """What is wrong with `model`, found without importing Ultralytics."""
-    if isinstance(model, (str, Path)):
-        problem = model_files.check_name(str(model))
-        return [problem] if problem else []
-    return [] if isinstance(getattr(model, "model", None), nn.Module) else [_not_live(model)]
-
 
 def load(model: Any, init: str | Path | None = None) -> UltralyticsDetector:
-    """See `headstart.detectors.base.load_detector`."""
-    problems = check(model)
-    if problems:
-        raise problems[0]
+    """See `headstart.detectors.find.load_detector`; the name was checked."""
     with quiet():
         if not isinstance(model, (str, Path)):
             return UltralyticsDetector(model, _copy(model.model), init)
         text = str(model)
         live = build(model_files.yaml_name(text)) if model_files.is_yaml(text) else open_checkpoint(text)
         return UltralyticsDetector(live, live.model, init)
-
-
-def _not_live(model: Any) -> UserError:
-    held = getattr(model, "model", None)
-    what = f"it holds the exported model {held}" if isinstance(held, (str, Path)) else "it holds no network"
-    return UserError(
-        f"this {type(model).__name__} object cannot be trained: {what}", where="model", hint="give its .pt"
-    )
 
 
 def _copy(module: nn.Module) -> nn.Module:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -17,28 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from headstart.detectors.finetuner import Built
 from headstart.detectors.handback import PARTS, Part, differences, shorten
 from headstart.detectors.ultralytics.detector import UltralyticsDetector
 from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter, tensors
 from headstart.detectors.ultralytics.undisturbed import undisturbed
 from headstart.errors import UserError
-
-
-@dataclass(frozen=True)
-class Built:
-    """A start that was written.
-
-    Attributes:
-        taken: Part -> tensors that hold the given weights bit by bit.
-        total: Part -> tensors that the model has.
-        state: The model's state.
-        parameters: Weights of the model.
-    """
-
-    taken: Mapping[Part, int]
-    total: Mapping[Part, int]
-    state: Mapping[str, Tensor]
-    parameters: int
 
 
 def build_start(
@@ -51,20 +34,7 @@ def build_start(
     parts: Sequence[Part] = PARTS,
     kpt_shape: Sequence[int] | None = None,
 ) -> Built:
-    """Write the checkpoint that a training with the user's classes starts from.
-
-    Args:
-        model: A model YAML; its random weights are drawn from `seed`.
-        names: The user's classes.
-        path: The file to write.
-        seed: Of everything that does not come from `weights`, the same for every start.
-        weights: A checkpoint of the same architecture, or the name of published weights.
-        parts: What is taken of it.
-        kpt_shape: Of a pose model's data.
-
-    Raises:
-        UserError: `weights` cannot be read, or are of another architecture.
-    """
+    """See `headstart.detectors.finetuner.Finetuner.build_start`."""
     with undisturbed():
         torch.manual_seed(seed)
         live = build(model)

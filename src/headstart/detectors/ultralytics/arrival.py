@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from headstart.detectors.finetuner import Arrival
 from headstart.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,31 +18,6 @@ if TYPE_CHECKING:
 
 _NAMED = 5
 """How many of the tensors that did not arrive are named in the message."""
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """How much of the start stood in the trainer when the first step began.
-
-    Attributes:
-        tensors: Tensors that the start has (0 for a model YAML).
-        model: Of these, bitwise equal in the trainer's model.
-        ema: Of these, bitwise equal in the trainer's EMA.
-        skipped: Tensors of the start left behind because their shape or rows depend on the classes.
-        trained: Tensors that the trained model has.
-        parameters: Weights that the trained model has; two starts that differ here are different architectures.
-        initial: sha256 of the trainer's initial weights.
-        versions: Of ultralytics and torch.
-    """
-
-    tensors: int
-    model: int
-    ema: int
-    skipped: tuple[str, ...]
-    trained: int
-    parameters: int
-    initial: str
-    versions: Mapping[str, str]
 
 
 def check_arrival(trainer: Any, start: Mapping[str, Tensor], names: Mapping[int, str], where: str) -> Arrival:
