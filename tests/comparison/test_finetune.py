@@ -106,7 +106,7 @@ def test_a_start_that_ultralytics_would_drop_is_caught(settings: FinetuneSetting
         finetune(broken)
     message = str(caught.value)
     assert "tensors did not reach the trainer's model" in message
-    assert "model.0.conv.weight (shape (16, 3, 3, 3), there (32, 3, 3, 3))" in message
+    assert "model.0.conv.weight has shape (32, 3, 3, 3) in the trainer's model, not (16, 3, 3, 3)" in message
     assert "broken.pt" in message
     with pytest.raises(UserError, match="not a finished training"):
         read_result(broken.folder)

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from headstart.detectors.ultralytics.arrival import check_arrival, fingerprint
+from headstart.detectors.tensors import fingerprint
+from headstart.detectors.ultralytics.arrival import check_arrival
 from headstart.errors import UserError
 
 
@@ -28,9 +29,13 @@ class Tiny(torch.nn.Module):
 @pytest.mark.parametrize(
     ("where", "key", "message"),
     [
-        ("model", "model.0.weight", "1 of 4 tensors did not reach the trainer's model:\n    model.0.weight"),
-        ("ema", "model.0.bias", "1 of 4 tensors did not reach the trainer's EMA:\n    model.0.bias"),
-        ("ema", "model.1.weight", "1 of 4 tensors did not reach the trainer's EMA:\n    model.1.weight"),
+        (
+            "model",
+            "model.0.weight",
+            "1 of 4 tensors did not reach the trainer's model: model.0.weight has other values",
+        ),
+        ("ema", "model.0.bias", "1 of 4 tensors did not reach the trainer's EMA: model.0.bias has other values"),
+        ("ema", "model.1.weight", "1 of 4 tensors did not reach the trainer's EMA: model.1.weight has other values"),
     ],
 )
 def test_one_altered_value_is_seen(where: str, key: str, message: str) -> None:
@@ -56,5 +61,16 @@ def test_other_classes_excuse_the_head_alone() -> None:
         trainer(names={0: "a", 1: "b", 2: "c"}, **both), start.state_dict(), {0: "a", 1: "b"}, "x.pt"
     )
     assert arrival.skipped == ("model.1.weight", "model.1.bias")
-    with pytest.raises(UserError, match=r"2 of 4 tensors.*\n.*model\.1\.weight \(shape"):
+    with pytest.raises(UserError, match=r"2 of 4 tensors.*model\.1\.weight has shape \(3, 2\)"):
         check_arrival(trainer(names={0: "a", 1: "b"}, **both), start.state_dict(), {0: "a", 1: "b"}, "x.pt")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_start_that_holds_no_numbers_is_refused(value: float) -> None:
+    """Its bits are in the trainer, and are worth nothing."""
+    start = Tiny()
+    with torch.no_grad():
+        start.model[1].bias[0] = value
+    names = {0: "a", 1: "b"}
+    with pytest.raises(UserError, match=r"x.pt: holds NaN or infinity: model.1.bias"):
+        check_arrival(trainer(start, start, names), start.state_dict(), names, "x.pt")

@@ -75,7 +75,7 @@ def _build(start: Start, seed: int, dataset: Dataset, model: str, path: Path) ->
         known = json.loads(record.read_text(encoding="utf-8"))
         if known["origin"] == origin and known["file"] == content_hash(str(path)):
             return StartFile(path, known["sha256"], known["parameters"], known["taken"])
-    from headstart.detectors.ultralytics.arrival import fingerprint
+    from headstart.detectors.tensors import fingerprint
 
     built = finetuner(model).build_start(
         model,

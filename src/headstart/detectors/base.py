@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from headstart.detectors.find import check_model, families, load_detector
-from headstart.detectors.handback import HandBack, Part, differences, shorten
+from headstart.detectors.handback import HandBack, Part, shorten
+from headstart.detectors.tensors import differences
 from headstart.errors import UserError
 from headstart.pseudolabels.base import ObjectHead
 
@@ -64,6 +65,7 @@ class Detector(ABC):
         module: The whole network, float32, gradients on, training mode.
         backbone: The last map of the backbone.
         levels: The pyramid that the head reads, in the head's order; a classifier's is its backbone map.
+        trained: Whether it starts from trained weights (a checkpoint), not from random ones.
         notes: What a user should know about how it was loaded, a sentence each.
     """
 
@@ -73,6 +75,7 @@ class Detector(ABC):
     module: nn.Module
     backbone: Level
     levels: tuple[Level, ...]
+    trained: bool
     notes: tuple[str, ...] = ()
 
     @abstractmethod
@@ -116,6 +119,10 @@ class Detector(ABC):
         Raises:
             UserError: It cannot be written, e.g. a full disk; `path` is then as it was before.
         """
+
+    @abstractmethod
+    def how_to_train(self, path: Path) -> str:
+        """The command, or the line of Python, by which a training starts from a checkpoint that `save` wrote."""
 
     @abstractmethod
     def verify(self, path: Path, trained: Collection[str]) -> HandBack:

@@ -204,7 +204,7 @@ def _finish(
         display.say(f"skipped images and why: {folder.path / 'skipped.csv'}")
     if resolved.run.report:
         display.say(f"report:    {folder.path / 'report.html'}")
-    display.say(f"fine-tune: yolo {detector.task} train model={folder.result} data=your.yaml")
+    display.say(f"fine-tune: {detector.how_to_train(folder.result)}")
     return Run(folder.path, folder.result, handback, outcome.step, interrupted=False)
 
 

@@ -6,18 +6,16 @@ word about the others. Weights that were dropped look like a start that does not
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from headstart.detectors.finetuner import Arrival
+from headstart.detectors.handback import shorten
+from headstart.detectors.tensors import fingerprint, mismatches, not_finite
 from headstart.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_NAMED = 5
-"""How many of the tensors that did not arrive are named in the message."""
 
 
 def check_arrival(trainer: Any, start: Mapping[str, Tensor], names: Mapping[int, str], where: str) -> Arrival:
@@ -35,15 +33,21 @@ def check_arrival(trainer: Any, start: Mapping[str, Tensor], names: Mapping[int,
     import torch
     import ultralytics
 
+    if broken := not_finite(start):
+        hint = "pretrain or train it again with a lower learning rate"
+        raise UserError(f"holds NaN or infinity: {shorten(broken)}", where=where, hint=hint)
     module = getattr(trainer.model, "module", trainer.model)
     states = {"model": module.state_dict(), "EMA": trainer.ema.ema.state_dict()}
     excused = _class_dependent(start, states["model"], _head(module), dict(names) == dict(trainer.data["names"]))
-    lost = {name: _lost(start, state) for name, state in states.items()}
-    for name, keys in lost.items():
-        if missing := [key for key in keys if key not in excused]:
-            raise UserError(_complaint(name, missing, start, states[name]), where=where, hint=_HINT)
-    if changed := _lost(states["model"], states["EMA"]):
-        raise UserError(f"the trainer's EMA differs from its model in {changed[0]}", where=where, hint=_HINT)
+    lost = {name: mismatches(start, state, f"the trainer's {name}") for name, state in states.items()}
+    for name, wrong in lost.items():
+        if missing := [f"{key} {reason}" for key, reason in wrong.items() if key not in excused]:
+            what = (
+                f"{len(missing)} of {len(start)} tensors did not reach the trainer's {name}: {shorten(missing, '; ')}"
+            )
+            raise UserError(what, where=where, hint=_HINT)
+    if changed := mismatches(states["model"], states["EMA"], "the trainer's EMA"):
+        raise UserError(f"the trainer's EMA is not its model: {shorten(changed)}", where=where, hint=_HINT)
     return Arrival(
         tensors=len(start),
         model=len(start) - len(lost["model"]),
@@ -57,17 +61,6 @@ def check_arrival(trainer: Any, start: Mapping[str, Tensor], names: Mapping[int,
 
 
 _HINT = "the checkpoint and the model that Ultralytics rebuilds from it do not fit; nothing was trained"
-
-
-def _lost(start: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """Names of the tensors in `start` that `state` does not hold bit by bit."""
-    return [key for key, value in start.items() if key not in state or not _same(value, state[key])]
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape:
-        return False
-    return bool((one.cpu() == other.cpu().to(one.dtype)).all())
 
 
 def _head(module: Any) -> str:
@@ -89,26 +82,3 @@ def _class_dependent(
     reshaped = {key for key in keys if start[key].shape != state[key].shape}
     logits = {key for key in keys if "cv3." in key and key.rsplit(".", 2)[-2].isdigit()}
     return frozenset(reshaped | logits)
-
-
-def _complaint(holder: str, missing: Iterable[str], start: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    keys = list(missing)
-    lines = [f"{len(keys)} of {len(start)} tensors did not reach the trainer's {holder}:"]
-    for key in keys[:_NAMED]:
-        if key not in state:
-            lines.append(f"    {key} (no such tensor there)")
-        elif state[key].shape != start[key].shape:
-            lines.append(f"    {key} (shape {tuple(start[key].shape)}, there {tuple(state[key].shape)})")
-        else:
-            lines.append(f"    {key} (other values)")
-    return "\n".join(lines + [f"    and {len(keys) - _NAMED} more"] * (len(keys) > _NAMED))
-
-
-def fingerprint(state: Mapping[str, Tensor]) -> str:
-    """sha256 over names, shapes and bytes of a state dict."""
-    digest = hashlib.sha256()
-    for key in sorted(state):
-        value = state[key].detach().cpu().contiguous()
-        digest.update(f"{key} {tuple(value.shape)} {value.dtype};".encode())
-        digest.update(value.numpy().tobytes())
-    return digest.hexdigest()

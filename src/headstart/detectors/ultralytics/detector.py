@@ -18,11 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from headstart.detectors.base import Detector, Level, Trunk
-from headstart.detectors.handback import PARTS, HandBack, Part, differences, shorten
+from headstart.detectors.handback import PARTS, HandBack, Part, shorten
+from headstart.detectors.tensors import differences, own_state
 from headstart.detectors.ultralytics import model_files
 from headstart.detectors.ultralytics.handback import verify
 from headstart.detectors.ultralytics.head import DetectHead, has_object_head, proposals
-from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter, tensors
+from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter
 from headstart.detectors.ultralytics.undisturbed import quiet
 from headstart.errors import UserError
 from headstart.files import write_atomically
@@ -76,8 +77,10 @@ class UltralyticsDetector(Detector):
         scales = list(self._yaml.get("scales") or ())
         if len(scales) > 1 and not self._yaml.get("scale"):
             self.notes += (f"{self.name} names no scale: Ultralytics takes {scales[0]!r}",)
+        self.trained = _was_trained(live.ckpt or {})
         if init is not None:
             self._start_from(str(init))
+            self.trained = True
 
     def _measure(self) -> tuple[Level, tuple[Level, ...]]:
         """Width and stride of the backbone's last map and of the pyramid, from one forward pass."""
@@ -127,7 +130,7 @@ class UltralyticsDetector(Detector):
         """Load the tensors of another checkpoint; its backbone must fit completely."""
         other = open_checkpoint(init, where="init").model
         check_trainable(other, init, where="init")
-        state, own = tensors(other), self.module.state_dict()
+        state, own = own_state(other), self.module.state_dict()
         wrong = differences(own, state, init) | differences(state, own, self.name)
         backbone = {name: reason for name, reason in wrong.items() if self.part_of(name) == "backbone"}
         if backbone:
@@ -155,6 +158,8 @@ class UltralyticsDetector(Detector):
         module = deepcopy(self.module).float().cpu().eval().to(memory_format=torch.contiguous_format)
         module.args = self._train_args()  # type: ignore[assignment]
         parts = sorted({self.part_of(name) for name in self._grafted}, key=PARTS.index)
+        # Said of the exception alone: the weights in a checkpoint are trained.
+        random: dict[str, Any] = {} if self.trained or parts else {"random": True}
         return {
             "epoch": -1,
             "best_fitness": None,
@@ -164,7 +169,7 @@ class UltralyticsDetector(Detector):
             "optimizer": None,
             "train_args": self._train_args(),
             # Plain values only, so that a machine without headstart reads the file.
-            "headstart": json.loads(json.dumps({**info, "trained": parts}, default=str)),
+            "headstart": json.loads(json.dumps({**info, "trained": parts, **random}, default=str)),
             "date": datetime.now().astimezone().isoformat(),
             "version": __version__,
             "license": "AGPL-3.0 License (https://ultralytics.com/license)",
@@ -177,6 +182,10 @@ class UltralyticsDetector(Detector):
         # A checkpoint without an image size means 640; a classifier built from its YAML trains at 224.
         size = {"imgsz": 224} if self.task == "classify" else {}
         return {**size, **kept, "task": self.task}
+
+    def how_to_train(self, path: Path) -> str:
+        """See `Detector.how_to_train`."""
+        return f"yolo {self.task} train model={path} data=your.yaml"
 
     def verify(self, path: Path, trained: Collection[str]) -> HandBack:
         """See `Detector.verify`."""
@@ -223,6 +232,11 @@ class LayerTrunk(Trunk):
             for j in self._spent[i]:
                 del made[j]
         return [_as_map(made[i]) for i in self.outputs]
+
+
+def _was_trained(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether an Ultralytics object was loaded from a checkpoint, or trained; one of ours may hold random weights."""
+    return bool(checkpoint) and not (checkpoint.get("headstart") or {}).get("random", False)
 
 
 def _arrived(part: Part, names: Sequence[str], wrong: Mapping[str, str]) -> str:

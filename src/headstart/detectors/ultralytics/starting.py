@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from headstart.detectors.finetuner import Built
-from headstart.detectors.handback import PARTS, Part, differences, shorten
+from headstart.detectors.handback import PARTS, Part, shorten
+from headstart.detectors.tensors import differences, own_state, same_bits
 from headstart.detectors.ultralytics.detector import UltralyticsDetector
-from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter, tensors
+from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter
 from headstart.detectors.ultralytics.undisturbed import undisturbed
 from headstart.errors import UserError
 
@@ -51,8 +52,9 @@ def build_start(
         target.load(source, verbose=False)
         target.names = dict(enumerate(names))
         detector = UltralyticsDetector(live, target)
+        detector.trained = weights is not None
         detector.save(path, {"seed": seed, "weights": weights, "parts": list(parts) if weights else []})
-    return _count(tensors(detector.module), given, splitter(detector.module), detector.module)
+    return _count(own_state(detector.module), given, splitter(detector.module), detector.module)
 
 
 def _fitting(source: nn.Module, other: nn.Module, model: str, weights: str, parts: Sequence[Part]) -> dict[str, Tensor]:
@@ -61,7 +63,7 @@ def _fitting(source: nn.Module, other: nn.Module, model: str, weights: str, part
     Raises:
         UserError: Backbone or neck differ in any tensor, or the head has other tensors.
     """
-    own, state, part_of = tensors(source), tensors(other), splitter(source)
+    own, state, part_of = own_state(source), own_state(other), splitter(source)
     wrong = differences(own, state, weights) | differences(state, own, model)
     # The shapes of the head follow the number of classes; which tensors there are does not.
     bad = {name: why for name, why in wrong.items() if part_of(name) != "head" or name not in own or name not in state}
@@ -90,6 +92,5 @@ def _count(
     taken, total = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
     for name, tensor in state.items():
         total[part_of(name)] += 1
-        same = name in given and given[name].shape == tensor.shape and torch.equal(given[name], tensor)
-        taken[part_of(name)] += same
+        taken[part_of(name)] += name in given and same_bits(given[name], tensor)
     return Built(taken, total, state, sum(parameter.numel() for parameter in module.parameters()))
