@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.detectors.find import check_model, families, load_detector
-from headstart.detectors.handback import HandBack, Part, shorten
+from headstart.detectors.handback import PARTS, HandBack, Part, shorten
 from headstart.detectors.tensors import differences
 from headstart.errors import UserError
 from headstart.pseudolabels.base import ObjectHead
@@ -147,6 +147,36 @@ class Detector(ABC):
         with torch.no_grad():
             for name, tensor in state.items():
                 own[name].copy_(tensor)
+
+    def start_from(self, state: Mapping[str, Tensor], source: str) -> None:
+        """Load the tensors of another checkpoint that fit, by name and shape; `notes` says how many did.
+
+        Args:
+            state: Of a network of the same architecture.
+            source: Where it is from, for messages.
+
+        Raises:
+            UserError: The backbone does not fit completely; nothing is changed then.
+        """
+        own = self.module.state_dict()
+        wrong = differences(own, state, source) | differences(state, own, self.name)
+        backbone = {name: reason for name, reason in wrong.items() if self.part_of(name) == "backbone"}
+        if backbone:
+            total = sum(self.part_of(name) == "backbone" for name in {*own, *state})
+            listed = shorten([f"{name} {reason}" for name, reason in backbone.items()], "; ")
+            raise UserError(
+                f"{source} is of another architecture than {self.name}: "
+                f"{len(backbone)} of {total} backbone tensors do not fit ({listed})",
+                where="init",
+                hint=f"use a checkpoint of {self.name}",
+            )
+        Detector.graft(self, {name: tensor for name, tensor in state.items() if name in own and name not in wrong})
+        counts = []
+        for part in PARTS:
+            if names := [name for name in own if self.part_of(name) == part]:
+                counts.append(f"{part} {sum(name not in wrong for name in names)} of {len(names)} tensors")
+        self.notes += (f"{', '.join(counts)} came from {source}",)
+        self.trained = True
 
 
 @contextmanager

@@ -60,7 +60,8 @@ class TorchvisionDetector(Detector):
         module.train()
         self.backbone, self.levels = self._measure()
         if init is not None:
-            self._start_from(init)
+            state, _ = models.read_state(init, "init")
+            self.start_from(models.with_counters(state, module.state_dict()), init)
 
     def _measure(self) -> tuple[Level, tuple[Level, ...]]:
         """Width and stride of the body's last map and of the pyramid, from one forward pass."""
@@ -86,27 +87,6 @@ class TorchvisionDetector(Detector):
         """See `Detector.graft`."""
         super().graft(state)
         self._grafted |= set(state)
-
-    def _start_from(self, init: str) -> None:
-        """Load the tensors of another state dict; its backbone must fit completely."""
-        state, _ = models.read_state(init, "init")
-        own = own_state(self.module)
-        state = models.with_counters(state, own)
-        wrong = differences(own, state, init) | differences(state, own, self.name)
-        backbone = {name: reason for name, reason in wrong.items() if self.part_of(name) == "backbone"}
-        if backbone:
-            listed = shorten([f"{name} {reason}" for name, reason in backbone.items()], "; ")
-            total = sum(self.part_of(name) == "backbone" for name in {*own, *state})
-            what = f"{len(backbone)} of {total} backbone tensors do not fit ({listed})"
-            hint = f"use weights of {self.name}"
-            raise UserError(f"{init} is of another architecture than {self.name}: {what}", where="init", hint=hint)
-        super().graft({name: tensor for name, tensor in state.items() if name in own and name not in wrong})
-        counts = []
-        for part in PARTS:
-            of = [name for name in own if self.part_of(name) == part]
-            counts.append(f"{part} {sum(name not in wrong for name in of)} of {len(of)} tensors")
-        self.notes += (f"{', '.join(counts)} came from {init}",)
-        self.trained = True
 
     def save(self, path: Path, info: Mapping[str, Any]) -> None:
         """See `Detector.save`."""
@@ -167,8 +147,9 @@ class PyramidTrunk(Trunk):
         self.neck = neck
         parts = {"body": detector.backbone.body} | ({"fpn": detector.backbone.fpn} if neck else {})
         self.backbone = nn.ModuleDict(parts)
+        device = next(detector.parameters()).device
         for name in ("mean", "std"):
-            values = torch.tensor(getattr(detector.transform, f"image_{name}"))
+            values = torch.tensor(getattr(detector.transform, f"image_{name}"), device=device)
             self.register_buffer(name, values[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> list[Tensor]:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from headstart.detectors.base import Detector, Level, Trunk
-from headstart.detectors.handback import PARTS, HandBack, Part, shorten
-from headstart.detectors.tensors import differences, own_state
+from headstart.detectors.handback import PARTS, HandBack, Part
+from headstart.detectors.tensors import own_state
 from headstart.detectors.ultralytics import model_files
 from headstart.detectors.ultralytics.handback import verify
 from headstart.detectors.ultralytics.head import DetectHead, has_object_head, proposals
@@ -80,7 +80,6 @@ class UltralyticsDetector(Detector):
         self.trained = _was_trained(live.ckpt or {})
         if init is not None:
             self._start_from(str(init))
-            self.trained = True
 
     def _measure(self) -> tuple[Level, tuple[Level, ...]]:
         """Width and stride of the backbone's last map and of the pyramid, from one forward pass."""
@@ -127,24 +126,9 @@ class UltralyticsDetector(Detector):
         self._grafted |= set(state)
 
     def _start_from(self, init: str) -> None:
-        """Load the tensors of another checkpoint; its backbone must fit completely."""
         other = open_checkpoint(init, where="init").model
         check_trainable(other, init, where="init")
-        state, own = own_state(other), self.module.state_dict()
-        wrong = differences(own, state, init) | differences(state, own, self.name)
-        backbone = {name: reason for name, reason in wrong.items() if self.part_of(name) == "backbone"}
-        if backbone:
-            total = sum(self.part_of(name) == "backbone" for name in own)
-            listed = shorten([f"{name} {reason}" for name, reason in backbone.items()], "; ")
-            raise UserError(
-                f"{init} is of another architecture than {self.name}: "
-                f"{len(backbone)} of {total} backbone tensors do not fit ({listed})",
-                where="init",
-                hint=f"use a checkpoint of {self.name}, or give this one as model=",
-            )
-        super().graft({name: tensor for name, tensor in state.items() if name in own and name not in wrong})
-        counts = (_arrived(part, [name for name in own if self.part_of(name) == part], wrong) for part in PARTS)
-        self.notes += (f"{', '.join(count for count in counts if count)} came from {init}",)
+        self.start_from(own_state(other), init)
 
     def save(self, path: Path, info: Mapping[str, Any]) -> None:
         """See `Detector.save`."""
@@ -237,10 +221,6 @@ class LayerTrunk(Trunk):
 def _was_trained(checkpoint: Mapping[str, Any]) -> bool:
     """Whether an Ultralytics object was loaded from a checkpoint, or trained; one of ours may hold random weights."""
     return bool(checkpoint) and not (checkpoint.get("headstart") or {}).get("random", False)
-
-
-def _arrived(part: Part, names: Sequence[str], wrong: Mapping[str, str]) -> str:
-    return f"{part} {sum(name not in wrong for name in names)} of {len(names)} tensors" if names else ""
 
 
 def _sources(i: int, f: Any) -> list[int]:
