@@ -1,7 +1,9 @@
-"""Every model YAML of the installed Ultralytics, at every scale: what it is made of, and whether it is handed back.
+"""Every model YAML of the installed Ultralytics, at every scale, and every detector of torchvision: what it is made
+of, and whether it is handed back.
 
 python benchmarks/detectors.py              # writes docs/detectors.md, about a quarter of an hour on one core
 python benchmarks/detectors.py yolo11 yolo26-seg
+python benchmarks/detectors.py torchvision
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from torch import Tensor, nn
 
 from headstart.detectors.base import Detector, load_detector
 from headstart.detectors.handback import PARTS, HandBack
+from headstart.detectors.torchvision import names as torchvision_names
 from headstart.detectors.ultralytics import model_files
 from headstart.errors import UserError
 
@@ -70,6 +73,43 @@ def examine(name: str) -> Row:
         row.problems += [f"{one.name} {one.reason}" for one in row.handback.dropped]
     row.seconds = time.monotonic() - start
     return row
+
+
+def examine_torchvision(name: str) -> Row:
+    row, start = Row(f"torchvision:{name}"), time.monotonic()
+    torch.manual_seed(0)
+    try:
+        detector = row.detector = load_detector(row.name)
+        row.problems += torchvision_maps_differ(detector)
+        with tempfile.TemporaryDirectory() as folder:
+            row.handback = hand_back(detector, Path(folder) / "headstart.pt")
+        row.problems += [f"{one.name} {one.reason}" for one in row.handback.dropped]
+    except UserError as error:
+        row.problems.append(error.what)
+    row.seconds = time.monotonic() - start
+    return row
+
+
+def torchvision_maps_differ(detector: Any) -> list[str]:
+    """Compare the trunks' maps with those inside the whole model, which normalises by itself; empty when equal."""
+    seen: dict[str, list[Tensor]] = {}
+    model, images = detector.module, torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(1))
+    sizes = model.transform.min_size, model.transform.max_size
+    model.transform.min_size, model.transform.max_size = (256,), 256
+    handles = [
+        part.register_forward_hook(partial(lambda key, _, __, out: seen.update({key: list(out.values())}), key))
+        for key, part in (("body", model.backbone.body), ("pyramid", model.backbone))
+    ]
+    with torch.no_grad():
+        model.eval()(list(images))
+        maps = [*detector.trunk()(images), *detector.trunk(neck=True)(images)]
+    for handle in handles:
+        handle.remove()
+    model.train()
+    model.transform.min_size, model.transform.max_size = sizes
+    whole = [seen["body"][-1], *seen["pyramid"]]
+    equal = len(maps) == len(whole) and all(torch.equal(a, b) for a, b in zip(maps, whole, strict=True))
+    return [] if equal else ["other maps than the whole model's"]
 
 
 def hand_back(detector: Detector, path: Path) -> HandBack:
@@ -194,7 +234,46 @@ branches, and in the smallest YOLOE the encoder of visual prompts, whose width f
 Open-vocabulary models (YOLO-World, YOLOE) train on text embeddings, for which Ultralytics needs a CLIP model once.
 The neck of YOLO-World is guided by them: pretraining its neck runs it with the model's own embeddings (random numbers
 until classes are set); its backbone is not affected.
+
+torchvision's detectors are [at the end of this page](#torchvision).
 {reasons}{notes}
+{table(rows)}
+
+{torchvision_section()}"""
+
+
+def torchvision_section() -> str:
+    rows = []
+    for name in torchvision_names.known_names():
+        row = examine_torchvision(name)
+        row.line, row.detector = line(row), None
+        rows.append(row)
+    good = sum(not row.problems for row in rows)
+    return f"""## torchvision
+
+Every detector that torchvision {torchvision.__version__} registers: {good} of {len(rows)} can be pretrained and handed
+back, those that have a feature pyramid (`backbone.body` and `backbone.fpn`).
+
+    headstart pretrain data=my/images model=torchvision:retinanet_resnet50_fpn out=runs/a
+    headstart compare data=my.yaml model=torchvision:retinanet_resnet50_fpn starts=scratch,coco,ssl=runs/a
+
+- `model=torchvision:NAME` has random weights; `init=weights.pth` is a state dict to start from, read without running
+  code (`weights_only`). Nothing is downloaded unless a comparison asks for `coco`; `coco=path.pth` takes a file.
+- `headstart.pt` is a state dict: `model.load_state_dict(torch.load("headstart.pt", weights_only=True))` takes it
+  strictly, for `model = torchvision.models.detection.NAME(weights_backbone=None, num_classes=91)`. The name, the
+  classes (the background first) and the run's facts are a JSON string in its `_metadata["headstart"]["record"]`, where
+  torch keeps the versions of the modules: it is one file, and `headstart probe` and `init=` know what it is.
+- Backbone and pyramid are fed as the model's own transform feeds them: RGB in [0, 1], less its mean, over its standard
+  deviation. All methods but `objects` can be used.
+- "Handed back" compares the file read back, a fresh torchvision model that loaded it strictly, and the model of a
+  fine-tuning; the last column counts the tensors that start fresh in one with another number of classes.
+- A comparison fine-tunes in the way of torchvision's references: images scaled to a longer side of `imgsz`, mirrored,
+  zoomed by `scale_min` to `scale_max` and placed on a square; `optimizer`, `lr`, `warmup`, `lrf`, `weight_decay`,
+  `momentum`, `clip`; no EMA; float32. Scores are COCO's, by torchmetrics and pycocotools
+  (`pip install 'headstart[torchvision]'`). Masks and keypoints cannot be compared.
+- Batch norms are trained, for every start alike. torchvision itself freezes them in a model that it loads published
+  weights into, some with another epsilon: `coco` here is not quite what torchvision's own fine-tuning starts from.
+
 {table(rows)}
 """
 
@@ -207,6 +286,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("yaml", nargs="*", help="names of model YAMLs, without suffix; all when none is given")
     given = parser.parse_args().yaml
+    if given == ["torchvision"]:
+        print(torchvision_section())
+        return 0
     rows = []
     for name in every_name(given):
         row = examine(name)

@@ -72,6 +72,15 @@ def test_methods_never_import_detectors() -> None:
         assert not any("detector" in name for name in imports(path))
 
 
+def test_a_comparison_knows_no_family_of_detectors() -> None:
+    for path in (SOURCE / "comparison").glob("*.py"):
+        known = {"find", "finetuner", "handback", "tensors"}
+        found = {name for name in imports(path) if name.startswith("headstart.detectors.")}
+        assert {name.split(".")[2] for name in found} <= known, path
+        assert "import ultralytics" not in path.read_text()
+        assert "from ultralytics" not in path.read_text()
+
+
 def test_files_stay_small() -> None:
     long = {str(p.relative_to(SOURCE)): n for p in SOURCE.rglob("*.py") if (n := len(p.read_text().splitlines())) > 400}
     assert not long

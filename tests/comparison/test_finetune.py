@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from headstart.comparison.arrival import fingerprint
-from headstart.comparison.finetune import FinetuneSettings, finetune, read_curve, read_result
+from headstart.comparison.finetune import finetune
+from headstart.detectors.find import finetuner
+from headstart.detectors.finetuner import FinetuneSettings, read_curve, read_result
 from headstart.errors import UserError
 from headstart.jobs.scenes import draw_dataset
 
@@ -28,6 +29,7 @@ def settings(work: Path) -> FinetuneSettings:
     if not start.exists():
         save_start(start)
     return FinetuneSettings(
+        "yolo11n.yaml",
         data,
         start,
         work / "runs",
@@ -104,7 +106,7 @@ def test_a_start_that_ultralytics_would_drop_is_caught(settings: FinetuneSetting
         finetune(broken)
     message = str(caught.value)
     assert "tensors did not reach the trainer's model" in message
-    assert "model.0.conv.weight (shape (16, 3, 3, 3), there (32, 3, 3, 3))" in message
+    assert "model.0.conv.weight has shape (32, 3, 3, 3) in the trainer's model, not (16, 3, 3, 3)" in message
     assert "broken.pt" in message
     with pytest.raises(UserError, match="not a finished training"):
         read_result(broken.folder)
@@ -116,61 +118,6 @@ def test_a_failure_shows_the_end_of_the_log(settings: FinetuneSettings, work: Pa
         finetune(dataclasses.replace(settings, data=work / "nowhere.yaml", name="nowhere"))
     assert "images not found" in str(caught.value)
     assert "train.log" in str(caught.value)
-
-
-def trainer(model: torch.nn.Module, ema: torch.nn.Module, names: dict[int, str]) -> Any:
-    class Holder:
-        pass
-
-    holder, average = Holder(), Holder()
-    average.ema = ema  # type: ignore[attr-defined]
-    holder.__dict__.update(model=model, ema=average, data={"names": names})
-    return holder
-
-
-class Tiny(torch.nn.Module):
-    def __init__(self, classes: int = 2) -> None:
-        super().__init__()
-        self.model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, classes))
-
-
-@pytest.mark.parametrize(
-    ("where", "key", "message"),
-    [
-        ("model", "model.0.weight", "1 of 4 tensors did not reach the trainer's model:\n    model.0.weight"),
-        ("ema", "model.0.bias", "1 of 4 tensors did not reach the trainer's EMA:\n    model.0.bias"),
-        ("ema", "model.1.weight", "1 of 4 tensors did not reach the trainer's EMA:\n    model.1.weight"),
-    ],
-)
-def test_one_altered_value_is_seen(where: str, key: str, message: str) -> None:
-    from headstart.comparison.arrival import check_arrival
-
-    start, names = Tiny(), {0: "a", 1: "b"}
-    modules = {"model": Tiny(), "ema": Tiny()}
-    for module in modules.values():
-        module.load_state_dict(start.state_dict())
-    arrival = check_arrival(trainer(names=names, **modules), start.state_dict(), names, "x.pt")
-    assert (arrival.tensors, arrival.model, arrival.ema, arrival.parameters) == (4, 4, 4, 12)
-    assert arrival.initial == fingerprint(start.state_dict())
-    with torch.no_grad():
-        modules[where].state_dict()[key].view(-1)[0] += 1e-6
-    with pytest.raises(UserError) as caught:
-        check_arrival(trainer(names=names, **modules), start.state_dict(), names, "x.pt")
-    assert message in str(caught.value)
-
-
-def test_other_classes_excuse_the_head_alone() -> None:
-    from headstart.comparison.arrival import check_arrival
-
-    start, module = Tiny(2), Tiny(3)
-    module.model[0].load_state_dict(start.model[0].state_dict())
-    both = {"model": module, "ema": module}
-    arrival = check_arrival(
-        trainer(names={0: "a", 1: "b", 2: "c"}, **both), start.state_dict(), {0: "a", 1: "b"}, "x.pt"
-    )
-    assert arrival.skipped == ("model.1.weight", "model.1.bias")
-    with pytest.raises(UserError, match=r"2 of 4 tensors.*\n.*model\.1\.weight \(shape"):
-        check_arrival(trainer(names={0: "a", 1: "b"}, **both), start.state_dict(), {0: "a", 1: "b"}, "x.pt")
 
 
 @pytest.mark.parametrize(
@@ -192,13 +139,13 @@ def test_other_classes_excuse_the_head_alone() -> None:
 )
 def test_bad_settings_are_refused(settings: FinetuneSettings, change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as caught:
-        dataclasses.replace(settings, **change).check()
+        finetuner("yolo11n").check(dataclasses.replace(settings, **change))
     assert message in str(caught.value)
 
 
 def test_all_problems_are_told_at_once(settings: FinetuneSettings) -> None:
     with pytest.raises(UserError, match="3 problems"):
-        dataclasses.replace(settings, epochs=0, optimizer="auto", data="x.yaml").check()
+        finetuner("yolo11n").check(dataclasses.replace(settings, epochs=0, optimizer="auto", data="x.yaml"))
 
 
 def test_somebody_elses_folder_is_left_alone(settings: FinetuneSettings, tmp_path: Path) -> None:

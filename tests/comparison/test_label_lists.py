@@ -11,6 +11,7 @@ from headstart.comparison import budgets, label_lists
 from headstart.comparison.budgets import parse_budgets
 from headstart.comparison.dataset import read_dataset
 from headstart.comparison.leaks import on_both_sides, refuse_leaks
+from headstart.detectors.find import finetuner
 from headstart.errors import UserError
 
 
@@ -61,7 +62,7 @@ def dataset(folder: Path, train: int = 12, test: int = 4) -> Path:
 
 
 def test_lists_are_nested_and_their_yaml_keeps_the_classes(tmp_path: Path) -> None:
-    found = read_dataset(dataset(tmp_path), "val")
+    found = read_dataset(dataset(tmp_path), "val", finetuner("yolo11n"))
     assert (found.names, len(found.pool), len(found.test)) == (("cat", "dog"), 12, 4)
     order = label_lists.stratified_order(found.classes, 0)
     (tmp_path / "test.txt").write_text("\n".join(found.test))
@@ -76,7 +77,7 @@ def test_lists_are_nested_and_their_yaml_keeps_the_classes(tmp_path: Path) -> No
 
 
 def test_a_list_that_was_changed_is_seen(tmp_path: Path) -> None:
-    found = read_dataset(dataset(tmp_path), "val")
+    found = read_dataset(dataset(tmp_path), "val", finetuner("yolo11n"))
     (tmp_path / "test.txt").write_text("")
     listed = label_lists.write_list(tmp_path, "a", found, found.pool[:5], tmp_path / "test.txt")
     listed.check()
@@ -105,7 +106,7 @@ def test_the_part_to_choose_a_rate_on() -> None:
 
 
 def test_leaks_are_found_by_content_not_by_name(tmp_path: Path) -> None:
-    found = read_dataset(dataset(tmp_path), "val")
+    found = read_dataset(dataset(tmp_path), "val", finetuner("yolo11n"))
     refuse_leaks(found.test, {"train": found.pool})
     other = tmp_path / "other"
     other.mkdir()
@@ -131,13 +132,13 @@ def test_datasets_that_cannot_be_used(tmp_path: Path, text: str, message: str) -
     path = dataset(tmp_path)
     path.write_text(text)
     with pytest.raises(UserError, match=message):
-        read_dataset(path, "val")
+        read_dataset(path, "val", finetuner("yolo11n"))
 
 
 def test_a_label_of_no_class(tmp_path: Path) -> None:
     path = dataset(tmp_path)
     (tmp_path / "labels/train/3.txt").write_text("0 0.5 0.5 0.1 0.1\n2 0.5 0.5 0.1 0.1\n")
-    found = read_dataset(path, "val")
+    found = read_dataset(path, "val", finetuner("yolo11n"))
     assert sorted(Path(image).stem for image in found.pool) == sorted(str(n) for n in range(12) if n != 3)
     assert set(found.classes) == set(found.pool)
     label = tmp_path / "labels/train/3.txt"
@@ -146,7 +147,7 @@ def test_a_label_of_no_class(tmp_path: Path) -> None:
     for number in range(12):
         (tmp_path / f"labels/train/{number}.txt").write_text("inf 0.5 0.5 0.1 0.1\n")
     with pytest.raises(UserError, match="none of the label files of train can be used"):
-        read_dataset(path, "val")
+        read_dataset(path, "val", finetuner("yolo11n"))
 
 
 def test_a_dataset_that_ultralytics_ships_is_downloaded_when_it_is_not_there(
@@ -164,6 +165,6 @@ def test_a_dataset_that_ultralytics_ships_is_downloaded_when_it_is_not_there(
         (tmp_path / "labels/train").rename(tmp_path / "labels/fetched")
 
     monkeypatch.setattr("ultralytics.data.utils.check_det_dataset", fetch)
-    assert len(read_dataset(path, "val").pool) == 12
-    assert len(read_dataset(path, "val").pool) == 12
+    assert len(read_dataset(path, "val", finetuner("yolo11n")).pool) == 12
+    assert len(read_dataset(path, "val", finetuner("yolo11n")).pool) == 12
     assert asked == [str(path)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shlex
 import shutil
@@ -19,12 +20,24 @@ import yaml
 import headstart
 from headstart.comparison import cost, prepare, runner
 from headstart.comparison.child import Stopped
-from headstart.comparison.finetune import FinetuneResult, FinetuneSettings, read_result
 from headstart.comparison.grid import Cell, choose_rates, epochs_for, longer_cell
 from headstart.comparison.records import Arrived
 from headstart.comparison.results import read_results
 from headstart.comparison.shown import read_detections
 from headstart.comparison.starts import build_starts
+from headstart.detectors.finetuner import (
+    ARRIVED,
+    COLUMNS,
+    CURVE,
+    RESULT,
+    Arrival,
+    ClassScore,
+    FinetuneResult,
+    FinetuneSettings,
+    read_result,
+    write_json,
+    write_scores,
+)
 from headstart.errors import UserError
 from headstart.images.labels import label_path
 from headstart.jobs.compare_options import resolve
@@ -70,19 +83,17 @@ class FakeTraining:
         final = next((gain for name, gain in GAIN.items() if s.name.startswith(name)), 0.1)
         if "search" in str(s.folder.parent):
             final += {0.001: 0.0, 0.01: 0.5 if "coco" in s.name else -0.05}[s.lr0]
-        with (s.folder / "results.csv").open("w", newline="") as file:
+        with (s.folder / CURVE).open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["epoch", "time", "train/box_loss", "metrics/mAP50(B)", "metrics/mAP50-95(B)"])
+            writer.writerow([*COLUMNS, "train/box_loss"])
             for epoch in range(1, s.epochs + 1):
                 value = round(max(0.0, final * epoch / s.epochs + 0.01 * random.normal()), 5)
-                writer.writerow([epoch, 2.0 * epoch, random.normal(), min(1, 1.5 * value), value])
+                writer.writerow([epoch, 2.0 * epoch, value, min(1, 1.5 * value), random.normal()])
         start = json.loads(Path(s.start).with_suffix(".json").read_text())
-        arrival = {"tensors": 499, "model": 499, "ema": 499, "skipped": [], "trained": 499, "versions": {"torch": "2"}}
-        arrival |= {"parameters": start["parameters"], "initial": start["sha256"], **self.arrival}
-        (s.folder / "arrived.json").write_text(json.dumps(arrival))
-        (s.folder / "result.json").write_text(json.dumps({"seconds": 2.0 * s.epochs + 5}))
-        scores = [{"name": CLASSES[0], "map50_95": final, "map50": final, "objects": 3}]
-        (s.folder / "classes.json").write_text(json.dumps(scores))
+        arrival = Arrival(499, 499, 499, (), 499, start["parameters"], start["sha256"], {"torch": "2"})
+        write_json(s.folder / ARRIVED, dataclasses.replace(arrival, **self.arrival))
+        write_json(s.folder / RESULT, {"seconds": 2.0 * s.epochs + 5})
+        write_scores(s.folder, [ClassScore(CLASSES[0], final, final, 3)])
 
 
 @pytest.fixture(scope="module")

@@ -126,6 +126,22 @@ def test_an_rtdetr_is_built_under_its_own_class() -> None:
     assert detector.levels == load_detector(RTDETR("yolov8n-rtdetr.yaml")).levels
 
 
+def test_whether_the_weights_were_trained(run: Path, checkpoint: Path, tmp_path: Path) -> None:
+    assert not load_detector("yolo11n").trained
+    assert not load_detector(YOLO("yolo11n.yaml")).trained
+    assert load_detector(checkpoint).trained
+    assert load_detector(YOLO(checkpoint)).trained
+    assert load_detector("yolo11n.yaml", init=checkpoint).trained
+    filled = YOLO("yolo11n.yaml")
+    headstart.load_into(filled, run)
+    assert load_detector(filled).trained
+    # What a live object without training was is kept for a run to go on with.
+    load_detector(YOLO("yolo11n.yaml")).save(tmp_path / "start.pt", {})
+    assert not load_detector(tmp_path / "start.pt").trained
+    YOLO("yolo11n.yaml").save(tmp_path / "theirs.pt")
+    assert load_detector(tmp_path / "theirs.pt").trained
+
+
 def test_a_name_without_scale_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert load_detector("yolo11").notes == ("yolo11 names no scale: Ultralytics takes 'n'",)
     assert capsys.readouterr() == ("", "")

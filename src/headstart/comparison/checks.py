@@ -25,7 +25,7 @@ from headstart.comparison.records import (
 from headstart.errors import UserError
 
 if TYPE_CHECKING:
-    from headstart.comparison.finetune import FinetuneResult
+    from headstart.detectors.finetuner import FinetuneResult
 
 _NAMED = 3
 """How many of several complaints a check tells."""

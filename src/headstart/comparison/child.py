@@ -1,7 +1,11 @@
-"""A training's process: its environment, its end when it is told to stop, and what to say when it fails."""
+"""A training's process: its environment, its end when it is told to stop, and what to say when it fails.
+
+``python -m headstart.comparison.child REQUEST.json`` trains as the request says, with the family of its model.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from headstart import machine
+from headstart.detectors.find import finetuner
+from headstart.detectors.finetuner import FAILED, FinetuneSettings, write_json
+from headstart.errors import UserError
 
 _PATIENCE = 10.0
 """Seconds that a process may take to end before it is killed."""
@@ -22,7 +29,14 @@ class Stopped(Exception):  # noqa: N818 - nothing is wrong: somebody asked for i
     """The process was told to stop, or Ctrl-C reached it."""
 
 
-def run(module: str, arguments: Sequence[str], log: Path, threads: int | None, stop: threading.Event | None) -> int:
+def run(
+    module: str,
+    arguments: Sequence[str],
+    log: Path,
+    threads: int | None,
+    stop: threading.Event | None,
+    changes: Mapping[str, str | None] | None = None,
+) -> int:
     """Run ``python -m module arguments`` to its end; its output goes to `log`, whose folder it works in.
 
     Args:
@@ -31,6 +45,7 @@ def run(module: str, arguments: Sequence[str], log: Path, threads: int | None, s
         log: File for all that it prints.
         threads: CPU threads that it may use; None for every core.
         stop: Once set, the process is ended.
+        changes: Environment variables of the process; None removes one.
 
     Returns:
         The exit status; negative for a signal.
@@ -41,7 +56,12 @@ def run(module: str, arguments: Sequence[str], log: Path, threads: int | None, s
     with log.open("wb") as stream:
         command = [sys.executable, "-m", module, *arguments]
         process = subprocess.Popen(
-            command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, cwd=log.parent, env=environment(threads)
+            command,
+            stdout=stream,
+            stderr=stream,
+            stdin=subprocess.DEVNULL,
+            cwd=log.parent,
+            env=environment(threads, changes or {}),
         )
         try:
             while process.poll() is None and not (stop and stop.is_set()):
@@ -76,18 +96,34 @@ def end_with_parent(every: float = 2.0) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def environment(threads: int | None) -> Mapping[str, str]:
-    """The child's environment: no downloads, no installs, no trackers, and as many threads as it may have.
+def environment(threads: int | None, changes: Mapping[str, str | None]) -> Mapping[str, str]:
+    """The child's environment: ours with `changes`, no windows for plots, and as many threads as it may have.
 
     Ultralytics sets OMP_NUM_THREADS to 1 where it is not set, in the calling process too, so it is always set here.
     """
-    unwanted = {"ULTRALYTICS_API_KEY", "RANK", "LOCAL_RANK", "WORLD_SIZE"}
-    kept = {key: value for key, value in os.environ.items() if key not in unwanted}
-    quiet = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "WANDB_MODE": "disabled", "MPLBACKEND": "Agg"}
-    return {**kept, **quiet, "OMP_NUM_THREADS": str(threads or machine.cores()), "PYTHONUNBUFFERED": "1"}
+    own = {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": str(threads or machine.cores()), "PYTHONUNBUFFERED": "1"}
+    wanted: dict[str, str | None] = {**os.environ, **changes, **own}
+    return {key: value for key, value in wanted.items() if value is not None}
 
 
 def tail(log: Path, lines: int = 12) -> str:
     """The end of a log, for a message."""
     text = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n")
     return "\n".join("    " + line for line in [line for line in text.splitlines() if line.strip()][-lines:])
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train as the request says; 0 when all went well, else ``failed.json`` beside it says what a user can mend."""
+    end_with_parent()
+    request = Path(arguments[0])
+    settings = FinetuneSettings(**json.loads(request.read_text(encoding="utf-8")))
+    try:
+        finetuner(settings.model).train(settings)
+    except UserError as error:
+        write_json(request.parent / FAILED, {"what": error.what, "where": error.where, "hint": error.hint})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -12,11 +12,12 @@ from pathlib import Path
 from rich.table import Table
 
 from headstart.comparison import grid, request
-from headstart.comparison.finetune import FinetuneResult, FinetuneSettings, finetune
+from headstart.comparison.finetune import finetune
 from headstart.comparison.grid import Cell
 from headstart.comparison.label_lists import write_list
 from headstart.comparison.pool import Slot, run_all
 from headstart.comparison.prepare import Prepared
+from headstart.detectors.finetuner import FinetuneResult, FinetuneSettings
 from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.run.display import duration

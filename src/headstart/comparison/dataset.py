@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from headstart.detectors.finetuner import Finetuner
 from headstart.errors import UserError
 from headstart.images.dataset_yaml import DatasetYaml, find_dataset_yaml, read_dataset_yaml
 from headstart.images.index import find_images
@@ -49,14 +50,18 @@ class Dataset:
         path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def read_dataset(path: str | Path, split: str) -> Dataset:
+def read_dataset(path: str | Path, split: str, trainer: Finetuner) -> Dataset:
     """Read a dataset YAML, find its images, and read their label files.
+
+    A data set that says how is downloaded by the family of `trainer`, where its images are not there yet.
 
     Raises:
         UserError: It cannot be read, has no classes, or a part has no images or no labels.
     """
     found = read_dataset_yaml((find_dataset_yaml(str(path)) or Path(path)).resolve())
-    found = _fetch(found)
+    if found.download and "train" in found.parts and not found.there("train"):
+        trainer.fetch_dataset(found.file)
+        found = read_dataset_yaml(found.file)
     names, keypoints = found.class_names(), found.keypoints()
     pool, test = _images(found, "train"), _images(found, split)
     if not any(label_path(image).is_file() for image in pool):
@@ -73,19 +78,6 @@ def read_dataset(path: str | Path, split: str) -> Dataset:
     others = {key: found.content[key] for key in _CARRIED if key in found.content}
     kept = tuple(trained.classes), tuple(tested.classes)
     return Dataset(found.file, names, *kept, split, others, keypoints, trained.classes, tuple(notes))
-
-
-def _fetch(found: DatasetYaml) -> DatasetYaml:
-    """Let Ultralytics download a dataset whose YAML says how, where its images are not there yet."""
-    if not found.download or "train" not in found.parts or found.there("train"):
-        return found
-    from ultralytics.data.utils import check_det_dataset
-
-    try:
-        check_det_dataset(str(found.file))
-    except Exception as error:
-        raise UserError(f"its images could not be downloaded: {error}", where=str(found.file)) from error
-    return read_dataset_yaml(found.file)
 
 
 def _images(found: DatasetYaml, part: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from headstart.comparison import child
 from headstart.comparison.shown import FILE, Detections, FoundBox, LabelBox, ShownImage, write_detections
+from headstart.detectors.find import finetuner
 from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.images.labels import label_path, read_labels
@@ -33,31 +34,33 @@ def has_objects(image: str, keypoints: Sequence[int] | None = None) -> bool:
 
 def detect(
     folder: Path,
-    models: Mapping[str, Path],
+    model: str,
+    weights: Mapping[str, Path],
     images: Sequence[str],
     imgsz: int,
     device: str,
     keypoints: Sequence[int] | None = None,
 ) -> Path:
-    """Run every model over the images, in a process of its own, and write ``detections.json`` into `folder`.
+    """Run every start's detector over the images, in a process of its own, and write ``detections.json`` into `folder`.
 
     Args:
         folder: The comparison's folder.
-        models: Start -> its trained checkpoint.
+        model: Name of the architecture.
+        weights: Start -> its trained checkpoint.
         images: Paths of test images.
         imgsz: Side of the images in pixels, as they were trained at.
-        device: As Ultralytics takes it.
+        device: One device, as `headstart.detectors.finetuner.FinetuneSettings` has it.
         keypoints: ``kpt_shape`` of a pose data set.
 
     Raises:
         UserError: It failed; with the end of its log.
     """
-    asked = {"models": {name: str(path) for name, path in models.items()}, "images": list(images)}
+    asked = {"model": model, "weights": {name: str(path) for name, path in weights.items()}, "images": list(images)}
     request = folder / "detections-request.json"
     write_text(request, json.dumps({**asked, "imgsz": imgsz, "device": device, "keypoints": keypoints}) + "\n")
     log = folder / "detections.log"
     try:
-        if child.run("headstart.comparison.detections", [str(request)], log, None, None):
+        if child.run("headstart.comparison.detections", [str(request)], log, None, None, finetuner(model).environment):
             raise UserError(f"the detections could not be made:\n{child.tail(log)}", where=str(log))
     finally:
         request.unlink(missing_ok=True)
@@ -69,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
     child.end_with_parent()
     path = Path(arguments[0])
     asked = json.loads(path.read_text(encoding="utf-8"))
-    found = {name: _found(model, asked) for name, model in asked["models"].items()}
+    found = {name: _found(Path(weights), asked) for name, weights in asked["weights"].items()}
     images = [
         _shown(image, asked["keypoints"], {name: boxes[at] for name, boxes in found.items()})
         for at, image in enumerate(asked["images"])
@@ -101,30 +104,17 @@ def _shown(image: str, keypoints: Sequence[int] | None, found: Mapping[str, tupl
     )
 
 
-def _found(model: str, asked: Mapping[str, Any]) -> list[tuple[FoundBox, ...]]:
-    """What a model finds, image by image."""
-    from ultralytics import YOLO
-
-    yolo = YOLO(model)
-    found = []
-    for image in asked["images"]:
-        result = yolo.predict(
-            image, imgsz=asked["imgsz"], device=asked["device"], conf=LEAST_CONFIDENCE, verbose=False
-        )[0]
-        boxes = result.boxes if result.boxes is not None else result.obb
-        rows = zip(boxes.cls.tolist(), boxes.conf.tolist(), _shares(boxes, result.orig_shape), strict=True)
-        found.append(tuple(_box(int(label), confidence, box) for label, confidence, box in rows))
-    return found
+def _found(weights: Path, asked: Mapping[str, Any]) -> list[tuple[FoundBox, ...]]:
+    """What a trained detector finds, image by image."""
+    found = finetuner(asked["model"]).detect(
+        weights, asked["images"], imgsz=asked["imgsz"], device=asked["device"], least=LEAST_CONFIDENCE
+    )
+    return [tuple(_box(int(label), confidence, box) for label, confidence, *box in rows) for rows in found]
 
 
 def _box(label: int, confidence: float, corners: Sequence[float]) -> FoundBox:
     x0, y0, x1, y1 = (round(one, 4) for one in corners)
     return FoundBox(label, round(confidence, 3), x0, y0, x1, y1)
-
-
-def _shares(boxes: Any, shape: Sequence[int]) -> list[list[float]]:
-    height, width = shape
-    return [[x0 / width, y0 / height, x1 / width, y1 / height] for x0, y0, x1, y1 in boxes.xyxy.tolist()]
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ MEMORY = 3 * 2**30
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one training: its device as Ultralytics takes it, and its CPU threads (None: all)."""
+    """A place for one training: its device ("cpu", "0", "mps"), and its CPU threads (None: all)."""
 
     device: str
     threads: int | None
@@ -59,8 +59,8 @@ def slots(device: str, jobs: int | str) -> tuple[list[Slot], str]:
 def _cpu(jobs: int | str) -> tuple[list[Slot], str]:
     """One thread a training, as far as memory goes.
 
-    An Ultralytics training on a CPU reads and augments its images, and picks boxes, in a single thread, whatever it
-    has: more threads stand idle for a part of its time.
+    A training on a CPU reads and augments its images, and picks boxes, in a single thread, whatever it has: more
+    threads stand idle for a part of its time.
     """
     room = max(1, machine.memory() // MEMORY)
     count = int(jobs) if jobs != "auto" else max(1, min(machine.cores(), room))

@@ -29,15 +29,8 @@ from headstart.comparison.records import (
     ListFacts,
     StartFacts,
 )
-from headstart.comparison.starts import (
-    Pretraining,
-    Start,
-    StartFile,
-    build_starts,
-    model_yaml,
-    parse_starts,
-    pretraining_of,
-)
+from headstart.comparison.starts import Pretraining, Start, StartFile, build_starts, parse_starts, pretraining_of
+from headstart.detectors.find import finetuner
 from headstart.errors import UserError
 from headstart.files import Contents, OwnedFolder, explained, write_text
 from headstart.images.index import find_images
@@ -97,7 +90,7 @@ def open_folder(settings: CompareSettings) -> Iterator[Path]:
     Raises:
         UserError: It holds something else, a comparison with other settings, or one that is at work.
     """
-    name = f"{Path(settings.data).stem}-{Path(settings.model).stem}"
+    name = f"{Path(settings.data).stem}-{Path(settings.model).stem.replace(':', '-')}"
     owned = OwnedFolder(Path(settings.out or Path("runs") / "compare" / name).resolve(), CONTENTS)
     if problem := owned.refusal():
         raise problem
@@ -145,7 +138,8 @@ def prepare(settings: CompareSettings, folder: Path) -> Prepared:
     Raises:
         UserError: What a user can put right; see the parts.
     """
-    dataset = read_dataset(settings.data, settings.split)
+    trainer = finetuner(settings.model)
+    dataset = read_dataset(settings.data, settings.split, trainer)
     starts, _ = parse_starts(settings.starts, settings.model)
     budgets = sorted(parse_budgets(settings.labels)[0], key=lambda budget: budget.images(len(dataset.pool)))
     check_budgets(budgets, len(dataset.pool))
@@ -153,12 +147,12 @@ def prepare(settings: CompareSettings, folder: Path) -> Prepared:
     _refuse_unlabelled_test(dataset)
     test_leak, leaks = _refuse_leaks(settings, dataset, starts, pretrainings)
     lists, search = _write_lists(settings, dataset, budgets, folder / "labels")
-    files = build_starts(starts, settings.seeds, dataset, model_yaml(settings.model), folder / "starts")
+    files = build_starts(starts, settings.seeds, dataset, trainer.architecture(settings.model), folder / "starts")
     return Prepared(settings, folder, dataset, starts, budgets, lists, search, files, pretrainings, test_leak, leaks)
 
 
 def _refuse_unlabelled_test(dataset: Dataset) -> None:
-    if not any(has_objects(image) for image in dataset.test):
+    if not any(has_objects(image, dataset.keypoints) for image in dataset.test):
         hint = f"expected {label_path(dataset.test[0])} for {dataset.test[0]}; split=val or split=test names the part"
         what = f"{dataset.split} has no labelled objects: nothing can be measured on it"
         raise UserError(what, where=str(dataset.yaml), hint=hint)

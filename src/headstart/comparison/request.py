@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headstart.comparison.finetune import FinetuneResult, FinetuneSettings, read_result
 from headstart.comparison.grid import Cell
 from headstart.comparison.label_lists import LabelList
 from headstart.comparison.starts import StartFile
+from headstart.detectors.find import finetuner
+from headstart.detectors.finetuner import FinetuneResult, FinetuneSettings, read_result
 from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.settings.schema import CompareSettings
@@ -24,7 +25,7 @@ _NOT_PART_OF_THE_RESULT = ("out", "name", "device", "workers", "threads")
 
 
 @dataclass(frozen=True)
-class Job:
+class Training:
     """A cell with the files that it needs.
 
     Attributes:
@@ -84,6 +85,7 @@ def request(
     """What a cell's training is asked for; device and threads are filled in when it is started."""
     parents: dict[str, Any] = {"main": "cells", "search": "search", "longer": "longer"}
     return FinetuneSettings(
+        model=finetuner(settings.model).architecture(settings.model),
         data=labels.yaml,
         start=start.path,
         out=folder / parents[cell.kind],

@@ -13,12 +13,14 @@ from rich.text import Text
 from headstart.comparison import detections, grid, request, results, shown
 from headstart.comparison.checks import figures_of
 from headstart.comparison.child import Stopped
-from headstart.comparison.finetune import FinetuneResult, finetune
+from headstart.comparison.finetune import finetune
 from headstart.comparison.grid import Cell
 from headstart.comparison.pool import Done, Slot, run_all
 from headstart.comparison.prepare import Prepared, facts
 from headstart.comparison.records import CellResult, RateChoice, Results
-from headstart.comparison.request import Job
+from headstart.comparison.request import Training
+from headstart.detectors.find import finetuner
+from headstart.detectors.finetuner import LAST, FinetuneResult
 from headstart.errors import UserError
 from headstart.run.display import duration, make_console
 
@@ -85,7 +87,7 @@ class Running:
             tried = {f"{c.lr:g}": value for c, value in scores.items() if (c.start, c.budget) == (start, budget)}
             self.chosen.append(RateChoice(start=start, budget=budget, lr=rate, validation_map50_95=tried))
 
-    def _longer(self, done: Sequence[Done[Job, FinetuneResult]]) -> list[Cell]:
+    def _longer(self, done: Sequence[Done[Training, FinetuneResult]]) -> list[Cell]:
         """One scratch cell, of the largest budget and the first seed, with the time of the longest pretraining."""
         p = self.prepared
         extra = max((known.seconds for known in p.pretrainings.values()), default=0.0)
@@ -101,36 +103,36 @@ class Running:
         ]
         return [grid.longer_cell(one.task.cell, _seconds(one.result), extra) for one in own if one.result]
 
-    def _job(self, cell: Cell) -> Job:
+    def _training(self, cell: Cell) -> Training:
         p = self.prepared
         listed = p.search[cell.budget] if cell.kind == "search" else p.lists[cell.budget, cell.seed]
         start = p.files[cell.start, cell.seed]
-        return Job(cell, request.request(p.settings, cell, listed, start, p.folder), listed, start)
+        return Training(cell, request.request(p.settings, cell, listed, start, p.folder), listed, start)
 
-    def _train(self, what: str, cells: Sequence[Cell]) -> list[Done[Job, FinetuneResult]]:
+    def _train(self, what: str, cells: Sequence[Cell]) -> list[Done[Training, FinetuneResult]]:
         """Train cells, those that were finished before left out; the outcome of all, in their order."""
-        jobs = [self._job(cell) for cell in cells]
-        known = {job.cell: result for job in jobs if (result := job.finished())}
-        todo = [job for job in jobs if job.cell not in known]
-        if jobs:
+        trainings = [self._training(cell) for cell in cells]
+        known = {one.cell: result for one in trainings if (result := one.finished())}
+        todo = [one for one in trainings if one.cell not in known]
+        if trainings:
             ready = f", {len(known)} of them done before" if known else ""
-            self.say(f"{what}: {len(jobs)}{ready}; {self.why}")
-        left = [_work(job.cell) for job in todo]
+            self.say(f"{what}: {len(trainings)}{ready}; {self.why}")
+        left = [_work(one.cell) for one in todo]
 
-        def tell(done: Done[Job, FinetuneResult]) -> None:
+        def tell(done: Done[Training, FinetuneResult]) -> None:
             self._tell(done, left)
 
         self._began, self._work_done = time.monotonic(), 0.0
         outcome, stopped = run_all(todo, self.places, _train_one, tell)
         self._trained += len(outcome)
         fresh = {one.task.cell: one for one in outcome}
-        done = [fresh.get(job.cell) or Done(job, known[job.cell]) for job in jobs]
+        done = [fresh.get(one.cell) or Done(one, known[one.cell]) for one in trainings]
         self.records += [self._record(one) for one in done]
         if stopped:
             raise Interrupted
         return done
 
-    def _tell(self, done: Done[Job, FinetuneResult], left: list[float]) -> None:
+    def _tell(self, done: Done[Training, FinetuneResult], left: list[float]) -> None:
         cell = done.task.cell
         spent = _work(cell)
         left.remove(spent)
@@ -143,39 +145,40 @@ class Running:
         more = f"; {len(left)} left, about {duration(rate * sum(left))}" if left else ""
         self.say(f"  {cell.shown}: {text}{more}", style="" if done.result else "bold red")
 
-    def _record(self, done: Done[Job, FinetuneResult]) -> CellResult:
-        job, figures, error = done.task, None, done.error
+    def _record(self, done: Done[Training, FinetuneResult]) -> CellResult:
+        task, figures, error = done.task, None, done.error
         if done.result is not None:
             try:
-                figures = figures_of(done.result, job.device())
+                figures = figures_of(done.result, task.device())
             except UserError as problem:
                 error = str(problem)
         return CellResult(
-            **dataclasses.asdict(job.cell),
-            folder=job.settings.folder.relative_to(self.prepared.folder).as_posix(),
-            labels_sha256=job.labels.sha256,
-            start_sha256=job.start.sha256,
-            settings_sha256=job.settings_sha256,
+            **dataclasses.asdict(task.cell),
+            folder=task.settings.folder.relative_to(self.prepared.folder).as_posix(),
+            labels_sha256=task.labels.sha256,
+            start_sha256=task.start.sha256,
+            settings_sha256=task.settings_sha256,
             state="done" if figures else "failed" if error else "missing",
             error=error,
             figures=figures,
         )
 
-    def _detections(self, done: Sequence[Done[Job, FinetuneResult]]) -> None:
+    def _detections(self, done: Sequence[Done[Training, FinetuneResult]]) -> None:
         """What the detectors of the largest budget and the first seed find; a failure costs the pictures alone."""
         p = self.prepared
         keypoints = p.dataset.keypoints
         images = detections.choose_images(p.dataset.test, p.settings.pictures, keypoints)
-        models = {
-            one.task.cell.start: one.task.settings.folder / "weights" / "last.pt"
+        weights = {
+            one.task.cell.start: one.task.settings.folder / LAST
             for one in done
             if one.result and (one.task.cell.budget, one.task.cell.seed) == (p.budgets[-1].name, p.settings.seeds[0])
         }
         made = (p.folder / shown.FILE).is_file() and not self._trained
-        if made or not images or not models:
+        if made or not images or not weights:
             return
+        model = finetuner(p.settings.model).architecture(p.settings.model)
         try:
-            detections.detect(p.folder, models, images, p.settings.imgsz, self.places[0].device, keypoints)
+            detections.detect(p.folder, model, weights, images, p.settings.imgsz, self.places[0].device, keypoints)
         except UserError as error:
             self.say(str(error), style="bold red")
 
@@ -189,12 +192,12 @@ class Running:
         self.console.print(Text(message, style=style))
 
 
-def _train_one(job: Job, place: Slot, stop: threading.Event) -> FinetuneResult:
+def _train_one(training: Training, place: Slot, stop: threading.Event) -> FinetuneResult:
     """Train one cell, its start and its label list as they were when the comparison was prepared."""
-    job.labels.check()
-    settings = dataclasses.replace(job.settings, device=place.device, threads=place.threads)
+    training.labels.check()
+    settings = dataclasses.replace(training.settings, device=place.device, threads=place.threads)
     result = finetune(settings, stop)
-    job.record(result, "cpu" if place.device == "cpu" else "mps" if place.device == "mps" else "cuda")
+    training.record(result, "cpu" if place.device == "cpu" else "mps" if place.device == "mps" else "cuda")
     return result
 
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from headstart.comparison.dataset import Dataset
+from headstart.detectors.find import finetuner
+from headstart.detectors.finetuner import Finetuner
 from headstart.errors import UserError, did_you_mean
 from headstart.files import content_hash, read_json_lines, write_text
 
@@ -73,10 +75,9 @@ def _build(start: Start, seed: int, dataset: Dataset, model: str, path: Path) ->
         known = json.loads(record.read_text(encoding="utf-8"))
         if known["origin"] == origin and known["file"] == content_hash(str(path)):
             return StartFile(path, known["sha256"], known["parameters"], known["taken"])
-    from headstart.comparison.arrival import fingerprint
-    from headstart.detectors.ultralytics.starting import build_start
+    from headstart.detectors.tensors import fingerprint
 
-    built = build_start(
+    built = finetuner(model).build_start(
         model,
         dataset.names,
         path,
@@ -94,14 +95,12 @@ def _build(start: Start, seed: int, dataset: Dataset, model: str, path: Path) ->
 
 def _origin(start: Start, dataset: Dataset, model: str) -> dict[str, Any]:
     """All that a start's weights follow from, apart from the seed."""
-    import importlib.metadata
-
     return {
         "kind": start.kind,
         "model": model,
         "names": list(dataset.names),
         "weights": content_hash(start.path) if start.path else "",
-        "ultralytics": importlib.metadata.version("ultralytics"),
+        "versions": dict(finetuner(model).versions()),
     }
 
 
@@ -185,7 +184,8 @@ class Start(NamedTuple):
 def parse_starts(words: list[str], model: str) -> tuple[list[Start], list[UserError]]:
     """The starts that `words` name, and what is wrong with them: names given twice, paths that do not exist."""
     problems: list[UserError] = []
-    starts = [start for word in words if (start := _parse_start(word, model, problems))]
+    trainer = finetuner(model)
+    starts = [start for word in words if (start := _parse_start(word, model, trainer, problems))]
     for name in sorted({start.name for start in starts if [other.name for other in starts].count(start.name) > 1}):
         problems.append(UserError(f"{name!r} is there twice", where="starts", hint="name them: first=a.pt,second=b.pt"))
     if problems:
@@ -196,14 +196,14 @@ def parse_starts(words: list[str], model: str) -> tuple[list[Start], list[UserEr
     return [start._replace(path=weights.get(start.kind) or start.path) for start in starts], []
 
 
-def _parse_start(word: str, model: str, problems: list[UserError]) -> Start | None:
+def _parse_start(word: str, model: str, trainer: Finetuner, problems: list[UserError]) -> Start | None:
     """One start: ``scratch``, ``coco``, ``coco=weights.pt``, ``runs/a``, ``ssl=runs/a/headstart.pt``."""
     name, equals, path = word.partition("=")
     named = bool(equals) and _NAME.fullmatch(name) is not None
     if not named:
         name, path = "", word
     if path in RESERVED and not named:
-        published = "" if path == "scratch" else f"{_stem(model)}.pt"
+        published = "" if path == "scratch" else trainer.published(model)
         return Start(path, path, published)
     file = Path(path) / "headstart.pt" if Path(path).is_dir() else Path(path)
     if name == "scratch":
@@ -211,19 +211,10 @@ def _parse_start(word: str, model: str, problems: list[UserError]) -> Start | No
     elif not path or not file.is_file():
         hint = did_you_mean(path, RESERVED) or "give a .pt checkpoint, or the out= folder of a finished pretraining"
         problems.append(UserError(f"{str(file) if path else word!r} does not exist", where="starts", hint=hint))
-    elif file.suffix != ".pt":
-        problems.append(UserError(f"{file} is no .pt checkpoint", where="starts"))
+    elif file.suffix not in trainer.suffixes:
+        problems.append(UserError(f"{file} is no {' or '.join(trainer.suffixes)} checkpoint", where="starts"))
     else:
         stem = file.resolve().parent.name if file.name == "headstart.pt" else file.stem
         clean = re.sub(r"[^A-Za-z0-9_.+-]", "-", name or stem).lstrip("_.+-") or "checkpoint"
         return Start(clean, name if name in RESERVED else "checkpoint", str(file.resolve()))
     return None
-
-
-def _stem(model: str) -> str:
-    return Path(model).name.removesuffix(".yaml").removesuffix(".yml").removesuffix(".pt")
-
-
-def model_yaml(model: str) -> str:
-    """The YAML that `model` means; ``yolo11n.pt`` is taken for its architecture."""
-    return model if Path(model).suffix in (".yaml", ".yml") else f"{_stem(model)}.yaml"

@@ -1,29 +1,27 @@
 """The contract of a detector: feature maps by level, weights grafted back, a checkpoint written and read back.
 
-A family of detectors is one file in ``detectors/``, found by its name. It has three functions:
-``accepts(model) -> bool``, ``check(model) -> list[UserError]`` (cheap: before anything is loaded or downloaded)
-and ``load(model, init) -> Detector``.
+`headstart.detectors.find` says what a family of detectors is, and `headstart.detectors.finetuner` how it is fine-tuned.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from headstart.detectors.handback import HandBack, Part, differences, shorten
+from headstart.detectors.find import check_model, families, load_detector
+from headstart.detectors.handback import PARTS, HandBack, Part, shorten
+from headstart.detectors.tensors import differences
 from headstart.errors import UserError
 from headstart.pseudolabels.base import PseudoLabelHead
+
+__all__ = ["Detector", "Level", "Trunk", "check_model", "evaluating", "families", "load_detector"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class Detector(ABC):
         module: The whole network, float32, gradients on, training mode.
         backbone: The last map of the backbone.
         levels: The pyramid that the head reads, in the head's order; a classifier's is its backbone map.
-        trained: Whether its weights were trained, not drawn at random.
+        trained: Whether it starts from trained weights (a checkpoint), not from random ones.
         notes: What a user should know about how it was loaded, a sentence each.
     """
 
@@ -77,7 +75,7 @@ class Detector(ABC):
     module: nn.Module
     backbone: Level
     levels: tuple[Level, ...]
-    trained: bool = False
+    trained: bool
     notes: tuple[str, ...] = ()
 
     @abstractmethod
@@ -122,9 +120,9 @@ class Detector(ABC):
             UserError: It cannot be written, e.g. a full disk; `path` is then as it was before.
         """
 
-    def finetune_command(self, path: Path) -> str:
-        """The command that trains from a checkpoint written by `save`, for a user to copy."""
-        return f"headstart compare data=your.yaml model={self.name} starts=scratch,ssl={shlex.quote(str(path))}"
+    @abstractmethod
+    def how_to_train(self, path: Path) -> str:
+        """The command, or the line of Python, by which a training starts from a checkpoint that `save` wrote."""
 
     @abstractmethod
     def verify(self, path: Path, trained: Collection[str]) -> HandBack:
@@ -150,6 +148,36 @@ class Detector(ABC):
             for name, tensor in state.items():
                 own[name].copy_(tensor)
 
+    def start_from(self, state: Mapping[str, Tensor], source: str) -> None:
+        """Load the tensors of another checkpoint that fit, by name and shape; `notes` says how many did.
+
+        Args:
+            state: Of a network of the same architecture.
+            source: Where it is from, for messages.
+
+        Raises:
+            UserError: The backbone does not fit completely; nothing is changed then.
+        """
+        own = self.module.state_dict()
+        wrong = differences(own, state, source) | differences(state, own, self.name)
+        backbone = {name: reason for name, reason in wrong.items() if self.part_of(name) == "backbone"}
+        if backbone:
+            total = sum(self.part_of(name) == "backbone" for name in {*own, *state})
+            listed = shorten([f"{name} {reason}" for name, reason in backbone.items()], "; ")
+            raise UserError(
+                f"{source} is of another architecture than {self.name}: "
+                f"{len(backbone)} of {total} backbone tensors do not fit ({listed})",
+                where="init",
+                hint=f"use a checkpoint of {self.name}",
+            )
+        Detector.graft(self, {name: tensor for name, tensor in state.items() if name in own and name not in wrong})
+        counts = []
+        for part in PARTS:
+            if names := [name for name in own if self.part_of(name) == part]:
+                counts.append(f"{part} {sum(name not in wrong for name in names)} of {len(names)} tensors")
+        self.notes += (f"{', '.join(counts)} came from {source}",)
+        self.trained = True
+
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
@@ -161,50 +189,3 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def check_model(model: Any) -> list[UserError]:
-    """What is wrong with `model`, before anything is loaded or downloaded; empty when nothing is found."""
-    try:
-        problems: list[UserError] = _family(model).check(model)
-    except UserError as error:
-        return [error]
-    return problems
-
-
-def load_detector(model: Any, init: str | Path | None = None) -> Detector:
-    """Load or build a detector for pretraining.
-
-    Args:
-        model: A model YAML or its name ("yolo11n": random weights), a ``.pt`` checkpoint, or a live object of the
-            family (for Ultralytics YOLO, RTDETR, YOLOWorld, YOLOE), which is copied and left as it is.
-        init: A checkpoint of the same architecture whose tensors are loaded over the model's, by name and shape.
-            Its backbone must fit completely; `Detector.notes` says how much of neck and head did.
-
-    Raises:
-        UserError: The model is not found, cannot be read, built or trained, or `init` is of another architecture.
-    """
-    detector: Detector = _family(model).load(model, init)
-    return detector
-
-
-def families() -> dict[str, ModuleType]:
-    """The modules in ``detectors/``, by name."""
-    names = sorted(
-        module.name
-        for module in pkgutil.iter_modules([str(Path(__file__).parent)])
-        if module.name not in ("base", "handback")
-    )
-    return {name: importlib.import_module(f"headstart.detectors.{name}") for name in names}
-
-
-def _family(model: Any) -> ModuleType:
-    for family in families().values():
-        if family.accepts(model):
-            return family
-    kind = f"{type(model).__module__}.{type(model).__qualname__}"
-    raise UserError(
-        f"a {kind} is not a detector that can be pretrained",
-        where="model",
-        hint="give a model YAML (yolo11n.yaml), a .pt checkpoint, or a YOLO object",
-    )

@@ -1,12 +1,11 @@
-"""What arrived of a detector that was handed back, tensor by tensor."""
+"""What arrived of a detector that was handed back, tensor by tensor. Nothing here needs torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
-
-from torch import Tensor
 
 Part = Literal["backbone", "neck", "head"]
 
@@ -18,17 +17,6 @@ _NAMED = 5
 
 
 """How many tensors a message names before it counts the rest."""
-
-
-def differences(state: Mapping[str, Tensor], other: Mapping[str, Tensor], place: str) -> dict[str, str]:
-    """Tensors of `state` that `other` lacks or has in another shape: name -> what is wrong, in words."""
-    wrong = {}
-    for name, tensor in state.items():
-        if name not in other:
-            wrong[name] = f"is not in {place}"
-        elif other[name].shape != tensor.shape:
-            wrong[name] = f"has shape {tuple(other[name].shape)} in {place}, not {tuple(tensor.shape)}"
-    return wrong
 
 
 def shorten(items: Iterable[str], between: str = ", ") -> str:
@@ -73,6 +61,7 @@ class HandBack:
         places: Where every tensor was compared, bit by bit.
         fresh: Tensors that start from random weights when the number of classes is another.
         classes: Number of classes of the checkpoint, and the one with which `fresh` was found; None where not tried.
+        not_finite: Tensors that hold a NaN or an infinity: they may have arrived bit by bit and are worth nothing.
     """
 
     parts: Mapping[Part, PartCount]
@@ -80,11 +69,37 @@ class HandBack:
     places: tuple[str, ...] = ()
     fresh: tuple[str, ...] = ()
     classes: tuple[int, int] | None = None
+    not_finite: tuple[str, ...] = ()
+
+    @classmethod
+    def compared(
+        cls,
+        names: Collection[str],
+        lost: Mapping[str, str],
+        part_of: Callable[[str], Part],
+        trained: Collection[str],
+        **facts: Any,
+    ) -> HandBack:
+        """Count what a comparison of tensors found.
+
+        Args:
+            names: All tensors of the detector.
+            lost: Those that did not arrive, and why, in words.
+            part_of: The part that a tensor belongs to.
+            trained: Those that pretraining changed.
+            facts: The other attributes.
+        """
+        total = Counter(part_of(name) for name in names)
+        changed = Counter(part_of(name) for name in names if name in trained)
+        arrived = Counter(part_of(name) for name in names if name not in lost)
+        parts = {part: PartCount(total[part], changed[part], arrived[part]) for part in PARTS}
+        dropped = tuple(Dropped(name, part_of(name), name in trained, reason) for name, reason in lost.items())
+        return cls(parts, dropped, **facts)
 
     @property
     def ok(self) -> bool:
-        """Whether every tensor arrived."""
-        return not self.dropped
+        """Whether every tensor arrived, and holds numbers."""
+        return not self.dropped and not self.not_finite
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for ``handback.json``."""
@@ -92,6 +107,7 @@ class HandBack:
             "ok": self.ok,
             "parts": {name: count._asdict() for name, count in self.parts.items()},
             "dropped": [vars(one) for one in self.dropped],
+            "not_finite": list(self.not_finite),
             "compared": list(self.places),
             "fresh": list(self.fresh),
             "classes": list(self.classes) if self.classes else None,
@@ -101,6 +117,8 @@ class HandBack:
     def lines(self) -> list[str]:
         """The same in words, e.g. ``backbone 207 of 207 tensors, neck 0 of 180 (not trained), ...``."""
         lines = [", ".join(self._part(name) for name in PARTS if name in self.parts and self.parts[name].total)]
+        if self.not_finite:
+            lines.append(f"NOT FINITE, {len(self.not_finite)} with NaN or infinity: {shorten(self.not_finite)}")
         if self.places and self.ok:
             total = sum(count.total for count in self.parts.values())
             lines.append(f"all {total} tensors bitwise equal in {', '.join(self.places)}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from headstart.detectors.base import check_model
+from headstart.detectors.find import check_init, check_model
 from headstart.errors import UserError
 from headstart.images.index import check_sources
 from headstart.machine import parse_device
@@ -25,7 +25,7 @@ def check_run(given: Mapping[str, Any]) -> list[UserError]:
         problems += check_sources(data)
     problems += check_model(given["model"])
     if isinstance(given.get("init"), str):
-        problems += _checkpoint(given["init"], "init")
+        problems += check_init(given["model"], given["init"])
     try:
         parse_device(given["device"])
     except UserError as problem:

@@ -10,23 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from headstart.comparison.budgets import parse_budgets
-from headstart.comparison.finetune import OWN, extra_problems, optimizer_problems, ultralytics_arguments
-from headstart.comparison.starts import model_yaml, parse_starts
+from headstart.comparison.starts import parse_starts
+from headstart.detectors.find import finetuner
+from headstart.detectors.finetuner import Finetuner
 from headstart.errors import UserError
-from headstart.settings.resolve import resolve_options
+from headstart.settings.resolve import read_cfg, resolve_options
 from headstart.settings.schema import CompareSettings, _seeds, _texts, split
 
 
 def resolve(options: Mapping[str, Any]) -> CompareSettings:
     """Complete and valid settings.
 
-    Arguments of Ultralytics' ``train`` that are no options of ours (``close_mosaic=0``) go into ``extra``.
+    Arguments of the family's training that are no options of ours (``close_mosaic=0``) go into ``extra``.
 
     Raises:
         UserError: Every problem together.
     """
     known = {*CompareSettings.model_fields, "cfg"}
-    theirs = set(ultralytics_arguments()) - set(OWN) if set(options) - known else set()
+    theirs = _further(options) if set(options) - known else set()
     ours = {key: value for key, value in options.items() if key in known or key not in theirs}
     others = {key: value for key, value in options.items() if key not in ours}
     if others:
@@ -36,19 +37,17 @@ def resolve(options: Mapping[str, Any]) -> CompareSettings:
 
 def _check(given: Mapping[str, Any]) -> list[UserError]:
     """Problems that the types do not show; nothing is read or built."""
-    # Imported here: they import torch.
-    from headstart.detectors.ultralytics.model_files import check_name, is_yaml
-    from headstart.images.dataset_yaml import find_dataset_yaml
+    from headstart.images.dataset_yaml import find_dataset_yaml  # imported here: nothing of it is needed for the help
 
     problems: list[UserError] = []
-    model = str(given["model"])
-    if not (is_yaml(model_yaml(model)) and check_name(model_yaml(model)) is None):
-        problem = check_name(model_yaml(model)) or UserError(f"{model} is no model YAML", where="model")
-        problems.append(UserError(problem.what, where="model", hint=problem.hint))
-    problems += parse_starts(_list(_texts(given["starts"])), model)[1]
+    model, trainer = str(given["model"]), None
+    try:
+        trainer = finetuner(model)
+        problems += _check_family(given, model, trainer)
+    except UserError as error:
+        problems.append(error)
     problems += parse_budgets(_list(_texts(given["labels"])))[1]
-    problems += [*_check_lists(given), *optimizer_problems(str(given["optimizer"]))]
-    problems += extra_problems(given["extra"]) if isinstance(given["extra"], dict) else []
+    problems += _check_lists(given)
     if given.get("epochs") is not None and given.get("steps") is not None:
         problems.append(UserError("give one of the two, not both", where="epochs, steps"))
     data = given.get("data")
@@ -57,6 +56,22 @@ def _check(given: Mapping[str, Any]) -> list[UserError]:
     elif isinstance(data, str) and find_dataset_yaml(data) is None:
         problems.append(UserError(f"{data} does not exist", where="data"))
     return problems
+
+
+def _check_family(given: Mapping[str, Any], model: str, trainer: Finetuner) -> list[UserError]:
+    """What the family of the model has to say."""
+    problems = [*trainer.check_model(model), *parse_starts(_list(_texts(given["starts"])), model)[1]]
+    problems += trainer.optimizer_problems(str(given["optimizer"]))
+    return problems + (trainer.extra_problems(given["extra"]) if isinstance(given["extra"], dict) else [])
+
+
+def _further(options: Mapping[str, Any]) -> set[str]:
+    """The further arguments of the family that the options name; none where it is not known."""
+    given = {**read_cfg(options.get("cfg"), []), **options}
+    try:
+        return set(finetuner(str(given.get("model", CompareSettings.model_fields["model"].default))).arguments())
+    except UserError:
+        return set()
 
 
 def _check_lists(given: Mapping[str, Any]) -> list[UserError]:

@@ -314,7 +314,7 @@ class _Pretraining:
             lost = f"{len(handback.dropped)} tensors did not arrive"
             self._tell(display, f"NOT HANDED BACK WHOLE: {lost}; {UNVERIFIED} is to look at, not to train from")
             return Run(folder.path, None, handback, outcome.step, interrupted=False)
-        display.say(f"fine-tune: {detector.finetune_command(folder.result)}")
+        display.say(f"fine-tune: {detector.how_to_train(folder.result)}")
         return Run(folder.path, folder.result, handback, outcome.step, interrupted=False)
 
     def _hand_back(self, trained: set[str], step: int) -> HandBack:

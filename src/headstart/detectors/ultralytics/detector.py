@@ -19,52 +19,25 @@ import torch
 from torch import Tensor, nn
 
 from headstart.detectors.base import Detector, Level, Trunk
-from headstart.detectors.handback import PARTS, HandBack, Part, differences, shorten
+from headstart.detectors.handback import PARTS, HandBack, Part
+from headstart.detectors.tensors import own_state
 from headstart.detectors.ultralytics import model_files
-from headstart.detectors.ultralytics.handback import load_into, verify
+from headstart.detectors.ultralytics.handback import verify
 from headstart.detectors.ultralytics.head import DetectHead, has_pseudolabel_head, proposals
-from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter, tensors
+from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter
 from headstart.detectors.ultralytics.undisturbed import quiet
 from headstart.errors import UserError
 from headstart.files import write_atomically
 
-__all__ = ["LayerTrunk", "UltralyticsDetector", "accepts", "check", "load", "load_into"]
-
-
-def accepts(model: Any) -> bool:
-    """Names, paths, and live objects of Ultralytics."""
-    return isinstance(model, (str, Path)) or any(
-        base.__module__.startswith("ultralytics.") for base in type(model).__mro__
-    )
-
-
-def check(model: Any) -> list[UserError]:
-    """What is wrong with `model`, found without importing Ultralytics."""
-    if isinstance(model, (str, Path)):
-        problem = model_files.check_name(str(model))
-        return [problem] if problem else []
-    return [] if isinstance(getattr(model, "model", None), nn.Module) else [_not_live(model)]
-
 
 def load(model: Any, init: str | Path | None = None) -> UltralyticsDetector:
-    """See `headstart.detectors.base.load_detector`."""
-    problems = check(model)
-    if problems:
-        raise problems[0]
+    """See `headstart.detectors.find.load_detector`; the name was checked."""
     with quiet():
         if not isinstance(model, (str, Path)):
             return UltralyticsDetector(model, _copy(model.model), init)
         text = str(model)
         live = build(model_files.yaml_name(text)) if model_files.is_yaml(text) else open_checkpoint(text)
         return UltralyticsDetector(live, live.model, init)
-
-
-def _not_live(model: Any) -> UserError:
-    held = getattr(model, "model", None)
-    what = f"it holds the exported model {held}" if isinstance(held, (str, Path)) else "it holds no network"
-    return UserError(
-        f"this {type(model).__name__} object cannot be trained: {what}", where="model", hint="give its .pt"
-    )
 
 
 def _copy(module: nn.Module) -> nn.Module:
@@ -105,7 +78,7 @@ class UltralyticsDetector(Detector):
         scales = list(self._yaml.get("scales") or ())
         if len(scales) > 1 and not self._yaml.get("scale"):
             self.notes += (f"{self.name} names no scale: Ultralytics takes {scales[0]!r}",)
-        self.trained = bool(getattr(live, "ckpt", None)) or init is not None
+        self.trained = _was_trained(live.ckpt or {})
         if init is not None:
             self._start_from(str(init))
 
@@ -154,24 +127,9 @@ class UltralyticsDetector(Detector):
         self._grafted |= set(state)
 
     def _start_from(self, init: str) -> None:
-        """Load the tensors of another checkpoint; its backbone must fit completely."""
         other = open_checkpoint(init, where="init").model
         check_trainable(other, init, where="init")
-        state, own = tensors(other), self.module.state_dict()
-        wrong = differences(own, state, init) | differences(state, own, self.name)
-        backbone = {name: reason for name, reason in wrong.items() if self.part_of(name) == "backbone"}
-        if backbone:
-            total = sum(self.part_of(name) == "backbone" for name in own)
-            listed = shorten([f"{name} {reason}" for name, reason in backbone.items()], "; ")
-            raise UserError(
-                f"{init} is of another architecture than {self.name}: "
-                f"{len(backbone)} of {total} backbone tensors do not fit ({listed})",
-                where="init",
-                hint=f"use a checkpoint of {self.name}, or give this one as model=",
-            )
-        super().graft({name: tensor for name, tensor in state.items() if name in own and name not in wrong})
-        counts = (_arrived(part, [name for name in own if self.part_of(name) == part], wrong) for part in PARTS)
-        self.notes += (f"{', '.join(count for count in counts if count)} came from {init}",)
+        self.start_from(own_state(other), init)
 
     def save(self, path: Path, info: Mapping[str, Any]) -> None:
         """See `Detector.save`."""
@@ -185,6 +143,8 @@ class UltralyticsDetector(Detector):
         module = deepcopy(self.module).float().cpu().eval().to(memory_format=torch.contiguous_format)
         module.args = self._train_args()  # type: ignore[assignment]
         parts = sorted({self.part_of(name) for name in self._grafted}, key=PARTS.index)
+        # Said of the exception alone: the weights in a checkpoint are trained.
+        random: dict[str, Any] = {} if self.trained or parts else {"random": True}
         return {
             "epoch": -1,
             "best_fitness": None,
@@ -194,7 +154,7 @@ class UltralyticsDetector(Detector):
             "optimizer": None,
             "train_args": self._train_args(),
             # Plain values only, so that a machine without headstart reads the file.
-            "headstart": json.loads(json.dumps({**info, "trained": parts}, default=str)),
+            "headstart": json.loads(json.dumps({**info, "trained": parts, **random}, default=str)),
             "date": datetime.now().astimezone().isoformat(),
             "version": __version__,
             "license": "AGPL-3.0 License (https://ultralytics.com/license)",
@@ -208,8 +168,8 @@ class UltralyticsDetector(Detector):
         size = {"imgsz": 224} if self.task == "classify" else {}
         return {**size, **kept, "task": self.task}
 
-    def finetune_command(self, path: Path) -> str:
-        """See `Detector.finetune_command`."""
+    def how_to_train(self, path: Path) -> str:
+        """See `Detector.how_to_train`."""
         return f"yolo {self.task} train model={shlex.quote(str(path))} data=your.yaml"
 
     def verify(self, path: Path, trained: Collection[str]) -> HandBack:
@@ -259,8 +219,9 @@ class LayerTrunk(Trunk):
         return [_as_map(made[i]) for i in self.outputs]
 
 
-def _arrived(part: Part, names: Sequence[str], wrong: Mapping[str, str]) -> str:
-    return f"{part} {sum(name not in wrong for name in names)} of {len(names)} tensors" if names else ""
+def _was_trained(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether an Ultralytics object was loaded from a checkpoint, or trained; one of ours may hold random weights."""
+    return bool(checkpoint) and not (checkpoint.get("headstart") or {}).get("random", False)
 
 
 def _sources(i: int, f: Any) -> list[int]:

@@ -7,7 +7,6 @@ a word about the others; a model built from a YAML passes none at all to its tra
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headstart.detectors.handback import PARTS, Dropped, HandBack, Part, PartCount, differences, shorten
-from headstart.detectors.ultralytics.opening import check_trainable, open_checkpoint, splitter, tensors
+from headstart.detectors.handback import PARTS, Dropped, HandBack, Part, PartCount, shorten
+from headstart.detectors.tensors import differences, mismatches, not_finite, own_state
+from headstart.detectors.ultralytics.opening import check_trainable, open_checkpoint, splitter
 from headstart.detectors.ultralytics.undisturbed import quiet, undisturbed
 from headstart.errors import UserError
 
@@ -26,26 +26,30 @@ _PLACES = ("the file read back", "the trainer's model", "the trainer's EMA")
 
 def verify(path: Path, module: nn.Module, part_of: Callable[[str], Part], trained: Collection[str]) -> HandBack:
     """See `headstart.detectors.base.Detector.verify`."""
-    expected = tensors(module)
+    expected = own_state(module)
     with undisturbed():
         live = open_checkpoint(path, where=str(path))
         read = live.model
-        classes, found = int(live.model.yaml["nc"]), [mismatches(expected, live.model, _PLACES[0])]
+        classes, found = int(live.model.yaml["nc"]), [mismatches(expected, live.model.state_dict(), _PLACES[0])]
         trainer = start_trainer(live, classes, path)
-        found += [mismatches(expected, trainer.model, _PLACES[1]), mismatches(expected, trainer.ema.ema, _PLACES[2])]
+        for place, holder in zip(_PLACES[1:], (trainer.model, trainer.ema.ema), strict=True):
+            found.append(mismatches(expected, holder.state_dict(), place))
         lost = found[2] | found[1] | found[0]  # where a tensor is lost first is the reason
         other = 3 if classes != 3 else 4
         live.model = read  # train() has put the trainer's model in its place
         retrained = start_trainer(live, other, path, until="_build_train_pipeline")
-        changed = mismatches(expected, retrained.model, f"the trainer's model, built for {other} classes")
+        changed = mismatches(expected, retrained.model.state_dict(), f"the trainer's model, built for {other} classes")
     fresh = [name for name in changed if name not in lost]
     beyond = {name: changed[name] for name in fresh if part_of(name) != "head"}
-    return HandBack(
-        parts=_counts(expected, lost | beyond, part_of, trained),
-        dropped=_dropped(lost | beyond, part_of, trained),
+    return HandBack.compared(
+        expected,
+        lost | beyond,
+        part_of,
+        trained,
         places=_PLACES,
         fresh=tuple(name for name in fresh if name not in beyond),
         classes=(classes, other),
+        not_finite=not_finite(expected),
     )
 
 
@@ -81,7 +85,7 @@ def load_into(yolo: Any, run: str | Path) -> HandBack:
     trained: list[Part] = (given.ckpt.get("headstart") or {}).get("trained", [])
     if not trained:
         raise UserError(f"{path} holds no pretrained weights", where="run", hint="give a run's headstart.pt")
-    return _load(yolo, tensors(given.model), splitter(given.model), trained, path)
+    return _load(yolo, own_state(given.model), splitter(given.model), trained, path)
 
 
 def _load(
@@ -108,7 +112,8 @@ def _load(
         part: PartCount(len(ours[part]), len(ours[part]) * (part in trained), len(ours[part]) * (part in parts))
         for part in PARTS
     }
-    return HandBack(counts, _dropped(wrong, own_part, wrong))
+    dropped = tuple(Dropped(name, own_part(name), True, reason) for name, reason in wrong.items())
+    return HandBack(counts, dropped)
 
 
 def _keep(yolo: Any) -> None:
@@ -166,33 +171,3 @@ def _stopping(trainer: Any, data: dict[str, Any], until: str) -> Any:
         "run_callbacks": lambda self, event: None,
     }
     return type(f"Stopping{trainer.__name__}", (trainer,), {**steps, until: stop})
-
-
-def mismatches(expected: Mapping[str, Tensor], module: nn.Module, place: str) -> dict[str, str]:
-    """Tensors that `module` does not hold bit by bit: name -> what is wrong, in words."""
-    held = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
-    wrong = differences(expected, held, place)
-    for name, tensor in expected.items():
-        if name not in wrong and not _same_bits(tensor, held[name]):
-            wrong[name] = f"has other values in {place}"
-    return wrong
-
-
-def _same_bits(a: Tensor, b: Tensor) -> bool:
-    if a.dtype != b.dtype:
-        return False
-    # As bytes: a NaN equals itself, and 0.0 is not -0.0.
-    return torch.equal(a.contiguous().reshape(-1).view(torch.uint8), b.contiguous().reshape(-1).view(torch.uint8))
-
-
-def _counts(
-    expected: Mapping[str, Tensor], lost: Mapping[str, str], part_of: Callable[[str], Part], trained: Collection[str]
-) -> dict[Part, PartCount]:
-    total = Counter(part_of(name) for name in expected)
-    changed = Counter(part_of(name) for name in expected if name in trained)
-    arrived = Counter(part_of(name) for name in expected if name not in lost)
-    return {part: PartCount(total[part], changed[part], arrived[part]) for part in PARTS}
-
-
-def _dropped(lost: Mapping[str, str], part_of: Callable[[str], Part], trained: Collection[str]) -> tuple[Dropped, ...]:
-    return tuple(Dropped(name, part_of(name), name in trained, reason) for name, reason in lost.items())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from headstart.detectors.handback import Part
 from headstart.detectors.ultralytics.model_files import check_name, is_yaml
@@ -79,12 +79,6 @@ def check_trainable(module: Any, name: str, where: str = "model") -> None:
     channels = int(module.yaml.get("channels") or 3)
     if channels != 3:
         raise UserError(f"{name} reads images of {channels} channels; headstart pretrains on RGB", where=where)
-
-
-def tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The state of `module` as a checkpoint holds it: float32, on the CPU."""
-    state = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 
 def splitter(module: nn.Module) -> Callable[[str], Part]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -17,28 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headstart.detectors.handback import PARTS, Part, differences, shorten
+from headstart.detectors.finetuner import Built
+from headstart.detectors.handback import PARTS, Part, shorten
+from headstart.detectors.tensors import differences, own_state, same_bits
 from headstart.detectors.ultralytics.detector import UltralyticsDetector
-from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter, tensors
+from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter
 from headstart.detectors.ultralytics.undisturbed import undisturbed
 from headstart.errors import UserError
-
-
-@dataclass(frozen=True)
-class Built:
-    """A start that was written.
-
-    Attributes:
-        taken: Part -> tensors that hold the given weights bit by bit.
-        total: Part -> tensors that the model has.
-        state: The model's state.
-        parameters: Weights of the model.
-    """
-
-    taken: Mapping[Part, int]
-    total: Mapping[Part, int]
-    state: Mapping[str, Tensor]
-    parameters: int
 
 
 def build_start(
@@ -51,20 +35,7 @@ def build_start(
     parts: Sequence[Part] = PARTS,
     kpt_shape: Sequence[int] | None = None,
 ) -> Built:
-    """Write the checkpoint that a training with the user's classes starts from.
-
-    Args:
-        model: A model YAML; its random weights are drawn from `seed`.
-        names: The user's classes.
-        path: The file to write.
-        seed: Of everything that does not come from `weights`, the same for every start.
-        weights: A checkpoint of the same architecture, or the name of published weights.
-        parts: What is taken of it.
-        kpt_shape: Of a pose model's data.
-
-    Raises:
-        UserError: `weights` cannot be read, or are of another architecture.
-    """
+    """See `headstart.detectors.finetuner.Finetuner.build_start`."""
     with undisturbed():
         torch.manual_seed(seed)
         live = build(model)
@@ -81,8 +52,9 @@ def build_start(
         target.load(source, verbose=False)
         target.names = dict(enumerate(names))
         detector = UltralyticsDetector(live, target)
+        detector.trained = weights is not None
         detector.save(path, {"seed": seed, "weights": weights, "parts": list(parts) if weights else []})
-    return _count(tensors(detector.module), given, splitter(detector.module), detector.module)
+    return _count(own_state(detector.module), given, splitter(detector.module), detector.module)
 
 
 def _fitting(source: nn.Module, other: nn.Module, model: str, weights: str, parts: Sequence[Part]) -> dict[str, Tensor]:
@@ -91,7 +63,7 @@ def _fitting(source: nn.Module, other: nn.Module, model: str, weights: str, part
     Raises:
         UserError: Backbone or neck differ in any tensor, or the head has other tensors.
     """
-    own, state, part_of = tensors(source), tensors(other), splitter(source)
+    own, state, part_of = own_state(source), own_state(other), splitter(source)
     wrong = differences(own, state, weights) | differences(state, own, model)
     # The shapes of the head follow the number of classes; which tensors there are does not.
     bad = {name: why for name, why in wrong.items() if part_of(name) != "head" or name not in own or name not in state}
@@ -120,6 +92,5 @@ def _count(
     taken, total = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
     for name, tensor in state.items():
         total[part_of(name)] += 1
-        same = name in given and given[name].shape == tensor.shape and torch.equal(given[name], tensor)
-        taken[part_of(name)] += same
+        taken[part_of(name)] += name in given and same_bits(given[name], tensor)
     return Built(taken, total, state, sum(parameter.numel() for parameter in module.parameters()))

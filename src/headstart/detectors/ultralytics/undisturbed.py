@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
@@ -37,17 +36,39 @@ def quiet() -> Iterator[None]:
     from ultralytics.utils import LOGGER
 
     level = LOGGER.level
-    environment = dict(os.environ)
     LOGGER.setLevel(logging.ERROR)
     try:
         # A checkpoint that names an unknown module would have pip install a package of that name.
-        with warnings.catch_warnings(), mock.patch.object(tasks, "check_requirements", _refuse):
+        with warnings.catch_warnings(), attribute(tasks, "check_requirements", _refuse), same_environment():
             warnings.simplefilter("ignore")
             yield
     finally:
         LOGGER.setLevel(level)
-        os.environ.clear()
-        os.environ.update(environment)
+
+
+@contextmanager
+def attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """`owner` with another value of one attribute, for a while."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@contextmanager
+def same_environment() -> Iterator[None]:
+    """Afterwards the environment is as it was; a variable that nobody changed is not touched."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in {*before, *os.environ}:
+            if name not in before:
+                del os.environ[name]
+            elif os.environ.get(name) != before[name]:
+                os.environ[name] = before[name]
 
 
 @contextmanager
@@ -63,7 +84,7 @@ def _alone() -> Iterator[None]:
             (trainer, "RANK", -1),
             (trainer, "LOCAL_RANK", -1),
         ):
-            stack.enter_context(mock.patch.object(owner, name, value))
+            stack.enter_context(attribute(owner, name, value))
         yield
 
 

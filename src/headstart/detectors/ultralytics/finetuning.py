@@ -1,0 +1,148 @@
+"""How Ultralytics' detectors are fine-tuned: what is checked and looked up before; nothing here imports Ultralytics."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+
+from headstart.detectors.finetuner import Built, Finetuner, FinetuneSettings
+from headstart.detectors.handback import PARTS, Part
+from headstart.detectors.ultralytics import model_files
+from headstart.errors import UserError, did_you_mean
+
+# Arguments of Ultralytics that are options of a comparison, by the name that `FinetuneSettings` has for them.
+OWN = {"model": "start", "data": "data", "epochs": "epochs", "imgsz": "imgsz", "batch": "batch", "lr0": "lr0"}
+OWN |= {"optimizer": "optimizer", "workers": "workers", "device": "device", "seed": "seed", "plots": "plots"}
+OWN |= {"name": "name", "project": "out"}
+_FIXED = {
+    "pretrained": "every start is read from the file it names",
+    "patience": "stopping early would choose the epoch by the test score",
+    "time": "a time limit would change the number of steps",
+    "resume": "a training that was cut short is run again from its start",
+    "val": "the figures are those of the last epoch",
+    "save": "the last epoch's weights are kept",
+    "exist_ok": "the folder is looked after here",
+    "save_dir": "the folder is out/name",
+    "cfg": "give the arguments themselves",
+    "mode": "this trains",
+    "task": "the start knows its task",
+}
+
+
+class UltralyticsFinetuner(Finetuner):
+    """See `headstart.detectors.finetuner.Finetuner`."""
+
+    optimizers = ("SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop")
+    # No downloads, no installs, no trackers, no other processes to wait for.
+    environment: ClassVar[Mapping[str, str | None]] = {
+        **dict.fromkeys(("ULTRALYTICS_API_KEY", "RANK", "LOCAL_RANK", "WORLD_SIZE")),
+        **{"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "WANDB_MODE": "disabled"},
+    }
+
+    def architecture(self, model: str) -> str:
+        """See `Finetuner.architecture`."""
+        return model if Path(model).suffix in model_files.YAML else f"{_stem(model)}.yaml"
+
+    def check_model(self, model: str) -> list[UserError]:
+        """See `Finetuner.check_model`."""
+        name = self.architecture(model)
+        problem = model_files.check_name(name)
+        if problem is None and not model_files.is_yaml(name):
+            problem = UserError(f"{model} is no model YAML", where="model")
+        return [problem] if problem else []
+
+    def published(self, model: str) -> str:
+        """See `Finetuner.published`."""
+        return f"{_stem(model)}.pt"
+
+    def arguments(self) -> Mapping[str, Any]:
+        """See `Finetuner.arguments`."""
+        return {name: default for name, default in ultralytics_arguments().items() if name not in OWN}
+
+    def optimizer_problems(self, optimizer: str) -> list[UserError]:
+        """See `Finetuner.optimizer_problems`; "auto" is explained."""
+        if optimizer == "auto":
+            what = "'auto' chooses optimizer and learning rate by the number of iterations, and ignores lr0"
+            return [UserError(what, where="optimizer", hint="name one, e.g. optimizer=AdamW lr0=0.001")]
+        return super().optimizer_problems(optimizer)
+
+    def extra_problems(self, extra: Mapping[str, Any]) -> list[UserError]:
+        """Fields of our own, fixed ones, and those that Ultralytics does not have."""
+        known = ultralytics_arguments()
+        problems = []
+        for key in extra:
+            if key in OWN:
+                problems.append(UserError("has a field of its own", where=f"extra.{key}", hint=f"set {OWN[key]}"))
+            elif key in _FIXED:
+                problems.append(UserError(f"cannot be changed: {_FIXED[key]}", where=f"extra.{key}"))
+            elif key not in known:
+                hint = did_you_mean(key, known)
+                problems.append(UserError("Ultralytics has no such argument", where=f"extra.{key}", hint=hint))
+        return problems
+
+    def shipped_dataset(self, name: str) -> Path | None:
+        """See `Finetuner.shipped_dataset`: ``VOC.yaml``."""
+        spec = None if Path(name).is_file() or len(Path(name).parts) != 1 else find_spec("ultralytics")
+        path = Path(spec.origin).parent / "cfg" / "datasets" / name if spec and spec.origin else None
+        return path if path and path.is_file() else None
+
+    def fetch_dataset(self, yaml: Path) -> None:
+        """See `Finetuner.fetch_dataset`."""
+        from ultralytics.data.utils import check_det_dataset
+
+        try:
+            check_det_dataset(str(yaml))
+        except Exception as error:
+            raise UserError(f"its images could not be downloaded: {error}", where=str(yaml)) from error
+
+    def versions(self) -> Mapping[str, str]:
+        """See `Finetuner.versions`."""
+        return {name: importlib.metadata.version(name) for name in ("ultralytics", "torch")}
+
+    def build_start(
+        self,
+        model: str,
+        names: Sequence[str],
+        path: Path,
+        *,
+        seed: int,
+        weights: str | None = None,
+        parts: Sequence[Part] = PARTS,
+        kpt_shape: Sequence[int] | None = None,
+    ) -> Built:
+        """See `Finetuner.build_start`."""
+        from headstart.detectors.ultralytics.starting import build_start
+
+        return build_start(model, names, path, seed=seed, weights=weights, parts=parts, kpt_shape=kpt_shape)
+
+    def train(self, settings: FinetuneSettings) -> None:
+        """See `Finetuner.train`."""
+        from headstart.detectors.ultralytics.training import train
+
+        train(settings)
+
+    def detect(
+        self, weights: Path, images: Sequence[str], *, imgsz: int, device: str, least: float
+    ) -> list[list[list[float]]]:
+        """See `Finetuner.detect`."""
+        from headstart.detectors.ultralytics.training import detect
+
+        return detect(weights, images, imgsz=imgsz, device=device, least=least)
+
+
+def ultralytics_arguments() -> dict[str, Any]:
+    """Ultralytics' arguments and their defaults, read from its own file without importing it."""
+    spec = find_spec("ultralytics")
+    if spec is None or spec.origin is None:
+        raise UserError("ultralytics is not installed", hint="pip install ultralytics")
+    text = (Path(spec.origin).parent / "cfg" / "default.yaml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text))
+
+
+def _stem(model: str) -> str:
+    return Path(model).name.removesuffix(".yaml").removesuffix(".yml").removesuffix(".pt")

@@ -1,0 +1,117 @@
+"""One training by Ultralytics' own trainer, and what its detector finds afterwards: the inside of a training's process.
+
+The folder is an ordinary Ultralytics run. Ultralytics keeps and validates the epoch that scored best on the very
+images that it is measured on; here that checkpoint is not kept, and figures are those of the last epoch (EMA).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from headstart.detectors.finetuner import ARRIVED, FinetuneSettings, write_json
+from headstart.detectors.ultralytics.arrival import check_arrival
+from headstart.detectors.ultralytics.class_scores import ScoreWriter
+
+
+def arguments(settings: FinetuneSettings) -> dict[str, Any]:
+    """Everything that is passed to Ultralytics' ``train``, apart from the model itself."""
+    own = {name: getattr(settings, name) for name in ("epochs", "imgsz", "batch", "lr0", "seed", "device", "workers")}
+    own |= {"optimizer": settings.optimizer, "plots": settings.plots, "data": str(Path(settings.data).resolve())}
+    own |= {"project": str(settings.folder.parent), "name": settings.folder.name, "exist_ok": True}
+    own |= {"pretrained": Path(settings.start).suffix == ".pt", "patience": 0, "val": True, "resume": False}
+    # A checkpoint trained with single_cls hands that on, silently. The warm-up's bias rate of 0.1 is meant for SGD:
+    # an Adam moves every bias, batch norm's too, by as much a step, and undoes what a good start brought
+    # ("auto" sets it to 0 for the same reason).
+    defaults = {"single_cls": False} | ({} if "SGD" in settings.optimizer else {"warmup_bias_lr": 0.0})
+    return {**defaults, **dict(settings.extra), **own}
+
+
+def train(settings: FinetuneSettings) -> None:
+    """See `headstart.detectors.finetuner.Finetuner.train`; only the trainer's final evaluation is replaced."""
+    from ultralytics import YOLO
+    from ultralytics.nn.tasks import load_checkpoint
+
+    _stay_offline()
+    _leave_data_alone()
+    start, names = {}, {}
+    if Path(settings.start).suffix == ".pt":
+        # Read anew from the file, not taken from the YOLO object: it is the file that must arrive.
+        module, _ = load_checkpoint(str(settings.start))
+        start, names = {key: value.clone() for key, value in module.state_dict().items()}, module.names
+
+    def on_train_start(trainer: Any) -> None:
+        write_json(settings.folder / ARRIVED, check_arrival(trainer, start, names, str(settings.start)))
+
+    def on_train_epoch_start(trainer: Any) -> None:
+        trainer.args.val = settings.measured(trainer.epoch + 1)
+
+    yolo = YOLO(str(settings.start))
+    yolo.add_callback("on_train_start", on_train_start)
+    yolo.add_callback("on_train_epoch_start", on_train_epoch_start)
+    yolo.add_callback("on_fit_epoch_end", ScoreWriter(settings.folder).write)
+    yolo.train(trainer=_without_choice(yolo.task_map[yolo.task]["trainer"]), **arguments(settings))
+
+
+def _without_choice(trainer: Any) -> Any:
+    """The trainer, except that it ends with the last epoch's weights and does not keep the epoch that scored best.
+
+    Ultralytics ends by validating best.pt, chosen by its score on the images that it is measured on.
+    """
+
+    class LastEpochTrainer(trainer):  # type: ignore[misc]  # which trainer it is depends on the task
+        best: Path
+
+        def final_eval(self) -> None:
+            self.best.unlink(missing_ok=True)
+            if self.args.plots:  # the plots of precision, recall and confusion are made here
+                self.best = self.last
+            super().final_eval()
+
+    return LastEpochTrainer
+
+
+def _stay_offline() -> None:
+    """No trackers, no telemetry, and no look for a font on the network, which can hang where a firewall drops packets.
+
+    Ultralytics' settings are changed in memory alone: the user's file keeps what it says.
+    """
+    from ultralytics.utils import SETTINGS, downloads
+
+    trackers = ("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb", "sync")
+    dict.update(SETTINGS, {**dict.fromkeys(trackers, False), "api_key": ""})
+    look = downloads.is_url
+    downloads.is_url = lambda url, check=False: not check and look(url)
+
+
+def _leave_data_alone() -> None:
+    """Write no label caches beside the labels.
+
+    One file serves all lists of a folder: trainings side by side delete it under each other's hands, and fail.
+    """
+    from ultralytics.data import dataset
+
+    def keep_in_memory(prefix: str, path: Path, x: dict[str, Any], version: str) -> None:
+        x["version"] = version
+
+    dataset.save_dataset_cache_file = keep_in_memory
+
+
+def detect(weights: Path, images: Sequence[str], *, imgsz: int, device: str, least: float) -> list[list[list[float]]]:
+    """See `headstart.detectors.finetuner.Finetuner.detect`."""
+    from ultralytics import YOLO
+
+    yolo = YOLO(str(weights))
+    found = []
+    for image in images:
+        result = yolo.predict(image, imgsz=imgsz, device=device, conf=least, verbose=False)[0]
+        boxes = result.boxes if result.boxes is not None else result.obb
+        rows = zip(boxes.cls.tolist(), boxes.conf.tolist(), _shares(boxes, result.orig_shape), strict=True)
+        found.append([[int(label), sure, *box] for label, sure, box in rows])
+    return found
+
+
+def _shares(boxes: Any, shape: Sequence[int]) -> list[list[float]]:
+    height, width = shape
+    return [[x0 / width, y0 / height, x1 / width, y1 / height] for x0, y0, x1, y1 in boxes.xyxy.tolist()]
