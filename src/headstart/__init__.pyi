@@ -41,6 +41,7 @@ def pretrain(
     probe_every: int = 500,
     probe_labels: bool = False,
     report: bool = True,
+    loggers: str | int | PathLike[str] | Sequence[str | int | PathLike[str]] = [],
     cfg: str | PathLike[str] | None = None,
     optimizer: Literal["adam", "adamw", "sgd"] = ...,
     lr: float = ...,
@@ -142,6 +143,7 @@ def pretrain(
         probe_every: steps between two probes of the features; 0: none
         probe_labels: probe with the labels beside the images too; never trained on
         report: draw report.html at the end
+        loggers: where measures go beside the run's folder: csv, tensorboard, or the path of a .py with a logger
         cfg: a YAML file with options; those given here override it
         optimizer: optimizer
         lr: peak learning rate; from trained weights times init_rate, unless you give one

@@ -115,7 +115,13 @@ def _begin(settings: CompareSettings, owned: OwnedFolder) -> None:
 
 
 def _refuse_other(asked: Mapping[str, Any], record: Path) -> None:
-    known = yaml.safe_load(record.read_text(encoding="utf-8"))
+    try:
+        known = yaml.safe_load(record.read_text(encoding="utf-8"))
+        if not isinstance(known, dict):
+            raise ValueError("it is empty")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        hint = "overwrite=true starts the comparison again, or choose another out="
+        raise UserError(f"cannot be read: {error}", where=str(record), hint=hint) from error
     now = {**asked, "data": _absolute(asked["data"])}
     problems = [
         UserError(f"was {known.get(key)!r} when the comparison began, is {value!r} now", where=key)

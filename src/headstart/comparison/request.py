@@ -65,7 +65,7 @@ class Training:
         try:
             known = json.loads((folder / RECORD).read_text(encoding="utf-8"))
             return read_result(folder) if known["key"] == self.key else None
-        except (OSError, ValueError, KeyError, UserError):
+        except (OSError, ValueError, KeyError, TypeError, UserError):  # what cannot be read is trained again
             return None
 
     def device(self) -> str:

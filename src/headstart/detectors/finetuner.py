@@ -360,7 +360,10 @@ def read_curve(path: Path) -> tuple[Epoch, ...]:
         rows = [{key.strip(): value for key, value in row.items()} for row in csv.DictReader(file)]
     if not rows or not set(COLUMNS) <= set(rows[0]):
         raise UserError("has no box mAP", where=str(path), hint="detect, segment, pose and obb models can be compared")
-    curve = tuple(Epoch(int(row[COLUMNS[0]]), *(float(row[name]) for name in COLUMNS[1:])) for row in rows)
+    try:
+        curve = tuple(Epoch(int(row[COLUMNS[0]]), *(float(row[name]) for name in COLUMNS[1:])) for row in rows)
+    except (TypeError, ValueError) as error:  # a row that a lost machine cut
+        raise UserError(f"is damaged: {error}", where=str(path)) from error
     if not all(math.isfinite(point.map50_95) for point in curve):
         raise UserError("the training diverged (mAP is not a number)", where=str(path), hint="lower lr0")
     return curve
@@ -376,8 +379,10 @@ def read_result(folder: str | Path) -> FinetuneResult:
     try:
         seconds = json.loads((root / RESULT).read_text(encoding="utf-8"))["seconds"]
         raw = json.loads((root / ARRIVED).read_text(encoding="utf-8"))
+        curve = read_curve(root / CURVE)
+        arrival = Arrival(**{**raw, "skipped": tuple(raw["skipped"])})
     except FileNotFoundError as error:
         raise UserError("is not a finished training", where=str(root), hint=f"{error.filename} is missing") from None
-    curve = read_curve(root / CURVE)
-    arrival = Arrival(**{**raw, "skipped": tuple(raw["skipped"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"a file of this training is damaged: {error}", where=str(root)) from error
     return FinetuneResult(curve[-1].map50_95, curve[-1].map50, curve, seconds, root, arrival, read_scores(root))

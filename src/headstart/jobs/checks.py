@@ -13,6 +13,8 @@ from headstart.images.index import check_sources
 from headstart.machine import parse_device
 from headstart.methods.base import Method
 from headstart.run.folder import refusal
+from headstart.run.loggers import check_loggers
+from headstart.settings.schema import strings
 from headstart.teachers.base import TeacherSource
 from headstart.teachers.load import check_teacher
 
@@ -30,6 +32,7 @@ def check_run(given: Mapping[str, Any]) -> list[UserError]:
         parse_device(given["device"])
     except UserError as problem:
         problems.append(problem)
+    problems += check_loggers(strings(given.get("loggers") or []))
     resuming, overwriting = _on(given.get("resume")), _on(given.get("overwrite"))
     if resuming and overwriting:
         problems.append(UserError("give one of the two, not both", where="resume, overwrite"))

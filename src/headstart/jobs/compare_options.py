@@ -15,7 +15,7 @@ from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import Finetuner
 from headstart.errors import UserError
 from headstart.settings.resolve import read_cfg, resolve_options
-from headstart.settings.schema import CompareSettings, _seeds, _texts, split
+from headstart.settings.schema import CompareSettings, seeds, split, strings
 
 
 def resolve(options: Mapping[str, Any]) -> CompareSettings:
@@ -46,7 +46,7 @@ def _check(given: Mapping[str, Any]) -> list[UserError]:
         problems += _check_family(given, model, trainer)
     except UserError as error:
         problems.append(error)
-    problems += parse_budgets(_list(_texts(given["labels"])))[1]
+    problems += parse_budgets(_list(strings(given["labels"])))[1]
     problems += _check_lists(given)
     if given.get("epochs") is not None and given.get("steps") is not None:
         problems.append(UserError("give one of the two, not both", where="epochs, steps"))
@@ -60,7 +60,7 @@ def _check(given: Mapping[str, Any]) -> list[UserError]:
 
 def _check_family(given: Mapping[str, Any], model: str, trainer: Finetuner) -> list[UserError]:
     """What the family of the model has to say."""
-    problems = [*trainer.check_model(model), *parse_starts(_list(_texts(given["starts"])), model)[1]]
+    problems = [*trainer.check_model(model), *parse_starts(_list(strings(given["starts"])), model)[1]]
     problems += trainer.optimizer_problems(str(given["optimizer"]))
     return problems + (trainer.extra_problems(given["extra"]) if isinstance(given["extra"], dict) else [])
 
@@ -77,8 +77,8 @@ def _further(options: Mapping[str, Any]) -> set[str]:
 def _check_lists(given: Mapping[str, Any]) -> list[UserError]:
     """Lists that may be neither empty nor hold anything twice."""
     problems = []
-    values = {"starts": _texts(given["starts"]), "labels": _texts(given["labels"])}
-    values |= {"seeds": _seeds(given["seeds"]), "lr": split(given["lr"])}
+    values = {"starts": strings(given["starts"]), "labels": strings(given["labels"])}
+    values |= {"seeds": seeds(given["seeds"]), "lr": split(given["lr"])}
     for name, found in values.items():
         if isinstance(found, list) and not found:
             problems.append(UserError("names nothing", where=name))

@@ -18,7 +18,7 @@ from headstart.settings.schema import RENAMED, Options, PretrainSettings
 
 MAY_CHANGE = {
     "out", "resume", "overwrite", "workers", "device", "log_every", "save_every", "probe_every", "report", "cache",
-    "cache_dir",
+    "cache_dir", "loggers",
 }  # fmt: skip
 """A resumed run may be moved to another machine, and told to say more or less; all else would make it another run."""
 START = "start.pt"

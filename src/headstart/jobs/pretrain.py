@@ -18,7 +18,7 @@ from headstart.files import write_text
 from headstart.images.cache import Cache, open_cache
 from headstart.images.loader import ImageLoader, steps_for
 from headstart.jobs.going_on import START
-from headstart.jobs.pictures import draw
+from headstart.jobs.pictures import PICTURES, draw
 from headstart.jobs.prepare import Job, cache_folder, prepare
 from headstart.jobs.search import pseudolabels_of, teacher_of
 from headstart.jobs.signature import with_signature
@@ -228,6 +228,7 @@ class _Pretraining:
         facts = self._facts(workers) | {"cache": cache.kind}
         if not job.record:
             self.folder.write_settings(job.used(), facts, job.asked)
+        self.folder.open_loggers(job.run.loggers)
         display = Display(self.steps, self._start, cached=cache.share())
         backbone = detector.backbone
         lines = [
@@ -290,6 +291,7 @@ class _Pretraining:
 
     def _interrupted(self, display: Display, outcome: Outcome) -> Run:
         self.folder.event(outcome.step, "info", "interrupted")
+        self.folder.finish("interrupted")
         display.say(f"\nstopped at step {outcome.step} of {self.steps}; everything is saved. To go on:")
         display.say(f"  headstart pretrain resume=true out={self.folder.path}")
         return Run(self.folder.path, None, None, outcome.step, interrupted=True)
@@ -305,6 +307,8 @@ class _Pretraining:
             self._tell(display, line)
         if job.run.report:
             draw(job, folder.path, method, self.images, labels)
+            for name in PICTURES:
+                folder.picture(outcome.step, name)
         display.say(f"{outcome.step} steps in {duration(outcome.seconds)}, {folder.skipped} images skipped")
         if folder.skipped:
             display.say(f"skipped images and why: {folder.path / 'skipped.csv'}")
@@ -312,8 +316,10 @@ class _Pretraining:
             display.say(f"report:    {folder.path / 'report.html'}")
         if not handback.ok:
             lost = f"{len(handback.dropped)} tensors did not arrive"
+            folder.finish("failed")
             self._tell(display, f"NOT HANDED BACK WHOLE: {lost}; {UNVERIFIED} is to look at, not to train from")
             return Run(folder.path, None, handback, outcome.step, interrupted=False)
+        folder.finish("done")
         display.say(f"fine-tune: {detector.how_to_train(folder.result)}")
         return Run(folder.path, folder.result, handback, outcome.step, interrupted=False)
 

@@ -7,7 +7,7 @@ import datetime
 import math
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,6 +15,7 @@ import yaml
 
 from headstart.errors import UserError
 from headstart.files import Contents, OwnedFolder, explained, json_line, read_json_lines, write_json_lines, write_text
+from headstart.run.loggers import Logger, Status, open_loggers
 from headstart.run.provenance import git_state, versions
 
 CONTENTS = Contents(
@@ -40,6 +41,7 @@ class RunFolder:
         self.path = path
         self._streams: dict[str, TextIO] = {}
         self._skipped: set[str] = set()
+        self._loggers: list[Logger] = []
         self._owned = OwnedFolder(path, CONTENTS)
 
     @classmethod
@@ -118,6 +120,28 @@ class RunFolder:
         }
         write_text(self.path / "settings.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
+    def open_loggers(self, names: Sequence[str]) -> None:
+        """Tell loggers, by name, of all that is written from now on; what they raise never ends the run.
+
+        Raises:
+            UserError: One of them is not found or cannot be made.
+        """
+        self._loggers = open_loggers(names, self.path / "loggers", self.log)
+        for logger in self._loggers:
+            logger.start(self.read_settings())
+
+    def picture(self, step: int, name: str) -> None:
+        """Show loggers a picture of ``assets``, if it was drawn."""
+        path = self.path / "assets" / f"{name}.png"
+        for logger in self._loggers if path.is_file() else []:
+            logger.image(step, name, path)
+
+    def finish(self, status: Status) -> None:
+        """Tell loggers how the run ended; nothing follows."""
+        for logger in self._loggers:
+            logger.finish(status)
+        self._loggers = []
+
     def read_settings(self) -> dict[str, Any]:
         """What `write_settings` wrote."""
         content: dict[str, Any] = yaml.safe_load((self.path / "settings.yaml").read_text(encoding="utf-8"))
@@ -126,6 +150,8 @@ class RunFolder:
     def metrics(self, values: dict[str, float]) -> None:
         """Append one line to ``metrics.jsonl``; NaN and infinity become null, which JSON can hold."""
         self._line("metrics.jsonl", {k: v if math.isfinite(v) else None for k, v in values.items()})
+        for logger in self._loggers:
+            logger.metrics(int(values["step"]), {k: v for k, v in values.items() if k != "step"})
 
     def truncate_metrics(self, step: int) -> None:
         """Drop the lines from `step` on: a resumed run writes them again."""
@@ -138,6 +164,8 @@ class RunFolder:
         """Append to ``events.jsonl`` and the log: an alarm, or something worth knowing."""
         self._line("events.jsonl", {"step": step, "kind": kind, "message": message})
         self.log(f"{kind} at step {step}: {message}")
+        for logger in self._loggers:
+            logger.event(step, kind, message)
 
     def log(self, message: str) -> None:
         """Append to ``log.txt``, with the time."""
@@ -164,6 +192,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Close the files, and let other runs into the folder."""
+        self.finish("failed")  # whoever ends well has said so before
         self._owned.release()
         for stream in self._streams.values():
             stream.close()

@@ -27,6 +27,22 @@ class Options(BaseModel):
     )
 
 
+def split(value: Any) -> Any:
+    """``"a,b"`` as ``["a", "b"]``; a single number as a list of one; anything else as it is."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.strip("[]").split(",") if part.strip()]
+    return [value] if isinstance(value, (int, float, Path)) and not isinstance(value, bool) else value
+
+
+def strings(value: Any) -> Any:
+    """A list of strings; paths and numbers among them are written out."""
+    found = split(value)
+    return [str(one) if isinstance(one, (int, Path)) else one for one in found] if isinstance(found, list) else found
+
+
+Strings = Annotated[list[str], BeforeValidator(strings)]
+
+
 class PretrainSettings(Options):
     """What every pretraining has, whatever the method."""
 
@@ -80,6 +96,10 @@ class PretrainSettings(Options):
     probe_every: int = Field(500, ge=0, description="steps between two probes of the features; 0: none")
     probe_labels: bool = Field(False, description="probe with the labels beside the images too; never trained on")
     report: bool = Field(True, description="draw report.html at the end")
+    loggers: Strings = Field(
+        [],
+        description="where measures go beside the run's folder: csv, tensorboard, or the path of a .py with a logger",
+    )
 
 
 class MethodSettings(Options):
@@ -160,33 +180,17 @@ RENAMED = {
 """Options that had another name: old -> new. The old one is understood, with a hint."""
 
 
-def split(value: Any) -> Any:
-    """``"a,b"`` as ``["a", "b"]``; a single number as a list of one; anything else as it is."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.strip("[]").split(",") if part.strip()]
-    return [value] if isinstance(value, (int, float, Path)) and not isinstance(value, bool) else value
-
-
-def _texts(value: Any) -> Any:
-    """A list of texts; paths and numbers among them are written out."""
-    found = split(value)
-    return [str(one) if isinstance(one, (int, Path)) else one for one in found] if isinstance(found, list) else found
-
-
-def _seeds(value: Any) -> Any:
+def seeds(value: Any) -> Any:
     """A count (3 means 0, 1, 2) or the seeds themselves."""
     if isinstance(value, str) and value.strip().isdigit():
         value = int(value)
     return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else split(value)
 
 
-Texts = Annotated[list[str], BeforeValidator(_texts)]
-
-
 Rates = Annotated[list[Annotated[float, Field(gt=0)]], BeforeValidator(split)]
 
 
-Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], BeforeValidator(_seeds)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], BeforeValidator(seeds)]
 
 
 class CompareSettings(Options):
@@ -194,12 +198,12 @@ class CompareSettings(Options):
 
     data: str = Field(description="Ultralytics dataset YAML: train is the labelled pool that the budgets are cut from")
     model: str = Field("yolo11n", description="the detector of every start: the name of its YAML")
-    starts: Texts = Field(
+    starts: Strings = Field(
         ["scratch", "coco"],
         description="what to compare: scratch, coco, coco-backbone, checkpoints or run folders; name=path names one, "
         "coco=path.pt says where the COCO weights are",
     )
-    labels: Texts = Field(["10%", "100%"], description="label budgets: shares of the labelled images, or counts")
+    labels: Strings = Field(["10%", "100%"], description="label budgets: shares of the labelled images, or counts")
     seeds: Seeds = Field([0, 1, 2], description="how many seeds, or the seeds themselves as [0, 1, 2]")
     epochs: int | None = Field(None, ge=1, description="epochs of every fine-tuning (this or steps; default: 100)")
     steps: int | None = Field(
