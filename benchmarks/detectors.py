@@ -25,7 +25,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from headstart.detectors.base import Detector, load_detector
+from headstart.detectors.base import Detector
+from headstart.detectors.find import load_detector
 from headstart.detectors.handback import PARTS, HandBack
 from headstart.detectors.torchvision import names as torchvision_names
 from headstart.detectors.ultralytics import model_files

@@ -197,7 +197,7 @@ print("\\nRESULT " + json.dumps(figures), flush=True)
 
 CEILING = """
 from headstart import hardware, settings, training
-from headstart.detectors.base import load_detector
+from headstart.detectors.find import load_detector
 from headstart.methods.base import method_class
 from headstart.methods.schedules import Progress
 from headstart.views.render import View

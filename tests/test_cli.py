@@ -13,8 +13,8 @@ import tiny
 
 from headstart import cli
 from headstart.cli.help import GROUPS
+from headstart.cli.line import as_options
 from headstart.cli.options import fields_of, values
-from headstart.cli.parser import as_options
 from headstart.errors import UserError
 from headstart.jobs.compare import Comparison
 from headstart.jobs.pretrain import Run

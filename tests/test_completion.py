@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from headstart import cli
+from headstart.cli.command import COMMANDS
 from headstart.cli.completion import suggestions
 
 BASH = shutil.which("bash")
@@ -30,7 +31,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def words(line: str, incomplete: str) -> list[str]:
-    return [word for word, _ in suggestions(line.split(), incomplete)]
+    return [word for word, _ in suggestions(COMMANDS, line.split(), incomplete)]
 
 
 @pytest.mark.parametrize(

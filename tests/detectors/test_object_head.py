@@ -10,7 +10,7 @@ import torch
 from ultralytics import RTDETR, YOLO
 from ultralytics.cfg import get_cfg
 
-from headstart.detectors.base import load_detector
+from headstart.detectors.find import load_detector
 from headstart.detectors.ultralytics.head import DetectHead
 from headstart.errors import UserError
 from headstart.jobs.pretrain import pretrain

@@ -17,7 +17,8 @@ from ultralytics import RTDETR, YOLO
 from ultralytics.engine import trainer as ultralytics_trainer
 
 import headstart
-from headstart.detectors.base import Detector, Level, check_model, load_detector
+from headstart.detectors.base import Detector, Level
+from headstart.detectors.find import check_model, load_detector
 from headstart.detectors.handback import HandBack
 from headstart.detectors.ultralytics import model_files
 from headstart.errors import UserError

@@ -19,7 +19,7 @@ from ultralytics import YOLO
 
 import headstart
 from headstart import UserError
-from headstart.detectors.base import load_detector
+from headstart.detectors.find import load_detector
 from headstart.run import health
 from headstart.run.display import Display
 from headstart.training import loop

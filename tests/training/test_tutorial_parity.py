@@ -13,7 +13,7 @@ from lightly.utils.scheduler import cosine_schedule
 from torch import nn
 from ultralytics import YOLO
 
-from headstart.detectors.base import load_detector
+from headstart.detectors.find import load_detector
 from headstart.methods import dino
 from headstart.methods.base import Context
 from headstart.methods.schedules import Progress

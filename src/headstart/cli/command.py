@@ -7,38 +7,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
 from headstart.cli.parser import Asked, Group
+from headstart.cli.spec import Spec
 from headstart.errors import UserError
 
 FAILED = 1
 MISTAKE = 2
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
-
-
-class Spec(NamedTuple):
-    """A command.
-
-    Attributes:
-        name: Its name; ``{Name}Settings`` in `headstart.settings.schema` declares its options.
-        summary: What it does, for the help.
-        usage: How it is called, without ``headstart``.
-        run: Runs it with the options as they were typed, and returns the exit status.
-        positional: The option that is given without a key, if there is one.
-        many: Whether several may be given so.
-    """
-
-    name: str
-    summary: str
-    usage: str
-    run: Callable[[dict[str, Any]], int]
-    positional: str | None = None
-    many: bool = False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from headstart.cli import completion
 
     try:
-        if completion.answered():
+        if completion.answered(COMMANDS):
             return 0
         asked = parse(sys.argv[1:] if arguments is None else arguments)
         return COMMANDS[asked.command].run(asked.given) if asked else 0

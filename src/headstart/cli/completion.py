@@ -6,54 +6,53 @@ scripts are our own, because ``key=value`` is: bash takes ``=`` for the end of a
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.cli.parser import last_value, plain
+from headstart.cli.line import VARIABLE, last_value, plain
 from headstart.errors import UserError
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from headstart.cli.command import Spec
+    from headstart.cli.spec import Spec
 
-VARIABLE = "_HEADSTART_COMPLETE"
 STARTS = ("scratch", "coco", "coco-backbone")
 
 Suggestion = tuple[str, str]
 """A word, and what it means."""
 
 
-def answered() -> bool:
-    """Answer a shell that asks for completions; False where none does."""
+def answered(specs: Mapping[str, Spec]) -> bool:
+    """Answer a shell that asks for completions of these commands; False where none does."""
     instruction = os.environ.get(VARIABLE, "")
     if not instruction:
         return False
     from headstart.cli.shells import complete
 
-    print(complete(instruction.partition("_")[0]))
+    print(complete(instruction.partition("_")[0], functools.partial(suggestions, specs)))
     return True
 
 
-def suggestions(words: Sequence[str], incomplete: str) -> list[Suggestion]:
+def suggestions(specs: Mapping[str, Spec], words: Sequence[str], incomplete: str) -> list[Suggestion]:
     """What may stand at the end of a line.
 
     Args:
+        specs: The commands.
         words: The words after ``headstart`` that are complete.
         incomplete: The word to complete, which may be empty.
     """
-    from headstart.cli.command import COMMANDS
-
     if not words:
-        found = [(name, spec.summary) for name, spec in COMMANDS.items()]
+        found = [(name, spec.summary) for name, spec in specs.items()]
         return _starting(incomplete, [*found, ("--help", "show the commands"), ("--version", "show the version")])
-    if words[0] not in COMMANDS:
+    if words[0] not in specs:
         return []
     try:
-        return list(_options(COMMANDS[words[0]], words[1:], incomplete))
+        return list(_options(specs[words[0]], words[1:], incomplete))
     except UserError:  # there is no such method: nothing to offer, and no place to say so
         return []
 

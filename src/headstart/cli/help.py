@@ -9,10 +9,10 @@ from typing import Any, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
-from headstart.cli.command import Spec
+from headstart.cli.line import last_value
 from headstart.cli.options import CFG, fields_of, preset_of, read_method
 from headstart.cli.overview import section, writer
-from headstart.cli.parser import last_value
+from headstart.cli.spec import Spec
 from headstart.errors import UserError, did_you_mean
 from headstart.methods import find
 from headstart.settings.method_file import MethodFile

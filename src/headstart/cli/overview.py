@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from headstart.cli.command import Spec
+    from headstart.cli.spec import Spec
 
 EXAMPLES = """\
   headstart pretrain data=my/images model=yolo11n.pt out=runs/a     unlabelled images -> runs/a/headstart.pt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import click
@@ -16,7 +17,7 @@ from click.shell_completion import (
     split_arg_string,
 )
 
-from headstart.cli.completion import VARIABLE, suggestions
+from headstart.cli.line import VARIABLE
 from headstart.errors import UserError
 
 # After these a value goes on, so that no space may follow.
@@ -71,11 +72,17 @@ complete --no-files --command %(prog_name)s --arguments "(%(complete_func)s)"
 """
 
 
+Suggest = Callable[[Sequence[str], str], Iterable[tuple[str, str]]]
+"""Complete words and an incomplete one -> what may stand there, and what each means."""
+
+
 class _Ours(ShellComplete):
-    """Answers from `suggestions`, in place of click's own, which knows no ``key=value``."""
+    """Answers from `suggest`, in place of click's own, which knows no ``key=value``."""
+
+    suggest: Suggest
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[Any]]:
-        return [CompletionItem(word, help=about or None) for word, about in suggestions(args, incomplete)]
+        return [CompletionItem(word, help=about or None) for word, about in self.suggest(args, incomplete)]
 
 
 class _Bash(_Ours, BashComplete):
@@ -109,18 +116,20 @@ class _Fish(_Ours, FishComplete):
         return f"{item.value}\t{item.help}" if item.help else str(item.value)
 
 
-_SHELLS: dict[str, type[ShellComplete]] = {"bash": _Bash, "zsh": _Zsh, "fish": _Fish}
+_SHELLS: dict[str, type[_Ours]] = {"bash": _Bash, "zsh": _Zsh, "fish": _Fish}
 
 
-def _of(shell: str) -> ShellComplete:
+def _of(shell: str) -> _Ours:
     if shell not in _SHELLS:
         raise UserError(f"there is no completion for {shell!r}", hint=f"shells: {', '.join(_SHELLS)}")
     return _SHELLS[shell](click.Command("headstart"), {}, "headstart", VARIABLE)
 
 
-def complete(shell: str) -> str:
+def complete(shell: str, suggest: Suggest) -> str:
     """The answer to a shell that asks for completions."""
-    return _of(shell).complete()
+    found = _of(shell)
+    found.suggest = suggest
+    return found.complete()
 
 
 def source(shell: str) -> str:

@@ -15,13 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headstart.detectors.find import check_model, families, load_detector
 from headstart.detectors.handback import PARTS, HandBack, Part, shorten
 from headstart.detectors.tensors import differences
 from headstart.errors import UserError
 from headstart.pseudolabels.base import PseudoLabelHead
-
-__all__ = ["Detector", "Level", "Trunk", "check_model", "evaluating", "families", "load_detector"]
 
 
 @dataclass(frozen=True)

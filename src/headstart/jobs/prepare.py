@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from headstart.detectors.base import Detector, load_detector
+from headstart.detectors.base import Detector
+from headstart.detectors.find import load_detector
 from headstart.errors import UserError
 from headstart.images.cache import default_folder
 from headstart.images.index import ImageIndex, find_images

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from headstart.detectors.base import load_detector
+from headstart.detectors.find import load_detector
 from headstart.errors import UserError
 from headstart.images.index import find_images
 from headstart.machine import parse_device

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headstart.detectors.base import Detector, load_detector
+from headstart.detectors.base import Detector
+from headstart.detectors.find import load_detector
 from headstart.errors import UserError
 from headstart.images.index import ImageIndex
 from headstart.images.loader import ImageLoader, steps_for

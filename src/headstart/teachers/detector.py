@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from headstart.detectors.base import check_model, families, load_detector
+from headstart.detectors.find import check_model, families, load_detector
 from headstart.errors import UserError
 from headstart.teachers.base import FrozenTeacher, TeacherSource
 

@@ -31,8 +31,8 @@ from headstart.detectors.finetuner import (
 from headstart.detectors.handback import shorten
 from headstart.detectors.tensors import fingerprint, mismatches, not_finite
 from headstart.detectors.torchvision import data, models
-from headstart.detectors.torchvision.finetuning import recipe
 from headstart.detectors.torchvision.models import Record
+from headstart.detectors.torchvision.recipe import recipe
 from headstart.detectors.torchvision.scores import Scores, score
 from headstart.errors import UserError
 
