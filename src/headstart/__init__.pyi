@@ -115,8 +115,9 @@ def pretrain(
     Args:
         data: images: a folder (nested), a glob, a .txt list, files, or an Ultralytics dataset YAML (its train
             part); several as [a, b] or by repeating data=
-        model: detector: a .yaml (random weights), a .pt, or a live YOLO object
-        method: how to pretrain: the name of a method, the path of a .py file with one, or auto
+        model: detector: a .yaml (random weights), a .pt, a live YOLO object, or torchvision:NAME
+        method: a method's name, the path of a .py file with one, or auto; by default objects from trained weights,
+            where the head learns boxes, and dino from random ones
         preset: named set of defaults of the method; by default its first
         init: a .pt whose weights the model starts from, e.g. COCO weights
         epochs: passes over the images (this or steps)
@@ -258,7 +259,7 @@ def compare(
 
     Args:
         data: Ultralytics dataset YAML: train is the labelled pool that the budgets are cut from
-        model: the detector of every start: the name of its YAML
+        model: the detector of every start: the name of its YAML, or torchvision:NAME
         starts: what to compare: scratch, coco, coco-backbone, checkpoints or run folders; name=path names one,
             coco=path.pt says where the COCO weights are
         labels: label budgets: shares of the labelled images, or counts
@@ -267,7 +268,7 @@ def compare(
         steps: least optimizer steps of every fine-tuning: whole epochs, as many at each budget
         imgsz: side of the images, pixels
         batch: images a step
-        optimizer: optimizer of every fine-tuning: SGD, MuSGD, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop
+        optimizer: optimizer of every fine-tuning: SGD, Adam, AdamW, or another of the detector's own trainer
         lr: learning rates; of several, each start gets the one that does best on a validation part of its labelled
             images (the first where they are equal); one alone saves the search
         lr_val: share of the labelled images that the rate is chosen on
@@ -282,7 +283,7 @@ def compare(
         overwrite: replace the comparison in out=
         pictures: test images on which the detections of all starts are shown
         report: draw report.html at the end
-        extra: more arguments of Ultralytics' train; single ones as key=value
+        extra: more arguments of the detector's own trainer (Ultralytics' train); single ones as key=value
         cfg: a YAML file with options; those given here override it
     """
 

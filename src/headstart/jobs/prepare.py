@@ -74,7 +74,7 @@ class Job:
             return folder
         model = self.run.model
         name = Path(model).stem if isinstance(model, (str, os.PathLike)) else type(model).__name__.lower()
-        new = new_folder(Path("runs") / "pretrain", f"{name}-{self.declared.name}")
+        new = new_folder(Path("runs") / "pretrain", f"{name.replace(':', '-')}-{self.declared.name}")
         return RunFolder.create(Path(self.run.out) if self.run.out else new, overwrite=self.run.overwrite)
 
 

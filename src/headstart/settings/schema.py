@@ -50,10 +50,13 @@ class PretrainSettings(Options):
         description="images: a folder (nested), a glob, a .txt list, files, or an Ultralytics dataset YAML (its train "
         "part); several as [a, b] or by repeating data="
     )
-    model: Any = Field("yolo11n.yaml", description="detector: a .yaml (random weights), a .pt, or a live YOLO object")
+    model: Any = Field(
+        "yolo11n.yaml", description="detector: a .yaml (random weights), a .pt, a live YOLO object, or torchvision:NAME"
+    )
     method: str = Field(
         "default",
-        description="how to pretrain: the name of a method, the path of a .py file with one, or auto",
+        description="a method's name, the path of a .py file with one, or auto; by default objects from trained "
+        "weights, where the head learns boxes, and dino from random ones",
     )
     preset: str | None = Field(None, description="named set of defaults of the method; by default its first")
     init: str | None = Field(None, description="a .pt whose weights the model starts from, e.g. COCO weights")
@@ -197,7 +200,7 @@ class CompareSettings(Options):
     """What a comparison needs to know. Every fine-tuning in it differs from its neighbours in the start alone."""
 
     data: str = Field(description="Ultralytics dataset YAML: train is the labelled pool that the budgets are cut from")
-    model: str = Field("yolo11n", description="the detector of every start: the name of its YAML")
+    model: str = Field("yolo11n", description="the detector of every start: the name of its YAML, or torchvision:NAME")
     starts: Strings = Field(
         ["scratch", "coco"],
         description="what to compare: scratch, coco, coco-backbone, checkpoints or run folders; name=path names one, "
@@ -212,7 +215,8 @@ class CompareSettings(Options):
     imgsz: int = Field(640, ge=32, le=4096, description="side of the images, pixels")
     batch: int = Field(16, ge=1, description="images a step")
     optimizer: str = Field(
-        "AdamW", description="optimizer of every fine-tuning: SGD, MuSGD, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop"
+        "AdamW",
+        description="optimizer of every fine-tuning: SGD, Adam, AdamW, or another of the detector's own trainer",
     )
     lr: Rates = Field(
         [1e-3, 3e-4, 3e-3],
@@ -239,7 +243,9 @@ class CompareSettings(Options):
     overwrite: bool = Field(False, description="replace the comparison in out=")
     pictures: int = Field(6, ge=0, le=24, description="test images on which the detections of all starts are shown")
     report: bool = Field(True, description="draw report.html at the end")
-    extra: dict[str, Any] = Field({}, description="more arguments of Ultralytics' train; single ones as key=value")
+    extra: dict[str, Any] = Field(
+        {}, description="more arguments of the detector's own trainer (Ultralytics' train); single ones as key=value"
+    )
 
 
 class ProbeSettings(Options):
