@@ -92,7 +92,7 @@ def examine_torchvision(name: str) -> Row:
 
 
 def torchvision_maps_differ(detector: Any) -> list[str]:
-    """Compare the trunks' maps with those inside the whole model, which normalises by itself; empty when equal."""
+    """Compare the trunks' maps with those inside the whole model, which normalizes by itself; empty when equal."""
     seen: dict[str, list[Tensor]] = {}
     model, images = detector.module, torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(1))
     sizes = model.transform.min_size, model.transform.max_size

@@ -17,7 +17,7 @@ os.environ["HEADSTART_CACHE"] = _CACHE.name
 
 @pytest.fixture(scope="session")
 def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 small JPEGs with coloured rectangles on noise, 80 to 120 pixels wide and high."""
+    """24 small JPEGs with colored rectangles on noise, 80 to 120 pixels wide and high."""
     folder = tmp_path_factory.mktemp("images")
     random = np.random.default_rng(0)
     for number in range(24):

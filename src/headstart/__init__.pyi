@@ -180,7 +180,7 @@ def pretrain(
         teacher_temp: dino: temperature of the teacher's scores
         warmup_teacher_temp: dino: the teacher's temperature at the first step
         warmup_teacher_temp_epochs: dino: epochs from there to teacher_temp
-        center_momentum: dino: moving average of the teacher's centre
+        center_momentum: dino: moving average of the teacher's center
         merge_views: dino: crops of one size in one pass: faster on GPUs; batch norm then sees all of them together
         freeze_last_layer: dino: epochs in which the head's last layer is not trained
         freeze_steps: dino: steps in which it is not trained, where that is longer

@@ -109,7 +109,7 @@ def test_strides_and_widths() -> None:
 
 
 def test_the_trunks_maps_are_those_inside_the_model(detector: TorchvisionDetector) -> None:
-    """The model's own forward pass, with its own normalisation, seen by hooks; images that it need not scale."""
+    """The model's own forward pass, with its own normalization, seen by hooks; images that it need not scale."""
     model: Any = detector.module.eval()
     model.transform.min_size, model.transform.max_size = (128,), 128
     images = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(1))

@@ -20,7 +20,7 @@ BAD = {4: b"", 9: b"no image", 17: b"\xff\xd8\xff"}
 
 
 def draw(folder: Path, count: int = COUNT, bad: dict[int, bytes] | None = None) -> ImageIndex:
-    """`count` images of different sizes, each of one grey that tells its number."""
+    """`count` images of different sizes, each of one gray that tells its number."""
     for i in range(count):
         image = np.full((20 + i, 50 - i, 3), 10 * i, np.uint8)
         data = cv2.imencode(".png", image)[1].tobytes()

@@ -96,16 +96,16 @@ def test_objects_stay_visible() -> None:
         assert (boxes[:, 2:] - boxes[:, :2] >= 4).all()
 
 
-def test_classes_are_balanced_and_have_no_colour() -> None:
+def test_classes_are_balanced_and_have_no_color() -> None:
     scenes = list(draw_scenes("train", 120, imgsz=64, seed=2))
     labels = np.concatenate([scene.classes for scene in scenes])
     counts = np.bincount(labels, minlength=len(CLASSES))
     assert counts.max() - counts.min() <= 2
-    colours = np.array([s.image[s.owner == k].mean(axis=0) for s in scenes for k in range(len(s.classes))])
-    spread = colours.std(axis=0)
+    colors = np.array([s.image[s.owner == k].mean(axis=0) for s in scenes for k in range(len(s.classes))])
+    spread = colors.std(axis=0)
     for label in range(len(CLASSES)):
-        # A class mean strays by about spread / sqrt(n); four times that would be a colour of its own.
-        stray = np.abs(colours[labels == label].mean(axis=0) - colours.mean(axis=0))
+        # A class mean strays by about spread / sqrt(n); four times that would be a color of its own.
+        stray = np.abs(colors[labels == label].mean(axis=0) - colors.mean(axis=0))
         assert (stray < 4 * spread / np.sqrt(counts[label])).all()
 
 

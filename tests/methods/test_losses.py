@@ -81,7 +81,7 @@ def test_densecl_against_equations_1_and_2() -> None:
 
 @pytest.mark.parametrize("batch", [8, 16])
 def test_lejepa_against_the_characteristic_function(batch: int) -> None:
-    """The regulariser by its definition: the batch's characteristic function against a Gaussian's, on a fine grid."""
+    """The regularizer by its definition: the batch's characteristic function against a Gaussian's, on a fine grid."""
     method = tiny.build("lejepa", output_dim=4, slices=4000, locals=1)
     method.head, torch_views = nn.Identity(), normal(3, batch, 4, seed=1)
     fed = iter(torch_views)
@@ -205,8 +205,8 @@ def test_distill_against_its_three_terms() -> None:
     expected = []
     for number, (one, target) in enumerate(zip(own, taught, strict=True)):
         projected = method.projections[number](one).detach().double().numpy()
-        centred = target - target.mean((0, 2, 3), keepdims=True)
-        target = centred / target.std((0, 2, 3), keepdims=True, ddof=1)
+        centered = target - target.mean((0, 2, 3), keepdims=True)
+        target = centered / target.std((0, 2, 3), keepdims=True, ddof=1)
         lengths = np.linalg.norm(projected, axis=1) * np.linalg.norm(target, axis=1)
         cosine = 1 - ((projected * target).sum(1) / lengths).mean()
         gap = np.abs(projected - target)

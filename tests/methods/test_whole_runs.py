@@ -26,7 +26,7 @@ HEAD = {"objects"}
 
 
 class Patches(nn.Module):
-    """A teacher: colours of 8 x 8 pixels."""
+    """A teacher: colors of 8 x 8 pixels."""
 
     def forward(self, images: Tensor) -> Tensor:
         return nn.functional.avg_pool2d(images, 8)

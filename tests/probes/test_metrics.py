@@ -80,15 +80,15 @@ def test_principal_components_are_those_of_numpy() -> None:
     scores = cells @ np.linalg.svd(cells, full_matrices=False)[2].T
     found = metrics.principal_components(maps)
     assert [tuple(one.shape) for one in found] == [(5, 4, 3), (3, 7, 3)]
-    colours = np.concatenate([one.reshape(-1, 3).numpy() for one in found])
-    assert colours.min() >= 0
-    assert colours.max() <= 1
+    colors = np.concatenate([one.reshape(-1, 3).numpy() for one in found])
+    assert colors.min() >= 0
+    assert colors.max() <= 1
     for number in range(3):
         low, high = np.quantile(scores[:, number], [0.02, 0.98])
         expected = np.clip((scores[:, number] - low) / (high - low), 0, 1)
         # The sign of a component is a convention: the loading with the largest magnitude is positive.
-        same = np.abs(colours[:, number] - expected).max()
-        flipped = np.abs(1 - colours[:, number] - expected).max()
+        same = np.abs(colors[:, number] - expected).max()
+        flipped = np.abs(1 - colors[:, number] - expected).max()
         assert min(same, flipped) < 1e-5
 
 

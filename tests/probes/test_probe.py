@@ -25,7 +25,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "images" / "train"
 
 
-class Colours(nn.Module):
+class Colors(nn.Module):
     """The image itself, coarser, times a weight, with dropout and batch norm: a probe has to switch both off."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ def test_samples_have_the_labels_that_lie_beside(scenes: Path) -> None:
 
 def test_a_probe_changes_nothing_and_agrees_with_itself(scenes: Path) -> None:
     samples = Samples.read(find_images(str(scenes)), number=16, imgsz=64, labels=True)
-    trunk = Colours().train()
+    trunk = Colors().train()
     trunk.norm.eval()  # as someone may have left it
     before, random = {k: v.clone() for k, v in trunk.state_dict().items()}, torch.get_rng_state()
     probe = Probe(trunk, samples, batch=5)

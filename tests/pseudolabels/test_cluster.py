@@ -83,10 +83,10 @@ def test_whitening_against_its_definition() -> None:
 
 def test_k_means_fits_as_well_as_scipys() -> None:
     points = functional.normalize(torch.randn(400, 8, generator=torch.Generator().manual_seed(2)), dim=1)
-    centres = _centers(points, 12, torch.Generator().manual_seed(0))
-    assert torch.bincount((points @ centres.T).argmax(1), minlength=12).min() > 0
+    centers = _centers(points, 12, torch.Generator().manual_seed(0))
+    assert torch.bincount((points @ centers.T).argmax(1), minlength=12).min() > 0
     theirs, label = kmeans2(points.numpy(), 12, minit="++", seed=0, iter=50)
-    mine = float((points @ centres.T).amax(1).mean())
+    mine = float((points @ centers.T).amax(1).mean())
     directions = functional.normalize(torch.from_numpy(theirs), dim=1)
     other = float((points * directions[torch.from_numpy(label).long()]).sum(1).mean())
     assert mine > 0.97 * other

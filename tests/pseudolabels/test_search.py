@@ -83,7 +83,7 @@ class Bright:
 
 
 def batch(rows: list[int], bright: bool = True) -> PixelBatch:
-    """Images of 80 x 160; the one at row r has a rectangle at x = 10 r of one of two colours."""
+    """Images of 80 x 160; the one at row r has a rectangle at x = 10 r of one of two colors."""
     pixels = torch.zeros(len(rows), 3, 80, 160, dtype=torch.uint8)
     for place, row in enumerate(rows):
         if bright:
@@ -110,7 +110,7 @@ def test_objects_are_found_once_an_image_in_shares_of_it() -> None:
 
 
 class Places(Teacher):
-    """Tells apart by how much of what it sees is on a black ground: the width of a rectangle, not its colour."""
+    """Tells apart by how much of what it sees is on a black ground: the width of a rectangle, not its color."""
 
     name, widths, strides = "places", (2,), (1.0,)
 

@@ -49,7 +49,7 @@ def test_it_opens_offline_and_follows_light_and_dark(page: Page) -> None:
     assert all(link.startswith(("#", "data:image/")) for link in page.links)
     assert "http" not in re.sub(r'xmlns(:xlink)?="[^"]*"', "", page.html)
     assert "prefers-color-scheme: dark" in page.html
-    assert not re.findall(r"(?:fill|stroke): #0[0-9a-f]{5}", page.html), "a stand-in colour was left"
+    assert not re.findall(r"(?:fill|stroke): #0[0-9a-f]{5}", page.html), "a stand-in color was left"
     assert {f"var(--s{at})" for at in range(5)} <= set(re.findall(r"var\(--s\d\)", page.html))
 
 

@@ -147,7 +147,7 @@ def test_page_is_accessible(run: Path) -> None:
     assert "prefers-color-scheme: dark" in page.html
 
 
-def test_charts_take_their_colours_from_the_page(run: Path) -> None:
+def test_charts_take_their_colors_from_the_page(run: Path) -> None:
     page = draw(run)
     svgs = "".join(re.findall(r"<svg.*?</svg>", page.html, flags=re.DOTALL))
     assert "var(--accent)" in svgs

@@ -79,7 +79,7 @@ def test_a_module_without_maps_is_refused(shape: str) -> None:
         teacher_of(Echo(shape))
 
 
-def test_images_are_normalised_as_the_teacher_was_trained() -> None:
+def test_images_are_normalized_as_the_teacher_was_trained() -> None:
     mean, std = (0.1, 0.2, 0.3), (0.5, 1.0, 2.0)
     found = load_teacher(TeacherSource(Echo(), None, mean, std))(IMAGES)[0]
     expected = nn.functional.avg_pool2d(torch.stack([(IMAGES[:, c] - mean[c]) / std[c] for c in range(3)], 1), 8)
@@ -122,7 +122,7 @@ def fake_timm(monkeypatch: pytest.MonkeyPatch, create: Any) -> None:
     monkeypatch.setattr(timm_source, "find_spec", lambda name: object())
 
 
-def test_a_timm_model_brings_its_own_normalisation_and_size(monkeypatch) -> None:
+def test_a_timm_model_brings_its_own_normalization_and_size(monkeypatch) -> None:
     asked: list[dict[str, Any]] = []
 
     def create(name: str, **options: Any) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Boxes follow what they are boxes of: it is painted in a colour of its own and looked for in the mosaic."""
+"""Boxes follow what they are boxes of: it is painted in a color of its own and looked for in the mosaic."""
 
 from __future__ import annotations
 

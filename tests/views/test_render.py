@@ -29,7 +29,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def picture(height: int, width: int, seed: int = 0, number: int = 1) -> Tensor:
-    """uint8 (number, 3, height, width): colourful blobs with some texture, touching 0 and 255."""
+    """uint8 (number, 3, height, width): colorful blobs with some texture, touching 0 and 255."""
     blobs = torch.rand(number, 3, 5, 7, generator=seeded(seed))
     blobs = torch.nn.functional.interpolate(blobs, (height, width), mode="bicubic") * 1.3 - 0.15
     texture = torch.rand(number, 3, height, width, generator=seeded(seed + 1)) * 0.1
@@ -44,7 +44,7 @@ def assert_close(got: Tensor, expected: Tensor, levels: float) -> None:
     torch.testing.assert_close(got, expected, rtol=0, atol=levels * LEVEL)
 
 
-# Colour, against torchvision
+# Color, against torchvision
 
 
 @pytest.fixture
@@ -62,10 +62,10 @@ def images() -> Tensor:
         (color.hue, TF.adjust_hue, [-0.5, -0.31, 1 / 6, 0.24, 0.5]),
     ],
 )
-def test_colour_as_torchvision(images, operation, reference, values):
+def test_color_as_torchvision(images, operation, reference, values):
     expected = torch.stack([reference(image, value) for image, value in zip(images, values, strict=True)])
     operation(images, torch.tensor(values))
-    # The grey weight of red is 0.299 here and in PIL, 0.2989 in torchvision's tensor functions.
+    # The gray weight of red is 0.299 here and in PIL, 0.2989 in torchvision's tensor functions.
     assert_close(images, expected, levels=0.1)
     assert images.min() >= 0
     assert images.max() <= 1
@@ -82,7 +82,7 @@ def test_hue_of_pixels_with_equal_channels(turn):
 
 def test_greyscale_as_torchvision(images):
     expected = TF.rgb_to_grayscale(images, 3)
-    color.greyscale(images)
+    color.grayscale(images)
     assert_close(images, expected, levels=0.1)
 
 
@@ -183,7 +183,7 @@ def test_boxes_are_distributed_as_torchvisions(size, scale):
         "width": lambda box: box[:, 2] - box[:, 0],
         "height": lambda box: box[:, 3] - box[:, 1],
         "area": lambda box: (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]),
-        "centre": lambda box: box[:, 0] + box[:, 2],
+        "center": lambda box: box[:, 0] + box[:, 2],
     }.items():
         assert stats.ks_2samp(value(ours).numpy(), value(theirs.double()).numpy()).pvalue > 1e-4, name
 
@@ -230,7 +230,7 @@ def test_factors_are_not_negative():
     assert draw(spec, torch.tensor([(60, 80)] * 500), seeded()).factors[:, :3].min() >= 0
 
 
-def test_order_of_the_colour_changes():
+def test_order_of_the_color_changes():
     """Two images, the same factors, opposite orders: as torchvision one after the other."""
     pixels = picture(30, 30)
     factors = [1.4, 0.6, 1.2, 0.1]
@@ -353,7 +353,7 @@ def test_views_of_640_pixels():
 
 @pytest.mark.parametrize("render", [render_singly, render_together])
 def test_padding_never_leaks(render):
-    """Images of one colour in a sea of white: a view that shows anything else has looked outside."""
+    """Images of one color in a sea of white: a view that shows anything else has looked outside."""
     true = [(70, 90), (33, 47), (1, 1), (8, 90), (70, 5)] * 4
     pixels = torch.full((len(true), 3, 70, 90), 255, dtype=torch.uint8)
     for image, (height, width) in zip(pixels, true, strict=True):

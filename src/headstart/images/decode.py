@@ -1,7 +1,7 @@
 """From the bytes of an image file to RGB pixels, the same pixels that Ultralytics trains on.
 
 Ultralytics reads with OpenCV: EXIF orientation is applied to JPEG, PNG and WebP, 16 bit keeps its high byte, alpha
-is dropped. OpenCV, by version, answers a half-downloaded file with a half-grey image, so the ends of files are looked
+is dropped. OpenCV, by version, answers a half-downloaded file with a half-gray image, so the ends of files are looked
 at first, and sizes too: a few bytes can claim a gigapixel.
 """
 

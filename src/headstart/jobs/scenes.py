@@ -1,6 +1,6 @@
 """A detection data set drawn by the program: scenes to try everything on where there are no images at hand.
 
-Eight classes are told apart by their shape alone: colour, texture, size, rotation and background are drawn without
+Eight classes are told apart by their shape alone: color, texture, size, rotation and background are drawn without
 looking at the class, so a detector has to learn form. Every image follows from the seed, its split and its number.
 """
 
@@ -74,7 +74,7 @@ def _plane(rng: np.random.Generator, height: int, width: int) -> tuple[Pixels, P
 
 
 def _period(rng: np.random.Generator, height: int, width: int) -> float:
-    """Length of a repeat in pixels: never so fine that it becomes grey."""
+    """Length of a repeat in pixels: never so fine that it becomes gray."""
     return max(4.0, float(rng.uniform(0.1, 0.35)) * max(height, width))
 
 
@@ -110,7 +110,7 @@ def _gradient(rng: np.random.Generator, height: int, width: int) -> Pixels:
 
 
 def _plain(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    """Nearly one colour, with a little noise so that it is not a flat area of a drawing."""
+    """Nearly one color, with a little noise so that it is not a flat area of a drawing."""
     return _limit(0.25 * _noise(rng, height, width))
 
 
@@ -118,18 +118,18 @@ Texture = Callable[[np.random.Generator, int, int], Pixels]
 _TEXTURES: tuple[Texture, ...] = (_noise, _stripes, _checker, _dots, _gradient, _plain)
 
 
-def _colour(rng: np.random.Generator) -> Pixels:
-    """A colour, float32 (3,) in [0, 1]: every hue, from pale to strong, never quite black."""
+def _color(rng: np.random.Generator) -> Pixels:
+    """A color, float32 (3,) in [0, 1]: every hue, from pale to strong, never quite black."""
     return np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.1, 0.85), rng.uniform(0.25, 0.95)), np.float32)
 
 
 def _surface(rng: np.random.Generator, height: int, width: int, contrast: float) -> Pixels:
-    """A textured surface, float32 (H, W, 3) in [0, 1], between two colours; `contrast` (0..1) is how far apart."""
+    """A textured surface, float32 (H, W, 3) in [0, 1], between two colors; `contrast` (0..1) is how far apart."""
     texture = _TEXTURES[rng.integers(len(_TEXTURES))](rng, height, width)
     if rng.random() < 0.5:
         texture = 0.7 * texture + 0.3 * _noise(rng, height, width)
-    one = _colour(rng)
-    other = one + contrast * (_colour(rng) - one)
+    one = _color(rng)
+    other = one + contrast * (_color(rng) - one)
     return _limit(one + texture[..., None] * (other - one))
 
 
@@ -239,7 +239,7 @@ def _clutter(canvas: _Canvas, rng: np.random.Generator) -> None:
             mask = cv2.GaussianBlur(mask, (0, 0), float(rng.uniform(3, 8)) * size / 160)
         left, top, width, height = cv2.boundingRect(mask)
         part = mask[top : top + height, left : left + width]
-        canvas.paint(part, left, top, np.broadcast_to(_colour(rng), (height, width, 3)))
+        canvas.paint(part, left, top, np.broadcast_to(_color(rng), (height, width, 3)))
 
 
 def _object_surface(canvas: _Canvas, mask: Mask, x: int, y: int, rng: np.random.Generator) -> Pixels:
@@ -340,7 +340,7 @@ def draw_scenes(split: str, count: int, *, imgsz: int = 160, seed: int = 0) -> I
 
 
 def _label_lines(scene: Scene) -> str:
-    """YOLO labels: class, centre x, centre y, width, height, as shares of the image's side."""
+    """YOLO labels: class, center x, center y, width, height, as shares of the image's side."""
     size = scene.image.shape[0]
     lines = []
     for label, (x0, y0, x1, y1) in zip(scene.classes, scene.boxes, strict=True):

@@ -21,7 +21,7 @@ from headstart.views.spec import View, ViewSpec
 class Anchored(Method):
     """A method with the anchor's term in its loss.
 
-    Batch normalisation: the frozen copy stays in training mode as the student does, so that both normalise by the same
+    Batch normalization: the frozen copy stays in training mode as the student does, so that both normalize by the same
     batch; at the first step the distance is exactly 0. What of the detector is held: the maps that the student returns,
     which are the pyramid for methods that train the neck and the backbone's last map for the others.
 

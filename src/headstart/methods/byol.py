@@ -2,7 +2,7 @@
 
 Grill et al., "Bootstrap Your Own Latent", 2020 (arXiv 2006.07733), on the average-pooled last map of a backbone.
 
-Batch normalisation: student and teacher both stay in training mode, so each view is normalised by its own batch. The
+Batch normalization: student and teacher both stay in training mode, so each view is normalized by its own batch. The
 teacher's weights are the moving average of the student's, its running statistics come from its own passes.
 """
 

@@ -3,7 +3,7 @@
 Wang et al., "Dense Contrastive Learning for Self-Supervised Visual Pre-Training", 2021 (arXiv 2011.09157), on a
 backbone's last map. Negatives come from a queue of earlier batches, as in MoCo. The queue is part of the checkpoints.
 
-Batch normalisation: student and teacher both stay in training mode, so each view is normalised by its own batch (the
+Batch normalization: student and teacher both stay in training mode, so each view is normalized by its own batch (the
 authors shuffle batches between GPUs; there is one here). The teacher's weights are the moving average of the student's,
 its running statistics come from its own passes over the second view.
 """

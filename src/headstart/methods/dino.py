@@ -2,9 +2,9 @@
 
 Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", 2021 (arXiv 2104.14294), on a detector's
 backbone: its last map is average-pooled, and a projection head gives K scores. The cross-entropy between the teacher's
-scores (centred, sharpened; global crops only) and the student's (all crops) is the loss, equation 3 of the paper.
+scores (centered, sharpened; global crops only) and the student's (all crops) is the loss, equation 3 of the paper.
 
-Batch normalisation: student and teacher both stay in training mode, so each view is normalised by its own batch. The
+Batch normalization: student and teacher both stay in training mode, so each view is normalized by its own batch. The
 teacher's weights are the moving average of the student's, its running statistics are not: they come from its own passes
 over global crops. They do not enter the loss, and reach the user only with ``export=teacher``.
 """
@@ -42,7 +42,7 @@ class Settings(MethodSettings):
     teacher_temp: float = Field(0.04, gt=0, description="temperature of the teacher's scores")
     warmup_teacher_temp: float = Field(0.04, gt=0, description="the teacher's temperature at the first step")
     warmup_teacher_temp_epochs: float = Field(5, ge=0, description="epochs from there to teacher_temp")
-    center_momentum: float = Field(0.9, ge=0, lt=1, description="moving average of the teacher's centre")
+    center_momentum: float = Field(0.9, ge=0, lt=1, description="moving average of the teacher's center")
     ema_start: float = Field(0.996, ge=0, le=1, description="momentum of the teacher at the first step")
     ema_end: float = Field(1.0, ge=0, le=1, description="momentum of the teacher at the last step (cosine between)")
     merge_views: bool = Field(
@@ -182,7 +182,7 @@ class EntropyGuard(nn.Module):
         self.factor, self._most = 1.0, math.log(outputs)
 
     def watch(self, step: int, logits: Tensor) -> None:
-        """Look at the teacher's answers, (N, K) after centring and temperature, and adapt the factor."""
+        """Look at the teacher's answers, (N, K) after centering and temperature, and adapt the factor."""
         if step % self.EVERY:
             return
         share = float(metrics.teacher_entropy(logits)) / self._most

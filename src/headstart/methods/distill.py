@@ -4,10 +4,10 @@ Every level of the pyramid is projected to the teacher's width by a 1 x 1 convol
 map of the nearest stride, resampled to the level's cells and standardized channel by channel: what all cells have in
 common would otherwise make any two of them alike (after Wei et al., "Contrastive Learning Rivals Masked Image Modeling
 in Fine-tuning via Feature Distillation", 2022, arXiv 2205.14141). Three comparisons, each with a weight: one minus
-cosine; smooth L1; and the alignment of the cells' similarities (centred kernel alignment, Kornblith et al., 2019, arXiv
-1905.00414, as lightly has it for patches), which needs no projection.
+cosine; smooth L1; and the alignment of the cells' similarities (centered kernel alignment, Kornblith et al., 2019,
+arXiv 1905.00414, as lightly has it for patches), which needs no projection.
 
-Batch normalisation: the student is in training mode. The teacher never changes: it stays in evaluation mode with the
+Batch normalization: the student is in training mode. The teacher never changes: it stays in evaluation mode with the
 statistics it came with. It is not kept in the run's checkpoints: a resumed run loads it again.
 """
 

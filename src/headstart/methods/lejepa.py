@@ -7,7 +7,7 @@ The regularizer's statistic grows in proportion to the batch. Its weight here is
 scaled, so that it means the same at any batch. Its gradient fades where all projections are the same: once collapsed,
 this loss does not bring features back.
 
-Batch normalisation: there is no teacher; the student is in training mode, and each view is normalised by its own batch.
+Batch normalization: there is no teacher; the student is in training mode, and each view is normalized by its own batch.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ Objects are found and clustered once, before the first step.
 
 The last layer of the class branches has an output a cluster while it trains; it stays out of the checkpoint.
 
-Batch normalisation: the student is in training mode. No teacher is used while it trains.
+Batch normalization: the student is in training mode. No teacher is used while it trains.
 """
 
 from __future__ import annotations

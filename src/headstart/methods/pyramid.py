@@ -9,7 +9,7 @@ Three things can make that task harder than recognising the image, which alone w
 cell inside the box (`dense`), boxes of the same and other images as negatives (`contrast`, MoCo v3, arXiv 2104.02057),
 and a floor under the variance of a box's projection within its image (`variance`, VICReg's hinge, arXiv 2105.04906).
 
-Batch normalisation: student and teacher both stay in training mode, as in `dino`: the teacher's weights are the moving
+Batch normalization: student and teacher both stay in training mode, as in `dino`: the teacher's weights are the moving
 average of the student's, its running statistics come from its own passes over both views. In the heads a batch is all
 boxes of both views, from every level.
 """

@@ -3,7 +3,7 @@
 Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", 2020 (arXiv 2002.05709), on the
 average-pooled last map of a backbone. Other images of the batch are the negatives, so larger batches are better ones.
 
-Batch normalisation: there is no teacher; the student is in training mode, and each view is normalised by its own batch.
+Batch normalization: there is no teacher; the student is in training mode, and each view is normalized by its own batch.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Bardes et al., "VICReg: Variance-Invariance-Covariance Regularization", 2022 (arXiv 2105.04906), on the average-pooled
 last map of a backbone.
 
-Batch normalisation: there is no teacher; the student is in training mode, and each view is normalised by its own batch.
+Batch normalization: there is no teacher; the student is in training mode, and each view is normalized by its own batch.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def write_assets(
 
     Args:
         run_dir: The run folder.
-        features: The network, in evaluation mode; called without gradients, on square centre crops.
+        features: The network, in evaluation mode; called without gradients, on square center crops.
         samples: Source images, uint8 (3, H, W) RGB, of any size. Neighbours are looked for among all of them.
         views: Views made from the first samples, in their order, for the sheet.
         imgsz: Side of the images fed for the measures and the neighbours.
@@ -167,8 +167,8 @@ def _write_components(
     if not maps.isfinite().all():
         raise _LeftOutError("the features are not finite")
     tiles = []
-    for image, colours in zip(chosen, principal_components(list(maps)), strict=True):
-        tiles += [Tile(_pixels(_square(image, size))), Tile(_pixels(colours.permute(2, 0, 1)), smooth=False)]
+    for image, colors in zip(chosen, principal_components(list(maps)), strict=True):
+        tiles += [Tile(_pixels(_square(image, size))), Tile(_pixels(colors.permute(2, 0, 1)), smooth=False)]
     sheets.save(
         folder / "components.png", [tiles[start : start + 6] for start in range(0, len(tiles), 6)], gap_after=[1, 3]
     )
@@ -176,13 +176,13 @@ def _write_components(
 
 
 def _batches(samples: Sequence[Tensor], size: int, batch: int) -> Iterator[Tensor]:
-    """The centre squares of `samples` as float (B, 3, size, size) in [0, 1]."""
+    """The center squares of `samples` as float (B, 3, size, size) in [0, 1]."""
     for start in range(0, len(samples), batch):
         yield torch.stack([_square(image, size) for image in samples[start : start + batch]])
 
 
 def _square(image: Tensor, size: int) -> Tensor:
-    """The centre square of a uint8 (3, H, W) image as float (3, size, size) in [0, 1], anti-aliased."""
+    """The center square of a uint8 (3, H, W) image as float (3, size, size) in [0, 1], anti-aliased."""
     height, width = image.shape[-2:]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

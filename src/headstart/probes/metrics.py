@@ -17,7 +17,7 @@ from headstart.run.health import SPREAD
 def feature_spread(features: Tensor) -> Tensor:
     """How far apart the directions of the features lie: 0 when all images look the same, 1/sqrt(D) at best.
 
-    The standard deviation of the L2-normalised features, averaged over the D dimensions (SimSiam, 2011.10566).
+    The standard deviation of the L2-normalized features, averaged over the D dimensions (SimSiam, 2011.10566).
 
     Args:
         features: (N, D). Fewer than 2 rows have no spread: nan.
@@ -46,7 +46,7 @@ def teacher_entropy(logits: Tensor) -> Tensor:
     Near log K the answer is uniform, near 0 it is a single output: the two ways in which DINO collapses (2104.14294).
 
     Args:
-        logits: (..., K), the teacher's outputs after centring and division by its temperature.
+        logits: (..., K), the teacher's outputs after centering and division by its temperature.
 
     Returns:
         A scalar, float32, detached, on the device of `logits`.
@@ -58,7 +58,7 @@ def teacher_entropy(logits: Tensor) -> Tensor:
 def rankme(features: Tensor) -> float:
     """Effective number of dimensions that the features use, from 1 to min(N, D) (RankMe, 2210.02885).
 
-    The exponential of the entropy of the singular values, normalised to sum 1. Compare runs of one method only.
+    The exponential of the entropy of the singular values, normalized to sum 1. Compare runs of one method only.
 
     Args:
         features: (N, D), not all zero.
@@ -85,9 +85,9 @@ def nearest_neighbours(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def principal_components(maps: Sequence[Tensor]) -> list[Tensor]:
-    """Feature maps as colours: their first three principal components, shared by all the images.
+    """Feature maps as colors: their first three principal components, shared by all the images.
 
-    The same colour in two images means a similar feature. Each component is stretched so that its 2nd to 98th
+    The same color in two images means a similar feature. Each component is stretched so that its 2nd to 98th
     percentile spans [0, 1]; a component that does not vary is 0.5.
 
     Args:
@@ -98,18 +98,18 @@ def principal_components(maps: Sequence[Tensor]) -> list[Tensor]:
     """
     cells = [one.detach().to("cpu", torch.float64).flatten(1).T for one in maps]
     joined = torch.cat(cells)
-    centre = joined.mean(dim=0)
-    variances, vectors = torch.linalg.eigh((joined - centre).T @ (joined - centre) / len(joined))
+    center = joined.mean(dim=0)
+    variances, vectors = torch.linalg.eigh((joined - center).T @ (joined - center) / len(joined))
     axes = vectors.flip(1)[:, :3]
-    # An eigenvector's sign is arbitrary; fixed so that two reports of one run have the same colours.
+    # An eigenvector's sign is arbitrary; fixed so that two reports of one run have the same colors.
     axes = axes * axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()
-    colours = torch.full((len(joined), 3), 0.5, dtype=torch.float64)
+    colors = torch.full((len(joined), 3), 0.5, dtype=torch.float64)
     for number, variance in enumerate(variances.flip(0)[:3].tolist()):
-        if variance > 1e-12 * (1 + centre.square().sum().item()):
-            values = (joined - centre) @ axes[:, number]
+        if variance > 1e-12 * (1 + center.square().sum().item()):
+            values = (joined - center) @ axes[:, number]
             low, high = values.quantile(0.02), values.quantile(0.98)
-            colours[:, number] = ((values - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
-    parts = torch.split(colours.float(), [len(one) for one in cells])
+            colors[:, number] = ((values - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
+    parts = torch.split(colors.float(), [len(one) for one in cells])
     return [part.reshape(one.shape[1], one.shape[2], 3) for part, one in zip(parts, maps, strict=True)]
 
 

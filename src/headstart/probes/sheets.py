@@ -15,7 +15,7 @@ LIMIT = 480_000
 """Bytes of one sheet: the three of a run stay under 1.5 MB."""
 _TILES = (192, 176, 160, 144, 128, 112, 96, 80, 64)
 _CHIP = (12, 14, 18, 190)
-_COLOURS = ((255, 196, 61), (94, 200, 255), (255, 122, 162), (140, 230, 140))
+_COLORS = ((255, 196, 61), (94, 200, 255), (255, 122, 162), (140, 230, 140))
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Tile:
     Attributes:
         pixels: uint8 (H, W, 3) RGB. Shown whole, scaled to fit its square.
         label: Written into its corner; nothing when empty.
-        boxes: (x0, y0, x1, y1, colour number), outlines in pixels of the picture.
+        boxes: (x0, y0, x1, y1, color number), outlines in pixels of the picture.
         smooth: False keeps the edges of pixels that are scaled up.
     """
 
@@ -78,9 +78,9 @@ def _draw_tile(tile: Tile, size: int) -> Image.Image:
     left, top = (size - shown[0]) // 2, (size - shown[1]) // 2
     square.paste(Image.fromarray(pixels | pixels >> 6), (left, top))
     pen = ImageDraw.Draw(square)
-    for x0, y0, x1, y1, colour in tile.boxes:
+    for x0, y0, x1, y1, color in tile.boxes:
         corners = (left + x0 * scale, top + y0 * scale, left + x1 * scale - 1, top + y1 * scale - 1)
-        pen.rectangle(corners, outline=(*_COLOURS[colour % len(_COLOURS)], 255), width=max(1, size // 80))
+        pen.rectangle(corners, outline=(*_COLORS[color % len(_COLORS)], 255), width=max(1, size // 80))
     return Image.alpha_composite(square, _chip(tile.label, size)) if tile.label else square
 
 

@@ -97,7 +97,7 @@ def thin(steps: Floats, values: Floats, limit: int = _POINTS) -> tuple[Floats, F
 
 
 def smooth(values: Floats) -> Floats:
-    """Centred running mean over about a twentieth of the line, gaps left out; the line itself where it is short."""
+    """Centered running mean over about a twentieth of the line, gaps left out; the line itself where it is short."""
     half = len(values) // 40
     if half < 1:
         return values

@@ -191,7 +191,7 @@ def _health_charts(run: FoundRun) -> list[Chart]:
             Mark(alarm, f"alarm below {number(alarm)}: features alike", "below"),
         ]
         options = {"marks": marks, "limits": (0.0, max(ideal, float(spread.max())) * 1.15)}
-    unit = "standard deviation of normalised features"
+    unit = "standard deviation of normalized features"
     return [*charts, _chart(run, "spread", "Feature spread", unit, note, "feature_spread", **options)]
 
 

@@ -35,7 +35,7 @@ class Verdict:
     """The run in short.
 
     Attributes:
-        tone: ``good``, ``warn``, ``bad`` or ``calm``, for its colour.
+        tone: ``good``, ``warn``, ``bad`` or ``calm``, for its color.
         label: Two or three words.
         sentences: What was done, whether it collapsed, what was handed back.
         alarms: (step, sentence) of every alarm.

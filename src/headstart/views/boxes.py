@@ -55,8 +55,8 @@ def draw_together(crops: Tensor, first: Tensor, sizes: Tensor, least: float, gen
     """
     extent = crops[:, 2:] - crops[:, :2]
     room = sizes.flip(1) - extent
-    lottery = torch.rand(len(crops), _TRIES, 2, generator=generator, dtype=torch.float64)
-    corners = (lottery * (room.unsqueeze(1) + 1)).floor().long()
+    uniform = torch.rand(len(crops), _TRIES, 2, generator=generator, dtype=torch.float64)
+    corners = (uniform * (room.unsqueeze(1) + 1)).floor().long()
     # The last resort: between the places where the sides are flush, so that nothing of the shorter side sticks out.
     flush = torch.stack([first[:, :2], first[:, 2:] - extent], 1).sort(1).values
     nearest = corners[:, 0].maximum(flush[:, 0]).minimum(flush[:, 1])
@@ -90,12 +90,12 @@ def draw_boxes(
     Returns:
         float32 ``(B, number, 4)``.
     """
-    lottery = torch.rand(len(region), number, 4, generator=generator)
+    uniform = torch.rand(len(region), number, 4, generator=generator)
     sides = (region[:, 2:] - region[:, :2]).float().unsqueeze(1)
-    size = _between(lottery[..., 0], scale) * sides.prod(-1).sqrt()
-    stretch = _between(lottery[..., 1], ratio).sqrt()
+    size = _between(uniform[..., 0], scale) * sides.prod(-1).sqrt()
+    stretch = _between(uniform[..., 1], ratio).sqrt()
     extent = torch.stack([size * stretch, size / stretch], -1).maximum(least.float().unsqueeze(1)).minimum(sides)
-    corner = region[:, None, :2].float() + lottery[..., 2:] * (sides - extent)
+    corner = region[:, None, :2].float() + uniform[..., 2:] * (sides - extent)
     return torch.cat([corner, corner + extent], -1)
 
 
@@ -119,6 +119,6 @@ def to_view(boxes: Tensor, crop: Tensor, flipped: Tensor, size: int) -> Tensor:
     return torch.stack([across, down], -1).flatten(-2)
 
 
-def _between(lottery: Tensor, limits: tuple[float, float]) -> Tensor:
+def _between(uniform: Tensor, limits: tuple[float, float]) -> Tensor:
     low, high = math.log(limits[0]), math.log(limits[1])
-    return torch.exp(low + (high - low) * lottery)
+    return torch.exp(low + (high - low) * uniform)

@@ -1,4 +1,4 @@
-"""Changes to the colours and the sharpness of a batch of images, in place, each image by a value of its own.
+"""Changes to the colors and the sharpness of a batch of images, in place, each image by a value of its own.
 
 Images are float32 ``(N, 3, H, W)``, RGB in [0, 1], and stay in [0, 1]. Values are float32 ``(N,)`` on the CPU: they are
 drawn there, and this way a GPU never has to be asked for one. What an operation does to an image is what the function
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in a grey value, as PIL has them (ITU-R 601)."""
+"""Weights of red, green and blue in a gray value, as PIL has them (ITU-R 601)."""
 SOLARIZE_FROM = 128 / 255
 _BOXES = 3  # PIL blurs by three box filters in a row
 _NO_WEIGHT = 1e-5  # taps below this change no pixel by a visible amount
@@ -25,20 +25,20 @@ def brightness(images: Tensor, factors: Tensor) -> None:
 
 
 def contrast(images: Tensor, factors: Tensor) -> None:
-    """Move each image away from (factor > 1) or towards (< 1) the mean of its grey values."""
-    mean = grey(images.mean((2, 3), keepdim=True))
+    """Move each image away from (factor > 1) or towards (< 1) the mean of its gray values."""
+    mean = gray(images.mean((2, 3), keepdim=True))
     factor = _each(factors, images)
     images.mul_(factor).add_(mean * (1 - factor)).clamp_(0, 1)
 
 
 def saturation(images: Tensor, factors: Tensor) -> None:
-    """Move each pixel away from (factor > 1) or towards (< 1) its own grey value."""
-    torch.lerp(grey(images), images, _each(factors, images), out=images)
+    """Move each pixel away from (factor > 1) or towards (< 1) its own gray value."""
+    torch.lerp(gray(images), images, _each(factors, images), out=images)
     images.clamp_(0, 1)
 
 
 def hue(images: Tensor, turns: Tensor) -> None:
-    """Turn the hue of each image, `turns` in [-0.5, 0.5] of the colour circle, as a change of H in HSV would.
+    """Turn the hue of each image, `turns` in [-0.5, 0.5] of the color circle, as a change of H in HSV would.
 
     The value and the chroma of a pixel stay, so its largest and smallest channel stay M and m; the middle one moves,
     and where it would pass M or m, what is left of the turn moves the channel that it meets. In sixths of a turn d,
@@ -62,9 +62,9 @@ def hue(images: Tensor, turns: Tensor) -> None:
     torch.clamp(images.sub_(move), low, high, out=images)
 
 
-def greyscale(images: Tensor) -> None:
-    """Replace the three channels by the grey value."""
-    images.copy_(grey(images).expand_as(images))
+def grayscale(images: Tensor) -> None:
+    """Replace the three channels by the gray value."""
+    images.copy_(gray(images).expand_as(images))
 
 
 def solarize(images: Tensor) -> None:
@@ -72,8 +72,8 @@ def solarize(images: Tensor) -> None:
     torch.where(images >= SOLARIZE_FROM, 1 - images, images, out=images)
 
 
-def grey(images: Tensor) -> Tensor:
-    """Grey values ``(N, 1, H, W)`` in [0, 1] of images ``(N, 3, H, W)``."""
+def gray(images: Tensor) -> Tensor:
+    """Gray values ``(N, 1, H, W)`` in [0, 1] of images ``(N, 3, H, W)``."""
     total = images[:, 0:1] * LUMA[0]
     return total.add_(images[:, 1:2], alpha=LUMA[1]).add_(images[:, 2:3], alpha=LUMA[2])
 

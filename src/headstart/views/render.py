@@ -65,7 +65,7 @@ class Parameters:
         ]
         kernels = color.blur_kernels(self.sigma)
         steps += [
-            (color.greyscale, self.gray.nonzero()[:, 0].tolist(), None),
+            (color.grayscale, self.gray.nonzero()[:, 0].tolist(), None),
             (color.blur, self.sigma.nonzero()[:, 0].tolist(), kernels),
             (color.solarize, self.solarize.nonzero()[:, 0].tolist(), None),
         ]
@@ -136,10 +136,10 @@ def draw(spec: ViewSpec, sizes: Tensor, generator: torch.Generator) -> Parameter
 def _draw_boxes(spec: ViewSpec, sizes: Tensor, generator: torch.Generator) -> Tensor:
     """Crops int64 ``(N, 4)`` as torchvision's RandomResizedCrop draws them, all of its tries at once."""
     height, width = sizes.double().unbind(1)
-    lottery = torch.rand(len(sizes), _TRIES + 1, 2, generator=generator, dtype=torch.float64)
+    uniform = torch.rand(len(sizes), _TRIES + 1, 2, generator=generator, dtype=torch.float64)
     (small, large), (narrow, wide) = spec.scale, spec.ratio
-    area = (height * width).unsqueeze(1) * (small + (large - small) * lottery[:, 1:, 0])
-    ratio = torch.exp(math.log(narrow) + math.log(wide / narrow) * lottery[:, 1:, 1])
+    area = (height * width).unsqueeze(1) * (small + (large - small) * uniform[:, 1:, 0])
+    ratio = torch.exp(math.log(narrow) + math.log(wide / narrow) * uniform[:, 1:, 1])
     widths, heights = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
     fits = (widths >= 1) & (widths <= width.unsqueeze(1)) & (heights >= 1) & (heights <= height.unsqueeze(1))
     found, first = fits.any(1), fits.int().argmax(1, keepdim=True)
@@ -147,7 +147,7 @@ def _draw_boxes(spec: ViewSpec, sizes: Tensor, generator: torch.Generator) -> Te
     crop_width = torch.where(found, widths.gather(1, first)[:, 0], torch.minimum(width, (height * wide).round()))
     crop_height = torch.where(found, heights.gather(1, first)[:, 0], torch.minimum(height, (width / narrow).round()))
     room = torch.stack([width - crop_width, height - crop_height], 1)
-    corner = torch.where(found.unsqueeze(1), (lottery[:, 0] * (room + 1)).floor(), (room / 2).floor())
+    corner = torch.where(found.unsqueeze(1), (uniform[:, 0] * (room + 1)).floor(), (room / 2).floor())
     return torch.cat([corner, corner + torch.stack([crop_width, crop_height], 1)], 1).long()
 
 

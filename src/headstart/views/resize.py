@@ -42,7 +42,7 @@ def resize_batch(
         boxes: int64 ``(B, 4)`` on the CPU: x0, y0, x1, y1 in pixels, x1 and y1 not included.
         flipped: bool ``(B,)`` on the CPU: mirrored left to right.
         out: float32 ``(B, 3, size, size)``, receives values in [0, 1].
-        dtype: Of the products. Half precision holds a uint8 exactly and errs by less than half a grey level.
+        dtype: Of the products. Half precision holds a uint8 exactly and errs by less than half a gray level.
     """
     size = out.shape[-1]
     number, channels, height, width = pixels.shape
