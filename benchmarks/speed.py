@@ -196,31 +196,27 @@ print("\\nRESULT " + json.dumps(figures), flush=True)
 """
 
 CEILING = """
-from headstart import hardware, settings, training
 from headstart.detectors.find import load_detector
-from headstart.methods.base import method_class
+from headstart.machine import choose, make_fabric, parse_device
+from headstart.methods.base import Context
+from headstart.methods.dino import DINO, Settings
 from headstart.methods.schedules import Progress
-from headstart.views.render import View
-resolved = settings.resolve({"data": "none", "device": A["device"], "batch": A["batch"], **A["more"]})
-chosen = hardware.choose(resolved.run, hardware.make_fabric(resolved.run).device)
-fabric = hardware.make_fabric(resolved.run, chosen.precision)
+from headstart.training.step import Step
+from headstart.views.spec import View
+device = parse_device(A["device"])
+chosen = choose(A["more"].get("precision", "auto"), "auto", "auto", torch.device(str(device)))
 detector = load_detector("yolo11n.yaml")
-method = method_class(resolved.info)(resolved.method, resolved.run, detector.trunk(), [detector.backbone.width])
+method = DINO(Settings(), Context(detector.trunk(), (detector.backbone.width,), batch=A["batch"]))
 if chosen.channels_last:
     method.to(memory_format=torch.channels_last)
-optimizer = training.make_optimizer(method, resolved.method, fused=fabric.device.type == "cuda")
-module, wrapped = fabric.setup(training._Step(method), optimizer)
-module.train()
-views = [View(torch.rand(A["batch"], 3, s, s, device=fabric.device), None, None, None) for s in [224] * 2 + [96] * 6]
-for step in range(A["steps"] + 1):
-    if step == A["warm_up"]:
+step = Step(method, method.settings, make_fabric(device, chosen.precision), seed=0)
+place = step.fabric.device
+views = [View(torch.rand(A["batch"], 3, s, s, device=place), None, None, None) for s in [224] * 2 + [96] * 6]
+for number in range(A["steps"] + 1):
+    if number == A["warm_up"]:
         if A["device"] != "cpu": torch.cuda.synchronize()
         began, before = time.perf_counter(), processor()
-    progress = Progress(step, 1000, 0.0)
-    method.before_step(progress)
-    fabric.backward(module(training._Input(views, progress)))
-    method.after_backward(progress)
-    wrapped.step(); wrapped.zero_grad()
+    step(views, Progress(number, 1000, 0.0))
 if A["device"] != "cpu": torch.cuda.synchronize()
 images = (A["steps"] + 1 - A["warm_up"]) * A["batch"]
 cpu = (processor() - before) * 1000 / images
