@@ -364,7 +364,7 @@ def test_there_are_commands_to_look_at() -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_every_command_of_the_documentation_parses(path: Path, capsys) -> None:
-    from headstart.comparison.finetune import ultralytics_arguments
+    from headstart.detectors.find import finetuner
 
     for line in commands(path):
         line = re.sub(r"method=(NAME|my_method\.py)", "method=dino", line)
@@ -372,5 +372,5 @@ def test_every_command_of_the_documentation_parses(path: Path, capsys) -> None:
         assert asked is not None or "--help" in line, line
         if asked is not None:
             known = set(fields_of(asked.command, asked.given.get("method")))
-            known |= set(ultralytics_arguments()) if asked.command == "compare" else set()
+            known |= set(finetuner("yolo11n").arguments()) if asked.command == "compare" else set()
             assert set(asked.given) <= known, line

@@ -214,6 +214,36 @@ def test_cells_with_corrected_labels_are_trained_anew(
     assert sorted(Path(one.data).stem for one in fake.asked) == ["100pc-seed0"] * 2 + ["100pc-seed1"] * 2
 
 
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("results.csv", lambda text: text[: len(text) * 3 // 4]),
+        ("results.csv", lambda text: text.replace(",", ";")),
+        ("arrived.json", lambda text: "{}"),
+        ("arrived.json", lambda text: text[:-5]),
+        ("result.json", lambda text: "[]"),
+        ("cell.json", lambda text: "null"),
+        ("classes.json", lambda text: "[3]"),
+    ],
+)
+def test_a_training_whose_files_are_damaged_is_trained_again(
+    fake: FakeTraining, options: dict[str, Any], name: str, damage: Callable[[str], str]
+) -> None:
+    found = headstart.compare(**options)
+    before, path = len(fake.asked), next((found.folder / "cells").glob("coco*/" + name))
+    path.write_text(damage(path.read_text()))
+    again = headstart.compare(**options)
+    assert [one.name for one in fake.asked[before:]] == [path.parent.name]
+    assert again.results == found.results
+
+
+def test_an_empty_record_says_what_to_do(fake: FakeTraining, options: dict[str, Any]) -> None:
+    found = headstart.compare(**options)
+    (found.folder / "compare.yaml").write_text("")
+    with pytest.raises(UserError, match=r"compare.yaml: cannot be read: it is empty\n  -> overwrite=true"):
+        headstart.compare(**options)
+
+
 def test_ctrl_c_while_detecting_keeps_the_results(
     fake: FakeTraining, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,8 +13,8 @@ from ultralytics.cfg import get_cfg
 from headstart.detectors.find import load_detector
 from headstart.detectors.ultralytics.head import DetectHead
 from headstart.errors import UserError
+from headstart.jobs import search
 from headstart.jobs.pretrain import pretrain
-from headstart.pseudolabels import search
 
 
 def images(number: int = 2, size: int = 128) -> torch.Tensor:
@@ -91,7 +91,7 @@ def test_a_search_that_is_stopped_leaves_no_folder(image_folder: Any, tmp_path: 
         raise KeyboardInterrupt
 
     YOLO("yolo11n.yaml", verbose=False).save(tmp_path / "start.pt")
-    monkeypatch.setattr(search, "find_objects", stopped)
+    monkeypatch.setattr(search, "find_pseudolabels", stopped)
     given = {"data": str(image_folder), "model": str(tmp_path / "start.pt"), "method": "objects", "steps": 1}
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):

@@ -186,7 +186,7 @@ def test_boxes_follow_their_image(dataset: Path) -> None:
     assert target["boxes"].tolist() == [pytest.approx([4, 8, 20, 24])]
     assert target["labels"].tolist() == [2]
     assert data.LabelledImages(paths, 2, 48)[1][1]["boxes"].shape == (0, 4)
-    with pytest.raises(UserError, match=r"1.txt: has class 1; there are 1 classes"):
+    with pytest.raises(UserError, match=r"1.txt: line 1 has the class 1; there are 1 classes"):
         data.LabelledImages(paths, 1, 48)[0]
 
 

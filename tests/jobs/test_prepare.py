@@ -171,13 +171,16 @@ def test_another_run_is_not_resumed(image_folder: Path, tmp_path: Path) -> None:
     assert "there is no option 'hiden_dim'\n  -> did you mean 'hidden_dim'?" in text
 
 
-def test_auto_and_a_budget_are_resumed_by_their_command(image_folder: Path, tmp_path: Path) -> None:
+def test_auto_and_a_budget_are_resumed_by_their_command(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headstart.training.budget.steps_within", lambda *_, **__: 2)
     out = tmp_path / "run"
-    begin(image_folder, out, method="auto", hidden_dim=64, steps=None, budget="4s", model="yolo11n.yaml", boxes=2)
+    begin(image_folder, out, method="auto", hidden_dim=64, steps=None, budget="40s", model="yolo11n.yaml", boxes=2)
     record = yaml.safe_load((out / "settings.yaml").read_text())
     assert (record["asked"]["method"], record["options"]["method"]) == ("auto", "pyramid")
-    assert record["asked"]["budget"] == "4s"
-    again = {**SMALL, "data": str(image_folder), "method": "auto", "hidden_dim": 64, "budget": "4s", "boxes": 2}
+    assert record["asked"]["budget"] == "40s"
+    again = {**SMALL, "data": str(image_folder), "method": "auto", "hidden_dim": 64, "budget": "40s", "boxes": 2}
     run = headstart.pretrain(**again, model="yolo11n.yaml", resume=True, out=str(out))
     assert run.step == record["resolved"]["steps"]
 

@@ -181,7 +181,12 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(images: Pa
 def test_a_start_from_other_weights_and_from_a_live_object(run: headstart.Run, images: Path, tmp_path: Path) -> None:
     live = YOLO(str(run.checkpoint))
     kept = {name: tensor.clone() for name, tensor in live.model.state_dict().items()}
-    slow = {"lr": 1e-12, "steps": 1, "weight_decay": 0}  # so small that weights stay where they started
+    slow = {
+        "method": "dino",
+        "lr": 1e-12,
+        "steps": 1,
+        "weight_decay": 0,
+    }  # so small that weights stay where they started
     by_init = weights(pretrain(tmp_path / "init", images, init=str(run.checkpoint), **slow).checkpoint)
     by_live = weights(pretrain(tmp_path / "live", images, model=live, **slow).checkpoint)
     for name, tensor in kept.items():
@@ -249,10 +254,10 @@ def test_a_run_of_a_live_object_can_be_resumed(
     live = YOLO(str(run.checkpoint))
     with monkeypatch.context() as patch:
         press_ctrl_c_at(1, patch)
-        pretrain(tmp_path / "half", images, model=live, steps=2)
+        pretrain(tmp_path / "half", images, model=live, steps=2, method="dino")
     del live
     rest = headstart.pretrain(resume=True, out=str(tmp_path / "half"))
-    whole = pretrain(tmp_path / "whole", images, model=YOLO(str(run.checkpoint)), steps=2)
+    whole = pretrain(tmp_path / "whole", images, model=YOLO(str(run.checkpoint)), steps=2, method="dino")
     expected, found = weights(whole.checkpoint), weights(rest.checkpoint)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
@@ -382,3 +387,93 @@ def test_a_few_good_images_among_many_broken_ones_are_enough(images: Path, tmp_p
     assert done.handback.ok
     assert len((done.folder / "skipped.csv").read_text().splitlines()) == 301
     assert (done.folder / "report.html").is_file()
+
+
+# -- loggers, budgets, cfg --------------------------------------------------------------------------------------------
+
+LOGGER = '''
+import json
+from headstart.run.loggers import Logger
+
+
+class Notes(Logger):
+    """Writes down what it is told."""
+
+    def _note(self, *what):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "notes.jsonl").open("a") as stream:
+            stream.write(json.dumps(what) + "\\n")
+
+    def start(self, settings):
+        self._note("start", settings["asked"]["batch"])
+
+    def metrics(self, step, values):
+        self._note("metrics", step, values["loss"])
+
+    def event(self, step, kind, message):
+        self._note("event", kind)
+
+    def image(self, step, name, path):
+        self._note("image", name, path.is_file())
+
+    def finish(self, status):
+        self._note("finish", status)
+'''
+
+
+def test_loggers_are_told_of_a_run(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "notes.py").write_text(LOGGER)
+    given = {"loggers": ["csv", str(tmp_path / "notes.py")], "steps": 3, "report": True}
+    with monkeypatch.context() as patch:
+        press_ctrl_c_at(1, patch)
+        pretrain(tmp_path / "run", images, **given)
+    headstart.pretrain(resume=True, out=str(tmp_path / "run"))
+    folder = tmp_path / "run" / "loggers"
+    notes = [json.loads(line) for line in (folder / "notes.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in metrics(tmp_path / "run")]
+    steps = [note[1:] for note in notes if note[0] == "metrics"]
+    assert steps == [[number, loss] for number, loss in enumerate(losses, 1)]
+    assert [note for note in notes if note[0] in ("start", "finish", "event")] == [
+        ["start", 4], ["event", "info"], ["finish", "interrupted"], ["start", 4], ["finish", "done"],
+    ]  # fmt: skip
+    assert [note[1:] for note in notes if note[0] == "image"] == [
+        [name, True] for name in ("views", "neighbours", "components")
+    ]
+    tables = sorted(folder.rglob("metrics.csv"))
+    rows = [row for table in tables for row in csv.DictReader(table.open())]
+    assert [float(row["loss"]) for row in rows] == pytest.approx(losses)
+
+
+def test_a_logger_that_does_not_exist_is_said_before_the_run(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="loggers: there is no logger 'tensorbord'"):
+        pretrain(tmp_path / "run", images, loggers="tensorbord")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_budget_bounds_the_search_for_objects(
+    image_folder: Path, run: headstart.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """One batch of four images is searched; the run learns from these alone, a resumed one too."""
+    from headstart.pseudolabels.base import PseudoLabels
+    from headstart.training import budget
+
+    monkeypatch.setattr(budget, "SEARCH", 1e-9)
+    given = {**SMALL, "steps": None, "budget": "60s", "locals": None, "local_imgsz": 32, "method": "objects"}
+    del given["locals"]
+    given |= {"model": str(run.checkpoint), "data": str(image_folder), "device": "cpu", "report": False, "clusters": 4}
+    monkeypatch.setattr(budget, "steps_within", lambda *_, **__: 3)
+    headstart.pretrain(**given, out=str(tmp_path / "run"))
+    assert "budget=60s is enough to search 4 of 24 images: the run uses these" in capsys.readouterr().err
+    labels, rows = PseudoLabels.load(tmp_path / "run" / "pseudolabels.pt")
+    assert rows is not None
+    assert len(rows) == len(labels.first) - 1 == 4
+    record = yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())
+    assert (record["resolved"]["images"], record["resolved"]["steps"]) == (4, 3)
+    again = headstart.pretrain(**given, out=str(tmp_path / "run"), resume=True)
+    assert again.step == 3
+
+
+def test_a_run_is_repeated_from_its_settings(images: Path, tmp_path: Path, run: headstart.Run) -> None:
+    again = headstart.pretrain(cfg=str(run.folder / "settings.yaml"), out=str(tmp_path / "again"), report=False)
+    first, second = weights(run.checkpoint), weights(again.checkpoint)
+    assert all(torch.equal(first[name], second[name]) for name in first)

@@ -381,8 +381,9 @@ def read_result(folder: str | Path) -> FinetuneResult:
         raw = json.loads((root / ARRIVED).read_text(encoding="utf-8"))
         curve = read_curve(root / CURVE)
         arrival = Arrival(**{**raw, "skipped": tuple(raw["skipped"])})
+        scores = read_scores(root)
     except FileNotFoundError as error:
         raise UserError("is not a finished training", where=str(root), hint=f"{error.filename} is missing") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"a file of this training is damaged: {error}", where=str(root)) from error
-    return FinetuneResult(curve[-1].map50_95, curve[-1].map50, curve, seconds, root, arrival, read_scores(root))
+    return FinetuneResult(curve[-1].map50_95, curve[-1].map50, curve, seconds, root, arrival, scores)

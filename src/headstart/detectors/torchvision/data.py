@@ -48,7 +48,11 @@ class LabelledImages(Dataset[tuple[Tensor, Target]]):
         path = self.paths[place]
         pixels = scaled(path, self.imgsz)
         height, width = pixels.shape[1:]
-        found = torch.from_numpy(read_labels(label_path(path), self.classes).array())
+        labels = read_labels(label_path(path), self.classes)
+        if labels.dropped:  # the comparison leaves such images out beforehand: this one's label changed since
+            first = next(problem for problem in labels.problems if problem.drops_image)
+            raise UserError(str(first), where=str(labels.path), hint="mend the label, or take the image out of the data")
+        found = torch.from_numpy(labels.array())
         corners = found[:, 1:] * torch.tensor([width, height, width, height])
         boxes: Any = tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=(height, width))
         target: dict[str, Any] = {"boxes": boxes, "labels": found[:, 0].long() + 1}

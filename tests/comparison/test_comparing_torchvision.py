@@ -50,16 +50,17 @@ def test_a_comparison_from_scratch_and_from_the_run(run: headstart.Run, data: Pa
     )  # fmt: skip
     assert found.failed == ()
     content = found.results
-    assert content["settings"]["extra"] == {"scale_min": 0.8}
-    taken = {start["name"]: start["taken"] for start in content["starts"]}
-    assert taken["scratch"] == {"backbone": [0, 308], "neck": [0, 8], "head": [0, 14]}
+    assert content.settings.extra == {"scale_min": 0.8}
+    taken = {start.name: start.taken for start in content.starts}
+    assert taken["scratch"] == {"backbone": (0, 308), "neck": (0, 8), "head": (0, 14)}
     # The run's 91 classes are not ours: four tensors of the box predictor start fresh.
-    assert taken["ssl"] == {"backbone": [308, 308], "neck": [8, 8], "head": [10, 14]}
-    for cell in content["cells"]:
-        assert cell["arrived"] == {"tensors": 330, "model": 330, "ema": 330}
-        assert cell["initial_sha256"] == cell["start_sha256"]
-        mean = np.mean([one["map50_95"] for one in cell["classes"]])
-        assert mean == pytest.approx(cell["map50_95"], abs=1e-4), "mAP is the mean over the classes"
+    assert taken["ssl"] == {"backbone": (308, 308), "neck": (8, 8), "head": (10, 14)}
+    for cell in content.cells:
+        assert cell.figures is not None
+        assert cell.figures.arrived.model_dump() == {"tensors": 330, "model": 330, "ema": 330}
+        assert cell.figures.initial_sha256 == cell.start_sha256
+        mean = np.mean([one.map50_95 for one in cell.figures.class_scores])
+        assert mean == pytest.approx(cell.figures.map50_95, abs=1e-4), "mAP is the mean over the classes"
     shown = json.loads((found.folder / "detections.json").read_text())["images"]
     assert set(shown[0]["found"]) == {"scratch", "ssl"}
 
