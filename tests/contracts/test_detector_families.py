@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from headstart.detectors import find
-from headstart.detectors.finetuner import Finetuner
+from headstart.detectors.finetuner import Finetuner, StartSettings
 from headstart.errors import UserError
 from headstart.settings.schema import CompareSettings
 
@@ -151,10 +152,10 @@ def test_starts_of_a_seed_are_one_network(trainer: Finetuner, model: str, detect
     given = changed(detector)
     detector.graft(given)
     detector.save(tmp_path / "headstart.pt", {})
-    asked: dict[str, Any] = {"seed": 3}
-    scratch = trainer.build_start(model, ["a", "b"], tmp_path / "1.pt", **asked)
-    again = trainer.build_start(model, ["a", "b"], tmp_path / "2.pt", **asked)
-    ours = trainer.build_start(model, ["a", "b"], tmp_path / "3.pt", **asked, weights=str(tmp_path / "headstart.pt"))
+    asked = StartSettings(model, ["a", "b"], seed=3)
+    scratch = trainer.build_start(asked, tmp_path / "1.pt")
+    again = trainer.build_start(asked, tmp_path / "2.pt")
+    ours = trainer.build_start(replace(asked, weights=str(tmp_path / "headstart.pt")), tmp_path / "3.pt")
     assert all(torch.equal(tensor, again.state[name]) for name, tensor in scratch.state.items())
     assert {name: one.shape for name, one in scratch.state.items()} == {n: one.shape for n, one in ours.state.items()}
     assert scratch.parameters == ours.parameters

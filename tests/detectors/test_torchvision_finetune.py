@@ -15,7 +15,7 @@ import yaml
 
 from headstart.comparison.finetune import finetune
 from headstart.detectors.find import finetuner
-from headstart.detectors.finetuner import LAST, FinetuneResult, FinetuneSettings
+from headstart.detectors.finetuner import LAST, FinetuneResult, FinetuneSettings, StartSettings
 from headstart.detectors.torchvision import data, models, training
 from headstart.detectors.torchvision.finetuning import recipe
 from headstart.detectors.torchvision.scores import score
@@ -50,7 +50,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("starts") / "scratch.pt"
-    FAMILY.build_start(MODEL, ["a", "b"], path, seed=0)
+    FAMILY.build_start(StartSettings(MODEL, ["a", "b"], seed=0), path)
     return path
 
 
@@ -134,12 +134,14 @@ HEAD = "roi_heads.box_predictor.cls_score.weight"
 
 def test_starts_are_alike_but_for_what_they_bring(start: Path, tmp_path: Path) -> None:
     whole = tmp_path / "whole.pt"
-    FAMILY.build_start(MODEL, ["a", "b"], whole, seed=9)
+    FAMILY.build_start(StartSettings(MODEL, ["a", "b"], seed=9), whole)
     given = state_of(whole)
-    same = FAMILY.build_start(MODEL, ["a", "b"], tmp_path / "1.pt", seed=0, weights=str(whole))
-    named = FAMILY.build_start(MODEL, ["c", "d"], tmp_path / "2.pt", seed=0, weights=str(whole))
-    more = FAMILY.build_start(MODEL, ["a", "b", "c"], tmp_path / "3.pt", seed=0, weights=str(whole))
-    body = FAMILY.build_start(MODEL, ["a", "b"], tmp_path / "4.pt", seed=0, weights=str(whole), parts=("backbone",))
+    same = FAMILY.build_start(StartSettings(MODEL, ["a", "b"], seed=0, weights=str(whole)), tmp_path / "1.pt")
+    named = FAMILY.build_start(StartSettings(MODEL, ["c", "d"], seed=0, weights=str(whole)), tmp_path / "2.pt")
+    more = FAMILY.build_start(StartSettings(MODEL, ["a", "b", "c"], seed=0, weights=str(whole)), tmp_path / "3.pt")
+    body = FAMILY.build_start(
+        StartSettings(MODEL, ["a", "b"], seed=0, weights=str(whole), parts=("backbone",)), tmp_path / "4.pt"
+    )
     assert same.taken == same.total == {"backbone": 308, "neck": 8, "head": 14}
     assert torch.equal(state_of(tmp_path / "1.pt")[HEAD], given[HEAD])
     # Classes of other names: the two tensors of class scores and two of boxes start as those of scratch do.
@@ -158,7 +160,9 @@ def test_published_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     theirs = {name: one for name, one in models.build(NAME, 91).state_dict().items() if "num_batches" not in name}
     kind = torchvision.models.get_model_weights(NAME)
     monkeypatch.setattr(kind, "get_state_dict", lambda self, **_: theirs)
-    built = FAMILY.build_start(MODEL, ["a", "b"], tmp_path / "coco.pt", seed=0, weights=FAMILY.published(MODEL))
+    built = FAMILY.build_start(
+        StartSettings(MODEL, ["a", "b"], seed=0, weights=FAMILY.published(MODEL)), tmp_path / "coco.pt"
+    )
     assert built.taken == {"backbone": 308, "neck": 8, "head": 10}
 
     def offline(*_: Any, **__: Any) -> None:
@@ -166,12 +170,12 @@ def test_published_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(kind, "get_state_dict", offline)
     with pytest.raises(UserError, match=r"could not download the published weights.*\n.*coco=path.pth"):
-        FAMILY.build_start(MODEL, ["a"], tmp_path / "coco.pt", seed=0, weights=FAMILY.published(MODEL))
+        FAMILY.build_start(StartSettings(MODEL, ["a"], seed=0, weights=FAMILY.published(MODEL)), tmp_path / "coco.pt")
 
 
 def test_masks_cannot_be_compared(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="maskrcnn_resnet50_fpn learns masks, and only boxes can be compared"):
-        FAMILY.build_start("torchvision:maskrcnn_resnet50_fpn", ["a"], tmp_path / "a.pt", seed=0)
+        FAMILY.build_start(StartSettings("torchvision:maskrcnn_resnet50_fpn", ["a"], seed=0), tmp_path / "a.pt")
 
 
 # Images

@@ -13,7 +13,8 @@ import yaml
 
 from headstart.comparison.dataset import Dataset
 from headstart.detectors.find import finetuner
-from headstart.detectors.finetuner import Finetuner
+from headstart.detectors.finetuner import Finetuner, StartSettings
+from headstart.detectors.handback import PARTS
 from headstart.errors import UserError, did_you_mean
 from headstart.files import content_hash, read_json_lines, write_text
 
@@ -77,15 +78,15 @@ def _build(start: Start, seed: int, dataset: Dataset, model: str, path: Path) ->
             return StartFile(path, known["sha256"], known["parameters"], known["taken"])
     from headstart.detectors.tensors import fingerprint
 
-    built = finetuner(model).build_start(
+    settings = StartSettings(
         model,
         dataset.names,
-        path,
-        seed=seed,
+        seed,
         weights=start.path or None,
-        parts=("backbone",) if start.kind == "coco-backbone" else ("backbone", "neck", "head"),
+        parts=("backbone",) if start.kind == "coco-backbone" else PARTS,
         kpt_shape=dataset.others.get("kpt_shape"),
     )
+    built = finetuner(model).build_start(settings, path)
     taken = {str(part): [built.taken[part], built.total[part]] for part in built.total}
     made = StartFile(path, fingerprint(built.state), built.parameters, taken)
     content = {"origin": origin, "sha256": made.sha256, "parameters": made.parameters, "taken": taken}

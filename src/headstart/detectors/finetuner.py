@@ -161,6 +161,27 @@ class FinetuneResult:
 
 
 @dataclass(frozen=True)
+class StartSettings:
+    """What the initial weights of a training follow from.
+
+    Attributes:
+        model: The architecture; its random weights are drawn from `seed`.
+        names: The user's classes.
+        seed: Of everything that does not come from `weights`, the same for every start.
+        weights: A checkpoint of the same architecture, or the name of published weights.
+        parts: What is taken of it.
+        kpt_shape: Of a pose model's data.
+    """
+
+    model: str
+    names: Sequence[str]
+    seed: int
+    weights: str | None = None
+    parts: Sequence[Part] = PARTS
+    kpt_shape: Sequence[int] | None = None
+
+
+@dataclass(frozen=True)
 class Built:
     """A start that was written.
 
@@ -239,30 +260,11 @@ class Finetuner(ABC):
         """Versions of the packages that build starts and train."""
 
     @abstractmethod
-    def build_start(
-        self,
-        model: str,
-        names: Sequence[str],
-        path: Path,
-        *,
-        seed: int,
-        weights: str | None = None,
-        parts: Sequence[Part] = PARTS,
-        kpt_shape: Sequence[int] | None = None,
-    ) -> Built:
-        """Write the checkpoint that a training with the user's classes starts from.
-
-        Args:
-            model: The architecture; its random weights are drawn from `seed`.
-            names: The user's classes.
-            path: The file to write.
-            seed: Of everything that does not come from `weights`, the same for every start.
-            weights: A checkpoint of the same architecture, or the name of published weights.
-            parts: What is taken of it.
-            kpt_shape: Of a pose model's data.
+    def build_start(self, settings: StartSettings, path: Path) -> Built:
+        """Write to `path` the checkpoint that a training with the user's classes starts from.
 
         Raises:
-            UserError: `weights` cannot be read, or are of another architecture.
+            UserError: The weights cannot be read, or are of another architecture.
         """
 
     @abstractmethod

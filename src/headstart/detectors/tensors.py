@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+
+from headstart.detectors.finetuner import Built
+from headstart.detectors.handback import PARTS, Part
 
 
 def own_state(module: nn.Module) -> dict[str, Tensor]:
@@ -57,3 +60,13 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{key} {tuple(value.shape)} {value.dtype};".encode())
         digest.update(value.numpy().tobytes())
     return digest.hexdigest()
+
+
+def built(module: nn.Module, given: Mapping[str, Tensor], part_of: Callable[[str], Part]) -> Built:
+    """What a start holds of the `given` tensors, counted part by part."""
+    state = own_state(module)
+    taken, total = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
+    for name, tensor in state.items():
+        total[part_of(name)] += 1
+        taken[part_of(name)] += name in given and same_bits(given[name], tensor)
+    return Built(taken, total, state, sum(parameter.numel() for parameter in module.parameters()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +24,8 @@ MAY_CHANGE = {
 """A resumed run may be moved to another machine, and told to say more or less; all else would make it another run."""
 START = "start.pt"
 """In a run folder: the detector that was given as an object in memory, as the run began."""
+_OBJECT = re.compile(r"live (\w+) \((.*)\)")
+"""An object in memory, as records from before version 0.2 tell of it."""
 
 
 def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -38,8 +41,8 @@ def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict
         raise UserError("say which run to go on with", where="resume", hint="add out=<its folder>")
     folder = RunFolder.open(Path(str(given["out"])))
     record = _read(folder)
-    used = {RENAMED.get(key, key): value for key, value in record["options"].items()}
-    asked = {RENAMED.get(key, key): value for key, value in record.get("asked", used).items()}
+    used = _upgraded(record["options"])
+    asked = _upgraded(record.get("asked", used))
     declared = find.find(str(used["method"]))
     fields = {**PretrainSettings.model_fields, **declared.settings.model_fields}
     problems = [*problems, *unknown(given, fields, "pretrain"), *_changed(given, asked, used, fields)]
@@ -51,7 +54,7 @@ def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict
         used |= {"budget": None, "steps": record["resolved"]["steps"]}
     if (folder.path / START).is_file():
         used["model"] = str(folder.path / START)
-    if in_memory(used.get("teacher")) or str(used.get("teacher")).startswith("live "):
+    if in_memory(used.get("teacher")):
         used["teacher"] = given.get("teacher")
         # Where pseudo-labels are needed it was used before the first step, and is not needed any more.
         if used["teacher"] is None and declared.method.needs.teacher:
@@ -69,6 +72,13 @@ def _read(folder: RunFolder) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"cannot be read: {error}", where=str(folder.path / "settings.yaml")) from error
     return record
+
+
+def _upgraded(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Recorded options as this version names and records them."""
+    now = {RENAMED.get(key, key): value for key, value in options.items()}
+    told = {key: _OBJECT.fullmatch(value) for key, value in now.items() if isinstance(value, str)}
+    return {**now, **{key: {"in_memory": one[1], "origin": one[2]} for key, one in told.items() if one}}
 
 
 def _changed(

@@ -51,7 +51,9 @@ class LabelledImages(Dataset[tuple[Tensor, Target]]):
         labels = read_labels(label_path(path), self.classes)
         if labels.dropped:  # the comparison leaves such images out beforehand: this one's label changed since
             first = next(problem for problem in labels.problems if problem.drops_image)
-            raise UserError(str(first), where=str(labels.path), hint="mend the label, or take the image out of the data")
+            raise UserError(
+                str(first), where=str(labels.path), hint="mend the label, or take the image out of the data"
+            )
         found = torch.from_numpy(labels.array())
         corners = found[:, 1:] * torch.tensor([width, height, width, height])
         boxes: Any = tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=(height, width))

@@ -8,8 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from headstart.detectors.finetuner import Built, Finetuner, FinetuneSettings
-from headstart.detectors.handback import PARTS, Part
+from headstart.detectors.finetuner import Built, Finetuner, FinetuneSettings, StartSettings
 from headstart.detectors.torchvision import names
 from headstart.detectors.torchvision.recipe import ARGUMENTS, recipe
 from headstart.errors import UserError
@@ -61,21 +60,11 @@ class TorchvisionFinetuner(Finetuner):
         """See `Finetuner.versions`."""
         return {name: importlib.metadata.version(name) for name in ("torchvision", "torch")}
 
-    def build_start(
-        self,
-        model: str,
-        names: Sequence[str],
-        path: Path,
-        *,
-        seed: int,
-        weights: str | None = None,
-        parts: Sequence[Part] = PARTS,
-        kpt_shape: Sequence[int] | None = None,
-    ) -> Built:
+    def build_start(self, settings: StartSettings, path: Path) -> Built:
         """See `Finetuner.build_start`."""
         from headstart.detectors.torchvision.starting import build_start
 
-        return build_start(model, names, path, seed=seed, weights=weights, parts=parts)
+        return build_start(settings, path)
 
     def train(self, settings: FinetuneSettings) -> None:
         """See `Finetuner.train`."""

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from headstart.detectors.finetuner import Built
-from headstart.detectors.handback import PARTS, Part
-from headstart.detectors.tensors import own_state, same_bits
+from headstart.detectors.finetuner import Built, StartSettings
+from headstart.detectors.tensors import built
 from headstart.detectors.torchvision import models, names
 from headstart.detectors.torchvision.models import BACKGROUND, Record
 from headstart.errors import UserError
 
 
-def build_start(
-    model: str,
-    classes: Sequence[str],
-    path: Path,
-    *,
-    seed: int,
-    weights: str | None = None,
-    parts: Sequence[Part] = PARTS,
-) -> Built:
+def build_start(settings: StartSettings, path: Path) -> Built:
     """See `headstart.detectors.finetuner.Finetuner.build_start`.
 
     Every start has batch norms that are trained. torchvision freezes those of a model that it loads published weights
     into: starts with and without them would be different networks.
     """
-    name, own_names = names.bare(model), [BACKGROUND, *classes]
+    name, own_names = names.bare(settings.model), [BACKGROUND, *settings.names]
+    weights, parts = settings.weights, settings.parts
     state: dict[str, Tensor] = {}
     taken: dict[str, Tensor] = {}
     same = False
@@ -42,7 +33,7 @@ def build_start(
         # A state dict of somebody else's has no names: where its shapes fit, the classes are taken to be the same.
         same = theirs is None or list(theirs) == own_names
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(settings.seed)
         if weights is None:
             module = models.build(name, len(own_names))
         else:
@@ -50,14 +41,11 @@ def build_start(
                 name, len(own_names), state, source=weights, where="starts", same_names=same, parts=parts
             )
     _refuse_more_than_boxes(name, module)
-    record = Record(name, own_names, [], weights is None, {"seed": seed, "weights": weights, "parts": list(parts)})
+    record = Record(
+        name, own_names, [], weights is None, {"seed": settings.seed, "weights": weights, "parts": list(parts)}
+    )
     models.write_state(path, module, record)
-    held = own_state(module)
-    counts, total = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
-    for key, tensor in held.items():
-        total[models.part_of(key)] += 1
-        counts[models.part_of(key)] += key in taken and same_bits(taken[key], tensor)
-    return Built(counts, total, held, sum(parameter.numel() for parameter in module.parameters()))
+    return built(module, taken, models.part_of)
 
 
 def _refuse_more_than_boxes(name: str, module: Any) -> None:

@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from headstart.detectors.finetuner import Built, Finetuner, FinetuneSettings
-from headstart.detectors.handback import PARTS, Part
+from headstart.detectors.finetuner import Built, Finetuner, FinetuneSettings, StartSettings
 from headstart.detectors.ultralytics import model_files
 from headstart.errors import UserError, did_you_mean
 
@@ -104,21 +103,11 @@ class UltralyticsFinetuner(Finetuner):
         """See `Finetuner.versions`."""
         return {name: importlib.metadata.version(name) for name in ("ultralytics", "torch")}
 
-    def build_start(
-        self,
-        model: str,
-        names: Sequence[str],
-        path: Path,
-        *,
-        seed: int,
-        weights: str | None = None,
-        parts: Sequence[Part] = PARTS,
-        kpt_shape: Sequence[int] | None = None,
-    ) -> Built:
+    def build_start(self, settings: StartSettings, path: Path) -> Built:
         """See `Finetuner.build_start`."""
         from headstart.detectors.ultralytics.starting import build_start
 
-        return build_start(model, names, path, seed=seed, weights=weights, parts=parts, kpt_shape=kpt_shape)
+        return build_start(settings, path)
 
     def train(self, settings: FinetuneSettings) -> None:
         """See `Finetuner.train`."""

@@ -7,7 +7,7 @@ every start is first a model of the YAML's own class count, then given the user'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from inspect import signature
 from pathlib import Path
@@ -16,28 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headstart.detectors.finetuner import Built
-from headstart.detectors.handback import PARTS, Part, shorten
-from headstart.detectors.tensors import differences, own_state, same_bits
+from headstart.detectors.finetuner import Built, StartSettings
+from headstart.detectors.handback import Part, shorten
+from headstart.detectors.tensors import built, differences, own_state
 from headstart.detectors.ultralytics.detector import UltralyticsDetector
 from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter
 from headstart.detectors.ultralytics.undisturbed import undisturbed
 from headstart.errors import UserError
 
 
-def build_start(
-    model: str,
-    names: Sequence[str],
-    path: Path,
-    *,
-    seed: int,
-    weights: str | None = None,
-    parts: Sequence[Part] = PARTS,
-    kpt_shape: Sequence[int] | None = None,
-) -> Built:
+def build_start(settings: StartSettings, path: Path) -> Built:
     """See `headstart.detectors.finetuner.Finetuner.build_start`."""
+    model, names, weights, parts = settings.model, settings.names, settings.weights, settings.parts
     with undisturbed():
-        torch.manual_seed(seed)
+        torch.manual_seed(settings.seed)
         live = build(model)
         source = live.model
         given: Mapping[str, Tensor] = {}
@@ -47,14 +39,14 @@ def build_start(
             given = _fitting(source, other, model, weights, parts)
             source.load_state_dict(given, strict=False)
             source.names = other.names
-        torch.manual_seed(seed)
-        target = _with_classes(source, names, kpt_shape)
+        torch.manual_seed(settings.seed)
+        target = _with_classes(source, names, settings.kpt_shape)
         target.load(source, verbose=False)
         target.names = dict(enumerate(names))
         detector = UltralyticsDetector(live, target)
         detector.trained = weights is not None
-        detector.save(path, {"seed": seed, "weights": weights, "parts": list(parts) if weights else []})
-    return _count(own_state(detector.module), given, splitter(detector.module), detector.module)
+        detector.save(path, {"seed": settings.seed, "weights": weights, "parts": list(parts) if weights else []})
+    return built(detector.module, given, splitter(detector.module))
 
 
 def _fitting(source: nn.Module, other: nn.Module, model: str, weights: str, parts: Sequence[Part]) -> dict[str, Tensor]:
@@ -84,13 +76,3 @@ def _with_classes(source: Any, names: Sequence[str], kpt_shape: Sequence[int] | 
     if "data_kpt_shape" in signature(kind.__init__).parameters and kpt_shape is not None:
         more["data_kpt_shape"] = list(kpt_shape)
     return kind(deepcopy(source.yaml), ch=3, nc=len(names), verbose=False, **more)
-
-
-def _count(
-    state: Mapping[str, Tensor], given: Mapping[str, Tensor], part_of: Callable[[str], Part], module: nn.Module
-) -> Built:
-    taken, total = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
-    for name, tensor in state.items():
-        total[part_of(name)] += 1
-        taken[part_of(name)] += name in given and same_bits(given[name], tensor)
-    return Built(taken, total, state, sum(parameter.numel() for parameter in module.parameters()))
