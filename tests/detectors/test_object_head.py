@@ -72,7 +72,7 @@ def test_what_goes_back_is_all_but_the_outputs() -> None:
 
 def test_heads_that_are_more_than_boxes_are_refused(image_folder: Any, tmp_path: Any) -> None:
     YOLO("yolo11n-seg.yaml", verbose=False).save(tmp_path / "seg.pt")
-    with pytest.raises(UserError, match=r"yolo11n-seg \(segment\) is no detector (.|\n)* method=pyramid"):
+    with pytest.raises(UserError, match=r"yolo11n-seg \(segment\) is not a detector (.|\n)* method=pyramid"):
         pretrain(
             data=str(image_folder), model=str(tmp_path / "seg.pt"), method="objects", steps=1, out=str(tmp_path / "a")
         )

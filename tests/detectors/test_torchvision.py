@@ -139,7 +139,9 @@ def test_the_trunk_has_the_detectors_names_and_weights(detector: TorchvisionDete
 
 
 def test_its_head_is_not_trained_on_clusters(detector: TorchvisionDetector) -> None:
-    with pytest.raises(UserError, match=r"is no detector whose head can be trained on boxes alone\n.*method=pyramid"):
+    with pytest.raises(
+        UserError, match=r"is not a detector whose head can be trained on boxes alone\n.*method=pyramid"
+    ):
         detector.pseudolabel_head(5)
 
 

@@ -57,7 +57,7 @@ def test_budgets() -> None:
         ({"starts": "scratch=w.pt"}, "starts from random weights, not from a file"),
         ({"starts": []}, "starts: names nothing"),
         ({"labels": "10"}, None),
-        ({"labels": "0%"}, "'0%' is no label budget"),
+        ({"labels": "0%"}, "'0%' is not a label budget"),
         ({"labels": "5%,5%"}, "a budget is there twice"),
         ({"seeds": [1, 1]}, "seeds: holds a value twice"),
         ({"seeds": 0}, "seeds: names nothing"),

@@ -353,7 +353,7 @@ def test_a_method_that_logs_neither_entropy_nor_spread(run: Path) -> None:
     keep = ("step", "loss", "lr", "images_per_second", "seconds")
     fake_run.write_lines(run, [{name: line[name] for name in keep} for line in fake_run.lines()])
     page = draw(run)
-    assert "collapse not judged" in page.text
+    assert "a collapse would not be seen" in page.text
     assert page.count("svg") == 2 * 3
 
 

@@ -55,7 +55,7 @@ def parse_budgets(words: list[str]) -> tuple[list[Budget], list[UserError]]:
             budgets.append(Budget(str(int(text)), None, int(text)))
         else:
             hint = "give shares such as 10%, or counts such as 200"
-            problems.append(UserError(f"{word!r} is no label budget", where="labels", hint=hint))
+            problems.append(UserError(f"{word!r} is not a label budget", where="labels", hint=hint))
     if len(set(budgets)) < len(budgets):
         problems.append(UserError("a budget is there twice", where="labels"))
     return budgets, problems

@@ -45,7 +45,7 @@ def finetune(settings: FinetuneSettings, stop: threading.Event | None = None) ->
     trainer.check(settings)
     folder = settings.folder
     if folder.exists() and any(folder.iterdir()) and not (folder / REQUEST).is_file():
-        raise UserError("holds something that is no run of this kind", where=str(folder), hint="choose another name")
+        raise UserError("holds something that is not a run of this kind", where=str(folder), hint="choose another name")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     started = time.monotonic()

@@ -65,7 +65,7 @@ def build_starts(
         what = (
             f"the starts are not of one size: {', '.join(f'{name} {size:,}' for name, size in sizes.items())} weights"
         )
-        raise UserError(what, where="starts", hint="this is a fault of headstart: please report it")
+        raise UserError(what, where="starts", hint="this is a bug in headstart: please report it")
     return files
 
 

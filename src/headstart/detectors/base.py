@@ -102,7 +102,7 @@ class Detector(ABC):
         raise self._no_objects()
 
     def _no_objects(self) -> UserError:
-        what = f"{self.name} ({self.task}) is no detector whose head can be trained on boxes alone"
+        what = f"{self.name} ({self.task}) is not a detector whose head can be trained on boxes alone"
         return UserError(what, where="method", hint="use method=pyramid, which trains backbone and neck of any model")
 
     @abstractmethod

@@ -304,7 +304,7 @@ def _file_problems(settings: FinetuneSettings, suffixes: Sequence[str]) -> list[
     """What is wrong with the paths. A model YAML that a family ships has no path of its own: it looks it up."""
     problems = []
     if Path(settings.data).suffix not in (".yaml", ".yml"):
-        problems.append(UserError(f"{settings.data} is no dataset YAML", where="data", hint="name a .yaml file"))
+        problems.append(UserError(f"{settings.data} is not a dataset YAML", where="data", hint="name a .yaml file"))
     elif not Path(settings.data).is_file():
         problems.append(UserError(f"{settings.data} does not exist", where="data"))
     start = Path(settings.start)
@@ -313,7 +313,7 @@ def _file_problems(settings: FinetuneSettings, suffixes: Sequence[str]) -> list[
     elif start.suffix in suffixes and not start.is_file():
         problems.append(UserError(f"{start} does not exist", where="start", hint="nothing is downloaded here"))
     if not settings.name or settings.name in (".", "..") or Path(settings.name).name != settings.name:
-        problems.append(UserError(f"{settings.name!r} is no folder name", where="name"))
+        problems.append(UserError(f"{settings.name!r} is not a folder name", where="name"))
     return problems
 
 
@@ -324,7 +324,7 @@ def _number_problems(settings: FinetuneSettings) -> list[UserError]:
         if getattr(settings, name) < least
     ]
     if not 0 < settings.lr0 < math.inf:
-        problems.append(UserError(f"{settings.lr0} is no learning rate", where="lr0", hint="try 0.001 with AdamW"))
+        problems.append(UserError(f"{settings.lr0} is not a learning rate", where="lr0", hint="try 0.001 with AdamW"))
     if settings.threads is not None and settings.threads < 1:
         problems.append(UserError(f"{settings.threads} is too small", where="threads", hint="give 1 or more"))
     if "," in settings.device:

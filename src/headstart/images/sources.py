@@ -75,7 +75,7 @@ def _source(name: Any) -> Source:
     if "://" in text:
         raise UserError(f"{text} is an address", where="data", hint="download the images and give their folder")
     if "\0" in text:
-        raise UserError(f"{text!r} is no path", where="data", hint=_EXPECTED)
+        raise UserError(f"{text!r} is not a path", where="data", hint=_EXPECTED)
     if not os.path.exists(text):  # noqa: PTH110
         if glob.has_magic(text):
             return Source(absolute(text), "glob")

@@ -52,7 +52,7 @@ def _check(given: Mapping[str, Any]) -> list[UserError]:
         problems.append(UserError("give one of the two, not both", where="epochs, steps"))
     data = given.get("data")
     if isinstance(data, str) and Path(data).suffix not in (".yaml", ".yml"):
-        problems.append(UserError(f"{data} is no dataset YAML", where="data", hint="name a .yaml file"))
+        problems.append(UserError(f"{data} is not a dataset YAML", where="data", hint="name a .yaml file"))
     elif isinstance(data, str) and find_dataset_yaml(data) is None:
         problems.append(UserError(f"{data} does not exist", where="data"))
     return problems

@@ -23,7 +23,7 @@ _WIDE, _HALF, _PHONE = (1000, 340), (484, 290), (328, 250)
 def _chart(
     key: str, title: str, unit: str, note: str, draw: Callable[[str, tuple[int, int]], str], full: bool
 ) -> Chart:
-    """A chart in its two widths. Markup: it is ours and escapes its own texts."""
+    """A chart in its two widths. Markup: it is ours and escapes its own strings."""
     wide, narrow = (Markup(draw(f"{key}-{size[0]}", size)) for size in (_WIDE if full else _HALF, _PHONE))
     return Chart(key, title, unit, note, wide, narrow, full)
 

@@ -129,7 +129,7 @@ def _chart(run: FoundRun, key: str, title: str, unit: str, note: str, column: st
         return Chart(
             key, title, unit, "Nothing was logged." if len(steps) else "No step has been logged yet.", full=full
         )
-    # Markup: the chart is ours and escapes its own texts.
+    # Markup: the chart is ours and escapes its own strings.
     wide, narrow = (
         Markup(line_chart(f"{key}-{size[0]}", steps, values, size=size, alt=f"{title}. {note}", **options))
         for size in (_WIDE if full else _HALF, _PHONE)

@@ -112,8 +112,8 @@ def _finding(run: FoundRun, health: Health, alarmed: bool) -> tuple[str, str, st
     if not {"teacher_entropy", "feature_spread"} & run.metrics.keys():
         return (
             "calm",
-            "Not judged",
-            "The method logged neither teacher entropy nor feature spread: collapse not judged.",
+            "Not measured",
+            "The method logged neither teacher entropy nor feature spread: a collapse would not be seen.",
         )
     if alarmed:
         return "warn", "Recovered", "A collapse alarm sounded on the way and was over by the end."

@@ -70,7 +70,7 @@ def lines_chart(
         lines: At least one with a value.
         size: Width and height in CSS pixels.
         alt: The chart in a sentence.
-        ticks: Places and texts of the horizontal axis, which is logarithmic then; without: epochs.
+        ticks: Places and labels of the horizontal axis, which is logarithmic then; without: epochs.
         level: A horizontal line for orientation.
     """
     with rc_context(STYLE):

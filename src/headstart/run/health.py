@@ -55,7 +55,7 @@ class Health:
             step: The step, counted from the start of the run.
             measures: Any of ``loss``, ``teacher_entropy`` and ``teacher_entropy_max`` (nats), ``feature_spread`` and
                 ``spread_alarm``; ``probe_rankme`` and ``probe_knn``, each with its ``_start``. What is missing or, but
-                for the loss, not finite is not judged.
+                for the loss, not finite is left out.
         """
         sentences = []
         for kind, beyond, back in _judge(measures):

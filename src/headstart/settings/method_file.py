@@ -133,7 +133,7 @@ def _presets(tree: ast.Module) -> dict[str, dict[str, Any]]:
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None and _assigns(node, "PRESETS"):
             found = _literal(node.value)
             if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
-                raise NotLiteralError("PRESETS is no dictionary of dictionaries")
+                raise NotLiteralError("PRESETS is not a dictionary of dictionaries")
             return found
     return {}
 

@@ -124,7 +124,7 @@ def resolve_options(
 
 
 def unknown(given: Iterable[str], known: Iterable[str], command: str) -> list[UserError]:
-    """A complaint for every name that is no option, with a suggestion."""
+    """A complaint for every unknown option, with a suggestion."""
     names = [*known, "cfg"]
     return [
         UserError(

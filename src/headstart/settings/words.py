@@ -30,7 +30,7 @@ class Word(str):
 
 
 class _Unfit:
-    """Says that a word is no value of a type; None and false are values."""
+    """Says that a word is not a value of a type; None and false are values."""
 
 
 _UNFIT = _Unfit()

@@ -23,7 +23,7 @@ def save(folder: Path, state: dict[str, Any], keep: int = 2) -> Path:
 
     Args:
         folder: The ``checkpoints`` folder of a run.
-        state: Must have ``step``; tensors, numbers, texts, lists and dicts.
+        state: Must have ``step``; tensors, numbers, strings, lists and dicts.
         keep: How many to keep; the second is there in case that the newest cannot be read.
 
     Raises:

@@ -29,7 +29,7 @@ def load(model: str, init: str | None = None) -> TorchvisionDetector:
         assert record is not None
         module = models.build(record.model, len(record.names), empty=True)
         if wrong := differences(module.state_dict(), state, model) | differences(state, module.state_dict(), "it"):
-            raise UserError(f"{model} is no whole {record.model}: {shorten(wrong)}", where="model")
+            raise UserError(f"{model} is not a whole {record.model}: {shorten(wrong)}", where="model")
         module.load_state_dict(state)
         return TorchvisionDetector(record.model, module, record.names, trained=not record.random, init=init)
     name = names.bare(model)

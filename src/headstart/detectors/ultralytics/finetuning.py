@@ -52,7 +52,7 @@ class UltralyticsFinetuner(Finetuner):
         name = self.architecture(model)
         problem = model_files.check_name(name)
         if problem is None and not model_files.is_yaml(name):
-            problem = UserError(f"{model} is no model YAML", where="model")
+            problem = UserError(f"{model} is not a model YAML", where="model")
         return [problem] if problem else []
 
     def published(self, model: str) -> str:
