@@ -151,7 +151,7 @@ def test_all_problems_are_told_at_once(settings: FinetuneSettings) -> None:
 def test_somebody_elses_folder_is_left_alone(settings: FinetuneSettings, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "one/thesis.tex").write_text("mine")
-    with pytest.raises(UserError, match="no run of this kind"):
+    with pytest.raises(UserError, match="not a run of this kind"):
         finetune(dataclasses.replace(settings, out=tmp_path))
     assert (tmp_path / "one/thesis.tex").read_text() == "mine"
 
