@@ -416,6 +416,27 @@ def test_a_test_part_without_labels_is_refused(
     assert found.data.labelled_test_images == 1
 
 
+def test_keypoints_count_as_labelled_objects(options: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data.parent, tmp_path / "copy")
+    for label in (tmp_path / "copy/labels").glob("*/*.txt"):
+        label.write_text("0 0.5 0.5 0.2 0.2 0.5 0.5 2\n")
+    path = tmp_path / "copy" / data.name
+    path.write_text(path.read_text() + "kpt_shape: [1, 3]\n")
+    settings = resolve(
+        {
+            **options,
+            "data": str(path),
+            "model": "yolo11n-pose",
+            "starts": "scratch",
+            "seeds": 1,
+            "out": str(tmp_path / "out"),
+        }
+    )
+    with prepare.open_folder(settings) as folder:
+        found = prepare.facts(prepare.prepare(settings, folder), "")
+    assert found.data.labelled_test_images == 6
+
+
 def test_a_list_changed_behind_its_back_fails_the_cell(
     fake: FakeTraining, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -245,7 +245,7 @@ def facts(prepared: Prepared, slots: str) -> Facts:
         names=tuple(dataset.names),
         train_images=len(dataset.pool),
         test_images=len(dataset.test),
-        labelled_test_images=sum(has_objects(image) for image in dataset.test),
+        labelled_test_images=sum(has_objects(image, dataset.keypoints) for image in dataset.test),
         split=dataset.split,
         test_sha256=label_lists.file_hash(prepared.folder / "labels" / "test.txt"),
         leak=prepared.test_leak,
