@@ -184,6 +184,20 @@ def test_finished_cells_are_kept_and_more_may_be_added(fake: FakeTraining, optio
         headstart.compare(**{**options, "out": options["out"].parent / "mine", "overwrite": True})
 
 
+def test_a_plan_locks_no_options_and_removes_nothing(options: dict[str, Any]) -> None:
+    given = {**options, "data": str(options["data"]), "out": str(options["out"])}
+    for more in ({"plan": True, "epochs": 100}, {"epochs": 30}):
+        with prepare.open_folder(resolve({**given, **more})) as folder:
+            assert yaml.safe_load((folder / "compare.yaml").read_text())["epochs"] == more["epochs"]
+    (folder / "cells/coco").mkdir(parents=True)
+    with prepare.open_folder(resolve({**given, "epochs": 30, "plan": True, "overwrite": True})):
+        assert (folder / "cells/coco").is_dir()
+    other = prepare.open_folder(resolve({**given, "epochs": 31, "plan": True, "overwrite": True}))
+    with pytest.raises(UserError, match=r"epochs: was 30 when the comparison began, is 31 now") as caught, other:
+        pass
+    assert "overwrite" not in str(caught.value), "which would not help a plan"
+
+
 def test_cells_measured_on_other_test_images_are_trained_anew(
     fake: FakeTraining, options: dict[str, Any], data: Path, tmp_path: Path
 ) -> None:

@@ -44,11 +44,13 @@ _MAY_CHANGE = {
     *("starts", "labels", "seeds", "unlabelled", "longer", "device", "jobs", "workers", "out", "plan"),
     *("overwrite", "pictures", "report"),
 }
+_TRAININGS = ("cells", "search", "longer")
+"""Folders that hold trainings: without any, nothing is lost by other options."""
 CONTENTS = Contents(
     what="a comparison",
     mark=SETTINGS,
     files=(SETTINGS, "results.json", "results.md", "report.html", "detections.json", "detections.log"),
-    folders=("cells", "search", "longer", "starts", "labels", "probe"),
+    folders=(*_TRAININGS, "starts", "labels", "probe"),
 )
 
 
@@ -104,9 +106,9 @@ def open_folder(settings: CompareSettings) -> Iterator[Path]:
 
 def _begin(settings: CompareSettings, owned: OwnedFolder) -> None:
     asked, record = settings.model_dump(), owned.path / SETTINGS
-    if owned.begun and settings.overwrite:
+    if owned.begun and settings.overwrite and not settings.plan:  # a plan removes nothing
         owned.clear()
-    elif owned.begun:
+    elif owned.begun and any((owned.path / name).is_dir() for name in _TRAININGS):
         _refuse_other(asked, record)
     with explained(owned.path):
         for part in ("starts", "labels"):
@@ -129,7 +131,8 @@ def _refuse_other(asked: Mapping[str, Any], record: Path) -> None:
         if key not in _MAY_CHANGE and known.get(key) != value
     ]
     if problems:
-        hint = "starts, labels and seeds may be added; for the rest choose another out=, or overwrite=true"
+        hint = "starts, labels and seeds may be added; for the rest choose another out="
+        hint += "" if asked["plan"] else ", or overwrite=true"
         problems.append(UserError(f"{record.parent} holds another comparison", where="out", hint=hint))
         raise UserError.several(problems)
 
