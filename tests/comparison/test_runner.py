@@ -24,7 +24,7 @@ from headstart.comparison.grid import Cell, choose_rates, epochs_for, longer_cel
 from headstart.comparison.records import Arrived
 from headstart.comparison.results import read_results
 from headstart.comparison.shown import read_detections
-from headstart.comparison.starts import build_starts
+from headstart.comparison.starts import Pretraining, Start, build_starts
 from headstart.detectors.finetuner import (
     ARRIVED,
     COLUMNS,
@@ -386,6 +386,23 @@ def test_test_images_in_the_pretraining_are_an_error(
     with pytest.raises(UserError, match="unlabelled: 1 of 2 files"):
         headstart.compare(**{**options, "starts": f"scratch,ssl={weights}", "unlabelled": str(images)})
     assert fake.asked == []
+
+
+@pytest.mark.parametrize(
+    ("looked", "named", "outcome", "words"),
+    [
+        (0, 3, "not known", "3 of its 1,000 pretraining images were named by unlabelled=, and none of these is a"),
+        (5, 3, "not known", "5 of its 1,000 pretraining images are still there, and none of these is a"),
+        (5, 1000, "passed", "none of 1,000 pretraining images is a"),
+        (1000, 3, "passed", "none of 1,000 pretraining images is a"),
+    ],
+)
+def test_a_part_of_the_pretraining_images_leaves_a_leak_unknown(
+    looked: int, named: int, outcome: str, words: str
+) -> None:
+    run = Pretraining("runs/a", ["images"], 1000, "dino", "yolo11n.yaml", 10, 1.0, "cpu")
+    found = prepare._leak(Start("ssl", "checkpoint", "a.pt"), run, looked, named)
+    assert (found.outcome, found.words) == (outcome, f"{words} test image")
 
 
 def test_identical_seeds_fail(fake: FakeTraining, options: dict[str, Any]) -> None:

@@ -196,11 +196,13 @@ def _leak(start: Start, known: Pretraining | None, looked: int, named: int) -> L
     used = known.images or 0 if known else 0
     if start.kind != "checkpoint":
         return LeakFacts(outcome="not known", words="the images behind published weights are not known")
-    if looked and looked < used:
-        words = f"{looked:,} of its {used:,} pretraining images are still there, and none of these is a test image"
+    seen = max(looked, named)
+    if 0 < seen < used:
+        where = "are still there" if seen == looked else "were named by unlabelled="
+        words = f"{seen:,} of its {used:,} pretraining images {where}, and none of these is a test image"
         return LeakFacts(outcome="not known", words=words)
-    if looked or named:
-        return LeakFacts(outcome="passed", words=f"none of {looked or named:,} pretraining images is a test image")
+    if seen:
+        return LeakFacts(outcome="passed", words=f"none of {seen:,} pretraining images is a test image")
     gone = "its pretraining images are not there any more" if known else "its pretraining images are not known"
     return LeakFacts(outcome="not known", words=gone)
 
