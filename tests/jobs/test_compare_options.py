@@ -39,6 +39,18 @@ def test_starts(given: dict[str, Any], tmp_path: Path) -> None:
     assert parse_starts(["coco"], "yolo11s.yaml")[0] == [Start("coco", "coco", "yolo11s.pt")]
 
 
+@pytest.mark.parametrize("name", ["coco", "scratch", "coco-backbone"])
+def test_a_file_is_not_called_as_other_weights_are(name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{name}.pt"
+    path.write_bytes(b"x")
+    starts, (problem,) = parse_starts([str(path)], "yolo11n")
+    assert starts == []
+    assert str(problem) == (
+        f"starts: {path} would be called {name}, which stands for other weights\n  -> name it: mine={path}"
+    )
+    assert parse_starts([f"mine={path}"], "yolo11n")[0] == [Start("mine", "checkpoint", str(path))]
+
+
 def test_budgets() -> None:
     budgets, problems = parse_budgets(["1%", "2.5%", "200"])
     assert not problems

@@ -217,5 +217,9 @@ def _parse_start(word: str, model: str, trainer: Finetuner, problems: list[UserE
     else:
         stem = file.resolve().parent.name if file.name == "headstart.pt" else file.stem
         clean = re.sub(r"[^A-Za-z0-9_.+-]", "-", name or stem).lstrip("_.+-") or "checkpoint"
+        if not named and clean in RESERVED:
+            what = f"{path} would be called {clean}, which stands for other weights"
+            problems.append(UserError(what, where="starts", hint=f"name it: mine={path}"))
+            return None
         return Start(clean, name if name in RESERVED else "checkpoint", str(file.resolve()))
     return None
