@@ -13,6 +13,7 @@ from headstart.errors import UserError
 from headstart.settings.schema import CompareSettings
 
 EPOCHS = 100
+LOOK = "look into train.log of the folders below search/"
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,14 @@ def main_cells(
         starts: The starts.
         budgets: The budgets.
         pool: Labelled images in all.
-        rates: (start, budget) -> learning rate.
+        rates: (start, budget) -> learning rate; the first of the options where it is missing.
     """
     sizes = {budget.name: budget.images(pool) for budget in budgets}
     return [
-        Cell("main", start.name, name, seed, rates[start.name, name], epochs_for(settings, images), images)
+        Cell("main", start.name, name, seed, rates.get((start.name, name), settings.lr[0]), epochs, images)
         for seed in settings.seeds
         for name, images in sizes.items()
+        for epochs in [epochs_for(settings, images)]
         for start in starts
     ]
 
@@ -97,18 +99,12 @@ def search_cells(
     if len(settings.lr) == 1:
         return []
     return [
-        Cell(
-            "search", start.name, budget.name, settings.seeds[0], rate, _epochs(settings, train_images, budget), images
-        )
+        Cell("search", start.name, budget.name, settings.seeds[0], rate, epochs_for(settings, images), images)
         for budget in budgets
         for images in [train_images[budget.name]]
         for start in starts
         for rate in settings.lr
     ]
-
-
-def _epochs(settings: CompareSettings, train_images: dict[str, int], budget: Budget) -> int:
-    return epochs_for(settings, train_images[budget.name])
 
 
 def longer_cell(main: Cell, own_seconds: float, extra_seconds: float) -> Cell:
@@ -122,22 +118,21 @@ def choose_rates(
 ) -> dict[tuple[str, str], float]:
     """The best rate of every start and budget by its validation score; of equals the one named first.
 
+    A start and budget whose rates all failed are left out.
+
     Args:
         settings: Of the comparison.
         scores: Search cells with their mAP50-95 on the validation part; None for one that failed.
 
     Raises:
-        UserError: All rates of a start and budget failed.
+        UserError: All rates of all of them failed.
     """
     best: dict[tuple[str, str], tuple[float, int, float]] = {}
-    seen = set()
     for cell, score in scores:
         key = (cell.start, cell.budget)
-        seen.add(key)
         ranked = (score if score is not None else -1.0, -settings.lr.index(cell.lr), cell.lr)
         if score is not None and (key not in best or ranked > best[key]):
             best[key] = ranked
-    if lost := sorted(seen - set(best)):
-        hint = "look into train.log of its folders below search/"
-        raise UserError(f"no learning rate worked for {lost[0][0]} at {lost[0][1]}", where="lr", hint=hint)
+    if not best:
+        raise UserError("no learning rate worked for any start", where="lr", hint=LOOK)
     return {key: ranked[2] for key, ranked in best.items()}

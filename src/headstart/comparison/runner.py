@@ -61,7 +61,10 @@ class Running:
             rates = self._choose_rates()
             p = self.prepared
             main = grid.main_cells(p.settings, p.starts, p.budgets, len(p.dataset.pool), rates)
-            done = self._train("cells", main)
+            lost = [cell for cell in main if (cell.start, cell.budget) not in rates]
+            error = f"not trained, for no learning rate worked at {{}}; {grid.LOOK}"
+            self.records += [self._record(Done(self._training(one), None, error.format(one.budget))) for one in lost]
+            done = self._train("cells", [cell for cell in main if cell not in lost])
             self._train("longer scratch run", self._longer(done))
             self._detections(done)
         except (Interrupted, Stopped, KeyboardInterrupt):

@@ -40,11 +40,14 @@ def _in_short(found: Sequence[Difference], first: bool) -> str:
 
 
 def _groups(found: Sequence[Difference]) -> list[list[Difference]]:
-    """Differences of one verdict together; inconclusive ones of one number of seeds, which is named."""
-    groups: dict[tuple[str, int], list[Difference]] = {}
+    """Differences of one verdict together; inconclusive ones of one number of seeds and one reason."""
+    groups: dict[tuple[str, int, str], list[Difference]] = {}
     for one in found:
-        verdict = one.map50_95.verdict
-        groups.setdefault((verdict, len(one.seeds) if verdict == "inconclusive" else 0), []).append(one)
+        values, key = one.map50_95, (one.map50_95.verdict, 0, "")
+        if values.verdict == "inconclusive":
+            why = _no_interval(values) if values.t_low is None else "" if values.seeds_needed else needed(values)
+            key = (values.verdict, len(one.seeds), why)
+        groups.setdefault(key, []).append(one)
     return list(groups.values())
 
 
@@ -68,10 +71,10 @@ def _evidence(found: Sequence[Difference], unit: bool) -> str:
     else:
         where = {"better": "above zero", "worse": "below zero", "inconclusive": "around zero"}[values[0].verdict]
         text += f", every 95 % interval {where}"
-    if counts := [value.seeds_needed for value in values if value.seeds_needed]:
-        many = f"{min(counts)} to {max(counts)}" if min(counts) != max(counts) else str(counts[0])
-        text += f"; about {many} seeds would show a difference of this size with 80 % power"
-    return text
+    counts = sorted(value.seeds_needed for value in values if value.seeds_needed)
+    if counts and counts[0] != counts[-1]:
+        return f"{text}; about {counts[0]} to {counts[-1]} seeds would show a difference of this size with 80 % power"
+    return f"{text}; {needed(values[0])}" if values[0].verdict == "inconclusive" else text
 
 
 def _no_interval(values: Paired) -> str:
