@@ -335,18 +335,18 @@ def test_of_equal_rates_the_first_is_taken() -> None:
 
 
 def test_a_start_without_a_rate_sinks_only_itself(fake: FakeTraining, options: dict[str, Any]) -> None:
-    fake.fail = lambda settings: settings.folder.parent.name == "search" and "coco-25pc" in settings.name
-    found = headstart.compare(**{**options, "lr": [0.001, 0.01]})
+    fake.fail = lambda settings: settings.folder.parent.name == "search" and "coco-50pc" in settings.name
+    found = headstart.compare(**{**options, "labels": "50%,100%", "lr": [0.001, 0.01]})
     trained = sorted(one.name for one in fake.asked if one.folder.parent.name == "cells")
     assert trained == [
-        f"{name}-seed{seed}" for name in ("coco-100pc", "scratch-100pc", "scratch-25pc") for seed in (0, 1)
+        f"{name}-seed{seed}" for name in ("coco-100pc", "scratch-100pc", "scratch-50pc") for seed in (0, 1)
     ]
-    why = "not trained, for no learning rate worked at 25%; look into train.log of the folders below search/"
+    why = "not trained, for no learning rate worked at 50%; look into train.log of the folders below search/"
     assert [one for one in found.failed if "not trained" in one] == [
-        f"coco, 25%, seed {seed}: {why}" for seed in (0, 1)
+        f"coco, 50%, seed {seed}: {why}" for seed in (0, 1)
     ]
     (check,) = found.failed_checks
-    told = "2 of 8 trainings failed or are missing: coco at 25%, seed 0, coco at 25%, seed 1"
+    told = "2 of 8 trainings failed or are missing: coco at 50%, seed 0, coco at 50%, seed 1"
     assert (check.key, check.evidence) == ("complete", told)
     assert not found.ok
     assert "100% of the labels" in found.verdict
