@@ -540,6 +540,13 @@ def test_the_time_of_a_cell_follows_from_the_probes() -> None:
     assert speed.of(cell, 50) == pytest.approx(speed.start + 10 * (200 * 0.05 + 50 * 0.02))
 
 
+@pytest.mark.parametrize(("epochs", "seconds"), [(100, 1 + 100 + 20 * 50), (50, 1 + 50 + 17 * 50), (3, 1 + 3 + 3 * 50)])
+def test_epochs_that_are_not_measured_cost_no_test(epochs: int, seconds: float) -> None:
+    # 100 epochs: every 5th is measured. 50: 3, 6 ... 48, and the last. 3: all. 100 images to train on, 5,000 to test.
+    cell = Cell("main", "a", "100%", 0, 0.1, epochs, 100)
+    assert cost.Speed(1.0, 0.01, 0.01).of(cell, 5000) == pytest.approx(seconds)
+
+
 def test_everything_is_ready_before_the_first_training(options: dict[str, Any]) -> None:
     settings = resolve({**options, "data": str(options["data"]), "out": str(options["out"])})
     with prepare.open_folder(settings) as folder:

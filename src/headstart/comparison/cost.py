@@ -17,7 +17,7 @@ from headstart.comparison.grid import Cell
 from headstart.comparison.label_lists import write_list
 from headstart.comparison.pool import Slot, run_all
 from headstart.comparison.prepare import Prepared
-from headstart.detectors.finetuner import FinetuneResult, FinetuneSettings
+from headstart.detectors.finetuner import FinetuneResult, FinetuneSettings, measured_epochs
 from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.run.display import duration
@@ -29,7 +29,7 @@ _SIZES = ((4, 2), (4, 8), (8, 2))
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of a training: `start` once, and in every epoch `train` an image trained on, `test` an image tested."""
+    """Seconds of a training: `start` once, `train` an image and epoch, `test` an image and epoch that is measured."""
 
     start: float
     train: float
@@ -37,7 +37,8 @@ class Speed:
 
     def of(self, cell: Cell, test_images: int) -> float:
         """Seconds of a cell."""
-        return self.start + cell.epochs * (cell.images * self.train + test_images * self.test)
+        tested = len(measured_epochs(cell.epochs)) * test_images
+        return self.start + cell.epochs * cell.images * self.train + tested * self.test
 
 
 def planned(prepared: Prepared) -> tuple[list[Cell], list[Cell]]:

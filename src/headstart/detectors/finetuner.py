@@ -36,6 +36,12 @@ COLUMNS = ("epoch", "time", "metrics/mAP50-95(B)", "metrics/mAP50(B)")
 """Columns that ``results.csv`` has in any case, named as Ultralytics names them; ``time`` is in seconds."""
 
 
+def measured_epochs(epochs: int) -> set[int]:
+    """Those of `epochs` epochs, from 1, that are measured: many short ones would be measured for longer than trained."""
+    every = math.ceil(epochs / MEASURED)
+    return {*range(every, epochs + 1, every), epochs}
+
+
 @dataclass(frozen=True)
 class FinetuneSettings:
     """What one training needs to know.
@@ -88,8 +94,8 @@ class FinetuneSettings:
         return dataclasses.replace(self, data=str(data), start=str(start), out=str(out))
 
     def measured(self, epoch: int) -> bool:
-        """Whether epoch `epoch`, from 1, is measured: many short ones would be measured for longer than they train."""
-        return epoch == self.epochs or epoch % math.ceil(self.epochs / MEASURED) == 0
+        """Whether epoch `epoch`, from 1, is measured on the test images."""
+        return epoch in measured_epochs(self.epochs)
 
 
 @dataclass(frozen=True)
