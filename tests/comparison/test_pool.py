@@ -89,6 +89,9 @@ def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     assert slots("auto", "auto")[0] == [Slot("0", None), Slot("1", None), Slot("2", None)]
     assert slots("0,2", 4)[0] == [Slot("0", None), Slot("2", None)] * 2
+    assert slots("auto", 1) == ([Slot("0", None)], "1 side by side on 1 GPU")
+    many, why = slots("auto", 4)
+    assert ([one.device for one in many], why) == (["0", "1", "2", "0"], "4 side by side on 3 GPUs")
     with pytest.raises(UserError, match="there is no GPU 3"):
         slots("3", "auto")
     with pytest.raises(UserError, match="'gpu' is not a device"):

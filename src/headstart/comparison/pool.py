@@ -51,9 +51,10 @@ def slots(device: str, jobs: int | str) -> tuple[list[Slot], str]:
     found = machine.parse_devices(device)
     if found[0].kind == "cpu":
         return _cpu(jobs)
-    each = 1 if jobs == "auto" else max(1, int(jobs) // len(found))
-    places = [Slot(str(one.kind if one.index is None else one.index), None) for _ in range(each) for one in found]
-    return places, f"{len(places)} side by side on {len(found)} GPU{'s' * (len(found) > 1)}"
+    count = len(found) if jobs == "auto" else int(jobs)
+    used = [str(one.kind if one.index is None else one.index) for one in found[:count]]
+    places = [Slot(used[number % len(used)], None) for number in range(count)]
+    return places, f"{count} side by side on {len(used)} GPU{'s' * (len(used) > 1)}"
 
 
 def _cpu(jobs: int | str) -> tuple[list[Slot], str]:
