@@ -251,6 +251,23 @@ def test_a_hand_back_that_dropped_tensors_is_red(run: Path) -> None:
     assert "No collapse" not in page.text
 
 
+def test_weights_that_are_not_finite_are_named_and_not_resumed(run: Path) -> None:
+    led = {"method": "distill", "teacher": "t.pt", "teacher_weights": "w.pt", "proposals": "p.pt"}
+    fake_run.write_settings(run, **led)
+    content = json.loads((run / "handback.json").read_text())
+    (run / "handback.json").write_text(json.dumps({**content, "ok": False, "not_finite": ["model.0.conv.weight"]}))
+    page = draw(run)
+    assert (
+        "207 of 207 backbone tensors arrived pretrained in headstart.pt, but 1 tensors hold a NaN or an infinity: "
+        "model.0.conv.weight. Do not fine-tune from it."
+    ) in page.text
+    assert "Not finite" in page.text
+    assert "are missing in headstart.pt" not in page.text
+    assert not any("resume" in words for words in page.codes)
+    (again,) = [words for words in page.codes if words.startswith("headstart pretrain")]
+    assert {f"{name}={value}" for name, value in led.items()} | {"lr=0.0003"} <= set(again.split())
+
+
 def test_what_arrived_is_counted_and_not_what_was_trained(run: Path) -> None:
     assert "207 of 207 backbone tensors went back into headstart.pt" in draw(run).text
     content = json.loads((run / "handback.json").read_text())

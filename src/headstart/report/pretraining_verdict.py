@@ -81,7 +81,7 @@ def judge(run: FoundRun) -> Verdict:
     alarms = [(event["step"], str(event["message"])) for event in written] or replayed
     tone, label, finding = _finding(run, health, bool(alarms))
     if not_back(run) and label != "Blown up":
-        tone, label = "bad", "Not handed back whole"
+        tone, label = "bad", "Not finite" if not_finite(run) else "Not handed back whole"
     if not run.finished and tone != "bad":
         tone, label = ("warn", "Not finished") if len(run.column("step")) else ("calm", "Nothing logged yet")
     sentences = [_what(run), finding, _handed_back(run)]
@@ -143,16 +143,27 @@ def _handed_back(run: FoundRun) -> str:
     if not kept:
         return ""
     if not_back(run):
-        lost = [one.name for one in dropped(run)]
-        named = ", ".join(lost[:_NAMED]) + (f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else "")
-        missing = f"{len(lost)} tensors did not arrive as they should: {named}" if lost else "the check failed"
+        lost, broken = [one.name for one in dropped(run)], not_finite(run)
+        wrong = [f"{len(lost)} tensors did not arrive as they should: {_some(lost)}"] if lost else []
+        wrong += [f"{len(broken)} tensors hold a NaN or an infinity: {_some(broken)}"] if broken else []
+        missing = "; ".join(wrong) or "the check failed"
         return f"{' and '.join(kept)} arrived pretrained in headstart.pt, but {missing}. Do not fine-tune from it."
     return f"{' and '.join(kept)} went back into headstart.pt, read back and compared."
 
 
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+
 def not_back(run: FoundRun) -> bool:
     """Whether the check of the hand-back failed, by its own word or by the tensors that it names."""
-    return run.hand_back.get("ok") is False or bool(dropped(run))
+    return run.hand_back.get("ok") is False or bool(dropped(run) or not_finite(run))
+
+
+def not_finite(run: FoundRun) -> list[str]:
+    """The tensors that hold a NaN or an infinity."""
+    listed = run.hand_back.get("not_finite")
+    return [str(name) for name in listed] if isinstance(listed, list) else []
 
 
 def dropped(run: FoundRun) -> list[Lost]:
@@ -181,7 +192,7 @@ def _next_steps(run: FoundRun, tone: str) -> list[Step]:
     resume = shlex.join(["headstart", "pretrain", "resume=true", f"out={_near(run.path)}"])
     if not run.finished and tone != "bad":
         return [Step("Go on where it stopped:", resume)]
-    if not_back(run):
+    if not_back(run) and not not_finite(run):  # those are in the last checkpoint, too
         why = (
             "Tensors of the pretrained detector are missing in headstart.pt: a training from it would begin with other "
             "weights. Hand it back again, from the last checkpoint; where that fails too, report it with handback.json:"
@@ -208,7 +219,8 @@ def _next_steps(run: FoundRun, tone: str) -> list[Step]:
 
 
 def _again(run: FoundRun) -> str:
-    given = {name: run.option(name) for name in ("model", "method", "preset", "init", "steps", "batch", "imgsz")}
+    kept = ("model", "method", "preset", "init", "teacher", "teacher_weights", "proposals", "steps", "batch", "imgsz")
+    given = {name: run.option(name) for name in kept}
     lr = run.option("lr")
     given["lr"] = float(f"{lr / 3:.1g}") if isinstance(lr, (int, float)) else 3e-4
     words = [f"data={one}" for one in sources(run)] + [
