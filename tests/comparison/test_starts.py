@@ -110,6 +110,9 @@ def test_starts_are_kept_and_built_anew_when_they_must_be(
     first["coco", 0].path.write_bytes(b"cut short")
     again = build_starts(start, [0], data("a"), "yolo11n.yaml", tmp_path)
     assert again["coco", 0].sha256 == first["coco", 0].sha256
+    for damaged in ("", "[]", '{"origin": 3', "{}"):
+        (tmp_path / "coco-seed0.json").write_text(damaged)
+        assert build_starts(start, [0], data("a"), "yolo11n.yaml", tmp_path) == first
     other = build_starts(start, [0], data("a", "b"), "yolo11n.yaml", tmp_path)
     assert other["coco", 0].sha256 != first["coco", 0].sha256
 
@@ -127,3 +130,10 @@ def test_what_a_run_folder_tells(tmp_path: Path) -> None:
     assert found is not None
     assert (found.data, found.images, found.method, found.seconds) == (["images"], 24, "dino", 7.0)
     assert pretraining_of(Start("a", "checkpoint", str(tmp_path / "other.pt"))) is None
+
+
+@pytest.mark.parametrize("content", [b"options: \xff\n", b"options:\nresolved:\n", b"", b"options: 3\nresolved: {}\n"])
+def test_a_damaged_record_of_a_pretraining_says_what_to_do(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=r"(?s)settings.yaml: cannot be read: .*-> restore it; or copy headstart.pt"):
+        pretraining_of(Start("a", "checkpoint", str(tmp_path / "headstart.pt")))

@@ -52,6 +52,7 @@ def test_a_file_is_not_called_as_other_weights_are(name: str, tmp_path: Path) ->
 
 
 def test_budgets() -> None:
+    assert [problem.what for problem in parse_budgets(["²"])[1]] == ["'²' is not a label budget"]
     budgets, problems = parse_budgets(["1%", "2.5%", "200"])
     assert not problems
     assert budgets == [Budget("1%", 0.01, None), Budget("2.5%", 0.025, None), Budget("200", None, 200)]

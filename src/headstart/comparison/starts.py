@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,7 +73,7 @@ def build_starts(
 def _build(start: Start, seed: int, dataset: Dataset, model: str, path: Path) -> StartFile:
     record = path.with_suffix(".json")
     origin = {**_origin(start, dataset, model), "seed": seed}
-    if path.is_file() and record.is_file():
+    with suppress(OSError, ValueError, KeyError, TypeError):  # none, or a damaged one: it is built anew
         known = json.loads(record.read_text(encoding="utf-8"))
         if known["origin"] == origin and known["file"] == content_hash(str(path)):
             return StartFile(path, known["sha256"], known["parameters"], known["taken"])
@@ -138,9 +139,10 @@ def pretraining_of(start: Start) -> Pretraining | None:
         return None
     try:
         content = yaml.safe_load(settings.read_text(encoding="utf-8"))
-        options, resolved = content["options"], content["resolved"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise UserError(f"cannot be read: {error}", where=str(settings)) from error
+        options, resolved = dict(content["options"]), dict(content["resolved"])
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
+        hint = "restore it; or copy headstart.pt to another folder and give that: its pretraining is then not known"
+        raise UserError(f"cannot be read: {error}", where=str(settings), hint=hint) from error
     data = options.get("data") or []
     return Pretraining(
         folder=str(folder),

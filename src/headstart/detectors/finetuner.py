@@ -365,7 +365,10 @@ def read_curve(path: Path) -> tuple[Epoch, ...]:
         UserError: There are no rows, or no (finite) box mAP.
     """
     with path.open(encoding="utf-8", newline="") as file:
-        rows = [{key.strip(): value for key, value in row.items()} for row in csv.DictReader(file)]
+        found = list(csv.DictReader(file))
+    if any(None in row for row in found):
+        raise UserError("is damaged: a row has more values than there are columns", where=str(path))
+    rows = [{key.strip(): value for key, value in row.items()} for row in found]
     if not rows or not set(COLUMNS) <= set(rows[0]):
         raise UserError("has no box mAP", where=str(path), hint="detect, segment, pose and obb models can be compared")
     try:
