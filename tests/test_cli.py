@@ -79,6 +79,12 @@ def test_a_word_that_is_no_option(line: str) -> None:
         cli.parse(line.split())
 
 
+@pytest.mark.parametrize(("line", "name"), [("report a run=b", "run"), ("probe a source=b data=x", "source")])
+def test_a_value_with_and_without_its_key(line: str, name: str) -> None:
+    with pytest.raises(UserError, match=rf"{name}: is given twice: as 'a' and with {name}=\n  -> leave out one"):
+        cli.parse(line.split())
+
+
 def test_a_key_without_a_value() -> None:
     with pytest.raises(UserError, match="batch: needs a value"):
         cli.parse(["pretrain", "--batch"])

@@ -165,7 +165,7 @@ def test_curve_is_read_as_ultralytics_writes_it(tmp_path: Path) -> None:
         (2, 5, 0.125, 0.25),
     ]
     (tmp_path / "results.csv").write_text(head + "1,2.5,3.1,0.1,0.2,0.3,0.15,9\n")
-    with pytest.raises(UserError, match="results.csv: is damaged: a row has more values than there are columns"):
+    with pytest.raises(UserError, match=r"results.csv: is damaged: a row has more values than there are columns"):
         read_curve(tmp_path / "results.csv")
     (tmp_path / "results.csv").write_text(head + "1,2.5,nan,nan,nan,nan,nan\n")
     with pytest.raises(UserError, match="diverged"):

@@ -381,6 +381,17 @@ def test_the_longer_scratch_run_gets_the_time_of_the_pretraining(
     assert longer_cell(Cell("main", "scratch", "1%", 0, 0.1, 10, 5), 100.0, 1.0).epochs == 11
 
 
+def test_a_longer_run_that_cannot_be_is_said(
+    fake: FakeTraining, options: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "longer=true: no start tells how long its pretraining took, so there is no longer scratch run"
+    headstart.compare(**{**options, "labels": "100%", "seeds": 1, "longer": True})
+    assert said in capsys.readouterr().err
+    headstart.compare(**{**options, "labels": "100%", "seeds": 1})
+    assert said not in capsys.readouterr().err
+    assert not [one for one in fake.asked if one.folder.parent.name == "longer"]
+
+
 def test_test_images_in_the_pretraining_are_an_error(
     fake: FakeTraining, options: dict[str, Any], weights: Path, data: Path, tmp_path: Path
 ) -> None:

@@ -139,3 +139,11 @@ def test_a_file_of_the_users_comes_before_a_shipped_one(folder: Path, monkeypatc
     assert (shipped("coco8.yaml"), find_dataset_yaml("coco8.yaml")) == (None, Path("coco8.yaml"))
     assert find_dataset_yaml("mine.yaml") is None
     assert find_dataset_yaml("images") is None
+
+
+def test_a_home_is_understood(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    assert find_dataset_yaml("~/my.yaml") is None
+    assert find_dataset_yaml("~nobody-of-that-name/my.yaml") is None
+    path = write(folder, "names: [a]\n")
+    assert find_dataset_yaml("~/my.yaml") == path

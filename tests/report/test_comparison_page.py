@@ -191,6 +191,15 @@ def test_the_command_draws_either_kind_and_several_side_by_side(
         write_report(tmp_path)
 
 
+def test_a_comparison_that_was_killed_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "compare.yaml").write_text("data: my.yaml\n")
+    assert is_comparison(tmp_path)
+    with pytest.raises(
+        UserError, match=r"there is no results.json\n  -> this comparison has not come to its end: call"
+    ):
+        write_report(tmp_path)
+
+
 def test_another_format_is_refused(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"format": 99}')
     with pytest.raises(UserError, match="is of format 99; this version reads formats 1 and 2"):

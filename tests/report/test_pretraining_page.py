@@ -258,7 +258,7 @@ def test_weights_that_are_not_finite_are_named_and_not_resumed(run: Path) -> Non
     (run / "handback.json").write_text(json.dumps({**content, "ok": False, "not_finite": ["model.0.conv.weight"]}))
     page = draw(run)
     assert (
-        "207 of 207 backbone tensors arrived pretrained in headstart.pt, but 1 tensors hold a NaN or an infinity: "
+        "207 of 207 backbone tensors arrived pretrained in headstart.pt, but 1 tensor holds a NaN or an infinity: "
         "model.0.conv.weight. Do not fine-tune from it."
     ) in page.text
     assert "Not finite" in page.text

@@ -69,7 +69,11 @@ class Command(click.Command):
                 given[name] = Word(value)
         others, words = _leftover(ctx.args)
         given |= {name: Word(value) for name, value in others.items()}
-        return Asked(self.spec.name, {**self._positional(words), **given})
+        positional = self._positional(words)
+        if twice := next(iter(positional.keys() & given.keys()), None):
+            hint = "leave out one of the two" + (", or give all without a key" if self.spec.many else "")
+            raise UserError(f"is given twice: as {words[0]!r} and with {twice}=", where=twice, hint=hint)
+        return Asked(self.spec.name, {**positional, **given})
 
     def _positional(self, words: list[str]) -> dict[str, Any]:
         """What was given without a key."""

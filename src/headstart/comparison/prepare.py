@@ -29,16 +29,17 @@ from headstart.comparison.records import (
     ListFacts,
     StartFacts,
 )
+from headstart.comparison.results import SETTINGS
 from headstart.comparison.starts import Pretraining, Start, StartFile, build_starts, parse_starts, pretraining_of
 from headstart.detectors.find import finetuner
 from headstart.errors import UserError
 from headstart.files import Contents, OwnedFolder, explained, write_text
+from headstart.images.dataset_yaml import find_dataset_yaml, shipped
 from headstart.images.index import find_images
 from headstart.images.labels import label_path
 from headstart.run import provenance
 from headstart.settings.schema import CompareSettings
 
-SETTINGS = "compare.yaml"
 # A comparison may be given more starts, budgets and seeds, and be told to say more or less; all else is another one.
 _MAY_CHANGE = {
     *("starts", "labels", "seeds", "unlabelled", "longer", "device", "jobs", "workers", "out", "plan"),
@@ -138,7 +139,8 @@ def _refuse_other(asked: Mapping[str, Any], record: Path) -> None:
 
 
 def _absolute(data: str) -> str:
-    return str(Path(data).resolve()) if Path(data).is_file() else data
+    found = find_dataset_yaml(data)
+    return str(found.resolve()) if found and shipped(data) is None else data
 
 
 def prepare(settings: CompareSettings, folder: Path) -> Prepared:

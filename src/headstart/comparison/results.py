@@ -30,6 +30,8 @@ from headstart.errors import UserError
 from headstart.files import write_text
 
 FILE = "results.json"
+SETTINGS = "compare.yaml"
+"""What a comparison was asked for: it is there from the beginning."""
 _NAMED = 5
 """How many wrong fields of a damaged file are named."""
 
@@ -152,7 +154,10 @@ def read_results(folder: Path) -> Results:
         UserError: There is none, it is of a format that is not known, or it is damaged; with the fields.
     """
     path = folder / FILE if folder.is_dir() else folder
-    content = read_json(path, "give the folder that `headstart compare` wrote (its out=)")
+    missing = "give the folder that `headstart compare` wrote (its out=)"
+    if (path.parent / SETTINGS).is_file():
+        missing = "this comparison has not come to its end: call the same `headstart compare` command again"
+    content = read_json(path, missing)
     known = content.get("format") if isinstance(content, dict) else None
     if isinstance(known, bool) or not isinstance(known, int):
         raise UserError("has no format number: it is not a results.json of headstart", where=str(path))

@@ -94,6 +94,8 @@ class Running:
         """One scratch cell, of the largest budget and the first seed, with the time of the longest pretraining."""
         p = self.prepared
         extra = max((known.seconds for known in p.pretrainings.values()), default=0.0)
+        if p.settings.longer == "true" and extra <= 0:
+            self.say("longer=true: no start tells how long its pretraining took, so there is no longer scratch run")
         if p.settings.longer == "false" or extra <= 0:
             return []
         kinds = {start.name: start.kind for start in p.starts}

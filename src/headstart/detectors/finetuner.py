@@ -37,7 +37,7 @@ COLUMNS = ("epoch", "time", "metrics/mAP50-95(B)", "metrics/mAP50(B)")
 
 
 def measured_epochs(epochs: int) -> set[int]:
-    """Those of `epochs` epochs, from 1, that are measured: many short ones would be measured for longer than trained."""
+    """Those of `epochs` epochs, from 1, that are measured: all of many would take longer than the training."""
     every = math.ceil(epochs / MEASURED)
     return {*range(every, epochs + 1, every), epochs}
 

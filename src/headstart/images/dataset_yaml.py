@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -97,8 +98,11 @@ class DatasetYaml:
 
 
 def find_dataset_yaml(name: str) -> Path | None:
-    """The file that `name` stands for: the user's, or one that Ultralytics ships (``coco8.yaml``); None for neither."""
-    path = Path(name)
+    """The file that `name` stands for: the user's, or one that Ultralytics ships (``coco8.yaml``); None for neither.
+
+    A leading ``~``, which a shell leaves alone in ``data=~/my.yaml``, is the user's home.
+    """
+    path = Path(os.path.expanduser(name))  # noqa: PTH111 - leaves alone the home of a user who is not there
     if path.suffix.lower() not in SUFFIXES:
         return None
     return path if path.is_file() else shipped(name)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from headstart.comparison.results import FILE
+from headstart.comparison.results import FILE, SETTINGS
 from headstart.report import pretraining_page
 from headstart.report.comparison_page import write_comparison_report, write_side_by_side
 
@@ -10,8 +10,8 @@ __all__ = ["is_comparison", "write_report", "write_side_by_side"]
 
 
 def is_comparison(folder: str | Path) -> bool:
-    """Whether a folder holds a comparison, and not a pretraining."""
-    return (Path(folder) / FILE).is_file()
+    """Whether a folder holds a comparison, finished or not, and not a pretraining."""
+    return any((Path(folder) / name).is_file() for name in (FILE, SETTINGS))
 
 
 def write_report(folder: str | Path) -> Path:

@@ -145,7 +145,11 @@ def _handed_back(run: FoundRun) -> str:
     if not_back(run):
         lost, broken = [one.name for one in dropped(run)], not_finite(run)
         wrong = [f"{len(lost)} tensors did not arrive as they should: {_some(lost)}"] if lost else []
-        wrong += [f"{len(broken)} tensors hold a NaN or an infinity: {_some(broken)}"] if broken else []
+        wrong += (
+            [f"{len(broken)} tensor{'s hold' if len(broken) > 1 else ' holds'} a NaN or an infinity: {_some(broken)}"]
+            if broken
+            else []
+        )
         missing = "; ".join(wrong) or "the check failed"
         return f"{' and '.join(kept)} arrived pretrained in headstart.pt, but {missing}. Do not fine-tune from it."
     return f"{' and '.join(kept)} went back into headstart.pt, read back and compared."
