@@ -176,3 +176,47 @@ def test_the_request_can_be_run_by_hand(settings: FinetuneSettings) -> None:
     folder = settings.folder if settings.folder.exists() else finetune(settings).folder
     request = json.loads((folder / "finetune.json").read_text())
     assert FinetuneSettings(**request) == settings.resolved()
+
+
+def test_a_batch_that_was_halved_fails_the_training(settings: FinetuneSettings, work: Path) -> None:
+    """Ultralytics' own way out of too little memory, through its own trainer."""
+    from ultralytics.models.yolo.detect import DetectionTrainer
+
+    from headstart.detectors.ultralytics import training
+
+    before = DetectionTrainer.preprocess_batch
+    sizes = []
+
+    def full(trainer: Any, batch: dict[str, Any]) -> Any:
+        sizes.append(len(batch["img"]))
+        if len(sizes) == 1:
+            raise RuntimeError("CUDA out of memory")
+        return before(trainer, batch)
+
+    asked = dataclasses.replace(settings, name="halved", workers=0)
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in (("data.dataset", "save_dataset_cache_file"), ("data.utils", "_replace_image")):
+            patch.setattr(f"ultralytics.{module}.{name}", None)  # put back after what the training changes
+        patch.setattr("ultralytics.utils.downloads.is_url", lambda url, check=False: False)
+        patch.setattr(DetectionTrainer, "preprocess_batch", full)
+        with pytest.raises(UserError, match=r"batch: there is too little memory for 4 images in a batch; with 2 it"):
+            training.train(asked)
+    assert sizes == [4], "nothing was trained with another batch"
+
+
+def test_a_jpeg_without_its_end_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import cv2
+    import numpy as np
+    from ultralytics.data import dataset, utils
+
+    from headstart.detectors.ultralytics.training import _leave_data_alone
+
+    monkeypatch.setattr(utils, "_replace_image", utils._replace_image)
+    monkeypatch.setattr(dataset, "save_dataset_cache_file", dataset.save_dataset_cache_file)
+    _leave_data_alone()
+    image = tmp_path / "a.jpg"
+    cv2.imwrite(str(image), np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    cut = image.read_bytes()[:-2]
+    image.write_bytes(cut)
+    assert utils.check_image(str(image))[1] == (64, 64)
+    assert image.read_bytes() == cut

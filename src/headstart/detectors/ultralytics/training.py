@@ -13,6 +13,7 @@ from typing import Any
 from headstart.detectors.finetuner import ARRIVED, FinetuneSettings, write_json
 from headstart.detectors.ultralytics.arrival import check_arrival
 from headstart.detectors.ultralytics.class_scores import ScoreWriter
+from headstart.errors import UserError
 
 
 def arguments(settings: FinetuneSettings) -> dict[str, Any]:
@@ -45,6 +46,7 @@ def train(settings: FinetuneSettings) -> None:
         write_json(settings.folder / ARRIVED, check_arrival(trainer, start, names, str(settings.start)))
 
     def on_train_epoch_start(trainer: Any) -> None:
+        refuse_another_batch(trainer, settings.batch)
         trainer.args.val = settings.measured(trainer.epoch + 1)
 
     yolo = YOLO(str(settings.start))
@@ -52,6 +54,20 @@ def train(settings: FinetuneSettings) -> None:
     yolo.add_callback("on_train_epoch_start", on_train_epoch_start)
     yolo.add_callback("on_fit_epoch_end", ScoreWriter(settings.folder).write)
     yolo.train(trainer=_without_choice(yolo.task_map[yolo.task]["trainer"]), **arguments(settings))
+
+
+def refuse_another_batch(trainer: Any, batch: int) -> None:
+    """Raise where the trainer goes on with another batch than it was given.
+
+    Out of memory in the first epoch, Ultralytics halves the batch and begins that epoch again, with a warning alone:
+    such a training is no longer the same as the others but for its start.
+    """
+    if trainer.batch_size != batch:
+        what = (
+            f"there is too little memory for {batch} images in a batch; with {trainer.batch_size} it would be another"
+        )
+        hint = "give a smaller batch= or imgsz= for all trainings, or fewer at once with jobs=1"
+        raise UserError(f"{what} training than the rest", where="batch", hint=hint)
 
 
 def _without_choice(trainer: Any) -> Any:
@@ -86,16 +102,19 @@ def _stay_offline() -> None:
 
 
 def _leave_data_alone() -> None:
-    """Write no label caches beside the labels.
+    """Write no label caches beside the labels, and mend no images.
 
-    One file serves all lists of a folder: trainings side by side delete it under each other's hands, and fail.
+    One cache serves all lists of a folder: trainings side by side delete it under each other's hands, and fail. A JPEG
+    that lacks its end is read as it is; Ultralytics would write it anew in its place, compressed once more.
     """
-    from ultralytics.data import dataset
+    from ultralytics.data import dataset, utils
 
     def keep_in_memory(prefix: str, path: Path, x: dict[str, Any], version: str) -> None:
         x["version"] = version
 
     dataset.save_dataset_cache_file = keep_in_memory
+    if hasattr(utils, "_replace_image"):  # a name of Ultralytics' own, which may go
+        utils._replace_image = lambda im_file, write: None
 
 
 def detect(weights: Path, images: Sequence[str], *, imgsz: int, device: str, least: float) -> list[list[list[float]]]:
