@@ -18,7 +18,7 @@ from headstart.comparison.results import read_results
 from headstart.comparison.wording import few_objects
 from headstart.errors import UserError
 from headstart.report import is_comparison, write_report
-from headstart.report.comparison_charts import curves
+from headstart.report.comparison_charts import budgets, curves
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
@@ -165,6 +165,19 @@ def test_how_soon_a_start_is_nearly_as_good_as_coco_in_the_end(
     note = curves(fake_comparison.results(starts=list(scores), cells=cells))[0].note
     assert ("Epoch at which" in note) == (said is not None)
     assert said is None or said in note
+
+
+@pytest.mark.parametrize(
+    ("done", "said"),
+    [
+        ([("scratch", "20%", 0.3), ("coco", "5%", 0.9)], " With the most labels, scratch is highest, at 0.300."),
+        ([("scratch", "5%", 0.3), ("coco", "5%", 0.9)], ""),
+    ],
+)
+def test_the_highest_with_the_most_labels_was_trained_with_them(done: list[tuple[str, str, float]], said: str) -> None:
+    cells = [fake_comparison.cell(start, budget, 0, map50_95=score) for start, budget, score in done]
+    note = budgets(fake_comparison.results(starts=["scratch", "coco"], seeds=[0], cells=cells), "b").note
+    assert note == f"Score over the number of labelled images.{said}"
 
 
 def test_a_comparison_without_anything_done(tmp_path: Path) -> None:

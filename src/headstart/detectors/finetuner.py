@@ -249,10 +249,6 @@ class Finetuner(ABC):
             if key not in known
         ]
 
-    def shipped_dataset(self, name: str) -> Path | None:
-        """The dataset YAML that the family ships under this name; None for a file of the user's."""
-        return None
-
     def fetch_dataset(self, yaml: Path) -> None:
         """Download a dataset whose YAML says how, where its images are not there yet.
 

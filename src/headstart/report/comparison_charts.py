@@ -49,11 +49,12 @@ def budgets(results: Results, key: str, full: bool = True) -> Chart:
         return Chart(key, title, unit, "No training is done yet.", full=full)
     ticks = [(size, f"{size:,}" if str(size) == name else f"{size:,} ({name})") for name, size in sizes.items()]
     short = [(size, name) for name, size in sizes.items()]
-    best = max(lines, key=lambda line: line.ys[-1])
+    whole_way = [line for line in lines if line.xs[-1] == max(sizes.values())]
+    best = max(whole_way, key=lambda line: line.ys[-1], default=None)
     several = any(line.low for line in lines)
     note = (
-        f"{'Mean over seeds, with its 95 % t interval,' if several else 'Score'} over the number of labelled images. "
-        f"With the most labels, {best.label} is highest, at {best.ys[-1]:.3f}."
+        f"{'Mean over seeds, with its 95 % t interval,' if several else 'Score'} over the number of labelled images."
+        f"{f' With the most labels, {best.label} is highest, at {best.ys[-1]:.3f}.' if best else ''}"
     )
     if several:
         note += (

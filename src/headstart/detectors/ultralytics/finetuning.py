@@ -84,12 +84,6 @@ class UltralyticsFinetuner(Finetuner):
                 problems.append(UserError("Ultralytics has no such argument", where=f"extra.{key}", hint=hint))
         return problems
 
-    def shipped_dataset(self, name: str) -> Path | None:
-        """See `Finetuner.shipped_dataset`: ``VOC.yaml``."""
-        spec = None if Path(name).is_file() or len(Path(name).parts) != 1 else find_spec("ultralytics")
-        path = Path(spec.origin).parent / "cfg" / "datasets" / name if spec and spec.origin else None
-        return path if path and path.is_file() else None
-
     def fetch_dataset(self, yaml: Path) -> None:
         """See `Finetuner.fetch_dataset`."""
         from ultralytics.data.utils import check_det_dataset
