@@ -178,7 +178,9 @@ def test_the_request_can_be_run_by_hand(settings: FinetuneSettings) -> None:
     assert FinetuneSettings(**request) == settings.resolved()
 
 
-def test_a_batch_that_was_halved_fails_the_training(settings: FinetuneSettings, work: Path) -> None:
+def test_a_batch_that_was_halved_fails_the_training(
+    settings: FinetuneSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ultralytics' own way out of too little memory, through its own trainer."""
     from ultralytics.models.yolo.detect import DetectionTrainer
 
@@ -194,13 +196,12 @@ def test_a_batch_that_was_halved_fails_the_training(settings: FinetuneSettings, 
         return before(trainer, batch)
 
     asked = dataclasses.replace(settings, name="halved", workers=0)
-    with pytest.MonkeyPatch.context() as patch:
-        for module, name in (("data.dataset", "save_dataset_cache_file"), ("data.utils", "_replace_image")):
-            patch.setattr(f"ultralytics.{module}.{name}", None)  # put back after what the training changes
-        patch.setattr("ultralytics.utils.downloads.is_url", lambda url, check=False: False)
-        patch.setattr(DetectionTrainer, "preprocess_batch", full)
-        with pytest.raises(UserError, match=r"batch: there is too little memory for 4 images in a batch; with 2 it"):
-            training.train(asked)
+    monkeypatch.setattr(training, "_stay_offline", lambda: None)  # it changes settings of this process
+    for module, name in (("data.dataset", "save_dataset_cache_file"), ("data.utils", "_replace_image")):
+        monkeypatch.setattr(f"ultralytics.{module}.{name}", None)  # put back after what the training changes
+    monkeypatch.setattr(DetectionTrainer, "preprocess_batch", full)
+    with pytest.raises(UserError, match=r"batch: there is too little memory for 4 images in a batch; with 2 it"):
+        training.train(asked)
     assert sizes == [4], "nothing was trained with another batch"
 
 

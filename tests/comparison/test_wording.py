@@ -82,8 +82,8 @@ def test_budgets_that_are_inconclusive_for_other_reasons_stay_apart() -> None:
         "dino against coco: inconclusive with 3 seeds at 1% of the labels (+0.00 points of mAP50-95; no difference in "
         "any seed), and inconclusive with 3 seeds at 5% of the labels (+0.00 points of mAP50-95, 95 % interval −12.4 "
         "to +12.4; more than 1,000 seeds would show a difference of this size with 80 % power), and inconclusive with "
-        "3 seeds at 20% of the labels (+1.0 points of mAP50-95, 95 % interval −4.0 to +6.0; about 34 seeds would show a "
-        "difference of this size with 80 % power)"
+        "3 seeds at 20% of the labels (+1.0 points of mAP50-95, 95 % interval −4.0 to +6.0; about 34 seeds would show "
+        "a difference of this size with 80 % power)"
     )
 
 
