@@ -1,6 +1,22 @@
 from __future__ import annotations
 
-from headstart.jobs.going_on import _upgraded
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from headstart.errors import UserError
+from headstart.jobs.going_on import _upgraded, continued
+from headstart.jobs.prepare import absolute_paths
+
+
+def recorded(folder: Path, resolved: dict[str, Any] | None = None, **options: Any) -> Path:
+    """A run folder that tells of these options."""
+    folder.mkdir(parents=True)
+    content = {"asked": options, "options": options, "resolved": resolved or {}}
+    (folder / "settings.yaml").write_text(yaml.safe_dump(content))
+    return folder
 
 
 def test_records_of_the_first_version_are_read() -> None:
@@ -16,3 +32,17 @@ def test_records_of_the_first_version_are_read() -> None:
         "teacher": "live.pt",
         "model": "live wire/a.pt",
     }
+
+
+def test_a_published_name_is_the_file_that_it_became(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run has downloaded its weights into the current folder: its own command goes on with it."""
+    monkeypatch.chdir(tmp_path)
+    names = {"model": "yolo11n.pt", "init": "yolo11s.pt", "proposals": "yolo11m.pt", "teacher": "yolo11l.pt"}
+    run = recorded(tmp_path / "run", method="objects", **names)
+    for name in [*names.values(), "other.pt"]:
+        (tmp_path / name).write_bytes(b"")
+    given = {"out": str(run), "resume": True, **absolute_paths(names)}
+    assert given["model"] == str(tmp_path / "yolo11n.pt")
+    assert continued(given, [])[0]["model"] == "yolo11n.pt"
+    with pytest.raises(UserError, match=r"model: was 'yolo11n\.pt' when the run began"):
+        continued({**given, **absolute_paths({"model": "other.pt"})}, [])

@@ -102,7 +102,7 @@ def test_auto_takes_weights_that_lie_beside(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "yolo11n.pt").write_bytes(weights.read_bytes())
     found = job(image_folder, model="yolo11n.yaml", method="auto")
-    assert (found.declared.name, found.run.init, found.options.lr) == ("objects", "yolo11n.pt", 1e-3)
+    assert (found.declared.name, found.run.init, found.options.lr) == ("objects", str(tmp_path / "yolo11n.pt"), 1e-3)
     state = YOLO(str(weights)).model.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in found.detector.module.state_dict().items())
 

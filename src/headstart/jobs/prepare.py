@@ -94,7 +94,7 @@ def prepare(options: Mapping[str, Any]) -> Job:
     resolved, declared = _before_loading(given, problems)
     images = find_images(resolved.data, keep=cache_folder(resolved))
     if str(given.get("method")) == "auto" and not given.get("init") and (beside := weights_beside(resolved.model)):
-        given["init"] = beside
+        given["init"] = str(Path(beside).resolve())
     torch.manual_seed(resolved.seed)
     detector = load_detector(given.get("model", resolved.model), given.get("init"))
     why: tuple[str, ...] = ()
