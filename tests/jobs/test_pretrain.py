@@ -281,6 +281,31 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     )
 
 
+def test_a_run_that_ended_before_its_first_checkpoint_begins_again(
+    image_folder: Path, run: headstart.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a detector in memory; the pseudo-labels that it found are kept."""
+
+    def die(self: Display, *_: Any) -> None:
+        raise MemoryError
+
+    given: dict[str, Any] = {**SMALL, "steps": 2, "method": "objects", "clusters": 4, "device": "cpu", "log_every": 1}
+    del given["locals"], given["model"]
+    given |= {"data": str(image_folder), "report": False, "out": str(tmp_path / "run")}
+    with monkeypatch.context() as patch:
+        patch.setattr(Display, "update", die)
+        with pytest.raises(MemoryError):
+            headstart.pretrain(**given, model=YOLO(str(run.checkpoint)))
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+    found = (tmp_path / "run" / "pseudolabels.pt").read_bytes()
+    rest = headstart.pretrain(resume=True, out=given["out"])
+    assert [line["step"] for line in metrics(rest.folder)] == [1, 2]
+    assert (tmp_path / "run" / "pseudolabels.pt").read_bytes() == found
+    (tmp_path / "run" / "checkpoints" / "step-00000002.pt").unlink()
+    with pytest.raises(UserError, match="there is no checkpoint to go on from"):  # never trained anew in silence
+        headstart.pretrain(resume=True, out=given["out"])
+
+
 def test_a_run_can_be_gone_on_with_from_another_folder_and_says_if_images_are_missing(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -94,9 +94,11 @@ class _Pretraining:
     def __init__(self, job: Job, folder: RunFolder) -> None:
         self.job, self.folder, self.detector = job, folder, job.detector
         self.images, self.steps = job.images, job.steps
-        self.state = checkpoint.load(folder.checkpoints) if job.record else None
-        if self.state:
-            folder.truncate_metrics(int(self.state["step"]) + 1)
+        # A run that ended before its first checkpoint goes on from step 0; one that was finished has lost its own.
+        saved = folder.result.is_file() or any(folder.checkpoints.glob("step-*.pt"))
+        self.state = checkpoint.load(folder.checkpoints) if job.record and saved else None
+        if job.record:
+            folder.truncate_metrics(self._start + 1)
         s = job.run
         recorded = job.record["resolved"] if job.record else None
         self.device = parse_device(s.device)
@@ -108,7 +110,7 @@ class _Pretraining:
     def run(self) -> Run:
         """Search, build the method, measure the budget, train, hand back."""
         s, job = self.job.run, self.job
-        if self.state is None and not isinstance(s.model, (str, Path)):
+        if not job.record and not isinstance(s.model, (str, Path)):
             self.detector.save(self.folder.path / START, {})
         labels = None
         if job.declared.method.needs.pseudolabels:
