@@ -475,6 +475,17 @@ def test_a_logger_that_does_not_exist_is_said_before_the_run(images: Path, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+def test_a_logger_that_cannot_be_imported_is_said_before_the_search(
+    images: Path, run: headstart.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text("import nowhere_at_all")
+    monkeypatch.setattr("headstart.jobs.pretrain.pseudolabels_of", lambda *_: pytest.fail("searched"))
+    given = {"method": "objects", "model": str(run.checkpoint), "clusters": 4}
+    with pytest.raises(UserError, match="cannot be imported: ModuleNotFoundError"):
+        headstart.pretrain(data=str(images), out=str(tmp_path / "run"), loggers=str(tmp_path / "mine.py"), **given)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_budget_bounds_the_search_for_objects(
     image_folder: Path, run: headstart.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

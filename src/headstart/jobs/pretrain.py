@@ -110,6 +110,7 @@ class _Pretraining:
     def run(self) -> Run:
         """Search, build the method, measure the budget, train, hand back."""
         s, job = self.job.run, self.job
+        self.folder.make_loggers(s.loggers)
         if not job.record and not isinstance(s.model, (str, Path)):
             self.detector.save(self.folder.path / START, {})
         labels = None
@@ -230,7 +231,7 @@ class _Pretraining:
         facts = self._facts(workers) | {"cache": cache.kind}
         if not job.record:
             self.folder.write_settings(job.used(), facts, job.asked)
-        self.folder.open_loggers(job.run.loggers)
+        self.folder.start_loggers()
         display = Display(self.steps, self._start, cached=cache.share())
         backbone = detector.backbone
         lines = [

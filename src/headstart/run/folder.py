@@ -41,6 +41,7 @@ class RunFolder:
         self.path = path
         self._streams: dict[str, TextIO] = {}
         self._skipped: set[str] = set()
+        self._made: list[Logger] = []
         self._loggers: list[Logger] = []
         self._owned = OwnedFolder(path, CONTENTS)
 
@@ -120,13 +121,17 @@ class RunFolder:
         }
         write_text(self.path / "settings.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
-    def open_loggers(self, names: Sequence[str]) -> None:
-        """Tell loggers, by name, of all that is written from now on; what they raise never ends the run.
+    def make_loggers(self, names: Sequence[str]) -> None:
+        """Make loggers, by name, for `start_loggers`: what cannot be made is said before anything long is done.
 
         Raises:
             UserError: One of them is not found or cannot be made.
         """
-        self._loggers = open_loggers(names, self.path / "loggers", self.log)
+        self._made = open_loggers(names, self.path / "loggers", self.log)
+
+    def start_loggers(self) -> None:
+        """Tell loggers of all that is written from now on; what they raise never ends the run."""
+        self._loggers, self._made = self._made, []
         for logger in self._loggers:
             logger.start(self.read_settings())
 
