@@ -49,6 +49,21 @@ def test_a_folder_with_other_things_is_never_taken(tmp_path) -> None:
         RunFolder.create(tmp_path, overwrite=True)
 
 
+def test_a_run_that_was_killed_during_its_search_can_be_replaced(tmp_path) -> None:
+    killed = RunFolder.create(tmp_path)
+    killed.log("searching")
+    (tmp_path / "pseudolabels.pt").write_bytes(b"")
+    killed._owned.release()  # no more is done for a process that is killed
+    assert "a run in this folder that ended before its first step\n  -> overwrite=true" in str(
+        run.refusal(tmp_path, overwrite=False)
+    )
+    (tmp_path / "checkpoints" / "mine.pt").write_bytes(b"")  # none has checkpoints so early
+    assert "files that are not a run" in str(run.refusal(tmp_path, overwrite=True))
+    (tmp_path / "checkpoints" / "mine.pt").unlink()
+    RunFolder.create(tmp_path, overwrite=True).close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "checkpoints"]
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_in_use_is_not_taken(tmp_path, overwrite: bool) -> None:
     """Neither by another process nor before the first run has written its settings."""

@@ -26,6 +26,7 @@ CONTENTS = Contents(
         "headstart.pt", "unverified.pt", "report.html", "pseudolabels.pt",
     ),
     folders=("checkpoints", "assets", "loggers"),
+    before=("log.txt", "skipped.csv", "start.pt", "pseudolabels.pt", "checkpoints", "loggers"),
 )  # fmt: skip
 """What a run writes, and so all that overwrite=true may remove."""
 
@@ -219,8 +220,11 @@ class RunFolder:
 def refusal(path: Path, *, overwrite: bool) -> UserError | None:
     """Why a new run may not be written to `path`, or None where it may."""
     owned = OwnedFolder(path, CONTENTS)
-    if (problem := owned.refusal()) or overwrite or not owned.begun:
+    if (problem := owned.refusal()) or overwrite or not (owned.begun or owned.unbegun):
         return problem
+    if not owned.begun:
+        what = "there is a run in this folder that ended before its first step"
+        return UserError(what, where=f"out={path}", hint="overwrite=true replaces it, or choose another folder")
     hint = "resume=true goes on with it, overwrite=true replaces it, or choose another folder"
     return UserError("there is a run in this folder already", where=f"out={path}", hint=hint)
 
