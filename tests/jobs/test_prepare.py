@@ -200,6 +200,23 @@ def test_a_run_of_an_older_version_goes_on(image_folder: Path, tmp_path: Path) -
 # -- a hand-back that is not whole ------------------------------------------------------------------------------------
 
 
+def test_tensors_that_are_not_finite_are_told(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from headstart.detectors.ultralytics.detector import UltralyticsDetector
+
+    graft = UltralyticsDetector.graft
+
+    def spoil(self: UltralyticsDetector, tensors: Any) -> None:
+        graft(self, tensors)
+        self.module.state_dict()["model.0.conv.weight"].fill_(float("inf"))
+
+    monkeypatch.setattr(UltralyticsDetector, "graft", spoil)
+    given = {**SMALL, "data": str(image_folder), "method": "byol", "hidden_dim": 32, "steps": 1}
+    assert not headstart.pretrain(**given, out=str(tmp_path / "run")).ok
+    assert "NOT HANDED BACK WHOLE: 1 tensors hold NaN or infinity; unverified.pt" in capsys.readouterr().err
+
+
 def test_a_dropped_tensor_fails_the_run(
     image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -486,6 +486,37 @@ def test_a_logger_that_cannot_be_imported_is_said_before_the_search(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_report_that_cannot_be_drawn_ends_no_run(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def draw(*_: Any) -> None:
+        raise ValueError("no fonts")
+
+    monkeypatch.setattr("headstart.jobs.pretrain.draw", draw)
+    out = tmp_path / "it's"
+    assert pretrain(out, images, steps=1, report=True).ok
+    told = f"report could not be drawn: ValueError: no fonts; headstart report '{tmp_path}/it'\"'\"'s' draws it"
+    said = capsys.readouterr().err
+    assert told in said
+    assert "report:    " not in said
+    assert told in (out / "log.txt").read_text()
+
+
+def test_a_comparisons_report_that_cannot_be_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from headstart.jobs.compare import _draw
+
+    def write_report(folder: Path) -> None:
+        raise ValueError("no fonts")
+
+    monkeypatch.setattr("headstart.report.write_report", write_report)
+    said: list[str] = []
+    running: Any = SimpleNamespace(say=said.append)
+    assert _draw(Path("a b"), running) is None
+    assert said == ["report could not be drawn: ValueError: no fonts; headstart report 'a b' draws it"]
+
+
 def test_a_budget_bounds_the_search_for_objects(
     image_folder: Path, run: headstart.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

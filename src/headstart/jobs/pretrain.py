@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -308,23 +309,34 @@ class _Pretraining:
         handback = self._hand_back(set(exported), outcome.step)
         for line in handback.lines():
             self._tell(display, line)
-        if job.run.report:
-            draw(job, folder.path, method, self.images, labels)
-            for name in PICTURES:
-                folder.picture(outcome.step, name)
+        drawn = job.run.report and self._draw(display, method, outcome, labels)
         display.say(f"{outcome.step} steps in {duration(outcome.seconds)}, {folder.skipped} images skipped")
         if folder.skipped:
             display.say(f"skipped images and why: {folder.path / 'skipped.csv'}")
-        if job.run.report:
+        if drawn:
             display.say(f"report:    {folder.path / 'report.html'}")
         if not handback.ok:
-            lost = f"{len(handback.dropped)} tensors did not arrive"
+            dropped, broken = len(handback.dropped), len(handback.not_finite)
+            lost = [f"{dropped} tensors did not arrive"] if dropped or not broken else []
+            lost += [f"{broken} tensors hold NaN or infinity"] if broken else []
             folder.finish("failed")
-            self._tell(display, f"NOT HANDED BACK WHOLE: {lost}; {UNVERIFIED} is to look at, not to train from")
+            self._tell(display, f"NOT HANDED BACK WHOLE: {', '.join(lost)}; {UNVERIFIED} is to look at, not to train from")
             return Run(folder.path, None, handback, outcome.step, interrupted=False)
         folder.finish("done")
         display.say(f"fine-tune: {detector.how_to_train(folder.result)}")
         return Run(folder.path, folder.result, handback, outcome.step, interrupted=False)
+
+    def _draw(self, display: Display, method: Method, outcome: Outcome, labels: PseudoLabels | None) -> bool:
+        """Draw the report; a run that is finished stays so where that fails."""
+        try:
+            draw(self.job, self.folder.path, method, self.images, labels)
+        except Exception as error:  # whatever drawing may raise
+            again = f"headstart report {shlex.quote(str(self.folder.path))} draws it"
+            self._tell(display, f"report could not be drawn: {type(error).__name__}: {error}; {again}")
+            return False
+        for name in PICTURES:
+            self.folder.picture(outcome.step, name)
+        return True
 
     def _hand_back(self, trained: set[str], step: int) -> HandBack:
         """Write the checkpoint; it gets its name when every tensor was found in it."""
