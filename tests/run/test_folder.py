@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -157,3 +158,12 @@ def test_git_state_outside_git(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert provenance.git_state() is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_a_full_disk_is_said_in_words_and_closing_adds_nothing(tmp_path) -> None:
+    folder = make(tmp_path)
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    with pytest.raises(UserError, match="the disk is full"):
+        folder.log("a line")
+    folder.close()

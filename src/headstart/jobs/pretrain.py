@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,8 @@ def pretrain(**options: Any) -> Run:
     try:
         return _Pretraining(job, folder).run()
     except UserError as error:
-        folder.log(f"stopped: {error}")
+        with suppress(UserError):  # on a full disk: `error` says more
+            folder.log(f"stopped: {error}")
         raise
     finally:
         folder.close()

@@ -8,6 +8,7 @@ import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -198,10 +199,12 @@ class RunFolder:
 
     def close(self) -> None:
         """Close the files, and let other runs into the folder."""
-        self.finish("failed")  # whoever ends well has said so before
+        with suppress(UserError):  # a full disk: a better message is on its way
+            self.finish("failed")  # whoever ends well has said so before
         self._owned.release()
         for stream in self._streams.values():
-            stream.close()
+            with suppress(OSError):  # likewise
+                stream.close()
         self._streams.clear()
 
     def _line(self, name: str, values: dict[str, Any]) -> None:
