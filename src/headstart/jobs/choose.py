@@ -26,7 +26,7 @@ def undecided(given: Mapping[str, Any]) -> bool:
 def unknown_anywhere(given: Iterable[str]) -> list[UserError]:
     """Names that are options of no method at all; those of another method are told when one is chosen."""
     known = {*PretrainSettings.model_fields, "cfg"}
-    known |= {name for method in find.names() for name in find.find(method).settings.model_fields}
+    known |= {name for fields in find.options().values() for name in fields}
     hint = "see headstart pretrain --help for all options"
     return [
         UserError(f"there is no option {key!r}", hint=did_you_mean(key, known) or hint)
@@ -81,7 +81,7 @@ def _automatic(
 def _refuse_others(given: Mapping[str, Any], name: str, trained: bool) -> None:
     """Raise where an option was given that the default method lacks: it would silently be another run."""
     own = {*PretrainSettings.model_fields, *find.find(name).settings.model_fields, "cfg"}
-    methods = {other: find.find(other).settings.model_fields for other in find.names()}
+    methods = find.options()
     weights = "trained" if trained else "random"
     problems = []
     for key in given:
