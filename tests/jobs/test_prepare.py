@@ -73,6 +73,15 @@ def test_an_option_of_another_method_does_not_change_the_method_silently(image_f
     assert job(image_folder, model=str(weights), locals=4, method="dino").declared.name == "dino"
 
 
+def test_an_option_of_another_method_is_told_as_one(image_folder: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        job(image_folder, method="dino", teacher="vit", lokals=2)
+    text = str(caught.value)
+    assert "teacher: is an option of distill and objects, not of dino\n  -> give method=distill, or leave" in text
+    assert "there is no option 'lokals'\n  -> did you mean 'locals'" in text
+    assert text.startswith("2 problems:")
+
+
 def test_an_unrelated_option_changes_nothing(image_folder: Path, weights: Path) -> None:
     for more in ({"preset": "default"}, {"clusters": 8}, {"seed": 3}, {"weight_decay": 0.1}):
         assert job(image_folder, model=str(weights), **more).declared.name == "objects"

@@ -12,7 +12,7 @@ from headstart.errors import UserError, did_you_mean
 from headstart.machine import parse_device
 from headstart.methods import find
 from headstart.settings.auto import Situation, choose
-from headstart.settings.schema import PretrainSettings
+from headstart.settings.schema import MethodSettings, PretrainSettings
 
 RANDOM, TRAINED = "dino", "objects"
 """The default methods: from random weights, and from trained ones where the head can be trained on boxes."""
@@ -80,17 +80,29 @@ def _automatic(
 
 def _refuse_others(given: Mapping[str, Any], name: str, trained: bool) -> None:
     """Raise where an option was given that the default method lacks: it would silently be another run."""
-    own = {*PretrainSettings.model_fields, *find.find(name).settings.model_fields, "cfg"}
-    methods = find.options()
-    weights = "trained" if trained else "random"
-    problems = []
-    for key in given:
-        if key not in own:
-            others = [other for other, fields in methods.items() if key in fields]
-            what = f"is an option of {' and '.join(others)}, not of {name}, the default from {weights} weights"
-            problems.append(UserError(what, where=key, hint=f"add method={others[0]}, or leave {key}= out"))
-    if problems:
+    why = f", the default from {'trained' if trained else 'random'} weights"
+    if problems := of_others(given, name, find.find(name).settings, why):
         raise UserError.several(problems)
+
+
+def of_others(given: Iterable[str], name: str, settings: type[MethodSettings], why: str = "") -> list[UserError]:
+    """A complaint for every option that other methods have, and this one has not.
+
+    Args:
+        given: Names of options.
+        name: The method.
+        settings: Its options.
+        why: Where the user does not name the method: why it is this one.
+    """
+    foreign = [key for key in given if key not in {*PretrainSettings.model_fields, *settings.model_fields, "cfg"}]
+    methods = find.options() if foreign else {}
+    problems = []
+    for key in foreign:
+        if others := [other for other, fields in methods.items() if key in fields]:
+            hint = f"{'add' if why else 'give'} method={others[0]}, or leave {key}= out"
+            what = f"is an option of {' and '.join(others)}, not of {name}{why}"
+            problems.append(UserError(what, where=key, hint=hint))
+    return problems
 
 
 def _learns_boxes(detector: Detector) -> bool:

@@ -18,7 +18,7 @@ from headstart.images.index import ImageIndex, find_images
 from headstart.images.loader import steps_for
 from headstart.images.sources import absolute
 from headstart.jobs.checks import check_method, check_run
-from headstart.jobs.choose import chosen_method, undecided, unknown_anywhere
+from headstart.jobs.choose import chosen_method, of_others, undecided, unknown_anywhere
 from headstart.jobs.going_on import continued
 from headstart.methods import find
 from headstart.methods.find import Declared
@@ -129,12 +129,14 @@ def _resolve(
     def check(values: Mapping[str, Any]) -> list[UserError]:
         return [*check_run(values), *check_method(values, declared.name, declared.method)]
 
+    foreign = of_others(given, declared.name, declared.settings)
+    told = {problem.where for problem in foreign}
     return resolve_pretrain(
-        given,
+        {key: value for key, value in given.items() if key not in told},
         declared.settings,
         declared.presets,
         method=declared.name,
-        problems=problems,
+        problems=[*problems, *foreign],
         trained=trained,
         check=check,
     )
