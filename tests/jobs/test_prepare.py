@@ -112,6 +112,8 @@ def test_auto_takes_weights_that_lie_beside(
     (tmp_path / "yolo11n.pt").write_bytes(weights.read_bytes())
     found = job(image_folder, model="yolo11n.yaml", method="auto")
     assert (found.declared.name, found.run.init, found.options.lr) == ("objects", str(tmp_path / "yolo11n.pt"), 1e-3)
+    assert found.why[0].startswith(f"method=objects, continued from init={tmp_path / 'yolo11n.pt'}: ")
+    assert found.why[2] == f"init={tmp_path / 'yolo11n.pt'} lies beside: the published weights of yolo11n.yaml"
     state = YOLO(str(weights)).model.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in found.detector.module.state_dict().items())
 

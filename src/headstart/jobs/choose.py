@@ -59,23 +59,10 @@ def _automatic(
     given: Mapping[str, Any], detector: Detector, images: int, boxes: bool
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     device = parse_device(given.get("device", "auto"))
-    beside = str(given["init"]) if given.get("init") else None
-    choice = choose(
-        Situation(
-            images,
-            detector.trained,
-            beside,
-            given.get("teacher") is not None,
-            device.kind,
-            device.memory() / 2**30,
-            boxes,
-        )
-    )
-    own = {key: value for key, value in given.items() if value is not None and key != "method"}
-    chosen = dict(choice.options)
-    if {"epochs", "steps", "budget"} & own.keys():
-        del chosen["steps"]
-    return {**chosen, **own}, choice.why
+    init = str(given["init"]) if given.get("init") else None
+    teacher, memory = given.get("teacher") is not None, device.memory() / 2**30
+    choice = choose(Situation(images, detector.trained, init, teacher, device.kind, memory, boxes), given)
+    return choice.options, choice.why
 
 
 def _refuse_others(given: Mapping[str, Any], name: str, trained: bool) -> None:

@@ -93,13 +93,15 @@ def prepare(options: Mapping[str, Any]) -> Job:
         given, record = continued(given, problems)
     resolved, declared = _before_loading(given, problems)
     images = find_images(resolved.data, keep=cache_folder(resolved))
-    if str(given.get("method")) == "auto" and not given.get("init") and (beside := weights_beside(resolved.model)):
+    auto = str(given.get("method")) == "auto" and not given.get("init")
+    if beside := weights_beside(resolved.model) if auto else None:
         given["init"] = str(Path(beside).resolve())
     torch.manual_seed(resolved.seed)
     detector = load_detector(given.get("model", resolved.model), given.get("init"))
     why: tuple[str, ...] = ()
     if declared is None:
         given, why = chosen_method(given, detector, len(images))
+        why += (f"init={given['init']} lies beside: the published weights of {resolved.model}",) if beside else ()
         declared = find.find(str(given["method"]))
     settled = _resolve(given, declared, [], trained=detector.trained and record is None)
     return Job(asked, settled.run, settled.method, declared, images, detector, why, record)
