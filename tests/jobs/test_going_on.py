@@ -46,3 +46,30 @@ def test_a_published_name_is_the_file_that_it_became(tmp_path: Path, monkeypatch
     assert continued(given, [])[0]["model"] == "yolo11n.pt"
     with pytest.raises(UserError, match=r"model: was 'yolo11n\.pt' when the run began"):
         continued({**given, **absolute_paths({"model": "other.pt"})}, [])
+
+
+def test_what_was_said_of_a_teacher_in_memory_goes_with_it(tmp_path: Path) -> None:
+    """The pseudo-labels that it was needed for have been found."""
+    teacher = {"teacher": {"in_memory": "Net", "origin": None}, "teacher_mean": [0.5, 0.5, 0.5], "teacher_std": None}
+    run = recorded(tmp_path / "run", method="objects", **teacher)
+    found, _ = continued({"out": str(run), "resume": True}, [])
+    assert [found[key] for key in teacher] == [None, None, None]
+    assert "teacher_weights" not in found
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [({"data": "x"}, "options has no method"), ({"method": "dino", "budget": "2h"}, "no steps")]
+)
+def test_a_damaged_record_is_told(tmp_path: Path, options: dict[str, Any], said: str) -> None:
+    run = recorded(tmp_path / "run", **options)
+    with pytest.raises(UserError, match=rf"settings\.yaml: cannot be read: .*{said}"):
+        continued({"out": str(run), "resume": True}, [])
+
+
+def test_files_are_named_so_that_another_folder_finds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute_paths({"loggers": "csv,my.py", "cache_dir": "kept", "data": "images"}) == {
+        "loggers": ["csv", str(tmp_path / "my.py")],
+        "cache_dir": str(tmp_path / "kept"),
+        "data": [str(tmp_path / "images")],
+    }

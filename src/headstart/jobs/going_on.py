@@ -62,6 +62,8 @@ def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict
         if used["teacher"] is None and declared.method.needs.teacher:
             what = "was a network in memory, which a run cannot keep"
             raise UserError(what, where="teacher", hint="give it again")
+        if used["teacher"] is None:  # nor is what was said of it
+            used |= dict.fromkeys({"teacher_weights", "teacher_mean", "teacher_std"} & used.keys())
     kept = {key: value for key, value in given.items() if key in MAY_CHANGE}
     return {**used, **kept, "resume": True, "overwrite": False}, record
 
@@ -71,6 +73,10 @@ def _read(folder: RunFolder) -> dict[str, Any]:
         record = folder.read_settings()
         if not isinstance(record["options"], dict) or not isinstance(record["resolved"], dict):
             raise ValueError("options and resolved are needed")
+        if not isinstance(record["options"].get("method"), str):
+            raise ValueError("options has no method")
+        if record["options"].get("budget") and not isinstance(record["resolved"].get("steps"), int):
+            raise ValueError("resolved has no steps")
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"cannot be read: {error}", where=str(folder.path / "settings.yaml")) from error
     return record

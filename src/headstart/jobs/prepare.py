@@ -22,10 +22,11 @@ from headstart.jobs.choose import chosen_method, of_others, undecided, unknown_a
 from headstart.jobs.going_on import continued
 from headstart.methods import find
 from headstart.methods.find import Declared
+from headstart.plugins import is_python_file
 from headstart.run.folder import RunFolder, new_folder
 from headstart.settings.auto import weights_beside
 from headstart.settings.resolve import Resolved, as_plain, build, collect, conflicts, resolve_pretrain
-from headstart.settings.schema import MethodSettings, PretrainSettings
+from headstart.settings.schema import MethodSettings, PretrainSettings, strings
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,11 @@ def absolute_paths(options: Mapping[str, Any]) -> dict[str, Any]:
         item = options.get(key)
         if isinstance(item, (str, os.PathLike)) and Path(item).is_file():
             found[key] = str(Path(item).resolve())
+    loggers = strings(options.get("loggers"))
+    if isinstance(loggers, list):
+        found["loggers"] = [str(Path(one).expanduser().resolve()) if is_python_file(one) else one for one in loggers]
+    if isinstance(options.get("cache_dir"), (str, os.PathLike)):
+        found["cache_dir"] = str(Path(options["cache_dir"]).expanduser().absolute())
     if data := options.get("data"):
         named = [os.fspath(one) for one in data] if isinstance(data, (list, tuple)) else [os.fspath(data)]
         names = [os.path.expanduser(name) for name in named]  # noqa: PTH111
@@ -164,4 +170,4 @@ def absolute_paths(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def cache_folder(s: PretrainSettings) -> Path:
     """Where indexes and decoded images are kept."""
-    return Path(s.cache_dir).expanduser() if s.cache_dir else default_folder()
+    return Path(s.cache_dir) if s.cache_dir else default_folder()

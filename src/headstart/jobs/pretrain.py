@@ -298,7 +298,7 @@ class _Pretraining:
         self.folder.event(outcome.step, "info", "interrupted")
         self.folder.finish("interrupted")
         display.say(f"\nstopped at step {outcome.step} of {self.steps}; everything is saved. To go on:")
-        display.say(f"  headstart pretrain resume=true out={self.folder.path}")
+        display.say(f"  headstart pretrain resume=true out={shlex.quote(str(self.folder.path))}")
         return Run(self.folder.path, None, None, outcome.step, interrupted=True)
 
     def _finish(self, display: Display, method: Method, outcome: Outcome, labels: PseudoLabels | None) -> Run:
