@@ -108,6 +108,16 @@ def test_extra_that_is_not_a_mapping_is_told(given: dict[str, Any], tmp_path: Pa
         resolve({**given, "cfg": str(tmp_path / "none.yaml")})
 
 
+def test_values_as_they_come_from_python(given: dict[str, Any]) -> None:
+    assert schema.strings("runs/a[1]") == ["runs/a[1]"]
+    assert schema.strings("[runs/a[1], b]") == ["runs/a[1]", "b"]
+    with pytest.raises(UserError, match=r"labels: '0\.1' is not a label budget"):
+        resolve({**given, "labels": 0.1})
+    with pytest.raises(UserError, match="seeds: "):
+        resolve({**given, "seeds": "\N{SUPERSCRIPT TWO}"})
+    assert [schema.truth(one) for one in (True, 1, "true", "on", 0, None, "perhaps")] == [True] * 4 + [False] * 3
+
+
 def test_the_command_line_gives_the_same(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
 

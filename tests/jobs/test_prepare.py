@@ -118,6 +118,28 @@ def test_auto_takes_weights_that_lie_beside(
     assert all(torch.equal(tensor, state[name]) for name, tensor in found.detector.module.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"data": 5}, "data: must be a string or a list, not 5"),
+        ({"data": [5]}, "data: "),
+        ({"loggers": True}, "loggers: a list, not True"),
+        ({"resume": 1, "overwrite": 1}, "resume, overwrite: give one of the two, not both"),
+        ({"resume": 1}, "resume: say which run to go on with"),
+        ({"overwrite": "perhaps"}, "overwrite: must be true or false, not 'perhaps'"),
+    ],
+)
+def test_ordinary_inputs_that_are_wrong_are_told(image_folder: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        job(image_folder, **{"method": "dino", **options})
+    assert said in str(caught.value)
+
+
+def test_the_home_folder_is_understood(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert job(image_folder, method="dino", out="~/run").run.out == str(tmp_path / "run")
+
+
 # -- once -------------------------------------------------------------------------------------------------------------
 
 

@@ -26,7 +26,7 @@ from headstart.plugins import is_python_file
 from headstart.run.folder import RunFolder, new_folder
 from headstart.settings.auto import weights_beside
 from headstart.settings.resolve import Resolved, as_plain, build, collect, conflicts, resolve_pretrain
-from headstart.settings.schema import MethodSettings, PretrainSettings, strings
+from headstart.settings.schema import MethodSettings, PretrainSettings, strings, truth
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def prepare(options: Mapping[str, Any]) -> Job:
     given |= absolute_paths(given)
     asked = {key: as_plain(value) for key, value in given.items() if key not in ("resume", "overwrite")}
     record = None
-    if str(given.get("resume")).lower() == "true":
+    if truth(given.get("resume")):
         given, record = continued(given, problems)
     resolved, declared = _before_loading(given, problems)
     images = find_images(resolved.data, keep=cache_folder(resolved))
@@ -161,13 +161,14 @@ def absolute_paths(options: Mapping[str, Any]) -> dict[str, Any]:
         found["loggers"] = [str(Path(one).expanduser().resolve()) if is_python_file(one) else one for one in loggers]
     if isinstance(options.get("cache_dir"), (str, os.PathLike)):
         found["cache_dir"] = str(Path(options["cache_dir"]).expanduser().absolute())
-    if data := options.get("data"):
-        named = [os.fspath(one) for one in data] if isinstance(data, (list, tuple)) else [os.fspath(data)]
-        names = [os.path.expanduser(name) for name in named]  # noqa: PTH111
+    data = options.get("data")
+    named = list(data) if isinstance(data, (list, tuple)) else [data]
+    if data and all(isinstance(one, (str, os.PathLike)) for one in named):
+        names = [os.path.expanduser(os.fspath(one)) for one in named]  # noqa: PTH111
         found["data"] = [name if "://" in name else absolute(name) for name in names]
     return found
 
 
 def cache_folder(s: PretrainSettings) -> Path:
     """Where indexes and decoded images are kept."""
-    return Path(s.cache_dir) if s.cache_dir else default_folder()
+    return Path(s.cache_dir).expanduser() if s.cache_dir else default_folder()
