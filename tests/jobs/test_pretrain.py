@@ -371,6 +371,14 @@ def test_a_loss_that_is_not_a_number_ends_the_run_with_what_to_do(images: Path, 
     assert "stopped: " in (tmp_path / "hot" / "log.txt").read_text()
 
 
+def test_weights_of_a_loss_that_is_not_a_number_are_never_saved(images: Path, tmp_path: Path) -> None:
+    """The loss of step 1 is that of the start; the next one is looked at before it is saved, though it is not logged."""
+    hot = {"optimizer": "sgd", "lr": 1e30, "save_every": 1, "log_every": 100, "probe_every": 0}
+    with pytest.raises(UserError, match="the loss at step 2 is not a number"):
+        pretrain(tmp_path / "hot", images, steps=20, **hot)
+    assert [path.name for path in (tmp_path / "hot" / "checkpoints").iterdir()] == ["step-00000001.pt"]
+
+
 def test_a_full_disk_is_said_and_the_last_checkpoint_stays(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

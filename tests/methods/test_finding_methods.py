@@ -68,7 +68,9 @@ def test_an_installed_package_brings_a_method(mine: Path, tmp_path: Path, monkey
     info = site / "their_pack-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-pack\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[headstart.methods]\ntheirs = their_pack_method\nbroken = not_there.sub\ntorn = torn\n")
+    (info / "entry_points.txt").write_text(
+        "[headstart.methods]\ntheirs = their_pack_method\nbroken = not_there.sub\ntorn = torn\n"
+    )
     (site / "their_pack_method.py").write_text(METHOD)
     (site / "torn.py").write_text("import nowhere_at_all\nclass Settings(Mine): pass\n")
     monkeypatch.syspath_prepend(str(site))
@@ -83,7 +85,9 @@ def test_an_installed_package_brings_a_method(mine: Path, tmp_path: Path, monkey
     assert "own" in found["theirs"]
     assert "locals" in found["dino"]
     code = "import sys, headstart.jobs.signature as s; print(len(s.options('pretrain')) > 50)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment(site))
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment(site)
+    )
     assert run.stdout == "True\n"
 
 
@@ -102,6 +106,11 @@ def test_an_installed_package_brings_a_method(mine: Path, tmp_path: Path, monkey
             ("    def view_specs", "    from headstart.methods.base import Needs\n    needs = Needs(teacher=True)\n"
              "    def view_specs"),
             "needs teacher, but its Settings are no TeacherOptions",
+        ),
+        (
+            ("    def view_specs", "    from headstart.methods.base import Needs\n    needs = Needs(trains='all')\n"
+             "    def view_specs"),
+            "needs the head (trains all), but its Settings are no ProposalOptions",
         ),
     ],
 )  # fmt: skip

@@ -12,6 +12,7 @@ from headstart import cli
 from headstart.errors import UserError
 from headstart.images.index import find_images
 from headstart.jobs.pretrain import pretrain
+from headstart.jobs.probe import probe
 from headstart.jobs.scenes import draw_dataset
 from headstart.probes.probe import Probe, Samples, measures
 from headstart.report import write_report

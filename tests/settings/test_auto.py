@@ -56,7 +56,10 @@ def test_why_is_said_in_two_lines() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"steps": 7, "batch": 8, "lr": 1e-4}, "steps=7, as given, in batches of 8 for 5,000 images; lr=0.0001, as given"),
+        (
+            {"steps": 7, "batch": 8, "lr": 1e-4},
+            "steps=7, as given, in batches of 8 for 5,000 images; lr=0.0001, as given",
+        ),
         ({"budget": "2h"}, "budget=2h, as given, in batches of 64 for 5,000 images; lr=0.001: full, since the weights"),
         ({"batch": 8, "steps": None}, "15,000 steps of 8 for 5,000 images; lr=0.001: full, since the weights"),
     ],

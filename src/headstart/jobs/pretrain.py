@@ -321,7 +321,9 @@ class _Pretraining:
             lost = [f"{dropped} tensors did not arrive"] if dropped or not broken else []
             lost += [f"{broken} tensors hold NaN or infinity"] if broken else []
             folder.finish("failed")
-            self._tell(display, f"NOT HANDED BACK WHOLE: {', '.join(lost)}; {UNVERIFIED} is to look at, not to train from")
+            self._tell(
+                display, f"NOT HANDED BACK WHOLE: {', '.join(lost)}; {UNVERIFIED} is to look at, not to train from"
+            )
             return Run(folder.path, None, handback, outcome.step, interrupted=False)
         folder.finish("done")
         display.say(f"fine-tune: {detector.how_to_train(folder.result)}")

@@ -133,10 +133,14 @@ def _method_class(module: ModuleType, path: Path) -> type[Method]:
 
 def _check_needs(needs: Needs, settings: type[MethodSettings], path: Path) -> None:
     """What a method needs is asked for with options that its ``Settings`` must have."""
-    wanted: dict[str, type[Options]] = {"teacher": TeacherOptions, "pseudolabels": ProposalOptions}
-    for need, group in wanted.items():
-        if getattr(needs, need) and not issubclass(settings, group):
-            what = f"needs {need}, but its Settings are no {group.__name__}"
+    wanted: list[tuple[bool, str, type[Options]]] = [
+        (needs.teacher, "teacher", TeacherOptions),
+        (needs.pseudolabels, "pseudolabels", ProposalOptions),
+        (needs.trains == "all", "the head (trains all)", ProposalOptions),  # which has an output for each cluster
+    ]
+    for needed, what_for, group in wanted:
+        if needed and not issubclass(settings, group):
+            what = f"needs {what_for}, but its Settings are no {group.__name__}"
             raise UserError(what, where=str(path), hint=f"class Settings(MethodSettings, {group.__name__})")
 
 

@@ -39,7 +39,11 @@ def split(value: Any) -> Any:
 def strings(value: Any) -> Any:
     """A list of strings; paths and numbers among them are written out."""
     found = split(value)
-    return [str(one) if isinstance(one, (int, float, Path)) else one for one in found] if isinstance(found, list) else found
+    return (
+        [str(one) if isinstance(one, (int, float, Path)) else one for one in found]
+        if isinstance(found, list)
+        else found
+    )
 
 
 def truth(value: Any) -> bool:
