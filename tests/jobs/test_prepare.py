@@ -121,10 +121,9 @@ def test_auto_takes_weights_that_lie_beside(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"data": 5}, "data: must be a string or a list, not 5"),
+        ({"data": 5}, "data: no such file or folder: 5"),
         ({"data": [5]}, "data: "),
         ({"loggers": True}, "loggers: a list, not True"),
-        ({"resume": 1, "overwrite": 1}, "resume, overwrite: give one of the two, not both"),
         ({"resume": 1}, "resume: say which run to go on with"),
         ({"overwrite": "perhaps"}, "overwrite: must be true or false, not 'perhaps'"),
     ],
@@ -133,6 +132,13 @@ def test_ordinary_inputs_that_are_wrong_are_told(image_folder: Path, options: di
     with pytest.raises(UserError) as caught:
         job(image_folder, **{"method": "dino", **options})
     assert said in str(caught.value)
+
+
+def test_a_number_is_a_truth_value(image_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text("")
+    with pytest.raises(UserError, match="there is a run in this folder already"):
+        job(image_folder, method="dino", out=str(tmp_path), overwrite=0)
+    assert job(image_folder, method="dino", out=str(tmp_path), overwrite=1).run.overwrite is True
 
 
 def test_the_home_folder_is_understood(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

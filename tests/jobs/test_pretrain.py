@@ -372,7 +372,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_with_what_to_do(images: Path, 
 
 
 def test_weights_of_a_loss_that_is_not_a_number_are_never_saved(images: Path, tmp_path: Path) -> None:
-    """The loss of step 1 is that of the start; the next one is looked at before it is saved, though it is not logged."""
+    """The first loss is that of the start; the next one is looked at before it is saved, though not logged."""
     hot = {"optimizer": "sgd", "lr": 1e30, "save_every": 1, "log_every": 100, "probe_every": 0}
     with pytest.raises(UserError, match="the loss at step 2 is not a number"):
         pretrain(tmp_path / "hot", images, steps=20, **hot)

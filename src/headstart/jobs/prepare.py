@@ -163,8 +163,9 @@ def absolute_paths(options: Mapping[str, Any]) -> dict[str, Any]:
         found["cache_dir"] = str(Path(options["cache_dir"]).expanduser().absolute())
     data = options.get("data")
     named = list(data) if isinstance(data, (list, tuple)) else [data]
-    if data and all(isinstance(one, (str, os.PathLike)) for one in named):
-        names = [os.path.expanduser(os.fspath(one)) for one in named]  # noqa: PTH111
+    paths = [os.fspath(one) for one in named if isinstance(one, (str, os.PathLike))]
+    if data and len(paths) == len(named):
+        names = [os.path.expanduser(path) for path in paths]  # noqa: PTH111
         found["data"] = [name if "://" in name else absolute(name) for name in names]
     return found
 
