@@ -501,9 +501,9 @@ def test_a_report_that_cannot_be_drawn_ends_no_run(
         raise ValueError("no fonts")
 
     monkeypatch.setattr("headstart.jobs.pretrain.draw", draw)
-    out = tmp_path / "it's"
+    out = tmp_path / "a b"
     assert pretrain(out, images, steps=1, report=True).ok
-    told = f"report could not be drawn: ValueError: no fonts; headstart report '{tmp_path}/it'\"'\"'s' draws it"
+    told = f"report could not be drawn: ValueError: no fonts; headstart report '{out}' draws it"
     said = capsys.readouterr().err
     assert told in said
     assert "report:    " not in said
