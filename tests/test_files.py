@@ -173,6 +173,17 @@ def test_folders_and_files_of_others_are_refused_and_never_cleared(tmp_path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_the_mark_is_removed_last(tmp_path, monkeypatch) -> None:
+    """What is killed while it clears a folder leaves one that is still ours."""
+    for name in ("mark.yaml", "result.txt", "parts/a/b"):
+        write_text(tmp_path / name, "")
+    removed = []
+    monkeypatch.setattr(Path, "unlink", lambda self, **_: removed.append(self.name))
+    owned(tmp_path).clear()
+    assert removed == ["result.txt", "mark.yaml"]
+    assert not (tmp_path / "parts").exists()
+
+
 def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch) -> None:
     def iterdir(self) -> None:  # the superuser who runs the tests may read everything
         raise PermissionError(errno.EACCES, "Permission denied")

@@ -184,12 +184,14 @@ class Contents:
         mark: The file that makes it one.
         files: Names of the files that are written, `mark` among them.
         folders: Names of the folders that are written.
+        before: Of these the names of what is written before the mark; folders are still empty then.
     """
 
     what: str
     mark: str
     files: tuple[str, ...]
     folders: tuple[str, ...]
+    before: tuple[str, ...] = ()
 
 
 class OwnedFolder:
@@ -211,6 +213,16 @@ class OwnedFolder:
         """Whether it holds its mark, and so something of ours to go on with, or to replace."""
         return (self.path / self.contents.mark).is_file()
 
+    @property
+    def unbegun(self) -> bool:
+        """Whether it holds nothing but what is written before the mark: of ours, killed so early."""
+        try:
+            left = [item for item in self.path.iterdir() if not _passing(item.name)]
+            ours = all(item.name in self.contents.before for item in left)
+            return bool(left) and ours and (self.path / LOCK).is_file() and not any(map(_filled, left))
+        except OSError:
+            return False
+
     def refusal(self) -> UserError | None:
         """Why nothing of ours may be written here: a file, files of others, another run at work; None otherwise."""
         where = f"out={self.path}"
@@ -218,13 +230,13 @@ class OwnedFolder:
             return UserError("is a file, not a folder", where=where)
         if busy := in_use(self.path):
             return busy
-        if self.begun or not self.path.is_dir():
+        if self.begun or self.unbegun or not self.path.is_dir():
             return None
         try:
             names = [item.name for item in self.path.iterdir()]
         except OSError as error:
             return UserError(f"cannot be read: {error.strerror}", where=where, hint=_HINT_OTHER)
-        if all(name == LOCK or _TEMPORARY.fullmatch(name) for name in names):
+        if all(map(_passing, names)):
             return None
         what = f"the folder holds files that are not {self.contents.what} of headstart"
         return UserError(what, where=where, hint=_HINT_OTHER)
@@ -251,11 +263,11 @@ class OwnedFolder:
             self._lock = None
 
     def clear(self) -> None:
-        """Remove what is ours, and nothing else."""
-        for name in self.contents.files:
-            (self.path / name).unlink(missing_ok=True)
+        """Remove what is ours, and nothing else; the mark last, so that it stays ours if this is cut short."""
         for name in self.contents.folders:
             shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in sorted(self.contents.files, key=self.contents.mark.__eq__):
+            (self.path / name).unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Release the folder and remove what is ours; the folder too, where nothing else is in it."""
@@ -264,3 +276,12 @@ class OwnedFolder:
         (self.path / LOCK).unlink(missing_ok=True)
         with suppress(OSError):  # something of the user's is in it as well
             self.path.rmdir()
+
+
+def _passing(name: str) -> bool:
+    """Whether it is a lock, or what a killed write has left: no reason not to write here."""
+    return name == LOCK or _TEMPORARY.fullmatch(name) is not None
+
+
+def _filled(item: Path) -> bool:
+    return item.is_dir() and any(item.iterdir())

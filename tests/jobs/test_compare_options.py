@@ -104,6 +104,33 @@ def test_ultralytics_own_arguments_are_taken(given: dict[str, Any]) -> None:
         resolve({**given, "patience": 3})
 
 
+def test_extra_of_the_file_and_of_the_line_are_merged(given: dict[str, Any], tmp_path: Path) -> None:
+    """The line wins; the file may hold the trainer's own arguments as the line may."""
+    cfg = tmp_path / "c.yaml"
+    cfg.write_text("extra: {mosaic: 0.0, nbs: 16}\nclose_mosaic: 3\nbatch: 2\n")
+    given = {**given, "cfg": str(cfg)}
+    assert resolve(given).extra == {"mosaic": 0.0, "nbs": 16, "close_mosaic": 3}
+    found = resolve({**given, "close_mosaic": 0, "extra": {"nbs": 32}})
+    assert (found.extra, found.batch) == ({"mosaic": 0.0, "nbs": 32, "close_mosaic": 0}, 2)
+
+
+def test_extra_that_is_not_a_mapping_is_told(given: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="extra: "):
+        resolve({**given, "extra": "x", "close_mosaic": 0})
+    with pytest.raises(UserError, match="cfg: cannot read"):
+        resolve({**given, "cfg": str(tmp_path / "none.yaml")})
+
+
+def test_values_as_they_come_from_python(given: dict[str, Any]) -> None:
+    assert schema.strings("runs/a[1]") == ["runs/a[1]"]
+    assert schema.strings("[runs/a[1], b]") == ["runs/a[1]", "b"]
+    with pytest.raises(UserError, match=r"labels: '0\.1' is not a label budget"):
+        resolve({**given, "labels": 0.1})
+    with pytest.raises(UserError, match="seeds: "):
+        resolve({**given, "seeds": "\N{SUPERSCRIPT TWO}"})
+    assert [schema.truth(one) for one in (True, 1, "true", "on", 0, None, "perhaps")] == [True] * 4 + [False] * 3
+
+
 def test_the_command_line_gives_the_same(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
 

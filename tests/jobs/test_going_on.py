@@ -1,6 +1,22 @@
 from __future__ import annotations
 
-from headstart.jobs.going_on import _upgraded
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from headstart.errors import UserError
+from headstart.jobs.going_on import _upgraded, continued
+from headstart.jobs.prepare import absolute_paths
+
+
+def recorded(folder: Path, resolved: dict[str, Any] | None = None, **options: Any) -> Path:
+    """A run folder that tells of these options."""
+    folder.mkdir(parents=True)
+    content = {"asked": options, "options": options, "resolved": resolved or {}}
+    (folder / "settings.yaml").write_text(yaml.safe_dump(content))
+    return folder
 
 
 def test_records_of_the_first_version_are_read() -> None:
@@ -15,4 +31,45 @@ def test_records_of_the_first_version_are_read() -> None:
     assert _upgraded({"teacher": "live.pt", "model": "live wire/a.pt"}) == {
         "teacher": "live.pt",
         "model": "live wire/a.pt",
+    }
+
+
+def test_a_published_name_is_the_file_that_it_became(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run has downloaded its weights into the current folder: its own command goes on with it."""
+    monkeypatch.chdir(tmp_path)
+    names = {"model": "yolo11n.pt", "init": "yolo11s.pt", "proposals": "yolo11m.pt", "teacher": "yolo11l.pt"}
+    run = recorded(tmp_path / "run", method="objects", **names)
+    for name in [*names.values(), "other.pt"]:
+        (tmp_path / name).write_bytes(b"")
+    given = {"out": str(run), "resume": True, **absolute_paths(names)}
+    assert given["model"] == str(tmp_path / "yolo11n.pt")
+    assert continued(given, [])[0]["model"] == "yolo11n.pt"
+    with pytest.raises(UserError, match=r"model: was 'yolo11n\.pt' when the run began"):
+        continued({**given, **absolute_paths({"model": "other.pt"})}, [])
+
+
+def test_what_was_said_of_a_teacher_in_memory_goes_with_it(tmp_path: Path) -> None:
+    """The pseudo-labels that it was needed for have been found."""
+    teacher = {"teacher": {"in_memory": "Net", "origin": None}, "teacher_mean": [0.5, 0.5, 0.5], "teacher_std": None}
+    run = recorded(tmp_path / "run", method="objects", **teacher)
+    found, _ = continued({"out": str(run), "resume": True}, [])
+    assert [found[key] for key in teacher] == [None, None, None]
+    assert "teacher_weights" not in found
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [({"data": "x"}, "options has no method"), ({"method": "dino", "budget": "2h"}, "no steps")]
+)
+def test_a_damaged_record_is_told(tmp_path: Path, options: dict[str, Any], said: str) -> None:
+    run = recorded(tmp_path / "run", **options)
+    with pytest.raises(UserError, match=rf"settings\.yaml: cannot be read: .*{said}"):
+        continued({"out": str(run), "resume": True}, [])
+
+
+def test_files_are_named_so_that_another_folder_finds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute_paths({"loggers": "csv,my.py", "cache_dir": "kept", "data": "images"}) == {
+        "loggers": ["csv", str(tmp_path / "my.py")],
+        "cache_dir": str(tmp_path / "kept"),
+        "data": [str(tmp_path / "images")],
     }

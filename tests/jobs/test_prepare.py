@@ -73,6 +73,15 @@ def test_an_option_of_another_method_does_not_change_the_method_silently(image_f
     assert job(image_folder, model=str(weights), locals=4, method="dino").declared.name == "dino"
 
 
+def test_an_option_of_another_method_is_told_as_one(image_folder: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        job(image_folder, method="dino", teacher="vit", lokals=2)
+    text = str(caught.value)
+    assert "teacher: is an option of distill and objects, not of dino\n  -> give method=distill, or leave" in text
+    assert "there is no option 'lokals'\n  -> did you mean 'locals'" in text
+    assert text.startswith("2 problems:")
+
+
 def test_an_unrelated_option_changes_nothing(image_folder: Path, weights: Path) -> None:
     for more in ({"preset": "default"}, {"clusters": 8}, {"seed": 3}, {"weight_decay": 0.1}):
         assert job(image_folder, model=str(weights), **more).declared.name == "objects"
@@ -102,9 +111,39 @@ def test_auto_takes_weights_that_lie_beside(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "yolo11n.pt").write_bytes(weights.read_bytes())
     found = job(image_folder, model="yolo11n.yaml", method="auto")
-    assert (found.declared.name, found.run.init, found.options.lr) == ("objects", "yolo11n.pt", 1e-3)
+    assert (found.declared.name, found.run.init, found.options.lr) == ("objects", str(tmp_path / "yolo11n.pt"), 1e-3)
+    assert found.why[0].startswith(f"method=objects, continued from init={tmp_path / 'yolo11n.pt'}: ")
+    assert found.why[2] == f"init={tmp_path / 'yolo11n.pt'} lies beside: the published weights of yolo11n.yaml"
     state = YOLO(str(weights)).model.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in found.detector.module.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"data": 5}, "data: no such file or folder: 5"),
+        ({"data": [5]}, "data: "),
+        ({"loggers": True}, "loggers: a list, not True"),
+        ({"resume": 1}, "resume: say which run to go on with"),
+        ({"overwrite": "perhaps"}, "overwrite: must be true or false, not 'perhaps'"),
+    ],
+)
+def test_ordinary_inputs_that_are_wrong_are_told(image_folder: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        job(image_folder, **{"method": "dino", **options})
+    assert said in str(caught.value)
+
+
+def test_a_number_is_a_truth_value(image_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text("")
+    with pytest.raises(UserError, match="there is a run in this folder already"):
+        job(image_folder, method="dino", out=str(tmp_path), overwrite=0)
+    assert job(image_folder, method="dino", out=str(tmp_path), overwrite=1).run.overwrite is True
+
+
+def test_the_home_folder_is_understood(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert job(image_folder, method="dino", out="~/run").run.out == str(tmp_path / "run")
 
 
 # -- once -------------------------------------------------------------------------------------------------------------
@@ -198,6 +237,23 @@ def test_a_run_of_an_older_version_goes_on(image_folder: Path, tmp_path: Path) -
 
 
 # -- a hand-back that is not whole ------------------------------------------------------------------------------------
+
+
+def test_tensors_that_are_not_finite_are_told(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from headstart.detectors.ultralytics.detector import UltralyticsDetector
+
+    graft = UltralyticsDetector.graft
+
+    def spoil(self: UltralyticsDetector, tensors: Any) -> None:
+        graft(self, tensors)
+        self.module.state_dict()["model.0.conv.weight"].fill_(float("inf"))
+
+    monkeypatch.setattr(UltralyticsDetector, "graft", spoil)
+    given = {**SMALL, "data": str(image_folder), "method": "byol", "hidden_dim": 32, "steps": 1}
+    assert not headstart.pretrain(**given, out=str(tmp_path / "run")).ok
+    assert "NOT HANDED BACK WHOLE: 1 tensors hold NaN or infinity; unverified.pt" in capsys.readouterr().err
 
 
 def test_a_dropped_tensor_fails_the_run(

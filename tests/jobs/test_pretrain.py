@@ -281,6 +281,31 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     )
 
 
+def test_a_run_that_ended_before_its_first_checkpoint_begins_again(
+    image_folder: Path, run: headstart.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a detector in memory; the pseudo-labels that it found are kept."""
+
+    def die(self: Display, *_: Any) -> None:
+        raise MemoryError
+
+    given: dict[str, Any] = {**SMALL, "steps": 2, "method": "objects", "clusters": 4, "device": "cpu", "log_every": 1}
+    del given["locals"], given["model"]
+    given |= {"data": str(image_folder), "report": False, "out": str(tmp_path / "run")}
+    with monkeypatch.context() as patch:
+        patch.setattr(Display, "update", die)
+        with pytest.raises(MemoryError):
+            headstart.pretrain(**given, model=YOLO(str(run.checkpoint)))
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+    found = (tmp_path / "run" / "pseudolabels.pt").read_bytes()
+    rest = headstart.pretrain(resume=True, out=given["out"])
+    assert [line["step"] for line in metrics(rest.folder)] == [1, 2]
+    assert (tmp_path / "run" / "pseudolabels.pt").read_bytes() == found
+    (tmp_path / "run" / "checkpoints" / "step-00000002.pt").unlink()
+    with pytest.raises(UserError, match="there is no checkpoint to go on from"):  # never trained anew in silence
+        headstart.pretrain(resume=True, out=given["out"])
+
+
 def test_a_run_can_be_gone_on_with_from_another_folder_and_says_if_images_are_missing(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -344,6 +369,14 @@ def test_a_loss_that_is_not_a_number_ends_the_run_with_what_to_do(images: Path, 
     assert "is not a number, so the weights are no longer usable" in str(caught.value)
     assert "start again with overwrite=true and a lower rate, e.g. lr=1e+29" in str(caught.value)
     assert "stopped: " in (tmp_path / "hot" / "log.txt").read_text()
+
+
+def test_weights_of_a_loss_that_is_not_a_number_are_never_saved(images: Path, tmp_path: Path) -> None:
+    """The first loss is that of the start; the next one is looked at before it is saved, though not logged."""
+    hot = {"optimizer": "sgd", "lr": 1e30, "save_every": 1, "log_every": 100, "probe_every": 0}
+    with pytest.raises(UserError, match="the loss at step 2 is not a number"):
+        pretrain(tmp_path / "hot", images, steps=20, **hot)
+    assert [path.name for path in (tmp_path / "hot" / "checkpoints").iterdir()] == ["step-00000001.pt"]
 
 
 def test_a_full_disk_is_said_and_the_last_checkpoint_stays(
@@ -448,6 +481,48 @@ def test_a_logger_that_does_not_exist_is_said_before_the_run(images: Path, tmp_p
     with pytest.raises(UserError, match="loggers: there is no logger 'tensorbord'"):
         pretrain(tmp_path / "run", images, loggers="tensorbord")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_logger_that_cannot_be_imported_is_said_before_the_search(
+    images: Path, run: headstart.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text("import nowhere_at_all")
+    monkeypatch.setattr("headstart.jobs.pretrain.pseudolabels_of", lambda *_: pytest.fail("searched"))
+    given = {"method": "objects", "model": str(run.checkpoint), "clusters": 4}
+    with pytest.raises(UserError, match="cannot be imported: ModuleNotFoundError"):
+        headstart.pretrain(data=str(images), out=str(tmp_path / "run"), loggers=str(tmp_path / "mine.py"), **given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_report_that_cannot_be_drawn_ends_no_run(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def draw(*_: Any) -> None:
+        raise ValueError("no fonts")
+
+    monkeypatch.setattr("headstart.jobs.pretrain.draw", draw)
+    out = tmp_path / "a b"
+    assert pretrain(out, images, steps=1, report=True).ok
+    told = f"report could not be drawn: ValueError: no fonts; headstart report '{out}' draws it"
+    said = capsys.readouterr().err
+    assert told in said
+    assert "report:    " not in said
+    assert told in (out / "log.txt").read_text()
+
+
+def test_a_comparisons_report_that_cannot_be_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from headstart.jobs.compare import _draw
+
+    def write_report(folder: Path) -> None:
+        raise ValueError("no fonts")
+
+    monkeypatch.setattr("headstart.report.write_report", write_report)
+    said: list[str] = []
+    running: Any = SimpleNamespace(say=said.append)
+    assert _draw(Path("a b"), running) is None
+    assert said == ["report could not be drawn: ValueError: no fonts; headstart report 'a b' draws it"]
 
 
 def test_a_budget_bounds_the_search_for_objects(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -27,6 +29,11 @@ class Mine(Method):
 '''
 
 
+def environment(site: Path) -> dict[str, str]:
+    """That of this process, with a folder of installed packages more."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
     path = tmp_path / "mine.py"
@@ -41,8 +48,6 @@ def test_the_names_are_those_of_the_files() -> None:
 
 
 def test_names_are_listed_without_torch() -> None:
-    import subprocess
-
     code = "import sys; from headstart.methods import find; find.names(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
@@ -63,8 +68,11 @@ def test_an_installed_package_brings_a_method(mine: Path, tmp_path: Path, monkey
     info = site / "their_pack-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-pack\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[headstart.methods]\ntheirs = their_pack_method\nbroken = not_there\n")
+    (info / "entry_points.txt").write_text(
+        "[headstart.methods]\ntheirs = their_pack_method\nbroken = not_there.sub\ntorn = torn\n"
+    )
     (site / "their_pack_method.py").write_text(METHOD)
+    (site / "torn.py").write_text("import nowhere_at_all\nclass Settings(Mine): pass\n")
     monkeypatch.syspath_prepend(str(site))
     assert {"theirs", "broken", "dino"} <= set(find.names())
     declared = find.find("theirs")
@@ -72,6 +80,15 @@ def test_an_installed_package_brings_a_method(mine: Path, tmp_path: Path, monkey
     assert tiny.resolve({"data": "x", "method": "theirs"}).run.batch == 4
     with pytest.raises(UserError, match="broken"):
         find.find("broken")
+    found = find.options()  # the broken ones harm nobody who does not ask for them
+    assert set(found) == {*find.built_in(), "theirs"}
+    assert "own" in found["theirs"]
+    assert "locals" in found["dino"]
+    code = "import sys, headstart.jobs.signature as s; print(len(s.options('pretrain')) > 50)"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment(site)
+    )
+    assert run.stdout == "True\n"
 
 
 @pytest.mark.parametrize(
@@ -90,6 +107,11 @@ def test_an_installed_package_brings_a_method(mine: Path, tmp_path: Path, monkey
              "    def view_specs"),
             "needs teacher, but its Settings are no TeacherOptions",
         ),
+        (
+            ("    def view_specs", "    from headstart.methods.base import Needs\n    needs = Needs(trains='all')\n"
+             "    def view_specs"),
+            "needs the head (trains all), but its Settings are no ProposalOptions",
+        ),
     ],
 )  # fmt: skip
 def test_what_a_file_must_declare(mine: Path, change: tuple[str, str], said: str) -> None:
@@ -98,6 +120,12 @@ def test_what_a_file_must_declare(mine: Path, change: tuple[str, str], said: str
         find.find(str(mine))
     assert said in str(caught.value)
     assert str(mine) in str(caught.value)
+
+
+def test_a_method_of_headstart_by_its_path() -> None:
+    path = Path(find.__file__).parent / "dino.py"
+    assert find.find(str(path))[:2] == ("dino", path)
+    assert find.find(str(path)).settings is find.find("dino").settings
 
 
 def test_a_misspelt_name() -> None:

@@ -12,6 +12,7 @@ from headstart import cli
 from headstart.errors import UserError
 from headstart.images.index import find_images
 from headstart.jobs.pretrain import pretrain
+from headstart.jobs.probe import probe
 from headstart.jobs.scenes import draw_dataset
 from headstart.probes.probe import Probe, Samples, measures
 from headstart.report import write_report
@@ -134,3 +135,18 @@ def test_alarms_of_probes(kind: str, good: dict[str, float], bad: dict[str, floa
     assert watch.active == [kind]
     watch.update(5000, {**good, "probe_knn": 0.61})
     assert watch.active == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"imgsz": 0}, "imgsz: must be at least 32, not 0"),
+        ({"imgsz": 40}, "imgsz: must be a multiple of 32, not 40"),
+        ({"images": "x"}, "images: must be a whole number, not 'x'"),
+        ({"device": "gpu7"}, "device: "),
+    ],
+)
+def test_what_is_refused(scenes: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        probe("yolo11n.yaml", scenes, **options)
+    assert said in str(caught.value)

@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,21 @@ def test_a_folder_with_other_things_is_never_taken(tmp_path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="files that are not a run"):
         RunFolder.create(tmp_path, overwrite=True)
+
+
+def test_a_run_that_was_killed_during_its_search_can_be_replaced(tmp_path) -> None:
+    killed = RunFolder.create(tmp_path)
+    killed.log("searching")
+    (tmp_path / "pseudolabels.pt").write_bytes(b"")
+    killed._owned.release()  # no more is done for a process that is killed
+    assert "a run in this folder that ended before its first step\n  -> overwrite=true" in str(
+        run.refusal(tmp_path, overwrite=False)
+    )
+    (tmp_path / "checkpoints" / "mine.pt").write_bytes(b"")  # none has checkpoints so early
+    assert "files that are not a run" in str(run.refusal(tmp_path, overwrite=True))
+    (tmp_path / "checkpoints" / "mine.pt").unlink()
+    RunFolder.create(tmp_path, overwrite=True).close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "checkpoints"]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -142,3 +158,12 @@ def test_git_state_outside_git(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert provenance.git_state() is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_a_full_disk_is_said_in_words_and_closing_adds_nothing(tmp_path) -> None:
+    folder = make(tmp_path)
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    with pytest.raises(UserError, match="the disk is full"):
+        folder.log("a line")
+    folder.close()

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from headstart.methods.schedules import Progress
-from headstart.training.step import Step, compile_or_not, unchanged
+from headstart.training.step import Step, compile_or_not, may_fuse, unchanged
 
 
 class Net(nn.Module):
@@ -95,3 +95,11 @@ def test_a_step_by_hand() -> None:
     for one, theirs in zip(method.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(one, theirs - 0.05 * scale * theirs.grad, rtol=1e-4, atol=1e-6)
         assert one.grad is None
+
+
+def test_a_fused_optimizer_does_not_clip_scaled_gradients() -> None:
+    """Lightning refuses to clip where a fused optimizer would take the scale of fp16 away."""
+    assert may_fuse("cuda", "16-mixed", None)
+    assert not may_fuse("cuda", "16-mixed", 5.0)
+    assert may_fuse("cuda", "bf16-mixed", 5.0)
+    assert not may_fuse("cpu", "32-true", 5.0)

@@ -14,7 +14,7 @@ from headstart.machine import parse_device
 from headstart.methods.base import Method
 from headstart.run.folder import refusal
 from headstart.run.loggers import check_loggers
-from headstart.settings.schema import strings
+from headstart.settings.schema import strings, truth
 from headstart.teachers.base import TeacherSource
 from headstart.teachers.load import check_teacher
 
@@ -32,17 +32,15 @@ def check_run(given: Mapping[str, Any]) -> list[UserError]:
         parse_device(given["device"])
     except UserError as problem:
         problems.append(problem)
-    problems += check_loggers(strings(given.get("loggers") or []))
-    resuming, overwriting = _on(given.get("resume")), _on(given.get("overwrite"))
+    loggers = strings(given.get("loggers"))
+    if isinstance(loggers, list) and all(isinstance(one, str) for one in loggers):
+        problems += check_loggers(loggers)
+    resuming, overwriting = truth(given.get("resume")), truth(given.get("overwrite"))
     if resuming and overwriting:
         problems.append(UserError("give one of the two, not both", where="resume, overwrite"))
     elif given.get("out") and not resuming and (refused := refusal(Path(str(given["out"])), overwrite=overwriting)):
         problems.append(refused)
     return problems
-
-
-def _on(value: object) -> bool:
-    return str(value).lower() == "true"
 
 
 def check_method(given: Mapping[str, Any], name: str, method: type[Method]) -> list[UserError]:

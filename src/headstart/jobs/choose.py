@@ -12,7 +12,7 @@ from headstart.errors import UserError, did_you_mean
 from headstart.machine import parse_device
 from headstart.methods import find
 from headstart.settings.auto import Situation, choose
-from headstart.settings.schema import PretrainSettings
+from headstart.settings.schema import MethodSettings, PretrainSettings
 
 RANDOM, TRAINED = "dino", "objects"
 """The default methods: from random weights, and from trained ones where the head can be trained on boxes."""
@@ -26,7 +26,7 @@ def undecided(given: Mapping[str, Any]) -> bool:
 def unknown_anywhere(given: Iterable[str]) -> list[UserError]:
     """Names that are options of no method at all; those of another method are told when one is chosen."""
     known = {*PretrainSettings.model_fields, "cfg"}
-    known |= {name for method in find.names() for name in find.find(method).settings.model_fields}
+    known |= {name for fields in find.options().values() for name in fields}
     hint = "see headstart pretrain --help for all options"
     return [
         UserError(f"there is no option {key!r}", hint=did_you_mean(key, known) or hint)
@@ -59,38 +59,37 @@ def _automatic(
     given: Mapping[str, Any], detector: Detector, images: int, boxes: bool
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     device = parse_device(given.get("device", "auto"))
-    beside = str(given["init"]) if given.get("init") else None
-    choice = choose(
-        Situation(
-            images,
-            detector.trained,
-            beside,
-            given.get("teacher") is not None,
-            device.kind,
-            device.memory() / 2**30,
-            boxes,
-        )
-    )
-    own = {key: value for key, value in given.items() if value is not None and key != "method"}
-    chosen = dict(choice.options)
-    if {"epochs", "steps", "budget"} & own.keys():
-        del chosen["steps"]
-    return {**chosen, **own}, choice.why
+    init = str(given["init"]) if given.get("init") else None
+    teacher, memory = given.get("teacher") is not None, device.memory() / 2**30
+    choice = choose(Situation(images, detector.trained, init, teacher, device.kind, memory, boxes), given)
+    return choice.options, choice.why
 
 
 def _refuse_others(given: Mapping[str, Any], name: str, trained: bool) -> None:
     """Raise where an option was given that the default method lacks: it would silently be another run."""
-    own = {*PretrainSettings.model_fields, *find.find(name).settings.model_fields, "cfg"}
-    methods = {other: find.find(other).settings.model_fields for other in find.names()}
-    weights = "trained" if trained else "random"
-    problems = []
-    for key in given:
-        if key not in own:
-            others = [other for other, fields in methods.items() if key in fields]
-            what = f"is an option of {' and '.join(others)}, not of {name}, the default from {weights} weights"
-            problems.append(UserError(what, where=key, hint=f"add method={others[0]}, or leave {key}= out"))
-    if problems:
+    why = f", the default from {'trained' if trained else 'random'} weights"
+    if problems := of_others(given, name, find.find(name).settings, why):
         raise UserError.several(problems)
+
+
+def of_others(given: Iterable[str], name: str, settings: type[MethodSettings], why: str = "") -> list[UserError]:
+    """A complaint for every option that other methods have, and this one has not.
+
+    Args:
+        given: Names of options.
+        name: The method.
+        settings: Its options.
+        why: Where the user does not name the method: why it is this one.
+    """
+    foreign = [key for key in given if key not in {*PretrainSettings.model_fields, *settings.model_fields, "cfg"}]
+    methods = find.options() if foreign else {}
+    problems = []
+    for key in foreign:
+        if others := [other for other, fields in methods.items() if key in fields]:
+            hint = f"{'add' if why else 'give'} method={others[0]}, or leave {key}= out"
+            what = f"is an option of {' and '.join(others)}, not of {name}{why}"
+            problems.append(UserError(what, where=key, hint=hint))
+    return problems
 
 
 def _learns_boxes(detector: Detector) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,11 +138,22 @@ def _conclude(settings: CompareSettings, folder: Path, content: Results, running
             console.print(Text(f"{remark}."))
     report = None
     if settings.report:
-        from headstart.report import write_report
-
-        report = write_report(folder)
-        running.say(f"report: {report}")
+        report = _draw(folder, running)
     running.say(f"table for a README: {folder / 'results.md'}; all figures: {folder / 'results.json'}")
+    return report
+
+
+def _draw(folder: Path, running: Running) -> Path | None:
+    """The report; a comparison that is finished stays so where it cannot be drawn."""
+    from headstart.report import write_report
+
+    try:
+        report = write_report(folder)
+    except Exception as error:  # whatever drawing may raise
+        again = f"headstart report {shlex.quote(str(folder))} draws it"
+        running.say(f"report could not be drawn: {type(error).__name__}: {error}; {again}")
+        return None
+    running.say(f"report: {report}")
     return report
 
 

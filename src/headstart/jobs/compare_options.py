@@ -21,17 +21,28 @@ from headstart.settings.schema import CompareSettings, seeds, split, strings
 def resolve(options: Mapping[str, Any]) -> CompareSettings:
     """Complete and valid settings.
 
-    Arguments of the family's training that are no options of ours (``close_mosaic=0``) go into ``extra``.
+    Arguments of the family's training that are no options of ours (``close_mosaic=0``) go into ``extra``, from the file
+    ``cfg`` as from the options; these override the file's.
 
     Raises:
         UserError: Every problem together.
     """
-    known = {*CompareSettings.model_fields, "cfg"}
-    theirs = _further(options) if set(options) - known else set()
-    ours = {key: value for key, value in options.items() if key in known or key not in theirs}
-    others = {key: value for key, value in options.items() if key not in ours}
-    if others:
-        ours["extra"] = {**dict(options.get("extra") or {}), **others}
+    unread: list[UserError] = []
+    parts = read_cfg(options.get("cfg"), unread), {key: value for key, value in options.items() if key != "cfg"}
+    given = {**parts[0], **parts[1]}
+    known = set(CompareSettings.model_fields)
+    theirs = (_further(given) if set(given) - known else set()) - known
+    ours = {key: value for key, value in given.items() if key not in theirs}
+    extras = [part["extra"] for part in parts if part.get("extra") is not None]
+    if all(isinstance(one, Mapping) for one in extras):  # what is none is refused with all else
+        further = [{key: value for key, value in part.items() if key in theirs} for part in parts]
+        ours["extra"] = {
+            key: value
+            for part, more in zip(parts, further, strict=True)
+            for key, value in {**(part.get("extra") or {}), **more}.items()
+        }
+    if unread:  # said with all else that is wrong
+        ours["cfg"] = options["cfg"]
     return resolve_options(CompareSettings, ours, "compare", _check)
 
 
@@ -65,9 +76,8 @@ def _check_family(given: Mapping[str, Any], model: str, trainer: Finetuner) -> l
     return problems + (trainer.extra_problems(given["extra"]) if isinstance(given["extra"], dict) else [])
 
 
-def _further(options: Mapping[str, Any]) -> set[str]:
+def _further(given: Mapping[str, Any]) -> set[str]:
     """The further arguments of the family that the options name; none where it is not known."""
-    given = {**read_cfg(options.get("cfg"), []), **options}
     try:
         return set(finetuner(str(given.get("model", CompareSettings.model_fields["model"].default))).arguments())
     except UserError:

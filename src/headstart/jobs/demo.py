@@ -32,7 +32,7 @@ def demo(out: str | Path = "runs/demo", overwrite: bool = False) -> int:
         overwrite: Replace what an earlier demo left there.
 
     Returns:
-        0 when all was done, 1 where a fine-tuning failed, 130 when Ctrl-C ended it.
+        0 when all was done and every check held, 1 where a part of it failed, 130 when Ctrl-C ended it.
 
     Raises:
         UserError: There is something in `out`, or a part of the demo failed.
@@ -44,8 +44,8 @@ def demo(out: str | Path = "runs/demo", overwrite: bool = False) -> int:
     data = draw_dataset(folder / "scenes", **IMAGES, imgsz=IMGSZ)
     console.print(f"2/3 pretraining {MODEL} on the images without labels")
     run = _pretrain(folder)
-    if run.interrupted:
-        return 130
+    if not run.ok:
+        return 130 if run.interrupted else 1
     console.print(f"3/3 fine-tuning {EPOCHS} epochs on {IMAGES['train']} labelled images, from each of two starts")
     done = _compare(folder, data, run)
     if done.interrupted:
@@ -53,7 +53,7 @@ def demo(out: str | Path = "runs/demo", overwrite: bool = False) -> int:
     console.print(f"done in {duration(time.monotonic() - began)}: it shows the path, not the gain (one seed, 60 steps)")
     console.print(f"reports: {run.folder / 'report.html'}\n         {done.report}")
     console.print("next:    headstart pretrain data=YOUR/IMAGES model=yolo11n.pt")
-    return 1 if done.failed else 0
+    return 0 if done.ok else 1
 
 
 def _new(folder: Path, overwrite: bool) -> Path:

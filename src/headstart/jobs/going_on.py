@@ -22,6 +22,8 @@ MAY_CHANGE = {
     "cache_dir", "loggers",
 }  # fmt: skip
 """A resumed run may be moved to another machine, and told to say more or less; all else would make it another run."""
+NAMED = {"model", "init", "proposals", "teacher"}
+"""Options that may name published weights, which a run downloads."""
 START = "start.pt"
 """In a run folder: the detector that was given as an object in memory, as the run began."""
 _OBJECT = re.compile(r"live (\w+) \((.*)\)")
@@ -60,6 +62,8 @@ def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict
         if used["teacher"] is None and declared.method.needs.teacher:
             what = "was a network in memory, which a run cannot keep"
             raise UserError(what, where="teacher", hint="give it again")
+        if used["teacher"] is None:  # nor is what was said of it
+            used |= dict.fromkeys({"teacher_weights", "teacher_mean", "teacher_std"} & used.keys())
     kept = {key: value for key, value in given.items() if key in MAY_CHANGE}
     return {**used, **kept, "resume": True, "overwrite": False}, record
 
@@ -69,6 +73,10 @@ def _read(folder: RunFolder) -> dict[str, Any]:
         record = folder.read_settings()
         if not isinstance(record["options"], dict) or not isinstance(record["resolved"], dict):
             raise ValueError("options and resolved are needed")
+        if not isinstance(record["options"].get("method"), str):
+            raise ValueError("options has no method")
+        if record["options"].get("budget") and not isinstance(record["resolved"].get("steps"), int):
+            raise ValueError("resolved has no steps")
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"cannot be read: {error}", where=str(folder.path / "settings.yaml")) from error
     return record
@@ -91,13 +99,18 @@ def _changed(
         then = [part[key] for part in (asked, used) if key in part]
         if key == "method" and value in ("default", None) and key not in asked:
             continue
-        if not any(_same(fields[key], value, one) for one in then):
+        if not any(_same(fields[key], value, one) or (key in NAMED and _became(one, value)) for one in then):
             before = then[0] if then else fields[key].default
             changed.append(UserError(f"was {before!r} when the run began, is {as_plain(value)!r} now", where=key))
     if changed:
         hint = "leave these options out, or start a new run"
         changed.append(UserError("a resumed run keeps its settings", hint=hint))
     return changed
+
+
+def _became(then: Any, now: Any) -> bool:
+    """Whether a bare name is a file here now: published weights, which the run itself has downloaded."""
+    return isinstance(then, str) and Path(then).name == then and now == str(Path(then).resolve())
 
 
 def _same(field: FieldInfo, one: Any, other: Any) -> bool:

@@ -18,14 +18,15 @@ from headstart.images.index import ImageIndex, find_images
 from headstart.images.loader import steps_for
 from headstart.images.sources import absolute
 from headstart.jobs.checks import check_method, check_run
-from headstart.jobs.choose import chosen_method, undecided, unknown_anywhere
+from headstart.jobs.choose import chosen_method, of_others, undecided, unknown_anywhere
 from headstart.jobs.going_on import continued
 from headstart.methods import find
 from headstart.methods.find import Declared
+from headstart.plugins import is_python_file
 from headstart.run.folder import RunFolder, new_folder
 from headstart.settings.auto import weights_beside
 from headstart.settings.resolve import Resolved, as_plain, build, collect, conflicts, resolve_pretrain
-from headstart.settings.schema import MethodSettings, PretrainSettings
+from headstart.settings.schema import MethodSettings, PretrainSettings, strings, truth
 
 
 @dataclass(frozen=True)
@@ -89,17 +90,19 @@ def prepare(options: Mapping[str, Any]) -> Job:
     given |= absolute_paths(given)
     asked = {key: as_plain(value) for key, value in given.items() if key not in ("resume", "overwrite")}
     record = None
-    if str(given.get("resume")).lower() == "true":
+    if truth(given.get("resume")):
         given, record = continued(given, problems)
     resolved, declared = _before_loading(given, problems)
     images = find_images(resolved.data, keep=cache_folder(resolved))
-    if str(given.get("method")) == "auto" and not given.get("init") and (beside := weights_beside(resolved.model)):
-        given["init"] = beside
+    auto = str(given.get("method")) == "auto" and not given.get("init")
+    if beside := weights_beside(resolved.model) if auto else None:
+        given["init"] = str(Path(beside).resolve())
     torch.manual_seed(resolved.seed)
     detector = load_detector(given.get("model", resolved.model), given.get("init"))
     why: tuple[str, ...] = ()
     if declared is None:
         given, why = chosen_method(given, detector, len(images))
+        why += (f"init={given['init']} lies beside: the published weights of {resolved.model}",) if beside else ()
         declared = find.find(str(given["method"]))
     settled = _resolve(given, declared, [], trained=detector.trained and record is None)
     return Job(asked, settled.run, settled.method, declared, images, detector, why, record)
@@ -129,12 +132,14 @@ def _resolve(
     def check(values: Mapping[str, Any]) -> list[UserError]:
         return [*check_run(values), *check_method(values, declared.name, declared.method)]
 
+    foreign = of_others(given, declared.name, declared.settings)
+    told = {problem.where for problem in foreign}
     return resolve_pretrain(
-        given,
+        {key: value for key, value in given.items() if key not in told},
         declared.settings,
         declared.presets,
         method=declared.name,
-        problems=problems,
+        problems=[*problems, *foreign],
         trained=trained,
         check=check,
     )
@@ -151,9 +156,16 @@ def absolute_paths(options: Mapping[str, Any]) -> dict[str, Any]:
         item = options.get(key)
         if isinstance(item, (str, os.PathLike)) and Path(item).is_file():
             found[key] = str(Path(item).resolve())
-    if data := options.get("data"):
-        named = [os.fspath(one) for one in data] if isinstance(data, (list, tuple)) else [os.fspath(data)]
-        names = [os.path.expanduser(name) for name in named]  # noqa: PTH111
+    loggers = strings(options.get("loggers"))
+    if isinstance(loggers, list):
+        found["loggers"] = [str(Path(one).expanduser().resolve()) if is_python_file(one) else one for one in loggers]
+    if isinstance(options.get("cache_dir"), (str, os.PathLike)):
+        found["cache_dir"] = str(Path(options["cache_dir"]).expanduser().absolute())
+    data = options.get("data")
+    named = list(data) if isinstance(data, (list, tuple)) else [data]
+    paths = [os.fspath(one) for one in named if isinstance(one, (str, os.PathLike))]
+    if data and len(paths) == len(named):
+        names = [os.path.expanduser(path) for path in paths]  # noqa: PTH111
         found["data"] = [name if "://" in name else absolute(name) for name in names]
     return found
 

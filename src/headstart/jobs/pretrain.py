@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,8 @@ def pretrain(**options: Any) -> Run:
     try:
         return _Pretraining(job, folder).run()
     except UserError as error:
-        folder.log(f"stopped: {error}")
+        with suppress(UserError):  # on a full disk: `error` says more
+            folder.log(f"stopped: {error}")
         raise
     finally:
         folder.close()
@@ -94,9 +96,11 @@ class _Pretraining:
     def __init__(self, job: Job, folder: RunFolder) -> None:
         self.job, self.folder, self.detector = job, folder, job.detector
         self.images, self.steps = job.images, job.steps
-        self.state = checkpoint.load(folder.checkpoints) if job.record else None
-        if self.state:
-            folder.truncate_metrics(int(self.state["step"]) + 1)
+        # A run that ended before its first checkpoint goes on from step 0; one that was finished has lost its own.
+        saved = folder.result.is_file() or any(folder.checkpoints.glob("step-*.pt"))
+        self.state = checkpoint.load(folder.checkpoints) if job.record and saved else None
+        if job.record:
+            folder.truncate_metrics(self._start + 1)
         s = job.run
         recorded = job.record["resolved"] if job.record else None
         self.device = parse_device(s.device)
@@ -108,7 +112,8 @@ class _Pretraining:
     def run(self) -> Run:
         """Search, build the method, measure the budget, train, hand back."""
         s, job = self.job.run, self.job
-        if self.state is None and not isinstance(s.model, (str, Path)):
+        self.folder.make_loggers(s.loggers)
+        if not job.record and not isinstance(s.model, (str, Path)):
             self.detector.save(self.folder.path / START, {})
         labels = None
         if job.declared.method.needs.pseudolabels:
@@ -228,7 +233,7 @@ class _Pretraining:
         facts = self._facts(workers) | {"cache": cache.kind}
         if not job.record:
             self.folder.write_settings(job.used(), facts, job.asked)
-        self.folder.open_loggers(job.run.loggers)
+        self.folder.start_loggers()
         display = Display(self.steps, self._start, cached=cache.share())
         backbone = detector.backbone
         lines = [
@@ -293,7 +298,7 @@ class _Pretraining:
         self.folder.event(outcome.step, "info", "interrupted")
         self.folder.finish("interrupted")
         display.say(f"\nstopped at step {outcome.step} of {self.steps}; everything is saved. To go on:")
-        display.say(f"  headstart pretrain resume=true out={self.folder.path}")
+        display.say(f"  headstart pretrain resume=true out={shlex.quote(str(self.folder.path))}")
         return Run(self.folder.path, None, None, outcome.step, interrupted=True)
 
     def _finish(self, display: Display, method: Method, outcome: Outcome, labels: PseudoLabels | None) -> Run:
@@ -305,23 +310,36 @@ class _Pretraining:
         handback = self._hand_back(set(exported), outcome.step)
         for line in handback.lines():
             self._tell(display, line)
-        if job.run.report:
-            draw(job, folder.path, method, self.images, labels)
-            for name in PICTURES:
-                folder.picture(outcome.step, name)
+        drawn = job.run.report and self._draw(display, method, outcome, labels)
         display.say(f"{outcome.step} steps in {duration(outcome.seconds)}, {folder.skipped} images skipped")
         if folder.skipped:
             display.say(f"skipped images and why: {folder.path / 'skipped.csv'}")
-        if job.run.report:
+        if drawn:
             display.say(f"report:    {folder.path / 'report.html'}")
         if not handback.ok:
-            lost = f"{len(handback.dropped)} tensors did not arrive"
+            dropped, broken = len(handback.dropped), len(handback.not_finite)
+            lost = [f"{dropped} tensors did not arrive"] if dropped or not broken else []
+            lost += [f"{broken} tensors hold NaN or infinity"] if broken else []
             folder.finish("failed")
-            self._tell(display, f"NOT HANDED BACK WHOLE: {lost}; {UNVERIFIED} is to look at, not to train from")
+            self._tell(
+                display, f"NOT HANDED BACK WHOLE: {', '.join(lost)}; {UNVERIFIED} is to look at, not to train from"
+            )
             return Run(folder.path, None, handback, outcome.step, interrupted=False)
         folder.finish("done")
         display.say(f"fine-tune: {detector.how_to_train(folder.result)}")
         return Run(folder.path, folder.result, handback, outcome.step, interrupted=False)
+
+    def _draw(self, display: Display, method: Method, outcome: Outcome, labels: PseudoLabels | None) -> bool:
+        """Draw the report; a run that is finished stays so where that fails."""
+        try:
+            draw(self.job, self.folder.path, method, self.images, labels)
+        except Exception as error:  # whatever drawing may raise
+            again = f"headstart report {shlex.quote(str(self.folder.path))} draws it"
+            self._tell(display, f"report could not be drawn: {type(error).__name__}: {error}; {again}")
+            return False
+        for name in PICTURES:
+            self.folder.picture(outcome.step, name)
+        return True
 
     def _hand_back(self, trained: set[str], step: int) -> HandBack:
         """Write the checkpoint; it gets its name when every tensor was found in it."""

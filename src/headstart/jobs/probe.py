@@ -9,8 +9,11 @@ from typing import Any
 from headstart.detectors.find import load_detector
 from headstart.errors import UserError
 from headstart.images.index import find_images
+from headstart.jobs.signature import plain
 from headstart.machine import parse_device
 from headstart.probes.probe import Probe, Samples
+from headstart.settings.resolve import resolve_options
+from headstart.settings.schema import ProbeSettings
 
 
 def probe(
@@ -38,17 +41,17 @@ def probe(
     Raises:
         UserError: No such run, checkpoint or image.
     """
-    path = Path(source)
+    asked = {"source": source, "data": data, "images": images, "imgsz": imgsz, "labels": labels, "device": device}
+    s = resolve_options(ProbeSettings, plain(asked), "probe")
+    device = str(parse_device(s.device))
+    path = Path(s.source)
     if path.is_dir():
         path = path / "headstart.pt"
         if not path.is_file():
             hint = "a run hands its checkpoint back at the end; while it goes on, metrics.jsonl has its probes"
             raise UserError("holds no headstart.pt", where=str(source), hint=hint)
-    if imgsz % 32 or images < 2:
-        raise UserError("must be a multiple of 32, and images 2 or more", where="imgsz")
-    device = str(parse_device(device))
     detector = load_detector(str(path))
-    samples = Samples.read(find_images(data), number=images, imgsz=imgsz, labels=labels)
+    samples = Samples.read(find_images(s.data), number=s.images, imgsz=s.imgsz, labels=s.labels)
     found = {}
     for part in ("backbone", "neck"):
         trunk = detector.trunk(neck=part == "neck").to(device)

@@ -11,7 +11,6 @@ import inspect
 import os
 import textwrap
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -106,8 +105,7 @@ def _of_methods() -> list[Option]:
 @functools.cache
 def _methods() -> list[method_file.MethodFile]:
     """The methods that come with headstart: those of installed packages are options of a method of one's own."""
-    paths = [find.path_of(name) for name in find.names()]
-    return [method_file.read(path) for path in paths if path.parent == Path(find.__file__).parent]
+    return [method_file.read(find.path_of(name)) for name in find.built_in()]
 
 
 def _default(field: FieldInfo) -> str:

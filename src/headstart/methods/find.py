@@ -7,12 +7,16 @@ import importlib.util
 import inspect
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pydantic.fields import FieldInfo
+
 from headstart import plugins
 from headstart.errors import UserError, did_you_mean
+from headstart.settings import method_file
 from headstart.settings.schema import MethodSettings, Options, ProposalOptions, TeacherOptions
 
 if TYPE_CHECKING:  # names are listed without torch, which the contract imports
@@ -51,8 +55,27 @@ class Declared(NamedTuple):
 
 def names() -> list[str]:
     """Every method that can be named: the files of this folder that declare ``Settings``, and entry points."""
-    own = [path.stem for path in _FOLDER.glob("*.py") if _declares(path)]
-    return sorted({*own, *plugins.installed(GROUP)})
+    return sorted({*built_in(), *plugins.installed(GROUP)})
+
+
+def built_in() -> list[str]:
+    """The methods that come with headstart."""
+    return sorted(path.stem for path in _FOLDER.glob("*.py") if _declares(path))
+
+
+def options() -> dict[str, dict[str, FieldInfo]]:
+    """The options of every method that can be named, read without importing it where its file tells them.
+
+    A broken method of an installed package is left out: whoever asks for it is told.
+    """
+    found = {}
+    for name in names():
+        with suppress(UserError):
+            try:
+                found[name] = method_file.read(path_of(name)).settings.model_fields
+            except method_file.NotLiteralError:
+                found[name] = find(name).settings.model_fields
+    return found
 
 
 def path_of(name: str) -> Path:
@@ -66,7 +89,10 @@ def path_of(name: str) -> Path:
     if path.is_file() and (own or (path.parent == _FOLDER and _declares(path))):
         return path.absolute()
     if point := plugins.installed(GROUP).get(name):
-        spec = importlib.util.find_spec(point.module)
+        try:
+            spec = importlib.util.find_spec(point.module)
+        except Exception:  # a package above it is missing, or breaks as it is imported
+            spec = None
         if spec and spec.origin:
             return Path(spec.origin)
         raise UserError(f"its module {point.module} is not there", where=f"method {name}", hint="reinstall its package")
@@ -107,17 +133,21 @@ def _method_class(module: ModuleType, path: Path) -> type[Method]:
 
 def _check_needs(needs: Needs, settings: type[MethodSettings], path: Path) -> None:
     """What a method needs is asked for with options that its ``Settings`` must have."""
-    wanted: dict[str, type[Options]] = {"teacher": TeacherOptions, "pseudolabels": ProposalOptions}
-    for need, group in wanted.items():
-        if getattr(needs, need) and not issubclass(settings, group):
-            what = f"needs {need}, but its Settings are no {group.__name__}"
+    wanted: list[tuple[bool, str, type[Options]]] = [
+        (needs.teacher, "teacher", TeacherOptions),
+        (needs.pseudolabels, "pseudolabels", ProposalOptions),
+        (needs.trains == "all", "the head (trains all)", ProposalOptions),  # which has an output for each cluster
+    ]
+    for needed, what_for, group in wanted:
+        if needed and not issubclass(settings, group):
+            what = f"needs {what_for}, but its Settings are no {group.__name__}"
             raise UserError(what, where=str(path), hint=f"class Settings(MethodSettings, {group.__name__})")
 
 
 def _import(path: Path, name: str) -> ModuleType:
     try:
         if path.parent == _FOLDER:
-            return importlib.import_module(f"headstart.methods.{name}")
+            return importlib.import_module(f"headstart.methods.{path.stem}")
         if name.endswith(".py"):
             return plugins.import_file(path, where="method")
         found = plugins.load_installed(GROUP, name, where="method")

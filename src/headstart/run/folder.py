@@ -8,6 +8,7 @@ import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,6 +27,7 @@ CONTENTS = Contents(
         "headstart.pt", "unverified.pt", "report.html", "pseudolabels.pt",
     ),
     folders=("checkpoints", "assets", "loggers"),
+    before=("log.txt", "skipped.csv", "start.pt", "pseudolabels.pt", "checkpoints", "loggers"),
 )  # fmt: skip
 """What a run writes, and so all that overwrite=true may remove."""
 
@@ -41,6 +43,7 @@ class RunFolder:
         self.path = path
         self._streams: dict[str, TextIO] = {}
         self._skipped: set[str] = set()
+        self._made: list[Logger] = []
         self._loggers: list[Logger] = []
         self._owned = OwnedFolder(path, CONTENTS)
 
@@ -120,13 +123,17 @@ class RunFolder:
         }
         write_text(self.path / "settings.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
-    def open_loggers(self, names: Sequence[str]) -> None:
-        """Tell loggers, by name, of all that is written from now on; what they raise never ends the run.
+    def make_loggers(self, names: Sequence[str]) -> None:
+        """Make loggers, by name, for `start_loggers`: what cannot be made is said before anything long is done.
 
         Raises:
             UserError: One of them is not found or cannot be made.
         """
-        self._loggers = open_loggers(names, self.path / "loggers", self.log)
+        self._made = open_loggers(names, self.path / "loggers", self.log)
+
+    def start_loggers(self) -> None:
+        """Tell loggers of all that is written from now on; what they raise never ends the run."""
+        self._loggers, self._made = self._made, []
         for logger in self._loggers:
             logger.start(self.read_settings())
 
@@ -192,10 +199,12 @@ class RunFolder:
 
     def close(self) -> None:
         """Close the files, and let other runs into the folder."""
-        self.finish("failed")  # whoever ends well has said so before
+        with suppress(UserError):  # a full disk: a better message is on its way
+            self.finish("failed")  # whoever ends well has said so before
         self._owned.release()
         for stream in self._streams.values():
-            stream.close()
+            with suppress(OSError):  # likewise
+                stream.close()
         self._streams.clear()
 
     def _line(self, name: str, values: dict[str, Any]) -> None:
@@ -214,8 +223,11 @@ class RunFolder:
 def refusal(path: Path, *, overwrite: bool) -> UserError | None:
     """Why a new run may not be written to `path`, or None where it may."""
     owned = OwnedFolder(path, CONTENTS)
-    if (problem := owned.refusal()) or overwrite or not owned.begun:
+    if (problem := owned.refusal()) or overwrite or not (owned.begun or owned.unbegun):
         return problem
+    if not owned.begun:
+        what = "there is a run in this folder that ended before its first step"
+        return UserError(what, where=f"out={path}", hint="overwrite=true replaces it, or choose another folder")
     hint = "resume=true goes on with it, overwrite=true replaces it, or choose another folder"
     return UserError("there is a run in this folder already", where=f"out={path}", hint=hint)
 

@@ -15,6 +15,8 @@ from typing import Any, Literal
 FEW, MANY = 1_000, 10_000
 """Numbers of images below which a run is kept short, and from which batches are larger."""
 
+_LENGTHS = {"epochs", "steps", "budget"}
+
 
 @dataclass(frozen=True)
 class Situation:
@@ -23,7 +25,7 @@ class Situation:
     Attributes:
         images: How many there are.
         trained: The model starts from trained weights (a .pt as model= or init=).
-        weights: Trained weights of the same model that lie on the disk, if any.
+        init: The file that they are from, where it is not the model's own.
         teacher: A teacher was given.
         boxes: The detector's head can be trained on boxes alone (the method `objects`).
         device: ``cpu``, ``cuda`` or ``mps``.
@@ -32,7 +34,7 @@ class Situation:
 
     images: int
     trained: bool
-    weights: str | None
+    init: str | None
     teacher: bool
     device: Literal["cpu", "cuda", "mps"]
     memory: float = 0.0
@@ -41,24 +43,24 @@ class Situation:
 
 @dataclass(frozen=True)
 class Choice:
-    """Options for `headstart.settings.resolve`, and two lines that say why."""
+    """Options for `headstart.settings.resolve`, what the user gave among them, and two lines that say why."""
 
     options: dict[str, Any]
     why: tuple[str, str]
 
 
-def choose(found: Situation) -> Choice:
-    """The recipe for a situation. A pure function."""
-    continued = found.trained or found.weights is not None
-    method = "objects" if continued and found.boxes else "distill" if found.teacher else "pyramid"
-    steps = _steps(found, continued)
+def choose(found: Situation, given: Mapping[str, Any] | None = None) -> Choice:
+    """The recipe for a situation, in which what was given is kept. A pure function."""
+    own = {key: value for key, value in (given or {}).items() if value is not None and key != "method"}
+    method = "objects" if found.trained and found.boxes else "distill" if found.teacher else "pyramid"
     batch = _batch(found) * (4 if method == "objects" else 1)  # four images make one that the network sees
-    options: dict[str, Any] = {"method": method, "batch": batch, "steps": steps}
-    options |= {"init": found.weights} if found.weights and not found.trained else {}
+    options: dict[str, Any] = {"method": method, "batch": batch}
+    if not _LENGTHS & own.keys():
+        options["steps"] = _steps(found)
     # Not left to the rule for init=: a .pt given as model= is trained as well.
-    options["lr"] = 2e-4 if continued and method != "objects" else 1e-3
+    options["lr"] = 2e-4 if found.trained and method != "objects" else 1e-3
     options |= {"imgsz": 160} if found.device == "cpu" else {}
-    return Choice(options, (_why_method(found, method), _why_length(found, continued, options)))
+    return Choice({**options, **own}, (_why_method(found, method), _why_length(found, options, own)))
 
 
 def _batch(found: Situation) -> int:
@@ -67,19 +69,19 @@ def _batch(found: Situation) -> int:
     return 128 if found.images >= MANY and found.memory >= 16 else 64
 
 
-def _steps(found: Situation, continued: bool) -> int:
+def _steps(found: Situation) -> int:
     """Fewer from trained weights (HPT, 2103.12718, converges many times faster), on few images, and without a GPU."""
     epochs = 10 * found.images // _batch(found)
     if found.device == "cpu":
-        return 1_000 if continued else 3_000
-    if continued:
+        return 1_000 if found.trained else 3_000
+    if found.trained:
         return max(2_000 if found.images < FEW else 5_000, min(epochs, 20_000))
     return max(5_000 if found.images < FEW else 15_000, epochs)
 
 
 def _why_method(found: Situation, method: str) -> str:
-    if found.weights and not found.trained:
-        start = f"continued from {found.weights}"
+    if found.init:
+        start = f"continued from init={found.init}"
     else:
         start = "continued from the model's own weights" if found.trained else "from random weights"
     why = {
@@ -91,15 +93,16 @@ def _why_method(found: Situation, method: str) -> str:
     return f"method={method}, {start}: {why[method]}"
 
 
-def _why_length(found: Situation, continued: bool, options: Mapping[str, Any]) -> str:
+def _why_length(found: Situation, options: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     gentle = options["lr"] < 1e-3
     rate = "gentle, since the weights are trained" if gentle else "full, as in a detector's training"
-    rate = rate if continued else "full, since the weights are random"
+    rate = rate if found.trained else "full, since the weights are random"
+    rate = f"lr={own['lr']}, as given" if "lr" in own else f"lr={options['lr']:g}: {rate}"
+    batch = f"{own.get('batch', options['batch'])} for {found.images:,} images"
+    if asked := sorted(_LENGTHS & own.keys()):
+        return f"{asked[0]}={own[asked[0]]}, as given, in batches of {batch}; {rate}"
     short = ", short because there is no GPU (budget= sets the time)" if found.device == "cpu" else ""
-    return (
-        f"{options['steps']:,} steps of {options['batch']} for {found.images:,} images{short}; "
-        f"lr={options['lr']:g}: {rate}"
-    )
+    return f"{options['steps']:,} steps of {batch}{short}; {rate}"
 
 
 def weights_beside(model: Any) -> str | None:

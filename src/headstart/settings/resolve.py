@@ -36,6 +36,8 @@ def collect(options: Mapping[str, Any], problems: list[UserError]) -> dict[str, 
     """
     given = read_cfg(options.get("cfg"), problems)
     given |= {key: value for key, value in options.items() if key != "cfg"}
+    if isinstance(given.get("out"), (str, Path)):
+        given["out"] = str(Path(given["out"]).expanduser())
     for old, new in RENAMED.items():
         if old in given and new in given:
             problems.append(UserError(f"is the old name of {new}: give one of the two", where=old))

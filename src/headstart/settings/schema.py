@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 Scale = tuple[float, float]
 
@@ -30,14 +30,28 @@ class Options(BaseModel):
 def split(value: Any) -> Any:
     """``"a,b"`` as ``["a", "b"]``; a single number as a list of one; anything else as it is."""
     if isinstance(value, str):
-        return [part.strip() for part in value.strip("[]").split(",") if part.strip()]
+        inner = value.strip()
+        inner = inner[1:-1] if inner.startswith("[") and inner.endswith("]") else inner  # a pair, as in "[runs/a[1]]"
+        return [part.strip() for part in inner.split(",") if part.strip()]
     return [value] if isinstance(value, (int, float, Path)) and not isinstance(value, bool) else value
 
 
 def strings(value: Any) -> Any:
     """A list of strings; paths and numbers among them are written out."""
     found = split(value)
-    return [str(one) if isinstance(one, (int, Path)) else one for one in found] if isinstance(found, list) else found
+    return (
+        [str(one) if isinstance(one, (int, float, Path)) else one for one in found]
+        if isinstance(found, list)
+        else found
+    )
+
+
+def truth(value: Any) -> bool:
+    """A truth value as the options take it: True, 1, "true", "yes"; what is none is not true, and is told elsewhere."""
+    try:
+        return TypeAdapter(bool).validate_python(value)
+    except ValidationError:
+        return False
 
 
 Strings = Annotated[list[str], BeforeValidator(strings)]
@@ -185,7 +199,7 @@ RENAMED = {
 
 def seeds(value: Any) -> Any:
     """A count (3 means 0, 1, 2) or the seeds themselves."""
-    if isinstance(value, str) and value.strip().isdigit():
+    if isinstance(value, str) and value.strip().isdecimal():
         value = int(value)
     return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else split(value)
 

@@ -131,7 +131,11 @@ def train(
     clock = Clock(fabric.device)
     untried = bool(arithmetic and arithmetic.compile)
 
+    loss: Tensor | None = None
+
     def save() -> None:
+        if loss is not None:  # None: no step is left to take
+            _refuse_nan(float(loss.detach()), step, run, options)
         state = {"step": step, "method": method.state_dict(), "optimizer": one_step.optimizer.state_dict()}
         checkpoint.save(run.checkpoints, {**state, "rest": rest, "random": _random_state()})
 
@@ -175,16 +179,20 @@ def train(
                     display.alarm(message)
                 display.update(step, epoch, values, timing["images_per_second"], health.active, run.skipped)
                 mark, marked_step = time.perf_counter(), step  # not `now`: a probe is no part of the next rate
-                if not math.isfinite(values["loss"]):
-                    raise UserError(
-                        f"the loss at step {step} is not a number, so the weights are no longer usable",
-                        where=str(run.path),
-                        hint=f"start again with overwrite=true and a lower rate, e.g. lr={options.lr / 10:g}",
-                    )
+                _refuse_nan(values["loss"], step, run, options)
             if step % every.save == 0 and step < length.steps:
                 save()
     save()
     return Outcome(step, step < length.steps, time.perf_counter() - began, clock.overall())
+
+
+def _refuse_nan(loss: float, step: int, run: RunFolder, options: MethodSettings) -> None:
+    if not math.isfinite(loss):
+        raise UserError(
+            f"the loss at step {step} is not a number, so the weights are no longer usable",
+            where=str(run.path),
+            hint=f"start again with overwrite=true and a lower rate, e.g. lr={options.lr / 10:g}",
+        )
 
 
 @contextmanager

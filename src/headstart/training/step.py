@@ -40,7 +40,8 @@ class Step:
 
     def __init__(self, method: Method, options: MethodSettings, fabric: Fabric, seed: int) -> None:
         self.method, self.options, self.fabric, self.seed = method, options, fabric, seed
-        self.optimizer = make_optimizer(method, options, fused=fabric.device.type == "cuda")
+        fused = may_fuse(fabric.device.type, str(fabric._precision.precision), options.clip)
+        self.optimizer = make_optimizer(method, options, fused=fused)
         self._module, self._wrapped = fabric.setup(_Loss(method), self.optimizer)
         self._module.train()
         self._specs = method.view_specs()
@@ -78,6 +79,11 @@ class Step:
         if "teacher" in self.method.exports:
             parts["teacher"] = self.method.get_submodule("teacher")
         return compile_or_not(parts, self.method, lambda: self._gradients(views, progress))
+
+
+def may_fuse(device: str, precision: str, clip: float | None) -> bool:
+    """Whether the optimizer can be fused: on a GPU, but for fp16, where it scales what was to be clipped before."""
+    return device == "cuda" and not (precision == "16-mixed" and clip is not None)
 
 
 def compile_or_not(parts: Mapping[str, nn.Module], module: nn.Module, attempt: Callable[[], object]) -> str:
