@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 
+from headstart.cli.options import fields_of
 from headstart.errors import UserError
 from headstart.methods import find
 
@@ -84,6 +85,7 @@ def test_an_installed_package_brings_a_method(mine: Path, tmp_path: Path, monkey
     assert set(found) == {*find.built_in(), "theirs"}
     assert "own" in found["theirs"]
     assert "locals" in found["dino"]
+    assert {"own", "locals"} <= set(fields_of("pretrain")), "the command's options"
     code = "import sys, headstart.jobs.signature as s; print(len(s.options('pretrain')) > 50)"
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment(site)

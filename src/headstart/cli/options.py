@@ -63,8 +63,9 @@ def fields_of(command: str, method: str | None = None) -> dict[str, FieldInfo]:
     for name in [method] if method else find.names():
         try:
             fields = {**read_method(name).settings.model_fields, **fields}
-        except UserError:
-            return fields_of(command)
+        except UserError:  # with no method named: a broken one of an installed package
+            if method:
+                return fields_of(command)
     return fields
 
 
