@@ -218,7 +218,7 @@ BAD = {
     "no_train.yaml": "data: {tree}/no_train.yaml has no train images\n  -> did you mean 'trian'?",
     "wrong_train.yaml": "data: train of {tree}/wrong_train.yaml: no such file or folder: {tree}/imgs\n  -> did",
     "number.yaml": "data: {tree}/number.yaml must name train as a path or a list of paths, not 3",
-    "a\0b": "data: 'a\\x00b' is no path\n",
+    "a\0b": "data: 'a\\x00b' is not a path\n",
 }
 
 
