@@ -21,10 +21,10 @@ import headstart
 from headstart.comparison import cost, prepare, runner
 from headstart.comparison.child import Stopped
 from headstart.comparison.grid import Cell, choose_rates, epochs_for, longer_cell
-from headstart.comparison.records import Arrived
+from headstart.comparison.records import Arrived, PretrainingFacts
 from headstart.comparison.results import read_results
 from headstart.comparison.shown import read_detections
-from headstart.comparison.starts import Pretraining, Start, build_starts
+from headstart.comparison.starts import Start, build_starts
 from headstart.detectors.finetuner import (
     ARRIVED,
     COLUMNS,
@@ -429,7 +429,10 @@ def test_test_images_in_the_pretraining_are_an_error(
 def test_a_part_of_the_pretraining_images_leaves_a_leak_unknown(
     looked: int, named: int, outcome: str, words: str
 ) -> None:
-    run = Pretraining("runs/a", ["images"], 1000, "dino", "yolo11n.yaml", 10, 1.0, "cpu")
+    run = PretrainingFacts(
+        folder="runs/a", data=("images",), images=1000, method="dino", model="yolo11n.yaml", steps=10, seconds=1.0,
+        device="cpu",
+    )  # fmt: skip
     found = prepare._leak(Start("ssl", "checkpoint", "a.pt"), run, looked, named)
     assert (found.outcome, found.words) == (outcome, f"{words} test image")
 

@@ -128,7 +128,7 @@ def test_what_a_run_folder_tells(tmp_path: Path) -> None:
     (tmp_path / "headstart.pt").write_bytes(b"")
     found = pretraining_of(Start("a", "checkpoint", str(tmp_path / "headstart.pt")))
     assert found is not None
-    assert (found.data, found.images, found.method, found.seconds) == (["images"], 24, "dino", 7.0)
+    assert (found.data, found.images, found.method, found.seconds) == (("images",), 24, "dino", 7.0)
     assert pretraining_of(Start("a", "checkpoint", str(tmp_path / "other.pt"))) is None
 
 

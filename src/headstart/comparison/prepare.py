@@ -27,10 +27,11 @@ from headstart.comparison.records import (
     GitFacts,
     LeakFacts,
     ListFacts,
+    PretrainingFacts,
     StartFacts,
 )
 from headstart.comparison.results import SETTINGS
-from headstart.comparison.starts import Pretraining, Start, StartFile, build_starts, parse_starts, pretraining_of
+from headstart.comparison.starts import Start, StartFile, build_starts, parse_starts, pretraining_of
 from headstart.detectors.find import finetuner
 from headstart.errors import UserError
 from headstart.files import Contents, OwnedFolder, explained, write_text
@@ -81,7 +82,7 @@ class Prepared:
     lists: Mapping[tuple[str, int], LabelList]
     search: Mapping[str, LabelList]
     files: Mapping[tuple[str, int], StartFile]
-    pretrainings: Mapping[str, Pretraining]
+    pretrainings: Mapping[str, PretrainingFacts]
     test_leak: LeakFacts
     leaks: Mapping[str, LeakFacts]
 
@@ -170,7 +171,7 @@ def _refuse_unlabelled_test(dataset: Dataset) -> None:
 
 
 def _refuse_leaks(
-    settings: CompareSettings, dataset: Dataset, starts: Sequence[Start], pretrainings: Mapping[str, Pretraining]
+    settings: CompareSettings, dataset: Dataset, starts: Sequence[Start], pretrainings: Mapping[str, PretrainingFacts]
 ) -> tuple[LeakFacts, dict[str, LeakFacts]]:
     """Raise where test images are in the labelled pool or in a pretraining.
 
@@ -193,7 +194,7 @@ def _refuse_leaks(
     return LeakFacts(outcome="passed", words=f"none of {len(dataset.pool):,} labelled images is a test image"), found
 
 
-def _leak(start: Start, known: Pretraining | None, looked: int, named: int) -> LeakFacts:
+def _leak(start: Start, known: PretrainingFacts | None, looked: int, named: int) -> LeakFacts:
     """What is known where no test image was found: `looked` images of its own run folder, `named` by the user."""
     used = known.images or 0 if known else 0
     if start.kind != "checkpoint":
@@ -209,7 +210,7 @@ def _leak(start: Start, known: Pretraining | None, looked: int, named: int) -> L
     return LeakFacts(outcome="not known", words=gone)
 
 
-def _pretraining_images(known: Pretraining | None) -> list[str]:
+def _pretraining_images(known: PretrainingFacts | None) -> list[str]:
     """The images of a pretraining, where they are still where it found them."""
     if known is None or not known.data:
         return []
@@ -290,7 +291,7 @@ def _start_facts(prepared: Prepared, start: Start) -> StartFacts:
             "taken": {part: tuple(counts) for part, counts in first.taken.items()},
             "parameters": first.parameters,
             "sha256": {str(seed): file.sha256 for seed, file in files.items()},
-            "pretraining": None if known is None else vars(known),
+            "pretraining": known,
             "leak": prepared.leaks.get(start.name),
         }
     )

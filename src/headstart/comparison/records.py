@@ -72,7 +72,18 @@ class DataFacts(Record):
 
 
 class PretrainingFacts(Record):
-    """What a start's run folder tells of its pretraining; None where it does not."""
+    """What a start's run folder tells of its pretraining; None where it does not.
+
+    Attributes:
+        folder: The run folder.
+        data: What it was given as images.
+        images: How many it used.
+        method: The method.
+        model: The detector or checkpoint that it began with.
+        steps: Steps planned.
+        seconds: Time spent in training.
+        device: The device, in torch's words.
+    """
 
     folder: str
     data: tuple[str, ...]

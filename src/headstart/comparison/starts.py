@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from headstart.comparison.dataset import Dataset
+from headstart.comparison.records import PretrainingFacts
 from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import Finetuner, StartSettings
 from headstart.detectors.handback import PARTS
@@ -106,32 +107,7 @@ def _origin(start: Start, dataset: Dataset, model: str) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Pretraining:
-    """What a start's run folder says of its pretraining.
-
-    Attributes:
-        folder: The run folder.
-        data: What it was given as images.
-        images: How many it used.
-        method: The method.
-        model: The detector or checkpoint that it began with.
-        steps: Steps planned.
-        seconds: Time spent in training.
-        device: The device, in torch's words.
-    """
-
-    folder: str
-    data: list[str]
-    images: int | None
-    method: str
-    model: str
-    steps: int | None
-    seconds: float
-    device: str
-
-
-def pretraining_of(start: Start) -> Pretraining | None:
+def pretraining_of(start: Start) -> PretrainingFacts | None:
     """What is known of a checkpoint's pretraining: its run folder is the one that it lies in; None without one."""
     folder = Path(start.path).parent
     settings = folder / "settings.yaml"
@@ -144,9 +120,9 @@ def pretraining_of(start: Start) -> Pretraining | None:
         hint = "restore it; or copy headstart.pt to another folder and give that: its pretraining is then not known"
         raise UserError(f"cannot be read: {error}", where=str(settings), hint=hint) from error
     data = options.get("data") or []
-    return Pretraining(
+    return PretrainingFacts(
         folder=str(folder),
-        data=[str(one) for one in data] if isinstance(data, list) else [str(data)],
+        data=tuple(str(one) for one in (data if isinstance(data, list) else [data])),
         images=resolved.get("images"),
         method=str(options.get("method", "")),
         model=str(options.get("init") or options.get("model", "")),
