@@ -33,7 +33,7 @@ def pretrain(
     compile: bool | Literal["auto"] = "auto",
     seed: int = 0,
     out: str | PathLike[str] | None = None,
-    export: Literal["student", "teacher"] = "student",
+    export: Literal["student", "teacher"] = ...,
     resume: bool = False,
     overwrite: bool = False,
     log_every: int = 10,
@@ -106,6 +106,17 @@ def pretrain(
     contrast: float = ...,
     variance: float = ...,
     variance_over: Literal["image", "batch"] = ...,
+    labels: str | None = ...,
+    export_labels: str | None = ...,
+    burn_in: float = ...,
+    settle: float = ...,
+    labelled: float = ...,
+    passes: int = ...,
+    ema: float = ...,
+    keep: float = ...,
+    unsure: float = ...,
+    held_out: float = ...,
+    label_imgsz: int | None = ...,
     invariance: float = ...,
     covariance: float = ...,
     options: Mapping[str, Any] = ...,
@@ -156,9 +167,9 @@ def pretrain(
         schedule: learning rate after the warm-up
         clip: largest gradient norm; none: not clipped
         anchor: from trained weights: weight of the distance from the features that the run started with
-        view_scale: byol, densecl, objects, simclr, vicreg: share of the image's area that a view covers; distill:
-            share of the image's area that the view covers; pyramid: share of the image's area that each of the two
-            views covers
+        view_scale: byol, densecl, objects, selftrain, simclr, vicreg: share of the image's area that a view covers;
+            distill: share of the image's area that the view covers; pyramid: share of the image's area that each of
+            the two views covers
         color: byol, densecl, simclr, vicreg: strength of the color changes: 0 none, 1 as DINO, 2 as SimCLR;
             pyramid: strength of the color changes: 0 none, 1 as DINO
         hidden_dim: byol, pyramid: hidden width of projector and predictor; densecl: hidden width of the projection
@@ -193,8 +204,8 @@ def pretrain(
             downloaded once
         teacher_mean: distill, objects: mean of each color that a torch module as teacher was trained with; none: 0
         teacher_std: distill, objects: standard deviation of each color, likewise; none: 1
-        jitter: distill: probability of changed colors, which both networks see; objects: probability of changed
-            colors
+        jitter: distill: probability of changed colors, which both networks see; objects, selftrain: probability of
+            changed colors
         cosine: distill: weight of one minus cosine between the features of a cell
         smooth_l1: distill: weight of smooth L1 between standardized features
         cka: distill: weight of one minus the alignment of the cells' similarities (CKA)
@@ -203,13 +214,14 @@ def pretrain(
         proposals: objects: trained detector that finds the objects (a .pt); none: the run's own start, init= or
             model=
         proposal_imgsz: objects: longer side at which images are searched for objects, pixels
-        max_objects: objects: objects that are kept an image at most
+        max_objects: objects: objects that are kept an image at most; selftrain: objects an image at most that the
+            teacher labels
         min_score: objects: least score of an object, as a share of the image's best
         max_area: objects: largest object, as a share of the image's area
         clusters: objects: clusters into which the objects are divided by how they look
         components: objects: principal components of the features that are clustered
-        mosaic: objects: share of the steps with mosaics of four images
-        close_mosaic: objects: share of the steps, at the end, without mosaics
+        mosaic: objects, selftrain: share of the steps with mosaics of four images
+        close_mosaic: objects, selftrain: share of the steps, at the end, without mosaics
         overlap: pyramid: least share of the smaller view that the other covers
         blur: pyramid: probability of a blurred view
         boxes: pyramid: boxes an image that both views share
@@ -222,6 +234,19 @@ def pretrain(
         variance: pyramid: weight of the floor under the variance of the boxes; vicreg: weight of the floor under
             the variance of each output
         variance_over: pyramid: boxes that must differ from each other
+        labels: selftrain: Ultralytics dataset YAML: its train part are the labelled images (they may be among
+            data), its names the classes
+        export_labels: selftrain: new folder for the labels that the teacher gave in the end, as an Ultralytics
+            dataset, with their scores in a file beside
+        burn_in: selftrain: share of the steps, at the start, on labelled images alone
+        settle: selftrain: share of the steps, at the end, on labelled images alone
+        labelled: selftrain: share of labelled images in the steps between
+        passes: selftrain: how often the teacher labels the images anew; 1: once, after burn-in
+        ema: selftrain: momentum of the teacher's weights
+        keep: selftrain: score from which what the teacher finds is taken for an object
+        unsure: selftrain: score below which it is taken for background
+        held_out: selftrain: share of the labelled images that the teacher's labels are judged on
+        label_imgsz: selftrain: longer side at which the teacher looks at images, pixels; none: imgsz
         invariance: vicreg: weight of the distance between the two views
         covariance: vicreg: weight of the covariances between outputs
         options: options of a method of your own, by name; they may also be given as they are

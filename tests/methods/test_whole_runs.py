@@ -22,7 +22,8 @@ from headstart.training import checkpoint
 SMALL: dict[str, Any] = {"batch": 4, "imgsz": 64, "local_imgsz": 32, "steps": 4, "save_every": 2, "log_every": 1}
 SMALL |= {"workers": 0, "device": "cpu", "report": False}
 NECK = {"pyramid", "distill"}
-HEAD = {"objects"}
+HEAD = {"objects", "selftrain"}
+CLASSES = ["disk", "ring"]
 
 
 class Patches(nn.Module):
@@ -41,11 +42,25 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def options(method: str, data: Path, weights: Path) -> dict[str, Any]:
+def labelled(images: Path, folder: Path) -> Path:
+    """A dataset YAML of a third of the images, each with an object in the middle."""
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    for number, path in enumerate(sorted(images.iterdir())[::3]):
+        shutil.copy(path, folder / "images" / path.name)
+        (folder / "labels" / path.name).with_suffix(".txt").write_text(f"{number % 2} 0.5 0.5 0.4 0.6\n")
+    data = folder / "few.yaml"
+    data.write_text(f"path: {folder}\ntrain: images\nnames: {CLASSES}\n")
+    return data
+
+
+def options(method: str, data: Path, weights: Path, few: Path) -> dict[str, Any]:
     given = {**SMALL, "data": str(data), "model": "yolo11n.yaml", "method": method, "init": str(weights), "lr": 1e-3}
     own = find.find(method).settings.model_fields
     given |= {"hidden_dim": 32} if "hidden_dim" in own else {}
     given |= {"teacher": Patches()} if "teacher" in own and own["teacher"].is_required() else {}
+    if "labels" in own:
+        given |= {"labels": str(labelled(data, few)), "held_out": 0}
     return {**given, "anchor": 0.5} if method == "byol" else given
 
 
@@ -54,7 +69,7 @@ def test_what_was_trained_arrives_and_resuming_changes_nothing(
     method: str, image_folder: Path, weights: Path, tmp_path: Path
 ) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    given = options(method, image_folder, weights)
+    given = options(method, image_folder, weights, tmp_path / "few")
     run = pretrain(**given, out=str(whole))
     assert run.checkpoint is not None
     end = checkpoint.load(whole / "checkpoints")
@@ -66,13 +81,19 @@ def test_what_was_trained_arrives_and_resuming_changes_nothing(
     student = {
         name.removeprefix(inner + part): one
         for name, one in end["method"].items()
-        for part in ("student.", "head.")
+        for part in (("teacher.", "teacher_head.") if "labels" in given else ("student.", "head."))
         if name.startswith(inner + part + "model.")
         if not (part == "head." and re.search(r"cv3\.\d\.2\.", name))  # its outputs are clusters, no classes
     }
     for name, tensor in names.items():
         assert torch.equal(tensor, student.get(name, start[name])), name
-    changed = {int(name.split(".")[1]) for name in student if not torch.equal(names[name], start[name])}
+    if "labels" in given:
+        assert list(found.names.values()) == CLASSES
+        assert set(student) == set(names), "all of the detector is trained"
+        start = {name: one for name, one in start.items() if one.shape == names[name].shape}
+    changed = {
+        int(name.split(".")[1]) for name in student if name in start and not torch.equal(names[name], start[name])
+    }
     last = len(found.model) - 1
     assert max(changed) == (last if method in HEAD else last - 1 if method in NECK else neck_starts - 1)
 
@@ -100,7 +121,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def test_a_live_teacher_must_be_given_again(image_folder: Path, weights: Path, tmp_path: Path) -> None:
-    pretrain(**{**options("distill", image_folder, weights), "steps": 2}, out=str(tmp_path / "run"))
+    pretrain(**{**options("distill", image_folder, weights, tmp_path / "few"), "steps": 2}, out=str(tmp_path / "run"))
     with pytest.raises(UserError, match="teacher: was a network in memory"):
         pretrain(out=str(tmp_path / "run"), resume=True)
 
@@ -109,7 +130,7 @@ def test_a_teachers_features_are_clustered_before_the_first_step(
     image_folder: Path, weights: Path, tmp_path: Path
 ) -> None:
     run, other, plain = tmp_path / "run", tmp_path / "other", tmp_path / "plain"
-    given = {**options("objects", image_folder, weights), "clusters": 3}
+    given = {**options("objects", image_folder, weights, tmp_path / "few"), "clusters": 3}
     pretrain(**given, teacher=Patches(), out=str(run))
     pretrain(**given, out=str(plain))
     found, without = (PseudoLabels.load(one / "pseudolabels.pt")[0] for one in (run, plain))
@@ -123,7 +144,7 @@ def test_a_teachers_features_are_clustered_before_the_first_step(
 
 
 def test_a_gentler_rate_with_init(image_folder: Path, weights: Path, tmp_path: Path) -> None:
-    given = {**options("byol", image_folder, weights), "steps": 2, "out": str(tmp_path / "run")}
+    given = {**options("byol", image_folder, weights, tmp_path / "few"), "steps": 2, "out": str(tmp_path / "run")}
     del given["lr"]
     pretrain(**given)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

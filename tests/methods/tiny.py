@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -14,9 +15,10 @@ from ultralytics.nn.tasks import DetectionModel
 
 from headstart.detectors.ultralytics.head import DetectHead
 from headstart.errors import UserError
-from headstart.jobs.scenes import draw_scenes
+from headstart.images.loader import PixelBatch
+from headstart.jobs.scenes import CLASSES, draw_scenes
 from headstart.methods import find
-from headstart.methods.base import Context, Method
+from headstart.methods.base import Context, GivenLabels, Method, Needs
 from headstart.methods.schedules import Progress
 from headstart.pseudolabels.base import PseudoLabels
 from headstart.settings.resolve import Resolved, collect, resolve_pretrain
@@ -55,7 +57,7 @@ class Net:
     init_criterion = DetectionModel.init_criterion
 
     def __init__(self) -> None:
-        detect = Detect(nc=3, ch=WIDTHS)
+        detect = Detect(nc=len(CLASSES), ch=WIDTHS)
         detect.stride = torch.tensor([8.0, 16.0, 32.0])
         self.model = [detect]
 
@@ -111,9 +113,30 @@ def build(name: str, preset: str | None = None, **options: Any) -> Method:
         seed=run.seed,
         teacher=load_teacher(TeacherSource(given["teacher"])) if needs.teacher else None,
         pseudolabels=found() if needs.pseudolabels else None,
-        head=DetectHead(Net(), resolved.method.model_dump()["clusters"]) if needs.trains == "all" else None,
+        head=_head(needs, resolved) if needs.trains == "all" else None,
+        given=given_labels() if needs.labels else None,
+        read=read,
     )
     return declared.method(resolved.method, context).train()
+
+
+def _head(needs: Needs, resolved: Resolved) -> DetectHead:
+    return DetectHead(Net(), None if needs.labels else resolved.method.model_dump()["clusters"])
+
+
+def given_labels() -> GivenLabels:
+    """Labels of every third image."""
+    labelled = torch.arange(0, IMAGES, 3)
+    owner, boxes, classes = found().of(labelled)
+    own = PseudoLabels.gather(IMAGES, labelled[owner], boxes, torch.ones(len(owner)), classes)
+    return GivenLabels(tuple(CLASSES), labelled, own)
+
+
+def read(rows: Sequence[int], area: int) -> Iterator[PixelBatch]:
+    """The drawn images at some rows."""
+    for start in range(0, len(rows), BATCH):
+        few = list(rows[start : start + BATCH])
+        yield PixelBatch(scenes()[few], torch.tensor([(128, 128)] * len(few)), torch.tensor(few), [])
 
 
 @lru_cache(maxsize=1)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +86,29 @@ class Detector(ABC):
             UserError: It is not the head of an ordinary detector.
         """
         raise self._no_objects()
+
+    def class_head(self) -> PseudoLabelHead:
+        """The head as it is, with the detector's own classes for labels.
+
+        Raises:
+            UserError: Its boxes and classes cannot be trained on upright boxes.
+        """
+        what = f"the head of {self.name} ({self.task}) cannot be trained on labelled boxes by headstart yet"
+        raise UserError(what, where="method", hint="use method=pyramid, which trains backbone and neck of any model")
+
+    def with_classes(self, names: Sequence[str], keypoints: Sequence[int] | None = None) -> Detector:
+        """The same detector for other classes: a new one, with the weights that fit; itself where they are its own.
+
+        Args:
+            names: Of the classes, by index.
+            keypoints: ``kpt_shape`` of a pose data set.
+
+        Raises:
+            UserError: It cannot be rebuilt for other classes.
+        """
+        if self.names == dict(enumerate(names)):
+            return self
+        raise UserError(f"{self.name} cannot be rebuilt for other classes yet", where="labels")
 
     def propose(self, images: Tensor) -> Tensor:
         """Boxes that the network, as it is, takes for objects of any class, best first.

@@ -78,6 +78,7 @@ class ImageLoader:
         world: Number of such processes.
         pin: Whether batches come in page-locked memory (for copies to a GPU).
         reader: Where pixels come from; by default the files.
+        stream: The order; by default one of all images, from the seed.
 
     Raises:
         UserError: While iterating, if no image of the index can be read, or if the system ends a worker.
@@ -97,6 +98,7 @@ class ImageLoader:
         world: int = 1,
         pin: bool = False,
         reader: Reader | None = None,
+        stream: Stream | None = None,
     ) -> None:
         if batch % world:
             raise UserError(f"{batch} images cannot be shared by {world} processes", where="batch")
@@ -104,7 +106,7 @@ class ImageLoader:
         self._steps = range(start_step, steps)
         self._pin = pin
         self._batches = _Batches(
-            index, Stream(len(index), batch, seed, rank, world), reader or FileReader(index, max_area)
+            index, stream or Stream(len(index), batch, seed, rank, world), reader or FileReader(index, max_area)
         )
         self._running: Generator[PixelBatch, None, None] | None = None
         self._reported: set[str] = set()

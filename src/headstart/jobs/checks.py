@@ -10,6 +10,7 @@ from typing import Any
 from headstart.detectors.find import check_init, check_model
 from headstart.errors import UserError
 from headstart.images.index import check_sources
+from headstart.jobs.labelled import dataset_of
 from headstart.machine import parse_device
 from headstart.methods.base import Method
 from headstart.run.folder import refusal
@@ -56,6 +57,8 @@ def check_method(given: Mapping[str, Any], name: str, method: type[Method]) -> l
         problems += [UserError("has no effect without teacher=", where=f"teacher_{one}") for one in left]
     if method.needs.pseudolabels:
         problems += _proposals(given)
+    if method.needs.labels:
+        problems += _labels(given)
     if given.get("anchor") and random_weights(given):
         hint = "give init= as well"
         problems.append(UserError("random weights are nothing to hold on to", where="anchor", hint=hint))
@@ -76,6 +79,18 @@ def _proposals(given: Mapping[str, Any]) -> list[UserError]:
         return []
     hint = "give init= (COCO weights, say), or proposals= any trained detector's .pt; pyramid and dino need neither"
     return [UserError("random weights find no objects", where="proposals", hint=hint)]
+
+
+def _labels(given: Mapping[str, Any]) -> list[UserError]:
+    """What is wrong with the labels that a method learns from."""
+    if not given.get("labels"):
+        hint = "give the dataset YAML whose train part are the labelled images"
+        return [UserError("are needed", where="labels", hint=hint)]
+    try:
+        dataset_of(str(given["labels"]))
+    except UserError as problem:
+        return [problem]
+    return []
 
 
 def _checkpoint(path: str, where: str) -> list[UserError]:

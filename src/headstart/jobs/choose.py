@@ -18,6 +18,10 @@ RANDOM, TRAINED = "dino", "objects"
 """The default methods: from random weights, and from trained ones where the head can be trained on boxes."""
 
 
+LABELLED = "selftrain"
+"""The default method where labels are given."""
+
+
 def undecided(given: Mapping[str, Any]) -> bool:
     """Whether the method is still to be chosen, when the detector has been loaded."""
     return str(given.get("method") or "default") in ("default", "auto")
@@ -41,6 +45,10 @@ def chosen_method(given: Mapping[str, Any], detector: Detector, images: int) -> 
     Raises:
         UserError: An option was given that the default method does not have.
     """
+    if given.get("labels"):
+        detector.class_head()  # or it says why its head cannot be trained on them
+        _refuse_others(given, LABELLED, detector.trained)
+        return {**given, "method": LABELLED}, (f"method={LABELLED}: there are labels to learn from",)
     boxes = detector.trained and _learns_boxes(detector)
     if str(given.get("method")) == "auto":
         return _automatic(given, detector, images, boxes)

@@ -20,7 +20,9 @@ from headstart.images.sources import absolute
 from headstart.jobs.checks import check_method, check_run
 from headstart.jobs.choose import chosen_method, of_others, undecided, unknown_anywhere
 from headstart.jobs.going_on import continued
+from headstart.jobs.labelled import dataset_of, given_labels
 from headstart.methods import find
+from headstart.methods.base import GivenLabels
 from headstart.methods.find import Declared
 from headstart.plugins import is_python_file
 from headstart.run.folder import RunFolder, new_folder
@@ -42,6 +44,7 @@ class Job:
         detector: What is trained, with the weights that it starts from.
         why: What was chosen for the user, in sentences.
         record: Of a run to go on with: what its ``settings.yaml`` holds.
+        given: The labels of the user, where the method learns from them.
     """
 
     asked: Mapping[str, Any]
@@ -52,6 +55,7 @@ class Job:
     detector: Detector
     why: tuple[str, ...] = ()
     record: Mapping[str, Any] | None = None
+    given: GivenLabels | None = None
 
     @property
     def steps(self) -> int:
@@ -93,7 +97,8 @@ def prepare(options: Mapping[str, Any]) -> Job:
     if truth(given.get("resume")):
         given, record = continued(given, problems)
     resolved, declared = _before_loading(given, problems)
-    images = find_images(resolved.data, keep=cache_folder(resolved))
+    labels = str(given["labels"]) if given.get("labels") else None
+    images = find_images(_with(resolved.data, labels), keep=cache_folder(resolved))
     auto = str(given.get("method")) == "auto" and not given.get("init")
     if beside := weights_beside(resolved.model) if auto else None:
         given["init"] = str(Path(beside).resolve())
@@ -105,7 +110,19 @@ def prepare(options: Mapping[str, Any]) -> Job:
         why += (f"init={given['init']} lies beside: the published weights of {resolved.model}",) if beside else ()
         declared = find.find(str(given["method"]))
     settled = _resolve(given, declared, [], trained=detector.trained and record is None)
-    return Job(asked, settled.run, settled.method, declared, images, detector, why, record)
+    known = None
+    if labels and declared.method.needs.labels:
+        known, told = given_labels(labels, images)
+        detector = detector.with_classes(known.names, dataset_of(labels).keypoints())
+        why += told
+    return Job(asked, settled.run, settled.method, declared, images, detector, why, record, known)
+
+
+def _with(data: str | list[str], labels: str | None) -> str | list[str]:
+    """What to look for images in: the labelled ones are learnt from as well."""
+    if labels is None:
+        return data
+    return [*([data] if isinstance(data, str) else data), labels]
 
 
 def _before_loading(given: Mapping[str, Any], problems: list[UserError]) -> tuple[PretrainSettings, Declared | None]:
@@ -152,7 +169,7 @@ def _defaults(kind: type[PretrainSettings]) -> dict[str, Any]:
 def absolute_paths(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that may name files, as absolute paths: a run can be gone on with from another folder."""
     found: dict[str, Any] = {}
-    for key in ("model", "init", "proposals", "teacher", "teacher_weights", "method"):
+    for key in ("model", "init", "proposals", "teacher", "teacher_weights", "method", "labels"):
         item = options.get(key)
         if isinstance(item, (str, os.PathLike)) and Path(item).is_file():
             found[key] = str(Path(item).resolve())

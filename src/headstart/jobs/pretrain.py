@@ -19,6 +19,7 @@ from headstart.files import write_text
 from headstart.images.cache import Cache, open_cache
 from headstart.images.loader import ImageLoader, steps_for
 from headstart.jobs.going_on import START
+from headstart.jobs.labelled import RowReader
 from headstart.jobs.pictures import PICTURES, draw
 from headstart.jobs.prepare import Job, cache_folder, prepare
 from headstart.jobs.search import pseudolabels_of, teacher_of
@@ -105,6 +106,7 @@ class _Pretraining:
         recorded = job.record["resolved"] if job.record else None
         self.device = parse_device(s.device)
         device = torch.device(str(self.device))
+        self._rows = RowReader(self.images, loader_workers(s.workers, device))
         self.arithmetic: Arithmetic = choose(s.precision, s.channels_last, s.compile, device, recorded)
         self.fabric: Fabric = make_fabric(self.device, self.arithmetic.precision)
         self.began = time.perf_counter()
@@ -126,6 +128,7 @@ class _Pretraining:
         probe = during(method.student, self.images, s)
         with ExitStack() as stack:
             cache = stack.enter_context(self._cache(method))
+            self._rows.reader, self._rows.area = cache.reader, needed_area(method.view_specs())
             if s.budget:
                 self.steps = self._within_budget(method, cache)
             loader = stack.enter_context(self._loader(method, cache, self.steps, self._start))
@@ -167,7 +170,7 @@ class _Pretraining:
         needs = job.declared.method.needs
         neck = needs.trains != "backbone"
         levels = detector.levels if neck else [detector.backbone]
-        head = None
+        head = detector.class_head() if needs.labels else None
         if needs.trains == "all" and isinstance(job.options, ProposalOptions):
             head = detector.pseudolabel_head(job.options.clusters)
         context = Context(
@@ -180,6 +183,8 @@ class _Pretraining:
             teacher=teacher_of(job.options) if needs.teacher else None,
             pseudolabels=labels,
             head=head,
+            given=job.given,
+            read=self._rows,
         )
         method = job.declared.method(job.options, context)
         return Anchored(method, job.options.anchor) if job.options.anchor else method
@@ -210,6 +215,7 @@ class _Pretraining:
             steps=steps,
             pin=self.fabric.device.type == "cuda" and not on_device,
             reader=cache.reader,
+            stream=method.order(steps),
         )
 
     def _within_budget(self, method: Method, cache: Cache) -> int:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from headstart.images.loader import Stream
 from headstart.methods.base import Export, Method, Needs, frozen_copy
 from headstart.methods.schedules import Progress
 from headstart.views.spec import View, ViewSpec
@@ -78,6 +79,10 @@ class Anchored(Method):
     def view_specs(self) -> list[ViewSpec]:
         """As the method."""
         return self.inner.view_specs()
+
+    def order(self, steps: int) -> Stream | None:
+        """As the method."""
+        return self.inner.order(steps)
 
     def before_step(self, progress: Progress) -> None:
         """As the method."""

@@ -12,11 +12,12 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from headstart.images.loader import PixelBatch, Stream
 from headstart.methods.schedules import Progress
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.teachers.base import Teacher
@@ -24,6 +25,7 @@ from headstart.views.spec import View, ViewSpec
 
 Trained = Literal["backbone", "neck", "all"]
 Export = Literal["student", "teacher"]
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,33 @@ class Needs:
         teacher: A trained network to learn from while it trains; its ``Settings`` are `TeacherOptions`.
         pseudolabels: Boxes and labels of the images, found before the first step; its ``Settings`` are
             `ProposalOptions`.
+        labels: Labels that the user gives for some of the images; its ``Settings`` are `LabelOptions`. The head then
+            has the user's classes, and is handed back with them.
     """
 
     trains: Trained = "backbone"
     teacher: bool = False
     pseudolabels: bool = False
+    labels: bool = False
+
+
+@dataclass(frozen=True)
+class GivenLabels:
+    """Labels that the user gives.
+
+    Attributes:
+        names: Of the classes, by index.
+        rows: int64 ``(L,)``, rising: the labelled images in the run's index; one without objects is background.
+        labels: Boxes and classes, for all rows of the index.
+    """
+
+    names: tuple[str, ...]
+    rows: Tensor
+    labels: PseudoLabels
+
+    def __len__(self) -> int:
+        """Images in the index."""
+        return len(self.labels.first) - 1
 
 
 @dataclass(frozen=True)
@@ -57,7 +81,11 @@ class Context:
         seed: Of the run.
         teacher: Where it needs one.
         pseudolabels: Where it needs them: those of the run's images, by their place in the index.
-        head: Where all is trained: the detector's own, with an output for each pseudo-label.
+        head: Where all is trained: the detector's own, with an output for each pseudo-label, or for each class of the
+            labels that the user gives.
+        given: Labels that the user gives, where it needs them.
+        read: Where labels are given: brings the images at some rows of the index, each once, batch after batch, scaled
+            down to so many pixels at most.
     """
 
     student: nn.Module
@@ -69,6 +97,13 @@ class Context:
     teacher: Teacher | None = None
     pseudolabels: PseudoLabels | None = None
     head: PseudoLabelHead | None = None
+    given: GivenLabels | None = None
+    read: Callable[[Sequence[int], int], Iterable[PixelBatch]] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the user's classes."""
+        return self.given.names if self.given else ()
 
 
 class Method(nn.Module, ABC):
@@ -100,6 +135,13 @@ class Method(nn.Module, ABC):
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """The loss of one step: a scalar, float32 whatever the precision of the network."""
 
+    def order(self, steps: int) -> Stream | None:
+        """The order in which a run of so many steps sees the images; None for all of them, one epoch after the other.
+
+        A pure function of what the method was made with and `steps`.
+        """
+        return None
+
     def before_step(self, progress: Progress) -> None:
         """Called before the forward pass: the place for the teacher's update."""
 
@@ -129,7 +171,7 @@ class Method(nn.Module, ABC):
         return state
 
 
-def frozen_copy(module: nn.Module) -> nn.Module:
+def frozen_copy(module: AnyModule) -> AnyModule:
     """A copy of `module` with weights of its own that no gradient reaches, for a teacher."""
     twin = copy.deepcopy(module)
     return twin.requires_grad_(False)

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from headstart import plugins
 from headstart.errors import UserError, did_you_mean
 from headstart.settings import method_file
-from headstart.settings.schema import MethodSettings, Options, ProposalOptions, TeacherOptions
+from headstart.settings.schema import LabelOptions, MethodSettings, Options, ProposalOptions, TeacherOptions
 
 if TYPE_CHECKING:  # names are listed without torch, which the contract imports
     from headstart.methods.base import Method, Needs
@@ -133,10 +133,12 @@ def _method_class(module: ModuleType, path: Path) -> type[Method]:
 
 def _check_needs(needs: Needs, settings: type[MethodSettings], path: Path) -> None:
     """What a method needs is asked for with options that its ``Settings`` must have."""
+    of_clusters = needs.trains == "all" and not needs.labels  # the head then has an output for each cluster
     wanted: list[tuple[bool, str, type[Options]]] = [
         (needs.teacher, "teacher", TeacherOptions),
         (needs.pseudolabels, "pseudolabels", ProposalOptions),
-        (needs.trains == "all", "the head (trains all)", ProposalOptions),  # which has an output for each cluster
+        (of_clusters, "the head (trains all)", ProposalOptions),
+        (needs.labels, "labels", LabelOptions),
     ]
     for needed, what_for, group in wanted:
         if needed and not issubclass(settings, group):

@@ -47,7 +47,8 @@ class PseudoLabels:
 
     Attributes:
         boxes: float32 ``(M, 4)``: x0, y0, x1, y1 as shares of the image's width and height.
-        labels: int64 ``(M,)``: boxes of one label show the same kind of thing, as far as the source can tell.
+        labels: int64 ``(M,)``: boxes of one label show the same kind of thing, as far as the source can tell; -1 where
+            the source is not sure that there is anything.
         scores: float32 ``(M,)``: of the detector that found them.
         first: int64 ``(images + 1,)``: the boxes of the image at row r of the index are first[r] to first[r + 1] - 1.
     """
@@ -125,9 +126,10 @@ class PseudoLabels:
 
 
 class PseudoLabelHead(nn.Module, ABC):
-    """A detector's head with an output for each pseudo-label, and the loss that its family trains with.
+    """A detector's head with an output for each label, and the loss that its family trains with.
 
-    It shares its layers with the detector, all but the last ones of the class branches.
+    It shares its layers with the detector; where labels are not the detector's classes, the last ones of the class
+    branches are its own.
     """
 
     @abstractmethod
@@ -138,7 +140,23 @@ class PseudoLabelHead(nn.Module, ABC):
             maps: The pyramid, ``(B, C, h, w)`` each.
             owner: int64 ``(N,)``: the image of each box.
             boxes: float ``(N, 4)``: x0, y0, x1, y1 as shares of the image's sides.
-            labels: int64 ``(N,)``.
+            labels: int64 ``(N,)``; -1 for a box in which nothing is taught: neither that there is an object nor that
+                there is none.
+        """
+
+    def advance(self, share: float) -> None:
+        """Say how far the training is, from 0 to 1, to a loss that changes on the way."""
+
+    @abstractmethod
+    def detections(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """What the head finds, before overlapping boxes are joined; without gradients.
+
+        Args:
+            maps: The pyramid, ``(B, C, h, w)`` each.
+
+        Returns:
+            Boxes float32 ``(B, A, 4)``, x0, y0, x1, y1 in pixels, and the scores of their labels ``(B, A, L)`` in
+            [0, 1].
         """
 
     @abstractmethod

@@ -186,6 +186,21 @@ class ProposalOptions(TeacherOptions):
     components: int = Field(64, ge=1, description="principal components of the features that are clustered")
 
 
+class LabelOptions(Options):
+    """Options of a method that learns from labels of the user as well."""
+
+    labels: str | None = Field(
+        None,
+        description="Ultralytics dataset YAML: its train part are the labelled images (they may be among data), its "
+        "names the classes",
+    )
+    export_labels: str | None = Field(
+        None,
+        description="new folder for the labels that the teacher gave in the end, as an Ultralytics dataset, with their "
+        "scores in a file beside",
+    )
+
+
 RENAMED = {
     "colour": "color",
     "regularise": "regularize",

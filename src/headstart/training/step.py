@@ -59,7 +59,8 @@ class Step:
         self.rate = schedules.learning_rate(progress, o.lr, o.warmup, o.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
-        self.method.before_step(progress)
+        with self.fabric.autocast():  # a teacher that labels images there computes as it does in a step
+            self.method.before_step(progress)
         loss = self._gradients(views, progress)
         self.method.after_backward(progress)
         if o.clip is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from datetime import datetime
 from inspect import Parameter, signature
 from pathlib import Path
@@ -23,8 +23,8 @@ from headstart.detectors.handback import PARTS, HandBack, Part
 from headstart.detectors.tensors import own_state
 from headstart.detectors.ultralytics import model_files
 from headstart.detectors.ultralytics.handback import verify
-from headstart.detectors.ultralytics.head import DetectHead, has_pseudolabel_head, proposals
-from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter
+from headstart.detectors.ultralytics.head import DetectHead, has_pseudolabel_head, proposals, why_no_class_head
+from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter, with_classes
 from headstart.detectors.ultralytics.undisturbed import quiet
 from headstart.errors import UserError
 from headstart.files import write_atomically
@@ -62,11 +62,21 @@ class UltralyticsDetector(Detector):
             # Made while training or prompting: no part of the detector, and of classes that a reader may not have.
             if getattr(module, passing, None) is not None:
                 setattr(module, passing, None)
-        self.module = module.float()
         self.task, self._origin = str(live.task), dict(live.overrides)
+        self.name = Path(str(module.yaml.get("yaml_file") or live.model_name)).stem
+        self._hold(module)
+        scales = list(self._yaml.get("scales") or ())
+        if len(scales) > 1 and not self._yaml.get("scale"):
+            self.notes += (f"{self.name} names no scale: Ultralytics takes {scales[0]!r}",)
+        self.trained = _was_trained(live.ckpt or {})
+        if init is not None:
+            self._start_from(str(init))
+
+    def _hold(self, module: Any) -> None:
+        """Take `module` for the network, ready to be trained."""
+        self.module = module.float()
         self._yaml: dict[str, Any] = module.yaml
         self._layers: list[nn.Module] = list(module.model)
-        self.name = Path(str(self._yaml.get("yaml_file") or live.model_name)).stem
         self.names = dict(module.names) if isinstance(module.names, dict) else dict(enumerate(module.names))
         self.backbone, self.levels = self._measure()
         self._part_of = splitter(self.module)
@@ -75,12 +85,6 @@ class UltralyticsDetector(Detector):
             # Trained checkpoints come with all gradients off: they were an EMA.
             parameter.requires_grad_(parameter.is_floating_point())
         self.module.train()
-        scales = list(self._yaml.get("scales") or ())
-        if len(scales) > 1 and not self._yaml.get("scale"):
-            self.notes += (f"{self.name} names no scale: Ultralytics takes {scales[0]!r}",)
-        self.trained = _was_trained(live.ckpt or {})
-        if init is not None:
-            self._start_from(str(init))
 
     def _measure(self) -> tuple[Level, tuple[Level, ...]]:
         """Width and stride of the backbone's last map and of the pyramid, from one forward pass."""
@@ -109,6 +113,30 @@ class UltralyticsDetector(Detector):
         if not has_pseudolabel_head(self.task, self._layers[-1]):
             raise self._no_objects()
         return DetectHead(self.module, clusters)
+
+    def class_head(self) -> DetectHead:
+        """See `Detector.class_head`."""
+        if why := why_no_class_head(self.task, self._layers[-1]):
+            hint = "use method=pyramid, which trains backbone and neck of any model"
+            what = f"the head of {self.name} ({self.task}) cannot be trained on labelled boxes: {why}"
+            raise UserError(what, where="method", hint=hint)
+        return DetectHead(self.module, None)
+
+    def with_classes(self, names: Sequence[str], keypoints: Sequence[int] | None = None) -> UltralyticsDetector:
+        """See `Detector.with_classes`: rebuilt as Ultralytics does it when a training begins."""
+        if self.names == dict(enumerate(names)):
+            return self
+        with quiet():
+            module = with_classes(self.module, names, keypoints)
+            module.load(self.module, verbose=False)
+        module.names = dict(enumerate(names))
+        own, taken = own_state(module), own_state(self.module)
+        head = [name for name in own if self.part_of(name) == "head"]
+        fits = sum(name in taken and taken[name].shape == own[name].shape for name in head)
+        made = copy(self)
+        made._hold(module)
+        made.notes += (f"head for {len(names)} classes: {fits} of {len(head)} tensors kept, the rest random",)
+        return made
 
     def propose(self, images: Tensor) -> Tensor:
         """See `Detector.propose`."""

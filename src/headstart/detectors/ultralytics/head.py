@@ -1,4 +1,4 @@
-"""The head of an Ultralytics detector, trained on objects that were found: its own loss, with clusters for classes."""
+"""The head of an Ultralytics detector, trained on boxes with its own loss: of clusters, or of its own classes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ from headstart.detectors.base import evaluating
 from headstart.pseudolabels.base import PseudoLabelHead
 
 _CLASS_BRANCHES = ("cv3", "one2one_cv3")
+_BOX_BRANCHES = ("cv2", "one2one_cv2")
+_WHY_NOT = {
+    "obb": "its boxes are turned, and an angle cannot be told from upright boxes",
+    "classify": "it finds no boxes",
+    "semantic": "it finds no boxes",
+}
 
 
 def has_pseudolabel_head(task: str, layer: nn.Module) -> bool:
@@ -24,65 +30,186 @@ def has_pseudolabel_head(task: str, layer: nn.Module) -> bool:
     return task == "detect" and isinstance(layer, Detect) and not isinstance(layer, (WorldDetect, YOLOEDetect))
 
 
+def why_no_class_head(task: str, layer: nn.Module) -> str:
+    """Why boxes and classes of a head cannot be trained on upright boxes; "" where they can."""
+    from ultralytics.nn.modules.head import OBB, Detect, WorldDetect, YOLOEDetect
+
+    if task in _WHY_NOT or isinstance(layer, OBB):
+        return _WHY_NOT.get(task, _WHY_NOT["obb"])
+    if isinstance(layer, (WorldDetect, YOLOEDetect)):
+        return "its classes are texts"
+    return "" if isinstance(layer, Detect) else "its loss matches queries, not places, with boxes"
+
+
 class DetectHead(PseudoLabelHead):
     """See `headstart.pseudolabels.base.PseudoLabelHead`.
 
+    Of a head that makes masks or keypoints as well, boxes and classes are trained, and the rest is left alone.
+
     Args:
-        module: The network; the layers of its head are shared with it, its last ones of the class branches are not.
-        clusters: Classes.
+        module: The network; the layers of its head are shared with it.
+        clusters: Classes, for which the last layers of the class branches are new, and not shared; None for the
+            detector's own classes and layers.
     """
 
-    def __init__(self, module: Any, clusters: int) -> None:
+    def __init__(self, module: Any, clusters: int | None) -> None:
         super().__init__()
         place = len(module.model) - 1
         layer = module.model[place]
         twin = copy.copy(layer)  # its own table of parts, the same parts
         twin._modules = dict(layer._modules)
-        for name in _CLASS_BRANCHES:
-            if (branches := twin._modules.get(name)) is not None:
-                widened = [
-                    nn.Sequential(*list(branch)[:-1], _outputs(branch[-1], clusters, stride))
-                    for branch, stride in zip(branches, layer.stride.tolist(), strict=True)
-                ]
-                twin._modules[name] = nn.ModuleList(widened)
+        self._own = clusters is None
+        if clusters is not None:
+            _give_outputs(twin, layer, clusters)
         twin.dfl.requires_grad_(False)  # fixed numbers, as Ultralytics' own trainer has it
-        twin.nc, twin.no = clusters, clusters + 4 * layer.reg_max
         self.model = nn.ModuleDict({str(place): twin})
         self._place, self._levels = place, layer.nl
-        self._kind = type(module)
-        self._criterion: tuple[torch.device, Any] | None = None
+        self._criterion: tuple[torch.device, Any, list[_Sparing]] | None = None
+        self._share = 0.0
 
-    def forward(self, maps: list[Tensor], owner: Tensor, boxes: Tensor, clusters: Tensor) -> Tensor:
+    @property
+    def _layer(self) -> Any:
+        return self.model[str(self._place)]
+
+    def forward(self, maps: list[Tensor], owner: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
         """See `headstart.pseudolabels.base.PseudoLabelHead.forward`."""
-        made = self.model[str(self._place)](list(maps))
-        device = maps[0].device
+        made = self._raw(maps, apart=True)
+        device, sure = maps[0].device, labels >= 0
         middle, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-        batch = {"batch_idx": owner.float(), "cls": clusters.float()[:, None], "bboxes": torch.cat([middle, sides], 1)}
+        batch = {"batch_idx": owner.float(), "cls": labels.float()[:, None], "bboxes": torch.cat([middle, sides], 1)}
+        loss_of, sparing = self._loss(device)
+        if not bool(sure.all()):
+            batch = {name: values[sure] for name, values in batch.items()}
+            spared = self._inside(maps, owner[~sure], boxes[~sure])
+        else:
+            spared = None
+        for part in sparing:
+            part.spared = spared
         with torch.autocast(device.type, enabled=False):
-            loss, _ = self._loss(device)(tree_map(_as_float, made), batch)
+            loss, _ = loss_of(tree_map(_as_float, made), batch)
             parts: Tensor = loss / len(maps[0])  # Ultralytics' loss is a sum over the batch
         return parts
 
+    def advance(self, share: float) -> None:
+        """See `headstart.pseudolabels.base.PseudoLabelHead.advance`."""
+        self._share = share
+        if self._criterion is not None:
+            _set_schedule(self._criterion[1], share)
+
+    @torch.no_grad()
+    def detections(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """See `headstart.pseudolabels.base.PseudoLabelHead.detections`."""
+        made = self._raw(maps, apart=False)
+        made = made.get("one2many", made)
+        layer, places = self._layer, self._places(maps)
+        with torch.autocast(maps[0].device.type, enabled=False):
+            sides = layer.dfl(made["boxes"].float()).transpose(1, 2) * places[:, 2:]
+            middle = places[:, :2] * places[:, 2:]
+            boxes = torch.cat([middle - sides[..., :2], middle + sides[..., 2:]], 2)
+            return boxes, made["scores"].float().sigmoid().transpose(1, 2)
+
     def handed_back(self) -> dict[str, Tensor]:
         """See `headstart.pseudolabels.base.PseudoLabelHead.handed_back`."""
+        known = tuple(f"model.{self._place}.{name}." for name in (*_BOX_BRANCHES, *_CLASS_BRANCHES, "dfl"))
+        if self._own:
+            return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(known)}
         own = tuple(
             f"model.{self._place}.{name}.{level}.{len(branches[level]) - 1}."
             for name in _CLASS_BRANCHES
-            if (branches := getattr(self.model[str(self._place)], name, None)) is not None
+            if (branches := getattr(self._layer, name, None)) is not None
             for level in range(self._levels)
         )
         return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(own)}
 
-    def _loss(self, device: torch.device) -> Any:
-        """The family's criterion, which is bound to a device."""
+    def _raw(self, maps: list[Tensor], *, apart: bool) -> dict[str, Any]:
+        """What the branches for boxes and classes answer; `apart` keeps the one-to-one branches out of the network."""
+        from ultralytics.nn.modules.head import Detect
+
+        layer = self._layer
+        made: dict[str, Any] = Detect.forward_head(layer, list(maps), layer.cv2, layer.cv3)
+        if getattr(layer, "one2one_cv2", None) is not None:
+            detached = [one.detach() for one in maps] if apart else list(maps)
+            single = Detect.forward_head(layer, detached, layer.one2one_cv2, layer.one2one_cv3)
+            made = {"one2many": made, "one2one": single}
+        return made
+
+    def _places(self, maps: list[Tensor]) -> Tensor:
+        """Middle of each cell in cells, and its stride in pixels: ``(A, 3)``, in the order of the answers."""
+        found = []
+        for one, stride in zip(maps, self._layer.stride.tolist(), strict=True):
+            height, width = one.shape[2:]
+            down, across = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+            cells = torch.stack([across + 0.5, down + 0.5, torch.full((height, width), stride)], -1)
+            found.append(cells.flatten(0, 1))
+        return torch.cat(found).to(maps[0].device)
+
+    def _inside(self, maps: list[Tensor], owner: Tensor, boxes: Tensor) -> Tensor:
+        """bool ``(B, A)``: the middle of the cell lies in one of these boxes of its image."""
+        places = self._places(maps)
+        size = maps[0].new_tensor([maps[0].shape[3], maps[0].shape[2]]).float() * float(self._layer.stride[0])
+        shares = places[:, :2] * places[:, 2:] / size
+        within = (shares >= boxes[:, None, :2]).all(2) & (shares <= boxes[:, None, 2:]).all(2)
+        found = torch.zeros(len(maps[0]), len(places), device=places.device)
+        return found.index_add_(0, owner, within.float()) > 0
+
+    def _loss(self, device: torch.device) -> tuple[Any, list[_Sparing]]:
+        """The family's criterion for boxes and classes, which is bound to a device."""
         if self._criterion is None or self._criterion[0] != device:
             from ultralytics.cfg import get_cfg
+            from ultralytics.nn.tasks import DetectionModel
 
-            twin = self.model[str(self._place)]
+            twin = self._layer
             twin.stride = twin.stride.to(device)
-            stand_in = SimpleNamespace(args=get_cfg(), model=[twin], parameters=twin.parameters)
-            self._criterion = (device, self._kind.init_criterion(stand_in))
-        return self._criterion[1]
+            stand_in: Any = SimpleNamespace(args=get_cfg(), model=[twin], parameters=twin.parameters)
+            made = DetectionModel.init_criterion(stand_in)
+            parts = [made.one2many, made.one2one] if hasattr(made, "one2many") else [made]
+            sparing = []
+            for part in parts:
+                part.bce = _Sparing(part.bce)
+                sparing.append(part.bce)
+            self._criterion = (device, made, sparing)
+            _set_schedule(made, self._share)
+        return self._criterion[1:]
+
+
+class _Sparing(nn.Module):
+    """A loss of class scores that leaves places out: there nothing is taught, unless an object was assigned to them.
+
+    Attributes:
+        spared: bool ``(B, A)``, or None for no such place.
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+        self.spared: Tensor | None = None
+
+    def forward(self, scores: Tensor, targets: Tensor) -> Tensor:
+        """``(B, A, C)``, unsummed."""
+        made: Tensor = self.loss(scores, targets)
+        if self.spared is None:
+            return made
+        taught = ~self.spared | (targets.sum(2) > 0)
+        return made * taught.unsqueeze(2)
+
+
+def _set_schedule(criterion: Any, share: float) -> None:
+    """Move from many places an object to one, as Ultralytics does by epochs, in losses that have both."""
+    if hasattr(criterion, "final_o2m"):
+        criterion.o2m = (1 - share) * (criterion.o2m_copy - criterion.final_o2m) + criterion.final_o2m
+        criterion.o2o = max(criterion.total - criterion.o2m, 0)
+
+
+def _give_outputs(twin: Any, layer: Any, clusters: int) -> None:
+    """New last layers of the class branches, in `twin` alone."""
+    for name in _CLASS_BRANCHES:
+        if (branches := twin._modules.get(name)) is not None:
+            widened = [
+                nn.Sequential(*list(branch)[:-1], _outputs(branch[-1], clusters, stride))
+                for branch, stride in zip(branches, layer.stride.tolist(), strict=True)
+            ]
+            twin._modules[name] = nn.ModuleList(widened)
+    twin.nc, twin.no = clusters, clusters + 4 * layer.reg_max
 
 
 def _outputs(layer: Any, clusters: int, stride: float) -> nn.Conv2d:

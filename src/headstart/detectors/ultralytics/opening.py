@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,21 @@ def check_trainable(module: Any, name: str, where: str = "model") -> None:
     channels = int(module.yaml.get("channels") or 3)
     if channels != 3:
         raise UserError(f"{name} reads images of {channels} channels; headstart pretrains on RGB", where=where)
+
+
+def with_classes(source: Any, names: Sequence[str], keypoints: Sequence[int] | None) -> Any:
+    """A network of the same kind with another number of classes, random weights.
+
+    Args:
+        source: A detector's network.
+        names: Of the classes.
+        keypoints: ``kpt_shape`` of a pose data set, else None.
+    """
+    kind = type(source)
+    more: dict[str, Any] = {}
+    if "data_kpt_shape" in signature(kind.__init__).parameters and keypoints is not None:
+        more["data_kpt_shape"] = list(keypoints)
+    return kind(deepcopy(source.yaml), ch=3, nc=len(names), verbose=False, **more)
 
 
 def splitter(module: nn.Module) -> Callable[[str], Part]:

@@ -8,10 +8,7 @@ every start is first a model of the YAML's own class count, then given the user'
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
-from inspect import signature
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +17,7 @@ from headstart.detectors.finetuner import Built, StartSettings
 from headstart.detectors.handback import Part, shorten
 from headstart.detectors.tensors import built, differences, own_state
 from headstart.detectors.ultralytics.detector import UltralyticsDetector
-from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter
+from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter, with_classes
 from headstart.detectors.ultralytics.undisturbed import undisturbed
 from headstart.errors import UserError
 
@@ -40,7 +37,7 @@ def build_start(settings: StartSettings, path: Path) -> Built:
             source.load_state_dict(given, strict=False)
             source.names = other.names
         torch.manual_seed(settings.seed)
-        target = _with_classes(source, names, settings.kpt_shape)
+        target = with_classes(source, names, settings.kpt_shape)
         target.load(source, verbose=False)
         target.names = dict(enumerate(names))
         detector = UltralyticsDetector(live, target)
@@ -67,12 +64,3 @@ def _fitting(source: nn.Module, other: nn.Module, model: str, weights: str, part
             hint="compare starts of one architecture, or name it with model=",
         )
     return {name: tensor for name, tensor in state.items() if name not in wrong and part_of(name) in parts}
-
-
-def _with_classes(source: Any, names: Sequence[str], kpt_shape: Sequence[int] | None) -> Any:
-    """A model of the same kind with the user's number of classes, random weights."""
-    kind = type(source)
-    more: dict[str, Any] = {}
-    if "data_kpt_shape" in signature(kind.__init__).parameters and kpt_shape is not None:
-        more["data_kpt_shape"] = list(kpt_shape)
-    return kind(deepcopy(source.yaml), ch=3, nc=len(names), verbose=False, **more)

@@ -1,0 +1,134 @@
+"""The labels that a user gives for some of the images, and the images themselves by their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+import torch
+
+from headstart.errors import UserError
+from headstart.images.dataset_yaml import DatasetYaml, find_dataset_yaml, read_dataset_yaml
+from headstart.images.index import ImageIndex, find_images
+from headstart.images.labels import label_path, read_labels, survey
+from headstart.images.loader import ImageLoader, PixelBatch, Stream
+from headstart.images.readers import FileReader, Reader
+from headstart.methods.base import GivenLabels
+from headstart.pseudolabels.base import PseudoLabels
+
+BATCH = 64
+
+
+def dataset_of(labels: str) -> DatasetYaml:
+    """The dataset YAML that ``labels=`` names.
+
+    Raises:
+        UserError: It is not there, is none, or lacks train part or class names.
+    """
+    file = find_dataset_yaml(labels)
+    if file is None:
+        hint = "give an Ultralytics dataset YAML: its train part are the labelled images, its names the classes"
+        raise UserError(f"{labels} is no dataset YAML that is there", where="labels", hint=hint)
+    dataset = read_dataset_yaml(file)
+    dataset.class_names()
+    dataset.paths("train")
+    return dataset
+
+
+def given_labels(labels: str, images: ImageIndex) -> tuple[GivenLabels, tuple[str, ...]]:
+    """The labels of the images of a dataset's train part, by their rows in the index, and what cannot be used of them.
+
+    Args:
+        labels: The dataset YAML.
+        images: The run's images, those of the dataset among them.
+
+    Raises:
+        UserError: No image has an object.
+    """
+    dataset = dataset_of(labels)
+    names, keypoints = dataset.class_names(), dataset.keypoints()
+    row_of = {str(Path(path).resolve()): row for row, path in enumerate(images)}
+    wanted = [path for path in find_images(str(dataset.file)) if str(Path(path).resolve()) in row_of]
+    known = survey(wanted, len(names), keypoints)
+    rows, owners, boxes, classes = [], [], [], []
+    for path in known.classes:
+        row = row_of[str(Path(path).resolve())]
+        rows.append(row)
+        for one in read_labels(label_path(path), len(names), keypoints).rows:
+            owners.append(row)
+            boxes.append(one.box)
+            classes.append(one.label)
+    if not boxes:
+        hint = f"expected {label_path(wanted[0])} for {wanted[0]}" if wanted else "look at its train part"
+        raise UserError("none of the labelled images has an object", where=str(dataset.file), hint=hint)
+    gathered = PseudoLabels.gather(
+        len(images), torch.tensor(owners), torch.tensor(boxes), torch.ones(len(boxes)), torch.tensor(classes)
+    )
+    missing = [name for at, name in enumerate(names) if at not in set(classes)]
+    empty = len(rows) - len(set(owners))
+    lines = [
+        f"{len(rows):,} labelled images ({len(boxes):,} boxes, {len(names)} classes; {empty:,} show no object), "
+        f"{len(images) - len(rows):,} without labels"
+    ]
+    if missing:
+        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        lines.append(
+            f"no labelled image shows {shown}: nothing can be learnt of {'it' if len(missing) == 1 else 'them'}"
+        )
+    return GivenLabels(names, torch.tensor(sorted(rows)), gathered), (*lines, *known.notes)
+
+
+class _Once(Stream):
+    """Some rows, each once; what cannot be read is left out by bringing another one again."""
+
+    def __init__(self, rows: Sequence[int], batch: int) -> None:
+        super().__init__(len(rows), batch, 0)
+        self._rows = list(rows)
+
+    def rows(self, step: int) -> list[int]:
+        return self._rows[step * self.batch : (step + 1) * self.batch]
+
+    def spares(self, step: int) -> Iterator[int]:
+        return chain(self._rows[(step + 1) * self.batch :], self._rows)
+
+
+@dataclass
+class RowReader:
+    """Brings the images at some rows, each once.
+
+    Attributes:
+        images: The index.
+        workers: Processes that read.
+        reader: Of the training's own cache, once it is open.
+        area: Pixels to which images in that cache are scaled down at most.
+    """
+
+    images: ImageIndex
+    workers: int
+    reader: Reader | None = None
+    area: int = 0
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    def __call__(self, rows: Sequence[int], area: int) -> Iterable[PixelBatch]:
+        """Batches of them; see `headstart.methods.base.Context.read`."""
+        batch = min(BATCH, max(1, len(rows)))
+        kept = self.reader is not None and area <= self.area
+        with ImageLoader(
+            self.images,
+            batch=batch,
+            max_area=area,
+            workers=self.workers,
+            seed=0,
+            steps=-(-len(rows) // batch),
+            reader=self.reader if kept else FileReader(self.images, area),
+            stream=_Once(rows, batch),
+        ) as loader:
+            seen: set[int] = set()
+            for one in loader:
+                self.skipped += one.skipped
+                new = {row: at for at, row in enumerate(one.indices.tolist()) if row not in seen}
+                seen |= new.keys()
+                if places := list(new.values()):
+                    yield PixelBatch(one.pixels[places], one.sizes[places], one.indices[places], one.skipped)

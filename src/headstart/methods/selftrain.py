@@ -1,0 +1,294 @@
+"""Selftrain: the whole detector learns the user's classes, from the images with labels and from those without.
+
+Semi-supervised. First the detector learns from the labelled images alone (burn-in). Then a teacher, the exponential
+moving average of the detector, labels the images that come next, and the detector learns from both kinds together, on
+mosaics in which they are mixed; the teacher labels anew as it gets better. The last part is on true labels alone. What
+the teacher is unsure of is neither taught as an object nor as background. After STAC (Sohn et al., 2020, arXiv
+2005.04757), Unbiased Teacher (Liu et al., 2021, arXiv 2102.09480), Efficient Teacher (Xu et al., 2023, arXiv
+2302.07577) and MixPL (Chen et al., 2023, arXiv 2312.07006).
+
+A part of the labelled images is held out until the last part, and the teacher's labels are compared with theirs.
+
+Batch normalization: the student is in training mode; the teacher's statistics are averages of the student's, as its
+weights are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from headstart.images.mixed import MixedStream
+from headstart.methods.base import Context, Export, Method, Needs, frozen_copy
+from headstart.methods.schedules import Progress
+from headstart.probes import metrics
+from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
+from headstart.pseudolabels.labelling import Detections, agreement, detect
+from headstart.settings.schema import AdamWSettings, LabelOptions, Scale
+from headstart.views.boxes import to_view
+from headstart.views.mosaic import clipped, mosaics
+from headstart.views.spec import View, ViewSpec
+
+LEAST_HELD_OUT = 10
+"""Images below which none are held out: nothing could be told from them."""
+
+
+class Settings(AdamWSettings, LabelOptions):
+    """Options of the selftrain method."""
+
+    init_rate: float = Field(1.0, gt=0, le=1, description="from trained weights: factor on lr, unless you give lr")
+    clip: float | None = Field(10.0, gt=0, description="largest gradient norm; none: not clipped")
+    view_scale: Scale = Field((0.8, 1.0), description="share of the image's area that a view covers")
+    jitter: float = Field(1.0, ge=0, le=1, description="probability of changed colors")
+    mosaic: float = Field(1.0, ge=0, le=1, description="share of the steps with mosaics of four images")
+    close_mosaic: float = Field(0.1, ge=0, le=1, description="share of the steps, at the end, without mosaics")
+    burn_in: float = Field(0.3, ge=0, le=1, description="share of the steps, at the start, on labelled images alone")
+    settle: float = Field(0.15, ge=0, le=1, description="share of the steps, at the end, on labelled images alone")
+    labelled: float = Field(0.5, ge=0, le=1, description="share of labelled images in the steps between")
+    passes: int = Field(6, ge=1, description="how often the teacher labels the images anew; 1: once, after burn-in")
+    ema: float = Field(0.999, ge=0, lt=1, description="momentum of the teacher's weights")
+    keep: float = Field(0.5, gt=0, le=1, description="score from which what the teacher finds is taken for an object")
+    unsure: float = Field(0.1, gt=0, le=1, description="score below which it is taken for background")
+    held_out: float = Field(
+        0.1, ge=0, lt=1, description="share of the labelled images that the teacher's labels are judged on"
+    )
+    label_imgsz: int | None = Field(
+        None, ge=32, description="longer side at which the teacher looks at images, pixels; none: imgsz"
+    )
+    max_objects: int = Field(100, ge=1, description="objects an image at most that the teacher labels")
+
+
+PRESETS: dict[str, dict[str, Any]] = {"default": {"batch": 64, "export": "teacher"}}
+
+
+class Selftrain(Method):
+    """Detection of the user's classes, on given labels and on a teacher's."""
+
+    needs = Needs(trains="all", labels=True)
+    exports = ("student", "teacher")
+
+    def __init__(self, settings: Settings, context: Context) -> None:
+        super().__init__(settings, context)
+        assert context.head is not None, "selftrain trains the head"
+        assert context.given is not None, "there are no labels"
+        self.head = context.head
+        self.teacher = frozen_copy(context.student)
+        self.teacher_head: PseudoLabelHead = frozen_copy(context.head)
+        self._given = context.given
+        self._held, self._known = _held_out(context.given, settings.held_out, context.seed)
+        everything = torch.arange(len(context.given))
+        has = torch.zeros(len(everything), dtype=torch.bool)
+        has[context.given.rows] = True
+        self._unlabelled = everything[~has]
+        self._stream: MixedStream | None = None
+        # What is taught of each image: its own labels, the teacher's, or nothing where it was never looked at.
+        self._labels = context.given.labels
+        self._known_rows = has
+        self.history: list[dict[str, Any]] = []
+        self._best: dict[str, Any] | None = None
+        self._news: list[str] = []
+
+    # -- what it sees --------------------------------------------------------------------------------------------------
+
+    def view_specs(self) -> list[ViewSpec]:
+        """One view, as near to a detector's training as crops come: colors and shapes tell objects apart."""
+        s = self.settings
+        colors: dict[str, Any] = {"brightness": 0.4, "contrast": 0, "saturation": 0.7, "hue": 0.015}
+        plain: dict[str, Any] = {"gray": 0, "blur": 0}
+        return [ViewSpec("view", self.context.imgsz, s.view_scale, (0.9, 1.1), jitter=s.jitter, **colors, **plain)]
+
+    def order(self, steps: int) -> MixedStream:
+        """Labelled images alone, then both kinds, then labelled ones alone; in steps without mosaics a quarter of them.
+
+        The held-out images come in the last part only.
+        """
+        kinds = (self._known.tolist(), self._unlabelled.tolist(), self._given.rows.tolist())
+        return MixedStream(kinds, lambda step: self._plan(step, steps), steps, self.context.seed)
+
+    def _plan(self, step: int, steps: int) -> tuple[int, int, int]:
+        """Labelled images that are not held out, unlabelled ones, labelled ones with those held out."""
+        number = self.context.batch if self._in_mosaics(step, steps) else -(-self.context.batch // 4)
+        first, last = self._between(steps)
+        if step < first and first < steps:
+            return number, 0, 0
+        if step >= last or not len(self._unlabelled):
+            return 0, 0, number
+        labelled = round(self.settings.labelled * number)
+        return labelled, number - labelled, 0
+
+    def _between(self, steps: int) -> tuple[int, int]:
+        """The first step with unlabelled images, and the first without them again."""
+        s = self.settings
+        return min(steps, max(1, round(s.burn_in * steps))), max(0, steps - round(s.settle * steps))
+
+    def _in_mosaics(self, step: int, steps: int) -> bool:
+        random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + step + 700_000)
+        s = self.settings
+        return bool(float(torch.rand((), generator=random)) < s.mosaic and step < (1 - s.close_mosaic) * steps)
+
+    # -- a step --------------------------------------------------------------------------------------------------------
+
+    def before_step(self, progress: Progress) -> None:
+        """The teacher follows the student, and labels what comes next where it is time for that."""
+        if progress.step:
+            self._follow(progress.step)
+        if progress.step in self._label_steps(progress.steps):
+            self._label(progress)
+
+    @torch.no_grad()
+    def _follow(self, step: int) -> None:
+        momentum = min(self.settings.ema, (1 + step) / (10 + step))
+        for source, target in ((self.student, self.teacher), (self.head, self.teacher_head)):
+            ours, theirs = list(source.state_dict().values()), list(target.state_dict().values())
+            floats = [place for place, tensor in enumerate(theirs) if tensor.is_floating_point()]
+            torch._foreach_lerp_([theirs[i] for i in floats], [ours[i] for i in floats], 1 - momentum)
+
+    def _label_steps(self, steps: int) -> list[int]:
+        """The steps before which the teacher labels images."""
+        first, last = self._between(steps)
+        if first >= last or not len(self._unlabelled):
+            return []
+        return sorted({first + (last - first) * one // self.settings.passes for one in range(self.settings.passes)})
+
+    def forward(self, views: list[View], progress: Progress) -> Tensor:
+        """The loss of the detector's own family: boxes, classes, distribution of the box's sides."""
+        images, owner, boxes, labels = self.examples(views, progress)
+        self.head.advance(progress.step / max(1, progress.steps))
+        maps = self.student(images)
+        parts = self.head(maps, owner, boxes / images.shape[-1], labels)
+        self._seen = (maps[-1].detach().float().mean((2, 3)), parts.detach(), int((labels >= 0).sum()) / len(images))
+        loss: Tensor = parts.sum()
+        return loss
+
+    def examples(self, views: list[View], progress: Progress) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Images of a step and, of the boxes on them, owner, corners, class (-1: left open)."""
+        view = views[0]
+        assert view.rows is not None
+        assert view.sizes is not None
+        size, device = self.context.imgsz, view.images.device
+        owner, shares, labels = self._taught(view.rows)
+        boxes = shares * view.sizes.flip(1).float().repeat(1, 2)[owner]
+        crop, flipped = view.boxes.cpu()[owner], view.flipped.cpu()[owner]
+        moved, kept = clipped(to_view(boxes[:, None], crop, flipped, size)[:, 0], size)
+        images, owner, moved, labels = view.images, owner[kept], moved[kept], labels[kept]
+        if self._in_mosaics(progress.step, progress.steps):
+            random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + progress.step + 800_000)
+            images, owner, moved, labels = mosaics(images, owner, moved, labels, random)
+        return images, owner.to(device), moved.to(device), labels.to(device)
+
+    def _taught(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Owner, box and class of what is taught of these images; one that nobody looked at is left open as a whole."""
+        owner, boxes, labels = self._labels.of(rows)
+        unknown = (~self._known_rows[rows]).nonzero()[:, 0]
+        whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(len(unknown), 1)
+        return torch.cat([owner, unknown]), torch.cat([boxes, whole]), torch.cat([labels, -torch.ones_like(unknown)])
+
+    # -- the teacher's labels ------------------------------------------------------------------------------------------
+
+    def _label(self, progress: Progress) -> None:
+        """Label the images that come until the next time, and judge the labels on the held-out images."""
+        if self._stream is None:
+            self._stream = self.order(progress.steps)
+        steps = self._label_steps(progress.steps)
+        until = next((step for step in steps if step > progress.step), self._between(progress.steps)[1])
+        rows = sorted(set(self._stream.of_kind(1, progress.step, until)))
+        found = self._found(rows)
+        sure = found.scores >= self.settings.keep
+        self._labels = _replaced(self._labels, found, torch.where(sure, found.labels, -1))
+        self._known_rows = self._known_rows.clone()
+        self._known_rows[found.looked] = True
+        judged = self._found(self._held.tolist()) if len(self._held) else None
+        self._remember(progress.step, found, judged)
+
+    def _found(self, rows: list[int]) -> Detections:
+        """What the teacher finds on the images at these rows."""
+        assert self.context.read is not None, "there is nothing to read images with"
+        s = self.settings
+        imgsz = -(-(s.label_imgsz or self.context.imgsz) // 32) * 32
+        device = next(self.teacher.parameters()).device
+        self.teacher.eval()
+        self.teacher_head.eval()
+        parts = [
+            detect(self.teacher, self.teacher_head, batch.to(device), imgsz, least=s.unsure, most=s.max_objects)
+            for batch in self.context.read(rows, 2 * imgsz**2)
+        ]
+        return Detections.join(parts)
+
+    def _remember(self, step: int, found: Detections, judged: Detections | None) -> None:
+        names = self.context.names
+        sure = found.those(found.scores >= self.settings.keep)
+        counts = torch.bincount(sure.labels, minlength=len(names))
+        entry: dict[str, Any] = {
+            "step": step,
+            "images": len(found.looked),
+            "with_labels": len(set(sure.rows.tolist())),
+            "labels": len(sure.rows),
+            "left_open": len(found.rows) - len(sure.rows),
+            "mean_score": float(sure.scores.mean()) if len(sure.rows) else None,
+            "classes": {name: int(count) for name, count in zip(names, counts.tolist(), strict=True) if count},
+        }
+        if judged is not None:
+            owner, boxes, labels = self._given.labels.of(self._held)
+            sure = judged.those(judged.scores >= self.settings.keep)
+            agreed = agreement(sure, self._held[owner], boxes, labels, len(names))
+            entry |= {"precision": agreed.precision, "recall": agreed.recall, "f1": agreed.f1}
+            entry["by_class"] = agreed.by_class(names)
+        self.history.append(entry)
+
+    # -- what comes out ------------------------------------------------------------------------------------------------
+
+    def measures(self) -> dict[str, float]:
+        """The parts of the loss, labels an image, what the teacher labelled last, and how far features spread."""
+        pooled, parts, number = self._seen
+        names = ("loss_box", "loss_class", "loss_sides")
+        values = {**dict(zip(names, parts.tolist(), strict=True)), "objects_per_image": number}
+        if self.history:
+            last = self.history[-1]
+            known = ("with_labels", "labels", "left_open", "mean_score", "precision", "recall")
+            values |= {f"teacher_{name}": float(last[name]) for name in known if last.get(name) is not None}
+        return {**values, **metrics.spread_measures(pooled)}
+
+    def handed_back(self, which: Export) -> dict[str, Tensor]:
+        """Backbone, neck and head."""
+        trunk, head = (self.student, self.head) if which == "student" else (self.teacher, self.teacher_head)
+        return {**trunk.state_dict(), **head.handed_back()}
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What the teacher has labelled, for a run that goes on."""
+        labels = self._labels
+        kept = {"boxes": labels.boxes, "labels": labels.labels, "scores": labels.scores, "first": labels.first}
+        return {"taught": kept, "known": self._known_rows, "history": self.history}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take what `get_extra_state` gave."""
+        self._labels = PseudoLabels(**state["taught"])
+        self._known_rows, self.history = state["known"], list(state["history"])
+
+
+def _held_out(given: Any, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows that are held out, and the rest: of each class as near to `share` as whole images allow."""
+    number = round(share * len(given.rows))
+    if number < LEAST_HELD_OUT:
+        return given.rows[:0], given.rows
+    random = torch.Generator().manual_seed(seed * 1_000_003 + 600_000)
+    order = torch.randperm(len(given.rows), generator=random)
+    return given.rows[order[:number]].sort().values, given.rows[order[number:]].sort().values
+
+
+def _replaced(labels: PseudoLabels, found: Detections, classes: Tensor) -> PseudoLabels:
+    """`labels` with those of the images that were looked at replaced by what was `found`."""
+    images = len(labels.first) - 1
+    looked = torch.zeros(images, dtype=torch.bool)
+    looked[found.looked] = True
+    owner = torch.repeat_interleave(torch.arange(images), labels.first.diff())
+    stay = ~looked[owner]
+    return PseudoLabels.gather(
+        images,
+        torch.cat([owner[stay], found.rows]),
+        torch.cat([labels.boxes[stay], found.boxes]),
+        torch.cat([labels.scores[stay], found.scores]),
+        torch.cat([labels.labels[stay], classes]),
+    )

@@ -1,0 +1,169 @@
+"""Labels for images that have none, by a detector of the user's classes; how far they agree with labels that are known.
+
+What it is sure of becomes a label, what it hardly sees is background, and what lies between is left open (-1): to teach
+it as background would punish a student for finding what its teacher missed (Xu et al., "Efficient Teacher", 2023, arXiv
+2302.07577).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import batched_nms, box_iou
+
+from headstart.images.loader import PixelBatch
+from headstart.pseudolabels.base import PseudoLabelHead
+from headstart.pseudolabels.search import fitted
+
+OVERLAP = 0.6
+"""Intersection over union from which two boxes are one object, whatever their classes."""
+MATCH = 0.5
+"""Intersection over union from which a box is the labelled one."""
+_CANDIDATES = 1_000
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What a detector finds on some images.
+
+    Attributes:
+        rows: int64 ``(M,)``: of the images in the index; best first within an image.
+        boxes: float32 ``(M, 4)``: x0, y0, x1, y1 as shares of the image's sides.
+        scores: float32 ``(M,)``.
+        labels: int64 ``(M,)``.
+        looked: int64 ``(R,)``: rows of all images that were looked at.
+    """
+
+    rows: Tensor
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    looked: Tensor
+
+    @classmethod
+    def join(cls, parts: Sequence[Detections]) -> Detections:
+        """Those of several batches."""
+        names = ("rows", "boxes", "scores", "labels", "looked")
+        if not parts:
+            none = torch.zeros(0, dtype=torch.int64)
+            return cls(none, torch.zeros(0, 4), torch.zeros(0), none, none)
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+    def those(self, good: Tensor) -> Detections:
+        """Some of the boxes; all images stay looked at."""
+        return Detections(self.rows[good], self.boxes[good], self.scores[good], self.labels[good], self.looked)
+
+
+@torch.no_grad()
+def detect(
+    network: nn.Module, head: PseudoLabelHead, batch: PixelBatch, imgsz: int, *, least: float, most: int
+) -> Detections:
+    """What a detector in evaluation mode finds on whole images, scaled to fit a gray square.
+
+    Args:
+        network: Up to the pyramid, on the device of the batch's pixels.
+        head: Of the detector.
+        batch: Images.
+        imgsz: Side of the square in pixels, a multiple of the largest stride.
+        least: Least score.
+        most: Objects an image at most.
+    """
+    device = batch.pixels.device
+    images, scale = fitted(batch.pixels, batch.sizes, imgsz)
+    if next(network.parameters()).is_contiguous(memory_format=torch.channels_last):
+        images = images.contiguous(memory_format=torch.channels_last)
+    boxes, scores = head.detections(network(images))
+    sizes = (batch.sizes.flip(1).float() * scale[:, None]).to(device).repeat(1, 2)
+    best, label = scores.max(2)
+    owner, place = (best >= least).nonzero(as_tuple=True)
+    boxes, best, label = boxes[owner, place], best[owner, place], label[owner, place]
+    boxes = torch.minimum(boxes.clamp_min(0), sizes[owner])
+    good = (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)
+    owner, boxes, best, label = owner[good], boxes[good], best[good], label[good]
+    kept = batched_nms(boxes, best, owner, OVERLAP)
+    kept = kept[owner[kept].argsort(stable=True)]
+    number = torch.bincount(owner[kept], minlength=len(images))
+    rank = torch.arange(len(kept), device=device) - (number.cumsum(0) - number)[owner[kept]]
+    kept = kept[rank < most]
+    owner = owner[kept]
+    shares = boxes[kept] / sizes[owner]
+    rows = batch.indices[owner.cpu()]
+    return Detections(rows, shares.float().cpu(), best[kept].float().cpu(), label[kept].cpu(), batch.indices.clone())
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far labels agree with those that are known, class by class.
+
+    Attributes:
+        right: int64 ``(C,)``: labels that a known one of their class overlaps.
+        given: int64 ``(C,)``: labels.
+        known: int64 ``(C,)``: labels that are known.
+    """
+
+    right: Tensor
+    given: Tensor
+    known: Tensor
+
+    @property
+    def precision(self) -> float | None:
+        """Share of the labels that are right; None without any."""
+        return _share(self.right, self.given)
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the known labels that were given; None without any."""
+        return _share(self.right, self.known)
+
+    @property
+    def f1(self) -> float | None:
+        """Harmonic mean of the two: 2 right / (given + known); None where there are neither."""
+        return _share(2 * self.right, self.given + self.known)
+
+    def by_class(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Of each class that is known or given: how many, and precision and recall."""
+        return {
+            name: {
+                "known": int(self.known[at]),
+                "given": int(self.given[at]),
+                "right": int(self.right[at]),
+            }
+            for at, name in enumerate(names)
+            if int(self.known[at]) or int(self.given[at])
+        }
+
+
+def _share(part: Tensor, whole: Tensor) -> float | None:
+    total = int(whole.sum())
+    return int(part.sum()) / total if total else None
+
+
+def agreement(found: Detections, rows: Tensor, boxes: Tensor, labels: Tensor, classes: int) -> Agreement:
+    """Compare what was found with labels that are known, on the images that were looked at.
+
+    Each known box takes the best-scored box of its class that overlaps it by `MATCH` and is not taken.
+
+    Args:
+        found: Labels to be judged.
+        rows, boxes, labels: Known ones: row of the image, box in shares of its sides, class.
+        classes: How many there are.
+    """
+    right = torch.zeros(classes, dtype=torch.int64)
+    looked = set(found.looked.tolist())
+    seen = torch.tensor([row in looked for row in rows.tolist()], dtype=torch.bool)
+    rows, boxes, labels = rows[seen], boxes[seen], labels[seen]
+    for row in sorted(set(rows.tolist())):
+        here, own = (found.rows == row).nonzero()[:, 0], (rows == row).nonzero()[:, 0]
+        here = here[found.scores[here].argsort(descending=True, stable=True)]
+        overlap = box_iou(found.boxes[here], boxes[own])
+        overlap[found.labels[here][:, None] != labels[own][None]] = 0
+        for one in range(len(here)):
+            best = int(overlap[one].argmax())
+            if float(overlap[one, best]) >= MATCH:
+                right[labels[own[best]]] += 1
+                overlap[:, best] = 0
+    return Agreement(right, *(torch.bincount(values, minlength=classes) for values in (found.labels, labels)))
