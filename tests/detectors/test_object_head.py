@@ -109,3 +109,81 @@ def test_a_run_goes_on_with_its_own_images_alone(image_folder: Any, tmp_path: An
     (tmp_path / "images" / "05.jpg").unlink()
     with pytest.raises(UserError, match="data: the images are not those on which this run found its objects"):
         pretrain(resume=True, out=str(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("name", ["yolo11n.yaml", "yolov8n.yaml", "yolov10n.yaml", "yolo26n.yaml", "yolo11n-seg.yaml"])
+def test_detections_are_those_of_the_network(name: str) -> None:
+    """All boxes and scores, before overlapping ones are joined, against Ultralytics' own decoding."""
+    torch.manual_seed(0)
+    detector = load_detector(name)
+    module: Any = detector.module.eval()
+    given = images()
+    head = detector.class_head().eval()
+    boxes, scores = head.detections(detector.trunk(neck=True).eval()(given))
+    last = module.model[-1]
+    if hasattr(last, "one2one_cv2"):  # as it answers with its one-to-many branches
+        last.end2end = False
+    made = module(given)[0]
+    theirs = (made[0] if isinstance(made, tuple) else made).detach()
+    middle, sides = theirs[:, :2].transpose(1, 2), theirs[:, 2:4].transpose(1, 2)
+    torch.testing.assert_close(boxes, torch.cat([middle - sides / 2, middle + sides / 2], 2), atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(scores, theirs[:, 4 : 4 + len(detector.names)].transpose(1, 2), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["yolo11n.yaml", "yolo26n.yaml"])
+def test_nothing_is_taught_where_a_box_is_left_open(name: str) -> None:
+    """The class scores of cells whose middle lies in it get no gradient, those of all other cells the same as ever."""
+    torch.manual_seed(0)
+    detector = load_detector(name)
+    head = detector.class_head()
+    maps = [one.detach().requires_grad_() for one in detector.trunk(neck=True)(images(1))]
+    nothing = torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
+    half = torch.tensor([0]), torch.tensor([[0.0, 0.0, 0.5, 1.0]]), torch.tensor([-1])
+
+    def scores_of(owner: torch.Tensor, boxes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        made: list[torch.Tensor] = []
+        last = detector.module.model[-1].cv3[0][-1]  # type: ignore[index, union-attr]
+        hook = last.register_forward_hook(lambda layer, given, out: made.append(out) or out.retain_grad())
+        head(maps, owner, boxes, labels).sum().backward()
+        hook.remove()
+        grad = made[0].grad
+        assert grad is not None
+        return grad[0]
+
+    all_of_it, left_open = scores_of(*nothing), scores_of(*half)
+    assert all_of_it.abs().min() > 0
+    assert left_open[:, :, :8].abs().max() == 0, "the left half of a map 16 cells wide"
+    torch.testing.assert_close(left_open[:, :, 8:], all_of_it[:, :, 8:])
+
+
+@pytest.mark.parametrize("name", ["yolo11n-obb.yaml", "yolo11n-cls.yaml", "rtdetr-l.yaml", "yolov8s-worldv2.yaml"])
+def test_heads_that_cannot_learn_classes_say_why(name: str) -> None:
+    with pytest.raises(UserError, match=r"cannot be trained on labelled boxes: .*(turned|no boxes|queries|texts)"):
+        load_detector(name).class_head()
+
+
+def test_a_detector_for_other_classes_is_the_one_that_ultralytics_would_train() -> None:
+    torch.manual_seed(0)
+    detector = load_detector("yolo11n.yaml")
+    made = detector.with_classes(["a", "b", "c"])
+    own, before = made.module.state_dict(), detector.module.state_dict()
+    assert made.names == {0: "a", 1: "b", 2: "c"}
+    assert own["model.23.cv3.0.2.weight"].shape[0] == 3
+    live: Any = YOLO("yolo11n.yaml")
+    model = type(live.model)(live.model.yaml, nc=3, verbose=False)
+    model.load(live.model, verbose=False)  # as its trainer does: class branches become as wide as those of the weights
+    theirs = model.state_dict()
+    assert {name: one.shape for name, one in own.items()} == {name: one.shape for name, one in theirs.items()}
+    for name, one in own.items():
+        assert torch.equal(one, before[name]) or one.shape != before[name].shape or "num_batches" in name
+    assert made.with_classes(["a", "b", "c"]) is made
+
+
+def test_a_loss_of_two_kinds_moves_from_one_to_the_other() -> None:
+    """Ultralytics' E2ELoss, by epochs, from 0.8 of the one-to-many loss to 0.1: here by the share of the steps."""
+    head: Any = load_detector("yolo26n.yaml").class_head()
+    head._loss(torch.device("cpu"))
+    for share, many in ((0.0, 0.8), (0.5, 0.45), (1.0, 0.1)):
+        head.advance(share)
+        assert head._criterion[1].o2m == pytest.approx(many)
+        assert head._criterion[1].o2o == pytest.approx(1 - many)

@@ -84,6 +84,10 @@ class Anchored(Method):
         """As the method."""
         return self.inner.order(steps)
 
+    def cycle(self, progress: Progress) -> Progress:
+        """As the method."""
+        return self.inner.cycle(progress)
+
     def before_step(self, progress: Progress) -> None:
         """As the method."""
         self.inner.before_step(progress)

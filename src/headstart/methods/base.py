@@ -142,6 +142,14 @@ class Method(nn.Module, ABC):
         """
         return None
 
+    def cycle(self, progress: Progress) -> Progress:
+        """The part of the training over which the learning rate rises and falls once: all of it, unless a method says.
+
+        Returns:
+            Where this step stands in its part: steps done since it began, and its length.
+        """
+        return progress
+
     def before_step(self, progress: Progress) -> None:
         """Called before the forward pass: the place for the teacher's update."""
 

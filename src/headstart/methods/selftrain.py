@@ -15,11 +15,12 @@ weights are.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from headstart.images.mixed import MixedStream
 from headstart.methods.base import Context, Export, Method, Needs, frozen_copy
@@ -34,6 +35,10 @@ from headstart.views.spec import View, ViewSpec
 
 LEAST_HELD_OUT = 10
 """Images below which none are held out: nothing could be told from them."""
+LEAST_FALL = 0.1
+"""By how much agreement (F1) must have fallen at least before it is called drift."""
+LEAST_COUNT, MANY_TIMES = 20, 5
+"""Without held-out labels: labels of a class from which its number counts, and by what factor it may change."""
 
 
 class Settings(AdamWSettings, LabelOptions):
@@ -88,8 +93,9 @@ class Selftrain(Method):
         self._labels = context.given.labels
         self._known_rows = has
         self.history: list[dict[str, Any]] = []
-        self._best: dict[str, Any] | None = None
-        self._news: list[str] = []
+        # The state at the pass whose labels agreed best with the held-out ones.
+        self._best: dict[str, Any] = {}
+        self.drifted = ""
 
     # -- what it sees --------------------------------------------------------------------------------------------------
 
@@ -129,13 +135,22 @@ class Selftrain(Method):
         s = self.settings
         return bool(float(torch.rand((), generator=random)) < s.mosaic and step < (1 - s.close_mosaic) * steps)
 
+    def cycle(self, progress: Progress) -> Progress:
+        """Burn-in and what follows have a cycle each: labels by a detector whose rate is still high are worse."""
+        first, last = self._between(progress.steps)
+        if first >= last or not len(self._unlabelled):
+            return progress
+        if progress.step < first:
+            return progress._replace(steps=first)
+        return progress._replace(step=progress.step - first, steps=progress.steps - first)
+
     # -- a step --------------------------------------------------------------------------------------------------------
 
     def before_step(self, progress: Progress) -> None:
         """The teacher follows the student, and labels what comes next where it is time for that."""
         if progress.step:
             self._follow(progress.step)
-        if progress.step in self._label_steps(progress.steps):
+        if progress.step in self._label_steps(progress.steps) and not self.drifted:
             self._label(progress)
 
     @torch.no_grad()
@@ -196,12 +211,27 @@ class Selftrain(Method):
         until = next((step for step in steps if step > progress.step), self._between(progress.steps)[1])
         rows = sorted(set(self._stream.of_kind(1, progress.step, until)))
         found = self._found(rows)
+        self._remember(progress.step, found, self._found(self._held.tolist()) if len(self._held) else None)
+        if self.drifted:
+            self._go_back()
+            return
         sure = found.scores >= self.settings.keep
         self._labels = _replaced(self._labels, found, torch.where(sure, found.labels, -1))
         self._known_rows = self._known_rows.clone()
-        self._known_rows[found.looked] = True
-        judged = self._found(self._held.tolist()) if len(self._held) else None
-        self._remember(progress.step, found, judged)
+        # Where it is sure of nothing there may be what it does not know yet, and not only background.
+        self._known_rows[found.looked] = torch.isin(found.looked, found.rows[sure])
+        if self._best.get("pass") == len(self.history) - 1:
+            self._best |= {"taught": self._labels, "known": self._known_rows}
+
+    def _go_back(self) -> None:
+        """Take student, teacher and labels of the pass that agreed best; the teacher labels nothing any more."""
+        for name, module in self._networks().items():
+            module.load_state_dict(self._best["networks"][name])
+        self._labels, self._known_rows = self._best["taught"], self._best["known"]
+
+    def _networks(self) -> dict[str, nn.Module]:
+        names = ("student", "head", "teacher", "teacher_head")
+        return {name: self.get_submodule(name) for name in names}
 
     def _found(self, rows: list[int]) -> Detections:
         """What the teacher finds on the images at these rows."""
@@ -237,6 +267,10 @@ class Selftrain(Method):
             entry |= {"precision": agreed.precision, "recall": agreed.recall, "f1": agreed.f1}
             entry["by_class"] = agreed.by_class(names)
         self.history.append(entry)
+        self.drifted = drift(self.history)
+        if not self.drifted and _agrees(entry) >= max(_agrees(one) for one in self.history):
+            copies = {name: _copied(module.state_dict()) for name, module in self._networks().items()}
+            self._best = {"pass": len(self.history) - 1, "networks": copies}
 
     # -- what comes out ------------------------------------------------------------------------------------------------
 
@@ -258,14 +292,17 @@ class Selftrain(Method):
 
     def get_extra_state(self) -> dict[str, Any]:
         """What the teacher has labelled, for a run that goes on."""
-        labels = self._labels
-        kept = {"boxes": labels.boxes, "labels": labels.labels, "scores": labels.scores, "first": labels.first}
-        return {"taught": kept, "known": self._known_rows, "history": self.history}
+        state = {"taught": _plain(self._labels), "known": self._known_rows, "history": self.history}
+        best = {**self._best, "taught": _plain(self._best["taught"])} if self._best else {}
+        return {**state, "best": best, "drifted": self.drifted}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take what `get_extra_state` gave."""
         self._labels = PseudoLabels(**state["taught"])
         self._known_rows, self.history = state["known"], list(state["history"])
+        best = state["best"]
+        self._best = {**best, "taught": PseudoLabels(**best["taught"])} if best else {}
+        self.drifted = state["drifted"]
 
 
 def _held_out(given: Any, share: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -276,6 +313,48 @@ def _held_out(given: Any, share: float, seed: int) -> tuple[Tensor, Tensor]:
     random = torch.Generator().manual_seed(seed * 1_000_003 + 600_000)
     order = torch.randperm(len(given.rows), generator=random)
     return given.rows[order[:number]].sort().values, given.rows[order[number:]].sort().values
+
+
+def drift(history: Sequence[Mapping[str, Any]]) -> str:
+    """What tells that the teacher has drifted, in words, after the last of its passes; "" where nothing does.
+
+    Where labels are held out it is their agreement that counts: it has fallen below the best so far by more than
+    chance explains (two standard errors, and a tenth at least). Else it is the number of labels of a class an image:
+    fewer than a fifth, or more than five times those of the first pass, of a class that has 20 at least.
+    """
+    first, last = history[0], history[-1]
+    best = max(_agrees(one) for one in history)
+    if best > 0:
+        known = max(1, sum(one["known"] for one in last["by_class"].values()))
+        fallen = best - _agrees(last)
+        if fallen > max(LEAST_FALL, 2 * (best * (1 - best) / known) ** 0.5):
+            return (
+                f"the teacher has drifted: its labels agreed with the held-out ones to {best:.0%} (F1), and now to "
+                f"{_agrees(last):.0%}; the state that agreed best is taken, and its labels are kept"
+            )
+        return ""
+    for name in {*first["classes"], *last["classes"]}:
+        before, now = (one["classes"].get(name, 0) / max(1, one["images"]) for one in (first, last))
+        counts = first["classes"].get(name, 0), last["classes"].get(name, 0)
+        if max(counts) >= LEAST_COUNT and not before / MANY_TIMES <= now <= before * MANY_TIMES:
+            return (
+                f"the teacher has drifted: of {name!r} it gave {counts[0]:,} labels on {first['images']:,} images at "
+                f"first, and now {counts[1]:,} on {last['images']:,}; the state before is taken, and its labels kept"
+            )
+    return ""
+
+
+def _agrees(entry: Mapping[str, Any]) -> float:
+    """F1 of a pass on the held-out images; 0 where nothing is held out."""
+    return float(entry.get("f1") or 0.0)
+
+
+def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: one.clone() if isinstance(one, Tensor) else one for name, one in state.items()}
+
+
+def _plain(labels: PseudoLabels) -> dict[str, Tensor]:
+    return {"boxes": labels.boxes, "labels": labels.labels, "scores": labels.scores, "first": labels.first}
 
 
 def _replaced(labels: PseudoLabels, found: Detections, classes: Tensor) -> PseudoLabels:

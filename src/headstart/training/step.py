@@ -56,7 +56,7 @@ class Step:
     def __call__(self, views: list[View], progress: Progress) -> Tensor:
         """Update the weights once; the loss, a scalar on the device."""
         o = self.options
-        self.rate = schedules.learning_rate(progress, o.lr, o.warmup, o.schedule)
+        self.rate = schedules.learning_rate(self.method.cycle(progress), o.lr, o.warmup, o.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
         with self.fabric.autocast():  # a teacher that labels images there computes as it does in a step

@@ -1,0 +1,155 @@
+"""The parts of selftrain, by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from torch import Tensor
+
+from headstart.methods.schedules import Progress
+from headstart.methods.selftrain import Selftrain, drift
+
+STEPS = 40
+
+
+def method(**options: Any) -> Selftrain:
+    made = tiny.build("selftrain", **{"held_out": 0, "burn_in": 0.25, "settle": 0.25, "passes": 2, **options})
+    assert isinstance(made, Selftrain)
+    return made
+
+
+def test_the_parts_of_a_training() -> None:
+    """Of 40 steps 10 on labelled images, 20 on both in halves, 10 on labelled ones; the last 4 without mosaics."""
+    made = method()
+    order, labelled = made.order(STEPS), set(tiny.given_labels().rows.tolist())
+    for step in range(STEPS):
+        rows = order.rows(step)
+        assert len(rows) == (tiny.BATCH if step < 36 else tiny.BATCH // 4)
+        assert sum(row in labelled for row in rows) == (len(rows) // 2 if 10 <= step < 30 else len(rows))
+    rates = [made.cycle(Progress(step, STEPS, 0.0))[:2] for step in (0, 9, 10, 39)]
+    assert rates == [(0, 10), (9, 10), (0, 30), (29, 30)]
+
+
+def test_held_out_images_come_in_the_last_part_only() -> None:
+    made = method(held_out=0.7)
+    held = set(made._held.tolist())
+    assert len(held) == round(0.7 * 16)
+    order = made.order(STEPS)
+    assert not held & {row for step in range(30) for row in order.rows(step)}
+    assert held <= {row for step in range(30, STEPS) for row in order.rows(step)}
+
+
+def test_the_teacher_is_the_average_of_the_student() -> None:
+    made = method(ema=0.5)
+    before = {name: one.clone() for name, one in made.teacher.state_dict().items()}
+    with torch.no_grad():
+        for one in made.student.parameters():
+            one.add_(1.0)
+    made.student.state_dict()["stages.0.1.running_mean"].add_(3.0)
+    made.before_step(Progress(100, STEPS * 10, 0.0))
+    after = made.teacher.state_dict()
+    torch.testing.assert_close(after["stages.0.0.weight"], before["stages.0.0.weight"] + 0.5)
+    torch.testing.assert_close(after["stages.0.1.running_mean"], before["stages.0.1.running_mean"] + 1.5)
+
+
+class Sees:
+    """In place of the teacher's network and head: one box on every image, as sure as its row says."""
+
+    def __init__(self, made: Selftrain, scores: dict[int, float]) -> None:
+        self.scores, self.asked = scores, []  # type: ignore[var-annotated]
+        made.context.__dict__["read"] = self.read
+        self.rows: Tensor = torch.zeros(0)
+        made.teacher.forward = lambda images: [images]  # type: ignore[method-assign]
+        made.teacher_head.detections = self.found  # type: ignore[method-assign]
+
+    def read(self, rows: Any, area: int) -> Any:
+        self.asked.append(list(rows))
+        for one in tiny.read(rows, area):
+            self.rows = one.indices
+            yield one
+
+    def found(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        scores = torch.zeros(len(self.rows), 1, 8)
+        scores[:, 0, 5] = torch.tensor([self.scores.get(row, 0.0) for row in self.rows.tolist()])
+        return torch.tensor([[[32.0, 32, 64, 96]]]).repeat(len(self.rows), 1, 1), scores
+
+
+def test_what_is_sure_is_taught_and_what_is_not_is_left_open() -> None:
+    made = method()
+    unlabelled = made._unlabelled.tolist()
+    sure, unsure, nothing = unlabelled[:3]
+    seen = Sees(made, {sure: 0.9, unsure: 0.3, nothing: 0.01})
+    made.before_step(Progress(10, STEPS, 0.0))
+    assert seen.asked == [sorted(set(made.order(STEPS).of_kind(1, 10, 20)))]
+    known = set(seen.asked[0])
+    if {sure, unsure, nothing} <= known:
+        owner, boxes, labels = made._taught(torch.tensor([sure, unsure, nothing]))
+        assert labels[owner == 0].tolist() == [5]
+        torch.testing.assert_close(boxes[owner == 0], torch.tensor([[0.25, 0.25, 0.5, 0.75]]))
+        assert labels[owner == 1].unique().tolist() == [-1]
+        assert labels[owner == 2].tolist() == [-1]
+        torch.testing.assert_close(boxes[owner == 2], torch.tensor([[0.0, 0.0, 1.0, 1.0]]))
+    entry = made.history[0]
+    assert entry["images"] == len(known)
+    assert entry["labels"] == entry["with_labels"] == (sure in known)
+    assert entry["left_open"] == (unsure in known)
+
+
+def test_given_labels_stay_as_they_are() -> None:
+    made = method()
+    rows = tiny.given_labels().rows
+    before = made._taught(rows)
+    Sees(made, dict.fromkeys(range(tiny.IMAGES), 0.9))
+    made.before_step(Progress(10, STEPS, 0.0))
+    for one, other in zip(before, made._taught(rows), strict=True):
+        assert torch.equal(one, other)
+
+
+def passed(f1: float | None = None, known: int = 100, **classes: int) -> dict[str, Any]:
+    judged = {} if f1 is None else {"f1": f1, "by_class": {"a": {"known": known, "given": 1, "right": 1}}}
+    return {"images": 100, "classes": classes, **judged}
+
+
+@pytest.mark.parametrize(
+    ("history", "words"),
+    [
+        ([passed(a=50)], ""),
+        ([passed(a=50), passed(a=11)], ""),
+        ([passed(a=50), passed(a=9)], "of 'a' it gave 50 labels on 100 images at first, and now 9"),
+        ([passed(a=10), passed(a=51)], "of 'a' it gave 10"),
+        ([passed(a=2), passed(a=19)], ""),  # too few to tell
+        ([passed(), passed(b=30)], "of 'b' it gave 0"),
+        ([passed(0.8), passed(0.9), passed(0.79, a=90)], "to 90% (F1), and now to 79%"),
+        ([passed(0.9), passed(0.81)], ""),
+        ([passed(0.9, 10), passed(0.75, 10)], ""),  # two standard errors of ten labels are 0.19
+        ([passed(0.9, 10), passed(0.7, 10)], "drifted"),
+    ],
+)
+def test_drift_is_told_in_words(history: list[dict[str, Any]], words: str) -> None:
+    told = drift(history)
+    assert words in told
+    assert bool(words) == bool(told)
+
+
+def test_a_teacher_that_drifts_is_taken_back() -> None:
+    made = method(passes=4)
+    seen = Sees(made, dict.fromkeys(range(tiny.IMAGES), 0.9))
+    made.before_step(Progress(10, STEPS, 0.0))
+    made.before_step(Progress(15, STEPS, 0.0))
+    good = {name: one.clone() for name, one in made.student.state_dict().items()}
+    taught = made._labels
+    with torch.no_grad():
+        for one in made.student.parameters():
+            one.add_(1.0)
+    seen.scores = {}  # it finds nothing any more
+    made.before_step(Progress(20, STEPS, 0.0))
+    assert "of 'cross' it gave" in made.drifted or "drifted" in made.drifted
+    assert made._labels is taught
+    for name, one in made.student.state_dict().items():
+        assert torch.equal(one, good[name]), name
+    asked = len(seen.asked)
+    made.before_step(Progress(25, STEPS, 0.0))
+    assert len(seen.asked) == asked, "it labels no more"

@@ -1,0 +1,108 @@
+"""What a teacher finds, and how far it agrees with labels that are known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.ops import box_iou
+
+from headstart.detectors.find import load_detector
+from headstart.images.loader import PixelBatch
+from headstart.pseudolabels.base import PseudoLabelHead
+from headstart.pseudolabels.labelling import Detections, agreement, detect
+
+
+class Fixed(PseudoLabelHead):
+    """Finds what it is told to."""
+
+    def __init__(self, boxes: Tensor, scores: Tensor) -> None:
+        super().__init__()
+        self.found = (boxes, scores)
+
+    def forward(self, maps: list[Tensor], owner: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def detections(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        return self.found
+
+    def handed_back(self) -> dict[str, Tensor]:
+        return {}
+
+
+def batch(*sizes: tuple[int, int]) -> PixelBatch:
+    height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
+    pixels = torch.zeros(len(sizes), 3, height, width, dtype=torch.uint8)
+    return PixelBatch(pixels, torch.tensor(sizes), torch.arange(10, 10 + len(sizes)), [])
+
+
+def test_boxes_are_shares_of_the_image_and_one_an_object() -> None:
+    """An image of 100 x 200 pixels (width 200) is scaled by 0.32 to fit 64 pixels: 64 wide, 32 high."""
+    boxes = torch.tensor([[[16.0, 8, 32, 24], [17, 8, 33, 24], [40, 16, 80, 32], [0, 0, 5, 5]]])
+    scores = torch.tensor([[[0.9, 0.1], [0.2, 0.8], [0.3, 0.6], [0.05, 0.01]]])
+    found = detect(nn.Conv2d(3, 1, 1), Fixed(boxes, scores), batch((100, 200)), 64, least=0.1, most=9)
+    assert found.rows.tolist() == [10, 10]
+    assert found.looked.tolist() == [10]
+    assert found.labels.tolist() == [0, 1], "the second overlaps the first, whatever its class"
+    torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.6]))
+    torch.testing.assert_close(found.boxes, torch.tensor([[0.25, 0.25, 0.5, 0.75], [0.625, 0.5, 1.0, 1.0]]))
+
+
+def test_no_more_objects_an_image_than_allowed() -> None:
+    places = torch.arange(0, 60, 10).float()
+    boxes = torch.stack([places, places, places + 5, places + 5], 1).expand(2, -1, -1)
+    scores = torch.linspace(0.9, 0.4, 6)[:, None].expand(2, -1, -1)
+    found = detect(nn.Conv2d(3, 1, 1), Fixed(boxes, scores), batch((64, 64), (64, 64)), 64, least=0.1, most=2)
+    assert found.rows.tolist() == [10, 10, 11, 11]
+    torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.8, 0.9, 0.8]))
+
+
+def test_nothing_at_all() -> None:
+    found = detect(
+        nn.Conv2d(3, 1, 1), Fixed(torch.zeros(1, 3, 4), torch.zeros(1, 3, 2)), batch((9, 9)), 32, least=0.1, most=9
+    )
+    assert len(found.rows) == len(found.boxes) == 0
+    assert found.looked.tolist() == [10]
+    assert Detections.join([found, found]).looked.tolist() == [10, 10]
+    assert len(Detections.join([]).rows) == 0
+
+
+def test_a_real_detector() -> None:
+    torch.manual_seed(0)
+    detector = load_detector("yolo11n.yaml")
+    trunk, head = detector.trunk(neck=True).eval(), detector.class_head().eval()
+    found = detect(trunk, head, batch((48, 64), (64, 20)), 64, least=0.0, most=50)
+    assert (found.boxes >= 0).all()
+    assert (found.boxes <= 1).all()
+    for row in (10, 11):
+        here = found.boxes[found.rows == row]
+        overlap = box_iou(here, here).fill_diagonal_(0)
+        # Shares of an image that is not square: overlap of boxes is the same in shares as in pixels.
+        assert overlap.max() <= 0.6 + 1e-4
+
+
+def test_agreement_by_hand() -> None:
+    """Image 3: two known, one found right, one of the wrong class; image 5: found twice; image 7: nobody looked."""
+    square, other = [0.1, 0.1, 0.5, 0.5], [0.6, 0.6, 0.9, 0.9]
+    found = Detections(
+        torch.tensor([3, 3, 5, 5]),
+        torch.tensor([square, other, square, [0.1, 0.1, 0.5, 0.48]]),
+        torch.tensor([0.9, 0.8, 0.6, 0.7]),
+        torch.tensor([0, 0, 1, 1]),
+        torch.tensor([3, 5, 6]),
+    )
+    rows, labels = torch.tensor([3, 3, 5, 7]), torch.tensor([0, 1, 1, 0])
+    agreed = agreement(found, rows, torch.tensor([square, other, square, square]), labels, 3)
+    assert agreed.right.tolist() == [1, 1, 0]
+    assert agreed.given.tolist() == [2, 2, 0]
+    assert agreed.known.tolist() == [1, 2, 0]
+    assert agreed.precision == pytest.approx(2 / 4)
+    assert agreed.recall == pytest.approx(2 / 3)
+    assert agreed.f1 == pytest.approx(2 * 2 / (4 + 3))
+    assert agreed.by_class(["a", "b", "c"])["a"] == {"known": 1, "given": 2, "right": 1}
+
+
+def test_agreement_without_anything() -> None:
+    none = torch.zeros(0, dtype=torch.int64)
+    agreed = agreement(Detections.join([]), none, torch.zeros(0, 4), none, 2)
+    assert (agreed.precision, agreed.recall, agreed.f1) == (None, None, None)
