@@ -16,7 +16,7 @@ STEPS = 40
 
 
 def method(**options: Any) -> Selftrain:
-    made = tiny.build("selftrain", **{"held_out": 0, "burn_in": 0.25, "settle": 0.25, "passes": 2, **options})
+    made = tiny.build("selftrain", **{"held_out": 0, "burn_in": 0.25, "settle": 0.25, "rounds": 2, **options})
     assert isinstance(made, Selftrain)
     return made
 
@@ -29,8 +29,8 @@ def test_the_parts_of_a_training() -> None:
         rows = order.rows(step)
         assert len(rows) == (tiny.BATCH if step < 36 else tiny.BATCH // 4)
         assert sum(row in labelled for row in rows) == (len(rows) // 2 if 10 <= step < 30 else len(rows))
-    rates = [made.cycle(Progress(step, STEPS, 0.0))[:2] for step in (0, 9, 10, 39)]
-    assert rates == [(0, 10), (9, 10), (0, 30), (29, 30)]
+    rates = [made.cycle(Progress(step, STEPS, 0.0))[:2] for step in (0, 9, 10, 19, 20, 39)]
+    assert rates == [(0, 10), (9, 10), (0, 10), (9, 10), (0, 20), (19, 20)]
 
 
 def test_held_out_images_come_in_the_last_part_only() -> None:
@@ -135,7 +135,7 @@ def test_drift_is_told_in_words(history: list[dict[str, Any]], words: str) -> No
 
 
 def test_a_teacher_that_drifts_is_taken_back() -> None:
-    made = method(passes=4)
+    made = method(rounds=4)
     seen = Sees(made, dict.fromkeys(range(tiny.IMAGES), 0.9))
     made.before_step(Progress(10, STEPS, 0.0))
     made.before_step(Progress(15, STEPS, 0.0))

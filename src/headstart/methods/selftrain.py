@@ -2,7 +2,8 @@
 
 Semi-supervised. First the detector learns from the labelled images alone (burn-in). Then a teacher, the exponential
 moving average of the detector, labels the images that come next, and the detector learns from both kinds together, on
-mosaics in which they are mixed; the teacher labels anew as it gets better. The last part is on true labels alone. What
+mosaics in which they are mixed. The learning rate falls to 0 before the teacher labels: on FOD-A 96 % of its labels
+were then right, 91 % while the rate was high (EXPERIMENTS.md). The last part is on true labels alone. What
 the teacher is unsure of is neither taught as an object nor as background. After STAC (Sohn et al., 2020, arXiv
 2005.04757), Unbiased Teacher (Liu et al., 2021, arXiv 2102.09480), Efficient Teacher (Xu et al., 2023, arXiv
 2302.07577) and MixPL (Chen et al., 2023, arXiv 2312.07006).
@@ -53,7 +54,9 @@ class Settings(AdamWSettings, LabelOptions):
     burn_in: float = Field(0.3, ge=0, le=1, description="share of the steps, at the start, on labelled images alone")
     settle: float = Field(0.15, ge=0, le=1, description="share of the steps, at the end, on labelled images alone")
     labelled: float = Field(0.5, ge=0, le=1, description="share of labelled images in the steps between")
-    passes: int = Field(6, ge=1, description="how often the teacher labels the images anew; 1: once, after burn-in")
+    rounds: int = Field(
+        1, ge=1, description="how often the teacher labels the images; the learning rate falls to 0 before each time"
+    )
     ema: float = Field(0.999, ge=0, lt=1, description="momentum of the teacher's weights")
     keep: float = Field(0.5, gt=0, le=1, description="score from which what the teacher finds is taken for an object")
     unsure: float = Field(0.1, gt=0, le=1, description="score below which it is taken for background")
@@ -136,13 +139,11 @@ class Selftrain(Method):
         return bool(float(torch.rand((), generator=random)) < s.mosaic and step < (1 - s.close_mosaic) * steps)
 
     def cycle(self, progress: Progress) -> Progress:
-        """Burn-in and what follows have a cycle each: labels by a detector whose rate is still high are worse."""
-        first, last = self._between(progress.steps)
-        if first >= last or not len(self._unlabelled):
-            return progress
-        if progress.step < first:
-            return progress._replace(steps=first)
-        return progress._replace(step=progress.step - first, steps=progress.steps - first)
+        """Burn-in and every round have a cycle each: labels by a detector whose rate is still high are worse."""
+        ends = [*self._label_steps(progress.steps), progress.steps]
+        end = next(one for one in ends if one > progress.step)
+        start = max((one for one in ends if one <= progress.step), default=0)
+        return progress._replace(step=progress.step - start, steps=end - start)
 
     # -- a step --------------------------------------------------------------------------------------------------------
 
@@ -166,7 +167,7 @@ class Selftrain(Method):
         first, last = self._between(steps)
         if first >= last or not len(self._unlabelled):
             return []
-        return sorted({first + (last - first) * one // self.settings.passes for one in range(self.settings.passes)})
+        return sorted({first + (last - first) * one // self.settings.rounds for one in range(self.settings.rounds)})
 
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """The loss of the detector's own family: boxes, classes, distribution of the box's sides."""
@@ -316,7 +317,7 @@ def _held_out(given: Any, share: float, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def drift(history: Sequence[Mapping[str, Any]]) -> str:
-    """What tells that the teacher has drifted, in words, after the last of its passes; "" where nothing does.
+    """What tells that the teacher has drifted, in words, after the last of its rounds; "" where nothing does.
 
     Where labels are held out it is their agreement that counts: it has fallen below the best so far by more than
     chance explains (two standard errors, and a tenth at least). Else it is the number of labels of a class an image:
