@@ -65,6 +65,7 @@ def pretrain(
     locals: int = ...,
     global_scale: tuple[float, float] | list[float] = ...,
     local_scale: tuple[float, float] | list[float] = ...,
+    crop_fallback: Literal["center", "anywhere"] = ...,
     bottleneck_dim: int = ...,
     student_temp: float = ...,
     teacher_temp: float = ...,
@@ -93,6 +94,7 @@ def pretrain(
     max_area: float = ...,
     clusters: int = ...,
     components: int = ...,
+    letterbox: float = ...,
     mosaic: float = ...,
     close_mosaic: float = ...,
     overlap: float = ...,
@@ -111,7 +113,7 @@ def pretrain(
     burn_in: float = ...,
     settle: float = ...,
     labelled: float = ...,
-    passes: int = ...,
+    rounds: int = ...,
     ema: float = ...,
     keep: float = ...,
     unsure: float = ...,
@@ -186,6 +188,7 @@ def pretrain(
         locals: dino, lejepa: local crops an image, beside the two global ones
         global_scale: dino, lejepa: share of the image's area that a global crop covers
         local_scale: dino, lejepa: share of the image's area that a local crop covers
+        crop_fallback: dino: images too wide or tall for a crop: the crop in the center, or one anywhere in them
         bottleneck_dim: dino: width before the last layer of the projection head
         student_temp: dino: temperature of the student's scores
         teacher_temp: dino: temperature of the teacher's scores
@@ -220,6 +223,8 @@ def pretrain(
         max_area: objects: largest object, as a share of the image's area
         clusters: objects: clusters into which the objects are divided by how they look
         components: objects: principal components of the features that are clustered
+        letterbox: objects, selftrain: images too wide or tall for a crop of view_scale: share of their views that
+            show the whole image in a gray square; the others are crops anywhere in it
         mosaic: objects, selftrain: share of the steps with mosaics of four images
         close_mosaic: objects, selftrain: share of the steps, at the end, without mosaics
         overlap: pyramid: least share of the smaller view that the other covers
@@ -241,7 +246,7 @@ def pretrain(
         burn_in: selftrain: share of the steps, at the start, on labelled images alone
         settle: selftrain: share of the steps, at the end, on labelled images alone
         labelled: selftrain: share of labelled images in the steps between
-        passes: selftrain: how often the teacher labels the images anew; 1: once, after burn-in
+        rounds: selftrain: how often the teacher labels the images; the learning rate falls to 0 before each time
         ema: selftrain: momentum of the teacher's weights
         keep: selftrain: score from which what the teacher finds is taken for an object
         unsure: selftrain: score below which it is taken for background

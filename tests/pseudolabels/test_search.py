@@ -13,7 +13,7 @@ from headstart.images.loader import PixelBatch
 from headstart.pseudolabels.base import PseudoLabels
 from headstart.pseudolabels.search import Found, Search, chosen, find_pseudolabels, fitted
 from headstart.teachers.base import Teacher
-from headstart.views.mosaic import GRAY
+from headstart.views.resize import GRAY
 
 SEARCH = Search(imgsz=64, max_objects=2, min_score=0.5, max_area=0.5, clusters=4, components=4, seed=0)
 DEVICE = torch.device("cpu")

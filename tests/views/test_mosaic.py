@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from headstart.views.mosaic import GRAY, clipped, mosaics
+from headstart.views.mosaic import clipped, mosaics
+from headstart.views.resize import GRAY
 
 SIZE = 96
 

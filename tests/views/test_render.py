@@ -16,6 +16,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import RandomResizedCrop
 
 from headstart.views import color
+from headstart.views.boxes import to_view
 from headstart.views.render import Parameters, draw, make_views, render_singly, render_together
 from headstart.views.resize import resize_batch, resize_one
 from headstart.views.spec import View, ViewSpec, dino_specs
@@ -171,7 +172,7 @@ def test_crops_as_torchvision(size, mirrored):
 @pytest.mark.parametrize("scale", [(0.4, 1.0), (0.05, 0.4)])
 def test_boxes_are_distributed_as_torchvisions(size, scale):
     number = 1500
-    spec = ViewSpec("crop", 8, scale)
+    spec = ViewSpec("crop", 8, scale, fallback="center")
     ours = draw(spec, torch.tensor([size] * number), seeded(3)).boxes.double()
     torch.manual_seed(5)
     crop = RandomResizedCrop(8, scale=scale)
@@ -193,9 +194,154 @@ def test_boxes_are_distributed_as_torchvisions(size, scale):
     # By hand: 4/3 of the height 8 is 10.67, so 11 columns in the middle of 300; likewise upright; a pixel is itself.
     [((8, 300), (144, 0, 155, 8)), ((300, 8), (0, 144, 8, 155)), ((1, 1), (0, 0, 1, 1))],
 )
-def test_the_middle_where_no_crop_fits(size, expected):
-    boxes = draw(ViewSpec("crop", 8, (0.9, 1.0)), torch.tensor([size] * 20), seeded()).boxes
+def test_the_middle_where_no_crop_fits_as_published(size, expected):
+    boxes = draw(ViewSpec("crop", 8, (0.9, 1.0), fallback="center"), torch.tensor([size] * 20), seeded()).boxes
     assert boxes.tolist() == [list(expected)] * 20
+
+
+WIDE = [(1080, 1920), (144, 780), (780, 144), (480, 640)]
+NEAR_SQUARE = {"scale": (0.8, 1.0), "ratio": (0.9, 1.1)}
+
+
+@pytest.mark.parametrize("size", WIDE)
+def test_crops_that_fit_nowhere_are_drawn_all_over_the_image(size):
+    """Every pixel of the longer side is seen, equally often but for the borders; as much as the ratio allows."""
+    number, (height, width) = 1000, size
+    boxes = draw(ViewSpec("crop", 8, **NEAR_SQUARE), torch.tensor([size] * number), seeded(1)).boxes
+    x0, y0, x1, y1 = boxes.T
+    assert (boxes[:, :2] >= 0).all()
+    assert (x1 <= width).all()
+    assert (y1 <= height).all()
+    long, short = (0, 1) if width > height else (1, 0)
+    start, end, room = boxes[:, long], boxes[:, long + 2], max(size) - min(size)
+    # A crop's rounded sides are within half a pixel of the limits of the ratio, and the shorter side nearly all seen.
+    ratio = (x1 - x0) / (y1 - y0)
+    assert ratio.min() > 0.9 - 1 / min(size)
+    assert ratio.max() < 1.1 + 1 / min(size)
+    assert (boxes[:, short + 2] - boxes[:, short] >= 0.98 * min(size)).all()
+    extent = (end - start).double()
+    assert extent.std() > 0.02 * min(size)  # of the ratios that were drawn
+    at = torch.arange(max(size)).unsqueeze(1)
+    seen = ((start <= at) & (at < end)).sum(1)
+    edge = max(6, room // 100)  # a border is only in the crops that are flush with it
+    assert (seen[edge:-edge] > 0).all()
+    # Where a crop begins is uniform in its room.
+    assert stats.kstest((start / (max(size) - extent)).numpy(), "uniform").pvalue > 1e-3
+    longest = int(1.1 * min(size)) + 1
+    if room > 3 * longest:
+        inner = seen[longest:-longest].double()
+        expected = number * min(size) / (max(size) - min(size))  # by hand: a window of one side, uniform in the room
+        assert inner.mean() == pytest.approx(expected, rel=0.05)
+        assert inner.std() < 0.12 * expected
+
+
+@pytest.mark.parametrize("size", [(300, 300), (100, 109), (109, 100)])
+@pytest.mark.parametrize("scale", [(0.8, 1.0), (0.99999, 1.0)])
+def test_square_images_are_cropped_as_ever(size, scale):
+    """Where the image's own ratio is within the limits, what fits nowhere is the whole image, as in torchvision."""
+    sizes = torch.tensor([size] * 400)
+    spec = ViewSpec("crop", 8, scale, (0.9, 1.1), letterbox=0.5)
+    new, old = draw(spec, sizes, seeded(2)), draw(dataclasses.replace(spec, fallback="center"), sizes, seeded(2))
+    for field in dataclasses.fields(Parameters):
+        assert torch.equal(getattr(new, field.name), getattr(old, field.name))
+    whole = (new.boxes == torch.tensor([0, 0, size[1], size[0]])).all(1)
+    assert whole.any() or scale[0] < 0.9  # of the narrow scale few crops fit
+    assert not new.outside.any()
+
+
+def test_crops_of_square_images_are_those_of_version_0_1():
+    """Recorded before crops were drawn all over wide images."""
+    boxes = draw(ViewSpec("view", 32, **NEAR_SQUARE), torch.tensor([(300, 300)] * 3), seeded(7)).boxes
+    assert boxes.tolist() == [[10, 21, 299, 289], [9, 7, 291, 274], [9, 4, 292, 287]]
+
+
+@pytest.mark.parametrize("size", WIDE)
+def test_wide_images_take_no_other_random_numbers(size):
+    states = []
+    for spec in (
+        ViewSpec("crop", 8, **NEAR_SQUARE),
+        ViewSpec("crop", 8, **NEAR_SQUARE, fallback="center"),
+        ViewSpec("crop", 8, **NEAR_SQUARE, letterbox=0.5),
+        ViewSpec("crop", 8, (0.1, 0.2)),
+    ):
+        generator = seeded(3)
+        draw(spec, torch.tensor([size] * 7), generator)
+        states.append(generator.get_state())
+    assert all(torch.equal(state, states[0]) for state in states)
+
+
+# Whole images in gray squares
+
+
+@pytest.mark.parametrize(
+    ("size", "box", "outside"),
+    # By hand: 120 - 80 = 40 rows of gray, 20 of them above; likewise upright, 21 of 41 columns on the right.
+    [((80, 120), (0, -20, 120, 100), (0, 20, 0, 20)), ((121, 80), (-20, 0, 101, 121), (20, 0, 21, 0))],
+)
+def test_whole_images_in_a_gray_square(size, box, outside):
+    drawn = draw(ViewSpec("crop", 8, **NEAR_SQUARE, letterbox=1.0), torch.tensor([size] * 50), seeded())
+    whole = drawn.outside.any(1)
+    assert whole.sum() > 40  # a few crops fit
+    assert drawn.boxes[whole].unique(dim=0).tolist() == [list(box)]
+    assert drawn.outside[whole].unique(dim=0).tolist() == [list(outside)]
+
+
+def test_the_share_of_whole_images_is_what_was_asked_for():
+    drawn = draw(ViewSpec("crop", 8, **NEAR_SQUARE, letterbox=0.3), torch.tensor([(1080, 1920)] * 4000), seeded())
+    whole = drawn.outside.any(1)
+    assert whole.float().mean() == pytest.approx(0.3, abs=4 * (0.21 / 4000) ** 0.5)
+    # The others are drawn all over the image still: where they lie does not depend on the choice.
+    start = drawn.boxes[~whole, 0] / (1920 - (drawn.boxes[~whole, 2] - drawn.boxes[~whole, 0]))
+    assert stats.kstest(start.numpy(), "uniform").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("render", [render_singly, render_together])
+@pytest.mark.parametrize(("size", "rows"), [((60, 120), (16, 48)), ((40, 128), (22, 42)), ((1, 120), (31, 32))])
+def test_a_whole_image_is_resized_into_its_place(render, size, rows):
+    """As torchvision resizes it; a padded neighbour in the batch leaks into nothing, and mirrored is mirrored."""
+    (height, width), (top, bottom) = size, rows
+    pixels = torch.full((2, 3, 140, 140), 255, dtype=torch.uint8)
+    pixels[:, :, :height, :width] = picture(height, width)
+    spec = ViewSpec("crop", 64, **NEAR_SQUARE, **PLAIN, letterbox=1.0)
+    drawn = draw(spec, torch.tensor([size] * 2), seeded())
+    drawn.flipped = torch.tensor([False, True])
+    view = render(pixels, [64], [drawn])[0]
+    expected = torch.full((3, 64, 64), 114 / 255)
+    inner = TF.resize(pixels[0, :, :height, :width], [bottom - top, 64], InterpolationMode.BICUBIC, antialias=True)
+    expected[:, top:bottom] = inner / 255
+    assert_close(view[0], expected, levels=1.4)
+    assert_close(view[1], expected.flip(-1), levels=1.4)
+
+
+def test_boxes_in_a_whole_image_are_where_the_pixels_are():
+    """A white rectangle on black, found again in the view where `to_view` says that it is."""
+    pixels = torch.zeros(2, 3, 90, 240, dtype=torch.uint8)
+    pixels[:, :, 30:60, 160:200] = 255
+    spec = ViewSpec("crop", 120, **NEAR_SQUARE, **PLAIN, letterbox=1.0)
+    drawn = draw(spec, torch.tensor([(90, 240)] * 2), seeded())
+    drawn.flipped = torch.tensor([False, True])
+    boxes = to_view(torch.tensor([[[160.0, 30, 200, 60]]] * 2), drawn.boxes, drawn.flipped, 120)[:, 0]
+    # By hand: half the size; 75 rows of gray above, of 240: 160 / 2, (30 + 75) / 2, 200 / 2, (60 + 75) / 2.
+    assert boxes.tolist() == [[80, 52.5, 100, 67.5], [20, 52.5, 40, 67.5]]
+    for render in (render_singly, render_together):
+        for view, box in zip(render(pixels, [120], [drawn])[0], boxes.tolist(), strict=True):
+            down, across = (view[0] > 0.7).nonzero().unbind(1)
+            seen = (int(across.min()), int(down.min()), int(across.max()) + 1, int(down.max()) + 1)
+            assert seen == pytest.approx(box, abs=1)
+
+
+def test_views_of_a_batch_with_whole_images_agree_and_leave_the_others_alone():
+    sizes, number = torch.tensor([(90, 240), (90, 90), (200, 60)] * 2), 6
+    pixels = picture(200, 240, number=number)
+    specs = [ViewSpec(name, 48, **NEAR_SQUARE, letterbox=share) for name, share in (("cropped", 0.0), ("whole", 1.0))]
+    drawn = [draw(spec, sizes, seeded(5)) for spec in specs]
+    results = []
+    for render in (render_singly, render_together):
+        views = render(pixels, [48, 48], drawn)
+        assert torch.equal(views[0][1::3], views[1][1::3])  # the square ones
+        results.append(views)
+    for one, two in zip(*results, strict=True):
+        assert_close(one, two, levels=5)
 
 
 # Parameters
@@ -239,6 +385,7 @@ def test_order_of_the_color_changes():
     for order in orders:
         parameters = Parameters(
             boxes=torch.tensor([[0, 0, 30, 30]]),
+            outside=torch.zeros(1, 4, dtype=torch.int64),
             flipped=torch.tensor([False]),
             order=torch.tensor([order]),
             factors=torch.tensor([factors]),

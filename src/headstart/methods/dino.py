@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightly.loss import DINOLoss
@@ -35,6 +35,9 @@ class Settings(MethodSettings):
     locals: int = Field(6, ge=0, description="local crops an image, beside the two global ones")
     global_scale: Scale = Field((0.4, 1.0), description="share of the image's area that a global crop covers")
     local_scale: Scale = Field((0.05, 0.4), description="share of the image's area that a local crop covers")
+    crop_fallback: Literal["center", "anywhere"] = Field(
+        "center", description="images too wide or tall for a crop: the crop in the center, or one anywhere in them"
+    )
     hidden_dim: int = Field(512, ge=1, description="hidden width of the projection head")
     bottleneck_dim: int = Field(64, ge=1, description="width before the last layer of the projection head")
     output_dim: int = Field(2048, ge=2, description="scores of the projection head, K")
@@ -61,14 +64,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "default": {
         "optimizer": "adamw", "weight_decay": 0.01, "warmup": 0.05, "schedule": "cosine", "clip": 3.0,
         "global_scale": [0.3, 1.0], "local_scale": [0.05, 0.3], "local_imgsz": 128, "locals": 4,
-        "ema_start": 0.99, "freeze_share": 0.05, "guard": True,
+        "ema_start": 0.99, "freeze_share": 0.05, "guard": True, "crop_fallback": "anywhere",
     },
     # What LightlyTrain does for a data set of up to 20,000 images; for more images it widens output_dim.
     "lightlytrain": {
         "optimizer": "sgd", "lr": 0.03, "lr_for": 256, "weight_decay": 1e-4, "warmup": 0.1, "schedule": "cosine",
         "clip": 3.0, "hidden_dim": 2048, "bottleneck_dim": 256, "output_dim": 1024, "teacher_temp": 0.02,
         "warmup_teacher_temp": 0.02, "ema_start": 0.99, "global_scale": [0.14, 1.0], "local_scale": [0.05, 0.14],
-        "freeze_last_layer": 0, "freeze_steps": 1250,
+        "freeze_last_layer": 0, "freeze_steps": 1250, "crop_fallback": "anywhere",
     },
 }  # fmt: skip
 
@@ -108,6 +111,7 @@ class DINO(Method):
             locals=s.locals,
             scale=s.global_scale,
             local_scale=s.local_scale,
+            fallback=s.crop_fallback,
         )
 
     def before_step(self, progress: Progress) -> None:

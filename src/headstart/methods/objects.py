@@ -37,6 +37,13 @@ class Settings(AdamWSettings, ProposalOptions):
     warmup: float = Field(0.1, ge=0, le=1, description="share of the steps over which the learning rate rises")
     clip: float | None = Field(10.0, gt=0, description="largest gradient norm; none: not clipped")
     view_scale: Scale = Field((0.8, 1.0), description="share of the image's area that a view covers")
+    letterbox: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="images too wide or tall for a crop of view_scale: share of their views that show the whole image "
+        "in a gray square; the others are crops anywhere in it",
+    )
     jitter: float = Field(1.0, ge=0, le=1, description="probability of changed colors")
     mosaic: float = Field(1.0, ge=0, le=1, description="share of the steps with mosaics of four images")
     close_mosaic: float = Field(0.2, ge=0, le=1, description="share of the steps, at the end, without mosaics")
@@ -63,11 +70,13 @@ class Objects(Method):
         s = self.settings
         colors: dict[str, Any] = {"brightness": 0.4, "contrast": 0, "saturation": 0.7, "hue": 0.015}
         plain: dict[str, Any] = {"gray": 0, "blur": 0}
-        return [ViewSpec("view", self.context.imgsz, s.view_scale, (0.9, 1.1), jitter=s.jitter, **colors, **plain)]
+        crop: dict[str, Any] = {"scale": s.view_scale, "ratio": (0.9, 1.1), "letterbox": s.letterbox}
+        return [ViewSpec("view", self.context.imgsz, **crop, jitter=s.jitter, **colors, **plain)]
 
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """The loss of the detector's own family: boxes, clusters, distribution of the box's sides."""
         images, owner, boxes, labels = self.examples(views, progress)
+        self.head.advance(progress.step / max(1, progress.steps))
         maps = self.student(images)
         parts = self.head(maps, owner, boxes / images.shape[-1], labels)
         self._seen = (maps[-1].detach().float().mean((2, 3)), parts.detach(), len(boxes) / len(images))

@@ -48,6 +48,13 @@ class Settings(AdamWSettings, LabelOptions):
     init_rate: float = Field(1.0, gt=0, le=1, description="from trained weights: factor on lr, unless you give lr")
     clip: float | None = Field(10.0, gt=0, description="largest gradient norm; none: not clipped")
     view_scale: Scale = Field((0.8, 1.0), description="share of the image's area that a view covers")
+    letterbox: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="images too wide or tall for a crop of view_scale: share of their views that show the whole image "
+        "in a gray square; the others are crops anywhere in it",
+    )
     jitter: float = Field(1.0, ge=0, le=1, description="probability of changed colors")
     mosaic: float = Field(1.0, ge=0, le=1, description="share of the steps with mosaics of four images")
     close_mosaic: float = Field(0.1, ge=0, le=1, description="share of the steps, at the end, without mosaics")
@@ -107,7 +114,8 @@ class Selftrain(Method):
         s = self.settings
         colors: dict[str, Any] = {"brightness": 0.4, "contrast": 0, "saturation": 0.7, "hue": 0.015}
         plain: dict[str, Any] = {"gray": 0, "blur": 0}
-        return [ViewSpec("view", self.context.imgsz, s.view_scale, (0.9, 1.1), jitter=s.jitter, **colors, **plain)]
+        crop: dict[str, Any] = {"scale": s.view_scale, "ratio": (0.9, 1.1), "letterbox": s.letterbox}
+        return [ViewSpec("view", self.context.imgsz, **crop, jitter=s.jitter, **colors, **plain)]
 
     def order(self, steps: int) -> MixedStream:
         """Labelled images alone, then both kinds, then labelled ones alone; in steps without mosaics a quarter of them.

@@ -22,7 +22,7 @@ from headstart.pseudolabels.cluster import clustered
 from headstart.settings.schema import ProposalOptions
 from headstart.teachers.base import Teacher
 from headstart.views.boxes import area
-from headstart.views.mosaic import GRAY
+from headstart.views.resize import GRAY
 
 UNSURE = 0.02
 """Median of the images' best scores below which that is said; COCO's detector has 0.17 on FOD-A, whose debris it was

@@ -11,9 +11,8 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from headstart.views.boxes import area
+from headstart.views.resize import GRAY
 
-GRAY = 114 / 255
-"""What is seen outside of images, as in Ultralytics' training."""
 _LEAST_SIDE, _LEAST_SHARE = 2.0, 0.1  # pixels, and share of its area that a box must keep when it is cut
 
 

@@ -21,7 +21,7 @@ from headstart.views.boxes import draw_together
 from headstart.views.resize import resize_batch, resize_one
 from headstart.views.spec import View, ViewSpec
 
-_TRIES = 10  # crops drawn before torchvision's RandomResizedCrop takes one from the middle
+_TRIES = 10  # crops drawn before the last resort, as in torchvision's RandomResizedCrop
 _JITTER = (color.brightness, color.contrast, color.saturation, color.hue)
 _SKIP = -1
 Change = Callable[..., None]  # images, in place, and for most a value for each of them
@@ -33,6 +33,8 @@ class Parameters:
 
     Attributes:
         boxes: int64 ``(N, 4)``: x0, y0, x1, y1 of the crop in source pixels, x1 and y1 not included.
+        outside: int64 ``(N, 4)``: how much of the crop lies left of, above, right of and below the image, in source
+            pixels; it is gray. 0 for crops inside the image.
         flipped: bool ``(N,)``.
         order: int64 ``(N, 4)``: which of brightness (0), contrast (1), saturation (2), hue (3) comes first, second,
             third, last; -1 for none.
@@ -43,6 +45,7 @@ class Parameters:
     """
 
     boxes: Tensor
+    outside: Tensor
     flipped: Tensor
     order: Tensor
     factors: Tensor
@@ -122,8 +125,10 @@ def draw(spec: ViewSpec, sizes: Tensor, generator: torch.Generator) -> Parameter
     unused = (chance[:, :1] >= spec.jitter) | (spans == 0)[order]
     least, most = spec.sigma
     sigma = least + (most - least) * torch.rand(number, generator=generator)
+    boxes = _draw_boxes(spec, sizes, generator)
     return Parameters(
-        boxes=_draw_boxes(spec, sizes, generator),
+        boxes=boxes,
+        outside=torch.cat([-boxes[:, :2], boxes[:, 2:] - sizes.flip(1)], 1).clamp_(min=0),
         flipped=chance[:, 1] < spec.flip,
         order=order.masked_fill(unused, _SKIP),
         factors=factors,
@@ -142,13 +147,42 @@ def _draw_boxes(spec: ViewSpec, sizes: Tensor, generator: torch.Generator) -> Te
     ratio = torch.exp(math.log(narrow) + math.log(wide / narrow) * uniform[:, 1:, 1])
     widths, heights = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
     fits = (widths >= 1) & (widths <= width.unsqueeze(1)) & (heights >= 1) & (heights <= height.unsqueeze(1))
-    found, first = fits.any(1), fits.int().argmax(1, keepdim=True)
-    # Where no try fits: from the middle, as much as the limits of the ratio allow.
-    crop_width = torch.where(found, widths.gather(1, first)[:, 0], torch.minimum(width, (height * wide).round()))
-    crop_height = torch.where(found, heights.gather(1, first)[:, 0], torch.minimum(height, (width / narrow).round()))
-    room = torch.stack([width - crop_width, height - crop_height], 1)
-    corner = torch.where(found.unsqueeze(1), (uniform[:, 0] * (room + 1)).floor(), (room / 2).floor())
-    return torch.cat([corner, corner + torch.stack([crop_width, crop_height], 1)], 1).long()
+    found, first = fits.any(1, keepdim=True), fits.int().argmax(1, keepdim=True)
+    extent = torch.cat([widths.gather(1, first), heights.gather(1, first)], 1)
+    corner = _corner(torch.stack([width, height], 1) - extent, uniform[:, 0])
+    drawn = torch.cat([corner, corner + extent], 1)
+    return torch.where(found, drawn, _last_resort(spec, width, height, ratio[:, 0], uniform[:, 0])).long()
+
+
+def _last_resort(spec: ViewSpec, width: Tensor, height: Tensor, ratio: Tensor, uniform: Tensor) -> Tensor:
+    """Crops ``(N, 4)`` of images in which no crop that was drawn fits: as large as the limits of the ratio allow.
+
+    Args:
+        spec: The view.
+        width, height: ``(N,)`` of the images.
+        ratio: ``(N,)``, drawn for the crops.
+        uniform: ``(N, 2)``: where they are. On a wide image a crop has its full height and nowhere to go up or down,
+            so that the second number is free to decide whether the image is seen whole; on a tall one the first.
+    """
+    narrow, wide = spec.ratio
+    is_wide, is_tall = (height * wide).round() < width, (width / narrow).round() < height
+    least, most = (narrow, wide) if spec.fallback == "center" else (ratio, ratio)
+    crop_width = torch.where(is_wide, (height * most).round().clamp(min=1), width)
+    crop_height = torch.where(is_tall, (width / least).round().clamp(min=1), height)
+    extent = torch.stack([crop_width, crop_height], 1)
+    room = torch.stack([width, height], 1) - extent
+    corner = (room / 2).floor() if spec.fallback == "center" else _corner(room, uniform)
+    crop = torch.cat([corner, corner + extent], 1)
+    side = torch.maximum(width, height)
+    corner = -torch.stack([side - width, side - height], 1).div(2).floor()
+    around = torch.cat([corner, corner + side.unsqueeze(1)], 1)
+    whole = (is_wide & (uniform[:, 1] < spec.letterbox)) | (is_tall & (uniform[:, 0] < spec.letterbox))
+    return torch.where(whole.unsqueeze(1), around, crop)
+
+
+def _corner(room: Tensor, uniform: Tensor) -> Tensor:
+    """Upper left corners ``(N, 2)`` of crops that have so much `room`, every place equally likely."""
+    return (uniform * (room + 1)).floor()
 
 
 def render_singly(pixels: Tensor, sizes: Sequence[int], drawn: Sequence[Parameters]) -> list[Tensor]:
@@ -164,13 +198,13 @@ def render_singly(pixels: Tensor, sizes: Sequence[int], drawn: Sequence[Paramete
     """
     images = [torch.empty(len(pixels), 3, size, size) for size in sizes]
     plans = [_by_image(parameters) for parameters in drawn]
-    crops = [(parameters.boxes.tolist(), parameters.flipped.tolist()) for parameters in drawn]
+    crops = [(p.boxes.tolist(), p.outside.tolist(), p.flipped.tolist()) for p in drawn]
 
     with _one_thread():
         for row in range(len(pixels)):
-            for view, plan, (boxes, flipped) in zip(images, plans, crops, strict=True):
+            for view, plan, (boxes, outside, flipped) in zip(images, plans, crops, strict=True):
                 target = view[row : row + 1]
-                resize_one(pixels[row : row + 1], boxes[row], flipped[row], target)
+                resize_one(pixels[row : row + 1], boxes[row], flipped[row], target, outside[row])
                 for change, values in plan[row]:
                     change(target, *values)
     return images
@@ -184,7 +218,7 @@ def render_together(pixels: Tensor, sizes: Sequence[int], drawn: Sequence[Parame
         block = torch.empty(len(places) * len(pixels), 3, size, size, device=pixels.device)
         views = torch.split(block, len(pixels))
         for place, view in zip(places, views, strict=True):
-            resize_batch(pixels, drawn[place].boxes, drawn[place].flipped, view)
+            resize_batch(pixels, drawn[place].boxes, drawn[place].flipped, view, outside=drawn[place].outside)
         for change, rows, values in Parameters.join([drawn[place] for place in places]).steps():
             _change(block, change, rows, values)
         images.update(zip(places, views, strict=True))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from torch import Tensor
 
 from headstart.views.boxes import widest_overlap
+
+Fallback = Literal["anywhere", "center"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,9 @@ class ViewSpec:
         solarize: Probability that values from 128/255 on are inverted.
         overlap: Least part of the crop that it has in common with the batch's first view, as a share of the smaller
             of the two; 0 for crops that are drawn by themselves.
+        fallback: Where no crop of this scale and ratio fits into the image, as on wide and tall ones: the largest one
+            of a ratio within the limits, ``anywhere`` in the image or from its ``center`` (as torchvision takes it).
+        letterbox: Probability that such an image is seen whole instead, in a gray square.
     """
 
     name: str
@@ -46,8 +52,11 @@ class ViewSpec:
     sigma: tuple[float, float] = (0.1, 2.0)
     solarize: float = 0.0
     overlap: float = 0.0
+    fallback: Fallback = "anywhere"
+    letterbox: float = 0.0
 
     def __post_init__(self) -> None:
+        assert not (self.overlap and self.letterbox), f"{self.name}: a whole image cannot be moved to overlap another"
         assert self.overlap <= widest_overlap(self.ratio), f"{self.name}: no two crops always overlap so much"
 
 
@@ -57,7 +66,8 @@ class View:
 
     Attributes:
         images: float32 ``(B, 3, S, S)``, RGB in [0, 1].
-        boxes: float32 ``(B, 4)``: x0, y0, x1, y1 of the crop in pixels of the source image.
+        boxes: float32 ``(B, 4)``: x0, y0, x1, y1 of the crop in pixels of the source image; of a letterboxed view the
+            square around the image, which goes beyond it.
         flipped: bool ``(B,)``: mirrored left to right, after the crop.
         spec: How it was drawn.
         sizes: int64 ``(B, 2)``, on the CPU: true heights and widths of the source images.
@@ -84,13 +94,15 @@ def dino_specs(
     *,
     scale: tuple[float, float] = (0.4, 1.0),
     local_scale: tuple[float, float] = (0.05, 0.4),
+    fallback: Fallback = "anywhere",
 ) -> list[ViewSpec]:
     """The views of DINO: two globals of `imgsz` pixels, then `locals` locals of `local_imgsz` pixels."""
-    return [
+    specs = [
         ViewSpec("global0", imgsz, scale, blur=1.0),
         ViewSpec("global1", imgsz, scale, blur=0.1, solarize=0.2),
         *(ViewSpec(f"local{index}", local_imgsz, local_scale, blur=0.5) for index in range(locals)),
     ]
+    return [replace(spec, fallback=fallback) for spec in specs]
 
 
 def pair_specs(
