@@ -100,6 +100,10 @@ class Method(nn.Module, ABC):
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """The loss of one step: a scalar, float32 whatever the precision of the network."""
 
+    def shown(self, batch: int) -> int:
+        """How many images the network is shown in a step of `batch` images: fewer where several are put into one."""
+        return batch
+
     def before_step(self, progress: Progress) -> None:
         """Called before the forward pass: the place for the teacher's update."""
 
