@@ -100,7 +100,7 @@ def test_a_checkpoint_with_other_classes_makes_the_same_network(weights: Path, t
 
 
 def test_a_checkpoint_with_the_users_classes_arrives_whole(weights: Path, tmp_path: Path) -> None:
-    """Class layers included, bit by bit; with the classes in another order they are of other classes, and start fresh."""
+    """Class layers included, bit by bit; in another order the classes are others, and these layers start fresh."""
     names = ("nut", "bolt", "wire")
     first = build_starts([Start("coco", "coco", str(weights))], [0], data(*names), "yolo11n.yaml", tmp_path)
     from ultralytics import YOLO

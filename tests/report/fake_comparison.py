@@ -19,16 +19,14 @@ from headstart.comparison.records import (
     DataFacts,
     Facts,
     Figures,
-    LeakFacts,
     ListFacts,
     Point,
-    PretrainingFacts,
     RateChoice,
     Results,
-    StartFacts,
 )
 from headstart.comparison.results import conclude, write_results
 from headstart.comparison.shown import Detections, FoundBox, LabelBox, ShownImage, write_detections
+from headstart.comparison.start_records import LeakFacts, PretrainingFacts, StartFacts
 
 NAMES = ["bolt", "nut", "washer", "wire", "wrench", "pliers", "hose & clamp", "label <old>"]
 # What each start is worth at 1 %, 5 % and 20 % of the labels in the end, and how many epochs it needs for half of it.
