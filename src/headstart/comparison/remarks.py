@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from headstart.comparison.records import Cost, LabelsWorth, Results
 from headstart.comparison.start_records import StartFacts
@@ -82,17 +83,20 @@ def made(start: StartFacts) -> str:
     if recipe is None:
         return ""
     often = "each list of labels, with these labels alone" if recipe.labelled else "each seed, without labels"
-    told = [f"{key}={value}" for key, value in recipe.carriers.items()]
+    told = [f"{key}={Path(value).name}" for key, value in recipe.carriers.items()]
     text = f"{recipe.method or 'the default method'}, made anew for {often}"
-    return f"{text}; learnt from labels elsewhere: {', '.join(told)}" if told else text
+    return f"{text}; it brings in {' and '.join(told)}" if told else text
 
 
 def longer(start: StartFacts) -> str:
     """How much longer a start was fine-tuned, and which it follows; "" for the others."""
     if not start.longer:
         return ""
-    each = [f"{one.steps:,} steps at {one.budget} (as {one.follows})" for one in start.longer]
-    return f"fine-tuned for longer by {', '.join(each)}"
+    groups: dict[tuple[int, str], list[str]] = {}
+    for one in start.longer:
+        groups.setdefault((one.steps, one.follows), []).append(labels(one.budget))
+    each = [f"{steps:,} steps at {listed(at)}, as {follows}" for (steps, follows), at in groups.items()]
+    return f"fine-tuned for longer by {'; '.join(each)}"
 
 
 def labels(budget: str) -> str:
