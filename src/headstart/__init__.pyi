@@ -290,8 +290,9 @@ def compare(
     Args:
         data: Ultralytics dataset YAML: train is the labelled pool that the budgets are cut from
         model: the detector of every start: the name of its YAML, or torchvision:NAME
-        starts: what to compare: scratch, coco, coco-backbone, checkpoints or run folders; name=path names one,
-            coco=path.pt says where the COCO weights are
+        starts: what to compare: scratch, coco, coco-backbone, checkpoints, run folders, or recipes (a .yaml of
+            pretraining options, made anew for each list of labels); coco-longer: COCO fine-tuned for as many steps
+            in all; name=path names one, coco=path.pt says where the COCO weights are
         labels: label budgets: shares of the labelled images, or counts
         seeds: how many seeds, or the seeds themselves as [0, 1, 2]
         epochs: epochs of every fine-tuning (this or steps; default: 100)
@@ -303,8 +304,9 @@ def compare(
             images (the first where they are equal); one alone saves the search
         lr_val: share of the labelled images that the rate is chosen on
         split: part of the dataset that the figures are measured on
-        unlabelled: images that the starts were pretrained on, where no run folder says so: looked at for leaks
-        longer: one longer scratch run that gets the time that pretraining took: auto where a run folder tells it
+        unlabelled: images without labels that recipes learn from, by default the labelled pool; or that starts were
+            pretrained on, where no run folder says so: looked at for leaks
+        longer: one longer scratch run that gets the steps that pretraining took: auto where these are known
         device: auto (every GPU, else CPU), cpu, mps, a GPU's index, or several as 0,1
         jobs: fine-tunings side by side: auto is one a GPU, and on a CPU as many as cores and memory carry
         workers: processes that load images, each fine-tuning (none on a CPU)

@@ -13,10 +13,14 @@ class UserError(Exception):
         what: What is wrong, one sentence.
         where: The option, file or place that it concerns, e.g. ``"data"`` or a path.
         hint: What to do next.
+
+    Attributes:
+        parts: The problems that it lists, each by itself.
     """
 
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
         self.what, self.where, self.hint = what, where, hint
+        self.parts: tuple[UserError, ...] = (self,)
         super().__init__(str(self))
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -33,7 +37,9 @@ class UserError(Exception):
         if len(problems) == 1:
             return problems[0]
         lines = [f"{number}. {problem}" for number, problem in enumerate(problems, start=1)]
-        return UserError(f"{len(problems)} problems:\n" + "\n".join(lines))
+        error = UserError(f"{len(problems)} problems:\n" + "\n".join(lines))
+        error.parts = tuple(problems)
+        return error
 
 
 def _rebuild(what: str, where: str | None, hint: str | None) -> UserError:

@@ -9,8 +9,9 @@ import fake_comparison
 import pytest
 
 from headstart.comparison.checks import rows_hash
-from headstart.comparison.records import Arrived, CellResult, Check, LeakFacts, Results
+from headstart.comparison.records import Arrived, CellResult, Check, Results
 from headstart.comparison.results import conclude
+from headstart.comparison.start_records import LeakFacts
 from headstart.comparison.wording import markdown
 from headstart.errors import UserError
 

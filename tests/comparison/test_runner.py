@@ -20,10 +20,12 @@ import yaml
 import headstart
 from headstart.comparison import cost, prepare, runner
 from headstart.comparison.child import Stopped
+from headstart.comparison.facts import facts
 from headstart.comparison.grid import Cell, choose_rates, epochs_for, longer_cell
-from headstart.comparison.records import Arrived, PretrainingFacts
+from headstart.comparison.records import Arrived
 from headstart.comparison.results import read_results
 from headstart.comparison.shown import read_detections
+from headstart.comparison.start_records import PretrainingFacts
 from headstart.comparison.starts import Start, build_starts
 from headstart.detectors.finetuner import (
     ARRIVED,
@@ -358,33 +360,67 @@ def test_steps_become_whole_epochs() -> None:
     assert (epochs_for(settings, 59), epochs_for(settings, 5948)) == (25, 1)
 
 
-def run_folder(folder: Path, weights: Path, data: object, seconds: float = 24.0) -> Path:
+def run_folder(folder: Path, weights: Path, data: object, **resolved: int) -> Path:
     """What a pretraining leaves behind, as far as a comparison reads it."""
     folder.mkdir()
     shutil.copy(weights, folder / "headstart.pt")
-    content = {"options": {"data": str(data), "method": "dino", "model": "yolo11n.yaml"}, "resolved": {"images": 6}}
+    options = {"data": str(data), "method": "dino", "model": "yolo11n.yaml", "batch": 8}
+    content = {"options": options, "resolved": {"images": 6, **resolved}}
     (folder / "settings.yaml").write_text(yaml.safe_dump(content))
-    (folder / "metrics.jsonl").write_text(json.dumps({"seconds": seconds}) + "\n")
+    (folder / "metrics.jsonl").write_text(json.dumps({"seconds": 24.0}) + "\n")
     return folder
 
 
-def test_the_longer_scratch_run_gets_the_time_of_the_pretraining(
+def test_the_longer_scratch_run_gets_the_steps_of_the_pretraining(
     fake: FakeTraining, options: dict[str, Any], weights: Path, data: Path, tmp_path: Path
 ) -> None:
-    run = run_folder(tmp_path / "ssl", weights, data.parent / "images/unlabelled", seconds=24.0)
+    run = run_folder(tmp_path / "ssl", weights, data.parent / "images/unlabelled", steps=40, shown=4)
     found = headstart.compare(**{**options, "starts": f"scratch,ssl={run}"})
     longer = [one for one in fake.asked if one.folder.parent.name == "longer"]
-    # 4 epochs took 8 seconds: 24 seconds are 12 more.
-    assert [(one.name, one.epochs, one.seed) for one in longer] == [("scratch-100pc-seed0", 16, 0)]
+    # 40 steps show 160 images, 10 batches of 16. An epoch of 24 images is 2 batches: 5 epochs more.
+    assert [(one.name, one.epochs, one.seed) for one in longer] == [("scratch-100pc-seed0", 9, 0)]
     assert found.report is not None
-    assert "16 epochs in place of 4" in found.report.read_text()
-    assert longer_cell(Cell("main", "scratch", "1%", 0, 0.1, 10, 5), 100.0, 1.0).epochs == 11
+    assert "9 epochs in place of 4" in found.report.read_text()
+    assert longer_cell(Cell("main", "scratch", "1%", 0, 0.1, 10, 5), 16, 1).epochs == 11
+
+
+def test_coco_is_fine_tuned_for_as_long_as_the_longest_start(
+    fake: FakeTraining, options: dict[str, Any], weights: Path, data: Path, tmp_path: Path
+) -> None:
+    images = data.parent / "images/unlabelled"
+    run = run_folder(tmp_path / "ssl", weights, images, steps=40, shown=4)
+    other = run_folder(tmp_path / "long", weights, images, steps=33)  # says no images a step: its batch of 8
+    starts = f"coco={weights},coco-longer,{run},{other}"
+    found = headstart.compare(**{**options, "starts": starts, "labels": "50%,100%", "lr": [0.001, 0.01]})
+    # 33 steps of 8 are 16.5 batches of 16, so 17: at 12 images (50 %) 17 epochs of one batch, at 24 (100 %) 9 of two.
+    # The search has 10 and 19 images: one batch, and two.
+    epochs = {(one.folder.parent.name, one.name): one.epochs for one in fake.asked}
+    assert {epochs["cells", f"coco-longer-50pc-seed{seed}"] for seed in (0, 1)} == {4 + 17}
+    assert {epochs["cells", f"coco-longer-100pc-seed{seed}"] for seed in (0, 1)} == {4 + 9}
+    assert epochs["search", "coco-longer-50pc-seed0-lr0.01"] == 4 + 17
+    assert {epochs["cells", f"{name}-50pc-seed0"] for name in ("coco", "ssl", "long")} == {4}
+    assert found.results is not None
+    told = {
+        start.name: [(one.budget, one.follows, one.steps) for one in start.longer] for start in found.results.starts
+    }
+    assert told["coco-longer"] == [("50%", "long", 17), ("100%", "long", 17)]
+    assert not told["coco"]
+    assert found.failed_checks == (), "it is longer than the others, and meant to be"
+    assert {one.reference for one in found.results.differences} == {"coco", "coco-longer"}
+    assert found.verdict.startswith("long against coco-longer: ")
+    shas = {start.name: start.sha256 for start in found.results.starts}
+    assert shas["coco"] == shas["coco-longer"]
+    with pytest.raises(UserError, match="coco-longer is fine-tuned for as many steps as a pretrained start takes"):
+        headstart.compare(**{**options, "starts": f"coco={weights},coco-longer"})
+    unknown = run_folder(tmp_path / "unknown", weights, images)
+    with pytest.raises(UserError, match="no start tells how many steps its pretraining took"):
+        headstart.compare(**{**options, "starts": f"coco={weights},coco-longer,{unknown}", "out": tmp_path / "b"})
 
 
 def test_a_longer_run_that_cannot_be_is_said(
     fake: FakeTraining, options: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = "longer=true: no start tells how long its pretraining took, so there is no longer scratch run"
+    said = "longer=true: no start tells the steps of its pretraining, so there is no longer scratch run"
     headstart.compare(**{**options, "labels": "100%", "seeds": 1, "longer": True})
     assert said in capsys.readouterr().err
     headstart.compare(**{**options, "labels": "100%", "seeds": 1})
@@ -496,7 +532,7 @@ def test_keypoints_count_as_labelled_objects(options: dict[str, Any], data: Path
         }
     )
     with prepare.open_folder(settings) as folder:
-        found = prepare.facts(prepare.prepare(settings, folder), "")
+        found = facts(prepare.prepare(settings, folder), "")
     assert found.data.labelled_test_images == 6
 
 

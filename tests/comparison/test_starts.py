@@ -99,6 +99,31 @@ def test_a_checkpoint_with_other_classes_makes_the_same_network(weights: Path, t
     assert files["five", 0].taken["neck"] == [138, 138]
 
 
+def test_a_checkpoint_with_the_users_classes_arrives_whole(weights: Path, tmp_path: Path) -> None:
+    """Class layers included, bit by bit; in another order the classes are others, and these layers start fresh."""
+    names = ("nut", "bolt", "wire")
+    first = build_starts([Start("coco", "coco", str(weights))], [0], data(*names), "yolo11n.yaml", tmp_path)
+    from ultralytics import YOLO
+
+    yolo = YOLO(first["coco", 0].path)
+    with torch.no_grad():
+        for tensor in yolo.model.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.add_(torch.rand_like(tensor))
+    expected = {name: tensor.clone().float() for name, tensor in yolo.model.state_dict().items()}
+    yolo.ckpt["model"] = yolo.model
+    torch.save(yolo.ckpt, tmp_path / "mine.pt")
+    start = [Start("mine", "checkpoint", str(tmp_path / "mine.pt"))]
+    files = build_starts(start, [1], data(*names), "yolo11n.yaml", tmp_path)
+    assert files["mine", 1].taken == {"backbone": [240, 240], "neck": [138, 138], "head": [121, 121]}
+    found = state(files["mine", 1].path)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert files["mine", 1].parameters == first["coco", 0].parameters
+    other = build_starts(start, [1], data("bolt", "nut", "wire"), "yolo11n.yaml", tmp_path)
+    assert other["mine", 1].taken["head"][0] < 121
+
+
 def test_starts_are_kept_and_built_anew_when_they_must_be(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

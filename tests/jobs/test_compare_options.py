@@ -65,7 +65,9 @@ def test_budgets() -> None:
     [
         ({"optimizer": "auto"}, "'auto' chooses optimizer and learning rate by the number of iterations"),
         ({"optimizer": "adam"}, "did you mean 'Adam' or 'RAdam'?"),
-        ({"starts": "scratchh"}, "did you mean 'scratch'?"),
+        ({"starts": "scratchh"}, "did you mean 'scratch' or 'scratch-longer'?"),
+        ({"starts": "coco-longer"}, "coco-longer is fine-tuned for as many steps as a pretrained start takes in all"),
+        ({"starts": "coco-longer=w.pt"}, "starts from the weights of coco"),
         ({"starts": "scratch,scratch"}, "'scratch' is there twice"),
         ({"starts": "scratch=w.pt"}, "starts from random weights, not from a file"),
         ({"starts": []}, "starts: names nothing"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 from ultralytics import YOLO
 
@@ -134,6 +135,9 @@ def test_a_teachers_features_are_clustered_before_the_first_step(
     pretrain(**given, teacher=Patches(), out=str(run))
     pretrain(**given, out=str(plain))
     found, without = (PseudoLabels.load(one / "pseudolabels.pt")[0] for one in (run, plain))
+    resolved = yaml.safe_load((run / "settings.yaml").read_text())["resolved"]
+    assert resolved["shown"] == 1, "four images make one mosaic"
+    assert resolved["search_seconds"] > 0
     assert torch.equal(found.boxes, without.boxes)
     assert not torch.equal(found.labels, without.labels)
     # A resumed run has its objects, and needs no teacher.
@@ -147,6 +151,8 @@ def test_a_gentler_rate_with_init(image_folder: Path, weights: Path, tmp_path: P
     given = {**options("byol", image_folder, weights, tmp_path / "few"), "steps": 2, "out": str(tmp_path / "run")}
     del given["lr"]
     pretrain(**given)
+    resolved = yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())["resolved"]
+    assert (resolved["shown"], resolved["search_seconds"]) == (4, 0.0)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert lines[0]["lr"] == pytest.approx(2e-4)  # a fifth of BYOL's 1e-3
     assert lines[0]["anchor_drift"] == pytest.approx(0, abs=1e-6)  # nothing has moved before the first step

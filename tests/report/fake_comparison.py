@@ -19,16 +19,21 @@ from headstart.comparison.records import (
     DataFacts,
     Facts,
     Figures,
-    LeakFacts,
     ListFacts,
     Point,
-    PretrainingFacts,
     RateChoice,
     Results,
-    StartFacts,
 )
 from headstart.comparison.results import conclude, write_results
 from headstart.comparison.shown import Detections, FoundBox, LabelBox, ShownImage, write_detections
+from headstart.comparison.start_records import (
+    LeakFacts,
+    LongerFacts,
+    PretrainingFacts,
+    RecipeFacts,
+    RecipeRunFacts,
+    StartFacts,
+)
 
 NAMES = ["bolt", "nut", "washer", "wire", "wrench", "pliers", "hose & clamp", "label <old>"]
 # What each start is worth at 1 %, 5 % and 20 % of the labels in the end, and how many epochs it needs for half of it.
@@ -39,8 +44,29 @@ WORTH = {
     "dino": (0.03, 0.15, 0.37, 9.0),
     "coco+dino": (0.21, 0.385, 0.523, 3.5),
 }
+# Starts that a comparison without recipes has not.
+MORE = {"coco-longer": (0.195, 0.4, 0.53, 4.0), "selftrain": (0.27, 0.46, 0.56, 3.0)}
 BUDGETS = {"1%": 59, "5%": 297, "20%": 1190}
-KINDS = {"scratch": "scratch", "coco": "coco", "coco-backbone": "coco-backbone"}
+KINDS = {"scratch": "scratch", "coco": "coco", "coco-backbone": "coco-backbone", "coco-longer": "coco-longer"}
+KINDS |= {"selftrain": "recipe"}
+
+
+def recipe(start: str, seeds: list[int], known: PretrainingFacts) -> RecipeFacts | None:
+    """What made a start, where that was a recipe with labels: one run a list."""
+    if KINDS.get(start) != "recipe":
+        return None
+    runs = tuple(
+        RecipeRunFacts(
+            budget=budget, seed=seed, search=False, folder=f"pretrainings/{start}-{budget}-seed{seed}/run",
+            labels_sha256=f"{budget}{seed}", sha256=f"{start}{seed}", state="done", error="", seconds=1500.0 + seed,
+            pretraining=known.model_copy(update={"steps": 2000, "shown": 32, "search_seconds": 240.0}),
+        )
+        for seed in seeds for budget in BUDGETS
+    )  # fmt: skip
+    carriers = {"init": "weights/yolo11n.pt", "teacher": "vit_small_patch14_dinov2.lvd142m"}
+    return RecipeFacts(
+        file="selftrain.yaml", method="selftrain", labelled=True, options={"steps": 2000}, carriers=carriers, runs=runs
+    )
 
 
 def cell(start: str, budget: str, seed: int, epochs: int = 20, random: Any = None, **changed: Any) -> CellResult:
@@ -48,7 +74,7 @@ def cell(start: str, budget: str, seed: int, epochs: int = 20, random: Any = Non
     random = random or np.random.default_rng([seed, *map(ord, start + budget)])
     at = list(BUDGETS).index(budget)
     luck = 1 + 0.04 * np.random.default_rng([seed, at]).normal() + 0.02 * random.normal()
-    final, half = WORTH[start][at] * luck, WORTH[start][3]
+    final, half = ({**WORTH, **MORE})[start][at] * luck, ({**WORTH, **MORE})[start][3]
     curve = []
     for epoch in range(1, epochs + 1):
         value = max(
@@ -85,7 +111,7 @@ def facts(starts: list[str], seeds: list[int], **changed: Any) -> Facts:
     """What is known before a training."""
     known = PretrainingFacts(
         folder="runs/dino", data=("airfield/images",), images=5948, method="dino", model="yolo11n.yaml", steps=5000,
-        seconds=3600.0, device="cuda:0",
+        seconds=3600.0, device="cuda:0", shown=64,
     )  # fmt: skip
     settings = {
         "data": "airfield/fod-a.yaml", "model": "yolo11n", "starts": starts, "labels": list(BUDGETS), "seeds": seeds,
@@ -107,6 +133,9 @@ def facts(starts: list[str], seeds: list[int], **changed: Any) -> Facts:
                 taken={"backbone": (0 if name == "scratch" else 240, 240), "neck": (0, 138), "head": (0, 121)},
                 parameters=2612173, sha256={str(seed): f"{name}{seed}" for seed in seeds},
                 pretraining=known if name not in KINDS else None, leak=None if name == "scratch" else clean,
+                recipe=recipe(name, seeds, known),
+                longer=tuple(LongerFacts(budget=one, follows="selftrain", steps=4000) for one in BUDGETS)
+                if name == "coco-longer" else (),
             )
             for name in starts
         ),
@@ -172,4 +201,12 @@ if __name__ == "__main__":
         every[0] = cell("scratch", "1%", 0, labels_sha256="other")
         every[1] = cell("coco", "1%", 0, state="failed", figures=None, error="out of memory")
         every[2] = cell("coco-backbone", "1%", 0, arrived=Arrived(tensors=499, model=498, ema=499))
-    write_comparison(Path(sys.argv[1]), cells=[*every, cell("scratch", "20%", 0, epochs=60, kind="longer")])
+    if "recipe" in sys.argv:  # a start made for each list of labels, and COCO trained as long
+        seeds = [0, 1, 2]
+        every = [one for one in every if one.start not in ("coco-backbone", "dino")]
+        every += [cell("selftrain", budget, seed) for seed in seeds for budget in BUDGETS]
+        every += [cell("coco-longer", budget, seed, epochs=60) for seed in seeds for budget in BUDGETS]
+        made = ["scratch", "coco", "coco-longer", "coco+dino", "selftrain"]
+        write_comparison(Path(sys.argv[1]), starts=made, cells=every)
+    else:
+        write_comparison(Path(sys.argv[1]), cells=[*every, cell("scratch", "20%", 0, epochs=60, kind="longer")])

@@ -42,7 +42,16 @@ def test_every_part_is_there(page: Page) -> None:
     wanted = {"verdict", "outcome", "learning", "reached", "classes", "detections", "fair", "settings"}
     assert wanted <= set(page.ids)
     charts = {one.removeprefix("chart-") for one in page.ids if one.startswith("chart-")}
-    assert charts == {"budgets", "differences", "curve-0", "curve-1", "curve-2", "classes-0", "classes-1"}
+    assert charts == {
+        "budgets",
+        "differences",
+        "labels-saved",
+        "curve-0",
+        "curve-1",
+        "curve-2",
+        "classes-0",
+        "classes-1",
+    }
 
 
 def test_it_opens_offline_and_follows_light_and_dark(page: Page) -> None:
@@ -72,7 +81,7 @@ def test_the_figures_are_those_of_the_json(folder: Path, page: Page) -> None:
 
 def test_every_chart_says_what_it_shows(page: Page) -> None:
     pictures = [attributes for tag, attributes in page.elements if tag == "svg" and attributes.get("role") == "img"]
-    assert len(pictures) == 7 * 2 + 2 * 6
+    assert len(pictures) == 8 * 2 + 2 * 6
     assert all(attributes["aria-label"] for attributes in pictures)
 
 
@@ -261,7 +270,7 @@ def test_a_browser_shows_it_without_errors(folder: Path, tmp_path: Path, width: 
     seen, too_wide, charts, images = json.loads(title[1])
     assert seen == width
     assert too_wide == 0, "something reaches over the right edge"
-    assert (charts, images) == {"comparison": (7, 2), "pretraining": (7, 0)}[kind]
+    assert (charts, images) == {"comparison": (8, 2), "pretraining": (7, 0)}[kind]
 
 
 def test_classes_with_few_test_objects_are_named() -> None:

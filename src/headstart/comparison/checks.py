@@ -12,16 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.comparison.records import (
-    Arrived,
-    CellResult,
-    Check,
-    CheckOutcome,
-    ClassScore,
-    Figures,
-    Point,
-    Results,
-)
+from headstart.comparison.records import Arrived, CellResult, Check, ClassScore, Figures, Point, Results
+from headstart.comparison.start_records import CheckOutcome
 from headstart.errors import UserError
 
 if TYPE_CHECKING:
@@ -175,12 +167,20 @@ def _lists(results: Results) -> Check:
 
 
 def _epochs(results: Results) -> Check:
-    wrong, values = _equal(
-        results, ("budget",), lambda c: (c.epochs, c.images), "the trainings have different numbers of epochs or images"
-    )
-    each = {cell.budget: f"{cell.epochs} epochs of {cell.images:,} images" for cell in results.finished()}
-    evidence = ", ".join(each.values()) or _NOTHING
-    return _check("epochs", "At each budget, every training is as long as the others", wrong, bool(values), evidence)
+    longer = [start.name for start in results.starts if start.longer]
+    wrong = []
+    for name in (None, *longer):
+        own = [c for c in results.finished() if (c.start == name if name else c.start not in longer)]
+        for budget in dict.fromkeys(cell.budget for cell in own):
+            if len({(cell.epochs, cell.images) for cell in own if cell.budget == budget}) > 1:
+                wrong.append(f"at {budget}, the trainings have different numbers of epochs or images")
+    done = results.finished()
+    each = {c.budget: f"{c.epochs} epochs of {c.images:,} images" for c in done if c.start not in longer}
+    told = [f"{c.start} {c.budget}: {c.epochs} epochs" for c in done if c.start in longer]
+    evidence = "; ".join([", ".join(each.values()), *dict.fromkeys(told)]).strip("; ") or _NOTHING
+    claim = "At each budget, every training is as long as the others"
+    claim += f", but {_and(longer)}, meant to be longer" if longer else ""
+    return _check("epochs", claim, wrong, bool(done), evidence)
 
 
 def _settings(results: Results) -> Check:

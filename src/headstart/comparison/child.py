@@ -21,7 +21,7 @@ from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import FAILED, FinetuneSettings, write_json
 from headstart.errors import UserError
 
-_PATIENCE = 10.0
+PATIENCE = 10.0
 """Seconds that a process may take to end before it is killed."""
 
 
@@ -36,8 +36,13 @@ def run(
     threads: int | None,
     stop: threading.Event | None,
     changes: Mapping[str, str | None] | None = None,
+    *,
+    folder: Path | None = None,
+    patience: float = PATIENCE,
 ) -> int:
-    """Run ``python -m module arguments`` to its end; its output goes to `log`, whose folder it works in.
+    """Run ``python -m module arguments`` to its end; its output goes to `log`.
+
+    Ctrl-C at the terminal reaches us alone: the process is told by us, once, so that it can save what it has.
 
     Args:
         module: Name of a module of ours.
@@ -46,6 +51,8 @@ def run(
         threads: CPU threads that it may use; None for every core.
         stop: Once set, the process is ended.
         changes: Environment variables of the process; None removes one.
+        folder: Where it works; by default in that of the log.
+        patience: Seconds that it may take to end when it is told to.
 
     Returns:
         The exit status; negative for a signal.
@@ -60,7 +67,8 @@ def run(
             stdout=stream,
             stderr=stream,
             stdin=subprocess.DEVNULL,
-            cwd=log.parent,
+            cwd=folder or log.parent,
+            start_new_session=True,
             env=environment(threads, changes or {}),
         )
         try:
@@ -68,17 +76,17 @@ def run(
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(0.2)
         finally:
-            _end(process)
+            _end(process, patience)
     if (stop and stop.is_set()) or process.returncode in (-signal.SIGINT, 128 + signal.SIGINT):
         raise Stopped
     return process.returncode
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], patience: float) -> None:
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(_PATIENCE)
+            process.wait(patience)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

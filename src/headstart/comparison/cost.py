@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,9 @@ from headstart.comparison.grid import Cell
 from headstart.comparison.label_lists import write_list
 from headstart.comparison.pool import Slot, run_all
 from headstart.comparison.prepare import Prepared
+from headstart.comparison.recipe_plans import RecipePlan, most_steps
+from headstart.comparison.starts import Start, StartFile, build_start
+from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import FinetuneResult, FinetuneSettings, measured_epochs
 from headstart.errors import UserError
 from headstart.files import write_text
@@ -41,13 +44,14 @@ class Speed:
         return self.start + cell.epochs * cell.images * self.train + tested * self.test
 
 
-def planned(prepared: Prepared) -> tuple[list[Cell], list[Cell]]:
+def planned(prepared: Prepared, recipes: Sequence[RecipePlan] = ()) -> tuple[list[Cell], list[Cell]]:
     """The trainings of the search and of the grid; the rates are not known yet, which costs nothing."""
     p = prepared
+    more = dict.fromkeys((budget.name for budget in p.budgets), most_steps(p, recipes))
     sizes = {budget: one.images for budget, one in p.search.items()}
     rates = {(start.name, budget.name): p.settings.lr[0] for start in p.starts for budget in p.budgets}
-    search = grid.search_cells(p.settings, p.starts, p.budgets, sizes)
-    return search, grid.main_cells(p.settings, p.starts, p.budgets, len(p.dataset.pool), rates)
+    search = grid.search_cells(p.settings, p.starts, p.budgets, sizes, more)
+    return search, grid.main_cells(p.settings, p.starts, p.budgets, len(p.dataset.pool), rates, more)
 
 
 def measure(prepared: Prepared, places: Sequence[Slot]) -> Speed:
@@ -94,8 +98,15 @@ def _probe(prepared: Prepared, folder: Path, train: int, test: int) -> FinetuneS
     extra = [image for image in p.dataset.pool if image not in known]
     listed = write_list(folder, name, p.dataset, [*images, *extra][:trained], part)
     cell = Cell("main", p.starts[0].name, name, seed, p.settings.lr[0], _EPOCHS, trained)
-    asked = request.request(p.settings, cell, listed, p.files[p.starts[0].name, seed], p.folder)
+    start = next(file for (_, of), file in p.files.items() if of == seed) if p.files else _scratch(p)
+    asked = request.request(p.settings, cell, listed, start, p.folder)
     return dataclasses.replace(asked, out=str(folder), name=name)
+
+
+def _scratch(p: Prepared) -> StartFile:
+    """A start to measure speed with, where all starts are still to be made."""
+    seed, model = p.settings.seeds[0], finetuner(p.settings.model).architecture(p.settings.model)
+    return build_start(Start("scratch", "scratch", ""), seed, p.dataset, model, p.folder / "starts" / "probe.pt")
 
 
 def _epoch(result: FinetuneResult) -> float:
@@ -115,29 +126,51 @@ def _solve(epochs: Sequence[float], counts: Sequence[tuple[int, int]], first: Fi
     return Speed(max(0.0, first.seconds - len(first.curve) * epochs[0]), train, test)
 
 
-def table(prepared: Prepared, places: Sequence[Slot], speed: Speed) -> Table:
-    """The trainings, how many of each kind, and their time."""
+def table(prepared: Prepared, places: Sequence[Slot], speed: Speed, recipes: Sequence[RecipePlan] = ()) -> Table:
+    """The pretrainings and trainings, how many of each kind, and their time."""
     shown = Table(show_edge=False, pad_edge=False)
     for head in ("trainings", "labels", "images", "epochs", "how many", "each", "together"):
-        shown.add_column(head, justify="left" if head in ("trainings", "labels") else "right", no_wrap=True)
-    search, main = planned(prepared)
-    total = 0.0
-    for what, cells in (("learning rates", search), ("comparison", main)):
+        shown.add_column(
+            head,
+            justify="left" if head in ("trainings", "labels") else "right",
+            no_wrap=head not in ("trainings", "labels"),
+        )
+    count, total = 0, 0.0
+    for plan in recipes:
+        count, total = count + plan.runs, total + plan.seconds * plan.runs / len(places)
+        steps = "–" if plan.steps is None else f"{plan.steps:,} steps"
+        row = (f"pretraining of {plan.start}", plan.labels, f"{plan.images:,}", steps, str(plan.runs))
+        times = (duration(plan.seconds), duration(plan.seconds * plan.runs / len(places)))
+        shown.add_row(*row, *(times if plan.seconds else ("not known", "")))
+    for what, group in _groups(prepared, recipes):
+        first = group[0]
+        validation = prepared.search[first.budget].test_images if first.kind == "search" else 0
+        each = speed.of(first, validation or len(prepared.dataset.test))
+        count, total = count + len(group), total + each * len(group) / len(places)
+        row = (what, first.budget, f"{first.images:,}", str(first.epochs), str(len(group)))
+        shown.add_row(*row, duration(each), duration(each * len(group) / len(places)))
+    shown.add_section()
+    shown.add_row("all", "", "", "", str(count), "", duration(total))
+    return shown
+
+
+def _groups(prepared: Prepared, recipes: Sequence[RecipePlan]) -> Iterator[tuple[str, list[Cell]]]:
+    """What a row of the table is called, and its trainings, which cost the same; a name is said once."""
+    search, main = planned(prepared, recipes)
+    longer = {start.name for start in prepared.starts if start.longer}
+    kinds = {
+        "learning rates": [cell for cell in search if cell.start not in longer],
+        "learning rates, longer": [cell for cell in search if cell.start in longer],
+        "comparison": [cell for cell in main if cell.start not in longer],
+        **{name: [cell for cell in main if cell.start == name] for name in sorted(longer)},
+    }
+    for what, cells in kinds.items():
         told = what
         for budget in prepared.budgets:
-            group = [cell for cell in cells if cell.budget == budget.name]
-            if group:
-                validation = prepared.lists[budget.name, group[0].seed].images - group[0].images
-                each = speed.of(group[0], len(prepared.dataset.test) if what == "comparison" else validation)
-                together = each * len(group) / len(places)
-                total += together
-                row = (told, budget.name, f"{group[0].images:,}", str(group[0].epochs), str(len(group)))
-                shown.add_row(*row, duration(each), duration(together))
+            if group := [cell for cell in cells if cell.budget == budget.name]:
+                yield told, group
                 told = ""
-    extra = max((known.seconds for known in prepared.pretrainings.values()), default=0.0)
-    if extra and prepared.settings.longer != "false" and any(start.kind == "scratch" for start in prepared.starts):
-        total += extra + speed.of(main[-1], len(prepared.dataset.test))
-        shown.add_row("longer scratch run", prepared.budgets[-1].name, "", "", "1", "", duration(extra))
-    shown.add_section()
-    shown.add_row("all", "", "", "", str(len(search) + len(main)), "", duration(total))
-    return shown
+    more, there = most_steps(prepared, recipes), {start.kind for start in prepared.starts}
+    if more and prepared.settings.longer != "false" and "scratch" in there and "scratch-longer" not in there:
+        cell = next(one for one in main[::-1] if one.start == "scratch")
+        yield "longer scratch run", [grid.longer_cell(cell, prepared.settings.batch, more)]

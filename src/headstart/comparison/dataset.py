@@ -44,9 +44,10 @@ class Dataset:
     classes: Mapping[str, frozenset[int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def write_part(self, path: Path, train: Path, test: Path) -> None:
-        """Write a dataset YAML with the same classes whose ``train`` and ``val`` are lists of images."""
-        content = {"train": str(train), "val": str(test), "names": dict(enumerate(self.names)), **self.others}
+    def write_part(self, path: Path, train: Path, test: Path | None = None) -> None:
+        """Write a dataset YAML with the same classes whose ``train`` and, if given, ``val`` are lists of images."""
+        parts = {"train": str(train)} | ({"val": str(test)} if test else {})
+        content = {**parts, "names": dict(enumerate(self.names)), **self.others}
         path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from headstart.comparison.budgets import Budget
+from headstart.comparison.longer import longer_epochs
 from headstart.comparison.starts import Start
 from headstart.errors import UserError
 from headstart.settings.schema import CompareSettings
@@ -21,8 +22,8 @@ class Cell:
     """One training of a comparison.
 
     Attributes:
-        kind: ``main``; ``search`` for a learning rate on a validation part; ``longer`` for the scratch run that gets
-            the time of a pretraining.
+        kind: ``main``; ``search`` for a learning rate on a validation part; ``longer`` for the one scratch run that
+            gets the steps of a pretraining.
         start: The start's name.
         budget: Name of the label budget.
         seed: The seed of label list, fresh weights, order and augmentation.
@@ -65,6 +66,7 @@ def main_cells(
     budgets: Sequence[Budget],
     pool: int,
     rates: dict[tuple[str, str], float],
+    more: Mapping[str, int] | None = None,
 ) -> list[Cell]:
     """The grid starts x budgets x seeds; seed by seed, so that every start has been seen early.
 
@@ -74,19 +76,29 @@ def main_cells(
         budgets: The budgets.
         pool: Labelled images in all.
         rates: (start, budget) -> learning rate; the first of the options where it is missing.
+        more: Budget -> steps that a start gets on top which is fine-tuned for longer.
     """
     sizes = {budget.name: budget.images(pool) for budget in budgets}
     return [
         Cell("main", start.name, name, seed, rates.get((start.name, name), settings.lr[0]), epochs, images)
         for seed in settings.seeds
         for name, images in sizes.items()
-        for epochs in [epochs_for(settings, images)]
         for start in starts
+        for epochs in [_epochs_of(settings, start, images, (more or {}).get(name, 0))]
     ]
 
 
+def _epochs_of(settings: CompareSettings, start: Start, images: int, more: int) -> int:
+    epochs = epochs_for(settings, images)
+    return longer_epochs(epochs, images, settings.batch, more) if start.longer else epochs
+
+
 def search_cells(
-    settings: CompareSettings, starts: Sequence[Start], budgets: Sequence[Budget], train_images: dict[str, int]
+    settings: CompareSettings,
+    starts: Sequence[Start],
+    budgets: Sequence[Budget],
+    train_images: dict[str, int],
+    more: Mapping[str, int] | None = None,
 ) -> list[Cell]:
     """The trainings that choose a learning rate, of the first seed; none where there is one rate alone.
 
@@ -95,22 +107,23 @@ def search_cells(
         starts: The starts.
         budgets: The budgets.
         train_images: Budget -> labelled images less the validation part.
+        more: As for `main_cells`.
     """
     if len(settings.lr) == 1:
         return []
     return [
-        Cell("search", start.name, budget.name, settings.seeds[0], rate, epochs_for(settings, images), images)
+        Cell("search", start.name, budget.name, settings.seeds[0], rate, epochs, images)
         for budget in budgets
         for images in [train_images[budget.name]]
         for start in starts
+        for epochs in [_epochs_of(settings, start, images, (more or {}).get(budget.name, 0))]
         for rate in settings.lr
     ]
 
 
-def longer_cell(main: Cell, own_seconds: float, extra_seconds: float) -> Cell:
-    """A scratch cell with as many more epochs as `extra_seconds` of pretraining would have paid for."""
-    epochs = main.epochs + max(1, round(main.epochs * extra_seconds / own_seconds))
-    return dataclasses.replace(main, kind="longer", epochs=epochs)
+def longer_cell(main: Cell, batch: int, steps: int) -> Cell:
+    """The same training with so many steps more, as a hint beside the others."""
+    return dataclasses.replace(main, kind="longer", epochs=longer_epochs(main.epochs, main.images, batch, steps))
 
 
 def choose_rates(

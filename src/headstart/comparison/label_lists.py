@@ -25,19 +25,25 @@ class LabelList:
 
     Attributes:
         file: A text file, one path a line.
-        yaml: The dataset YAML whose ``train`` is this list.
+        yaml: The dataset YAML whose ``train`` is this list, and whose ``val`` is what its trainings are measured on.
+        labels: The dataset YAML that has this list alone, for a pretraining that uses labels.
         images: How many.
+        test_images: How many its trainings are measured on.
         sha256: Of the file.
         test_sha256: Of the list of images that its trainings are measured on.
         annotations_sha256: Of what the label files of both lists hold: a corrected label makes it another training.
+        own_annotations_sha256: Of what those of this list hold.
     """
 
     file: Path
     yaml: Path
+    labels: Path
     images: int
+    test_images: int
     sha256: str
     test_sha256: str
     annotations_sha256: str
+    own_annotations_sha256: str
 
     def check(self) -> None:
         """Raise a `UserError` where the file is no longer what it was: the starts would not get the same images."""
@@ -106,13 +112,18 @@ def write_list(
         test: The list of the images to measure on.
         marks: `label_marks` of the images of both lists, where they have been read.
     """
-    path, yaml = folder / f"{name}.txt", folder / f"{name}.yaml"
+    path, yaml, labels = folder / f"{name}.txt", folder / f"{name}.yaml", folder / f"{name}-labels.yaml"
     write_text(path, "".join(f"{image}\n" for image in sorted(images)))
     dataset.write_part(yaml, path.resolve(), test.resolve())
+    dataset.write_part(labels, path.resolve())
     both = [*sorted(images), *test.read_text(encoding="utf-8").splitlines()]
     marks = label_marks(both) if marks is None else marks
-    held = hashlib.sha256("\n".join(marks[image] for image in both).encode()).hexdigest()
-    return LabelList(path, yaml, len(images), file_hash(path), file_hash(test), held)
+    held, own = (
+        hashlib.sha256("\n".join(marks[image] for image in some).encode()).hexdigest()
+        for some in (both, both[: len(images)])
+    )
+    measured = len(both) - len(images)
+    return LabelList(path, yaml, labels, len(images), measured, file_hash(path), file_hash(test), held, own)
 
 
 def file_hash(path: Path) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,26 +17,18 @@ from headstart.comparison.dataset import Dataset, read_dataset
 from headstart.comparison.detections import has_objects
 from headstart.comparison.label_lists import LabelList
 from headstart.comparison.leaks import refuse_leaks
-from headstart.comparison.records import (
-    AskedSettings,
-    BudgetFacts,
-    DataFacts,
-    Facts,
-    GitFacts,
-    LeakFacts,
-    ListFacts,
-    PretrainingFacts,
-    StartFacts,
-)
+from headstart.comparison.longer import most
+from headstart.comparison.pretrainings import FOLDER as PRETRAININGS
+from headstart.comparison.recipes import RecipeStart, coco_weights, placed, read_recipe
 from headstart.comparison.results import SETTINGS
-from headstart.comparison.starts import Start, StartFile, build_starts, parse_starts, pretraining_of
+from headstart.comparison.start_records import LeakFacts, PretrainingFacts
+from headstart.comparison.starts import LONGER, Start, StartFile, build_starts, parse_starts, pretraining_of
 from headstart.detectors.find import finetuner
 from headstart.errors import UserError
 from headstart.files import Contents, OwnedFolder, explained, write_text
 from headstart.images.dataset_yaml import find_dataset_yaml, shipped
 from headstart.images.index import find_images
 from headstart.images.labels import label_path
-from headstart.run import provenance
 from headstart.settings.schema import CompareSettings
 
 # A comparison may be given more starts, budgets and seeds, and be told to say more or less; all else is another one.
@@ -46,7 +36,7 @@ _MAY_CHANGE = {
     *("starts", "labels", "seeds", "unlabelled", "longer", "device", "jobs", "workers", "out", "plan"),
     *("overwrite", "pictures", "report"),
 }
-_TRAININGS = ("cells", "search", "longer")
+_TRAININGS = ("cells", "search", "longer", PRETRAININGS)
 """Folders that hold trainings: without any, nothing is lost by other options."""
 CONTENTS = Contents(
     what="a comparison",
@@ -70,6 +60,7 @@ class Prepared:
         search: Budget -> the list that rates are tried on, whose ``val`` is the validation part; empty for one rate.
         files: (start, seed) -> its checkpoint.
         pretrainings: Start -> what its run folder tells.
+        recipes: Start -> the recipe that makes it.
         test_leak: What is known of test images among the labelled images.
         leaks: Start -> what is known of test images in its pretraining.
     """
@@ -83,6 +74,7 @@ class Prepared:
     search: Mapping[str, LabelList]
     files: Mapping[tuple[str, int], StartFile]
     pretrainings: Mapping[str, PretrainingFacts]
+    recipes: Mapping[str, RecipeStart]
     test_leak: LeakFacts
     leaks: Mapping[str, LeakFacts]
 
@@ -156,11 +148,63 @@ def prepare(settings: CompareSettings, folder: Path) -> Prepared:
     budgets = sorted(parse_budgets(settings.labels)[0], key=lambda budget: budget.images(len(dataset.pool)))
     check_budgets(budgets, len(dataset.pool))
     pretrainings = {start.name: found for start in starts if (found := pretraining_of(start))}
+    recipes = _recipes(settings, dataset, starts, folder / "labels")
+    _refuse_nothing_to_follow(settings, starts, pretrainings, recipes)
     _refuse_unlabelled_test(dataset)
-    test_leak, leaks = _refuse_leaks(settings, dataset, starts, pretrainings)
+    test_leak, leaks = _refuse_leaks(settings, dataset, starts, pretrainings, recipes)
     lists, search = _write_lists(settings, dataset, budgets, folder / "labels")
-    files = build_starts(starts, settings.seeds, dataset, trainer.architecture(settings.model), folder / "starts")
-    return Prepared(settings, folder, dataset, starts, budgets, lists, search, files, pretrainings, test_leak, leaks)
+    there = _with_coco([start for start in starts if start.kind != "recipe"], settings, recipes)
+    files = build_starts(there, settings.seeds, dataset, trainer.architecture(settings.model), folder / "starts")
+    return Prepared(
+        settings, folder, dataset, starts, budgets, lists, search, files, pretrainings, recipes, test_leak, leaks
+    )
+
+
+def _recipes(
+    settings: CompareSettings, dataset: Dataset, starts: Sequence[Start], folder: Path
+) -> dict[str, RecipeStart]:
+    """Every recipe, and the images that it learns from: its own, else ``unlabelled=``, else the labelled pool."""
+    found, problems = {}, list[UserError]()
+    pool = folder / "pool.txt"
+    for start in [one for one in starts if one.kind == "recipe"]:
+        recipe = read_recipe(Path(start.path), problems)
+        if recipe is None:
+            continue
+        data = recipe.options.get("data") or placed(settings.unlabelled, Path.cwd())
+        if not data:
+            write_text(pool, "".join(f"{image}\n" for image in dataset.pool))
+            data = str(pool.resolve())
+        try:
+            images = find_images(data)
+        except UserError as error:
+            problems.append(UserError(error.what, where=f"starts: {start.name}", hint=error.hint))
+            continue
+        found[start.name] = RecipeStart(recipe, data, len(images), images.fingerprint())
+    if problems:
+        raise UserError.several(problems)
+    return found
+
+
+def _refuse_nothing_to_follow(
+    settings: CompareSettings,
+    starts: Sequence[Start],
+    pretrainings: Mapping[str, PretrainingFacts],
+    recipes: Mapping[str, RecipeStart],
+) -> None:
+    """A start that is fine-tuned for longer needs one that tells the steps of its pretraining."""
+    asked = next((start.name for start in starts if start.longer), None)
+    if asked and not recipes and most({name: [one] for name, one in pretrainings.items()}, settings.batch) is None:
+        what = f"no start tells how many steps its pretraining took, so it is not known how long {asked} would be"
+        hint = "give the run folder of the pretraining, or a recipe in its place"
+        raise UserError(what, where="starts", hint=hint)
+
+
+def _with_coco(starts: list[Start], settings: CompareSettings, recipes: Mapping[str, RecipeStart]) -> list[Start]:
+    """The starts, and COCO's where recipes begin with weights that are still to be downloaded: once, before them."""
+    coco = coco_weights(settings.starts, settings.model)
+    wanted = any("model" not in one.recipe.options and "init" not in one.recipe.options for one in recipes.values())
+    there = Path(coco).is_file() or any(start.path == coco for start in starts)
+    return starts if there or not wanted else [*starts, Start("coco", "coco", coco)]
 
 
 def _refuse_unlabelled_test(dataset: Dataset) -> None:
@@ -171,7 +215,11 @@ def _refuse_unlabelled_test(dataset: Dataset) -> None:
 
 
 def _refuse_leaks(
-    settings: CompareSettings, dataset: Dataset, starts: Sequence[Start], pretrainings: Mapping[str, PretrainingFacts]
+    settings: CompareSettings,
+    dataset: Dataset,
+    starts: Sequence[Start],
+    pretrainings: Mapping[str, PretrainingFacts],
+    recipes: Mapping[str, RecipeStart],
 ) -> tuple[LeakFacts, dict[str, LeakFacts]]:
     """Raise where test images are in the labelled pool or in a pretraining.
 
@@ -188,7 +236,12 @@ def _refuse_leaks(
         images = _pretraining_images(known) if start.kind == "checkpoint" else []
         if images:
             others[f"the pretraining of {start.name}"] = images
-        if start.kind != "scratch":
+        if start.name in recipes:
+            looked = list(find_images(recipes[start.name].data))
+            others[f"the images of {start.name}"] = looked
+            words = f"none of {len(looked):,} images that it learns from is a test image"
+            found[start.name] = LeakFacts(outcome="passed", words=words)
+        elif LONGER.get(start.kind, start.kind) != "scratch":
             found[start.name] = _leak(start, known, len(images), len(named))
     refuse_leaks(dataset.test, others)
     return LeakFacts(outcome="passed", words=f"none of {len(dataset.pool):,} labelled images is a test image"), found
@@ -242,60 +295,3 @@ def _write_lists(
                 rest = sorted(set(images) - set(held))
                 search[budget.name] = label_lists.write_list(folder, f"{name}-search", dataset, rest, part, marks)
     return lists, search
-
-
-def facts(prepared: Prepared, slots: str) -> Facts:
-    """What ``results.json`` says apart from the trainings."""
-    s, dataset = prepared.settings, prepared.dataset
-    asked = {**s.model_dump(mode="json", exclude={"plan", "overwrite"}), "data": str(dataset.yaml)}
-    data = DataFacts(
-        yaml=str(dataset.yaml),
-        names=tuple(dataset.names),
-        train_images=len(dataset.pool),
-        test_images=len(dataset.test),
-        labelled_test_images=sum(has_objects(image, dataset.keypoints) for image in dataset.test),
-        split=dataset.split,
-        test_sha256=label_lists.file_hash(prepared.folder / "labels" / "test.txt"),
-        leak=prepared.test_leak,
-    )
-    lists = tuple(
-        ListFacts(
-            budget=budget, seed=seed, images=one.images, file=_below(one.file, prepared.folder), sha256=one.sha256
-        )
-        for (budget, seed), one in prepared.lists.items()
-    )
-    git = provenance.git_state()
-    return Facts(
-        name=prepared.folder.name,
-        command=shlex.join(sys.argv),
-        settings=AskedSettings.model_validate(asked),
-        side_by_side=slots,
-        data=data,
-        starts=tuple(_start_facts(prepared, start) for start in prepared.starts),
-        budgets=tuple(BudgetFacts(name=b.name, images=b.images(len(dataset.pool))) for b in prepared.budgets),
-        lists=lists,
-        versions=provenance.versions(),
-        git=GitFacts(**git) if git else None,
-    )
-
-
-def _start_facts(prepared: Prepared, start: Start) -> StartFacts:
-    files = {seed: file for (name, seed), file in prepared.files.items() if name == start.name}
-    first = next(iter(files.values()))
-    known = prepared.pretrainings.get(start.name)
-    return StartFacts.model_validate(
-        {
-            "name": start.name,
-            "kind": start.kind,
-            "weights": start.path,
-            "taken": {part: tuple(counts) for part, counts in first.taken.items()},
-            "parameters": first.parameters,
-            "sha256": {str(seed): file.sha256 for seed, file in files.items()},
-            "pretraining": known,
-            "leak": prepared.leaks.get(start.name),
-        }
-    )
-
-
-def _below(path: Path, folder: Path) -> str:
-    return path.resolve().relative_to(folder.resolve()).as_posix()

@@ -9,19 +9,12 @@ from typing import Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
+from headstart.comparison.start_records import CheckOutcome, LeakFacts, Record, StartFacts
 from headstart.comparison.statistics import Paired
 
 FORMAT: Final = 2
 
-CheckOutcome = Literal["passed", "failed", "not known"]
 CellKind = Literal["main", "search", "longer"]
-StartKind = Literal["scratch", "coco", "coco-backbone", "checkpoint"]
-
-
-class Record(BaseModel):
-    """A part of the file: frozen, without fields that are not declared, without infinity and NaN."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class AskedSettings(BaseModel):
@@ -38,13 +31,6 @@ class AskedSettings(BaseModel):
     batch: int
     optimizer: str
     lr: tuple[float, ...]
-
-
-class LeakFacts(Record):
-    """Whether test images are among images that something was trained on: passed where none is, and in words."""
-
-    outcome: CheckOutcome
-    words: str
 
 
 class DataFacts(Record):
@@ -69,54 +55,6 @@ class DataFacts(Record):
     split: str
     test_sha256: str
     leak: LeakFacts
-
-
-class PretrainingFacts(Record):
-    """What a start's run folder tells of its pretraining; None where it does not.
-
-    Attributes:
-        folder: The run folder.
-        data: What it was given as images.
-        images: How many it used.
-        method: The method.
-        model: The detector or checkpoint that it began with.
-        steps: Steps planned.
-        seconds: Time spent in training.
-        device: The device, in torch's words.
-    """
-
-    folder: str
-    data: tuple[str, ...]
-    images: int | None
-    method: str
-    model: str
-    steps: int | None
-    seconds: float
-    device: str
-
-
-class StartFacts(Record):
-    """A start that is compared.
-
-    Attributes:
-        name: Its name.
-        kind: Where its weights come from.
-        weights: The file; empty for scratch.
-        taken: Part of the detector -> tensors taken from the weights, tensors in all.
-        parameters: Weights of the network.
-        sha256: Seed -> of the initial weights.
-        pretraining: What is known of it.
-        leak: Test images among its pretraining images; None where nothing was pretrained.
-    """
-
-    name: str
-    kind: StartKind
-    weights: str
-    taken: dict[str, tuple[int, int]]
-    parameters: int
-    sha256: dict[str, str]
-    pretraining: PretrainingFacts | None
-    leak: LeakFacts | None
 
 
 class BudgetFacts(Record):
@@ -303,6 +241,78 @@ class Reached(Record):
     of: int
 
 
+class Cost(Record):
+    """What one training costs with a start at a budget: means over seeds; None: not known, or there was none.
+
+    Attributes:
+        start: The start.
+        budget: The budget.
+        seeds: Those that it is the mean of.
+        search_seconds: Looking for objects before the first step of its pretraining, teacher included.
+        pretraining_seconds: The pretraining itself.
+        pretraining_steps: Its steps, of its own batch.
+        finetuning_seconds: The fine-tuning, tests included.
+        finetuning_steps: Its batches.
+        seconds: In all.
+        steps: In all, at the batch of the fine-tuning: those of the pretraining count by the images that are shown.
+    """
+
+    start: str
+    budget: str
+    seeds: tuple[int, ...]
+    search_seconds: float | None
+    pretraining_seconds: float | None
+    pretraining_steps: int | None
+    finetuning_seconds: float
+    finetuning_steps: int
+    seconds: float | None
+    steps: int | None
+
+
+class Gain(Record):
+    """What the last third of its trainings brought a reference, in mAP50-95: the mean over seeds.
+
+    Attributes:
+        start: The reference.
+        budget: The budget.
+        seeds: Those that it is the mean of.
+        last_third: Score of the last epoch less that after two thirds of them.
+        stopped: Whether that is less than half a point.
+    """
+
+    start: str
+    budget: str
+    seeds: tuple[int, ...]
+    last_third: float
+    stopped: bool
+
+
+class LabelsWorth(Record):
+    """The labelled images with which a reference does as well as a start, read off its own curve over the budgets.
+
+    Attributes:
+        start: The start.
+        reference: The reference.
+        budget: The start's budget.
+        images: Labelled images of that.
+        seeds: Those that both were trained with.
+        least: The smallest budget of the reference, in images: where it does as well there already, `needed` is this.
+        most: The largest.
+        needed: Images; None: more than `most`.
+        interval: 95 %, from a bootstrap over seeds; an end that is None is more than `most`. None for one seed.
+    """
+
+    start: str
+    reference: str
+    budget: str
+    images: int
+    seeds: tuple[int, ...]
+    least: int
+    most: int
+    needed: float | None
+    interval: tuple[float | None, float | None] | None
+
+
 class Check(Record):
     """One thing that a fair comparison needs.
 
@@ -344,6 +354,9 @@ class Results(Facts):
     differences: tuple[Difference, ...]
     reached: tuple[Reached, ...]
     checks: tuple[Check, ...]
+    costs: tuple[Cost, ...] = ()
+    gains: tuple[Gain, ...] = ()
+    labels_worth: tuple[LabelsWorth, ...] = ()
     verdict: str = ""
 
     @property

@@ -7,7 +7,6 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from headstart.comparison.grid import Cell
 from headstart.comparison.label_lists import LabelList
@@ -19,7 +18,8 @@ from headstart.files import content_hash, write_text
 from headstart.settings.schema import CompareSettings
 
 RECORD = "cell.json"
-
+PARENTS = {"main": "cells", "search": "search", "longer": "longer"}
+"""Kind of a cell -> the folder that holds those of its kind."""
 
 _NOT_PART_OF_THE_RESULT = ("out", "name", "device", "workers", "threads")
 
@@ -91,12 +91,11 @@ def request(
     settings: CompareSettings, cell: Cell, labels: LabelList, start: StartFile, folder: Path
 ) -> FinetuneSettings:
     """What a cell's training is asked for; device and threads are filled in when it is started."""
-    parents: dict[str, Any] = {"main": "cells", "search": "search", "longer": "longer"}
     return FinetuneSettings(
         model=finetuner(settings.model).architecture(settings.model),
         data=labels.yaml,
         start=start.path,
-        out=folder / parents[cell.kind],
+        out=folder / PARENTS[cell.kind],
         name=cell.name,
         epochs=cell.epochs,
         imgsz=settings.imgsz,

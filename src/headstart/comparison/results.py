@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from headstart.comparison import upgrade, wording
 from headstart.comparison.checks import make_checks
+from headstart.comparison.costs import costs
 from headstart.comparison.records import (
     FORMAT,
     CellResult,
@@ -25,6 +26,7 @@ from headstart.comparison.records import (
     Score,
     plain,
 )
+from headstart.comparison.reference import gains, labels_worth
 from headstart.comparison.statistics import epochs_to_reach, paired
 from headstart.errors import UserError
 from headstart.files import write_text
@@ -55,6 +57,9 @@ def conclude(facts: Facts, cells: Sequence[CellResult], rates: Sequence[RateChoi
         scores=tuple(scores(done, names, budgets)),
         differences=tuple(compare_all(done, names, budgets)),
         reached=tuple(reached(done, names, budgets)),
+        costs=tuple(costs(facts, done)),
+        gains=tuple(gains(facts, done)),
+        labels_worth=tuple(labels_worth(facts, done)),
         checks=(),
     )
     content = content.model_copy(update={"checks": make_checks(content)})
@@ -80,10 +85,11 @@ def _mean(values: Sequence[float]) -> Mean:
 
 
 def compare_all(done: Sequence[CellResult], names: Sequence[str], budgets: Sequence[str]) -> list[Difference]:
-    """Every start against ``scratch`` and against ``coco``, where they are there; else against the first start."""
-    references = [name for name in ("scratch", "coco") if name in names] or list(names[:1])
+    """Every start against ``scratch``, ``coco`` and ``coco-longer``, as far as there; else against the first start."""
+    references = [name for name in ("scratch", "coco", "coco-longer") if name in names] or list(names[:1])
     pairs = [(name, other) for other in references for name in names if name != other]
-    pairs = [pair for pair in pairs if pair != ("scratch", "coco")]  # the same pair as coco against scratch
+    # Of two references the later one is compared with the earlier: the other way round it is the same pair.
+    pairs = [pair for pair in pairs if pair[0] not in references[: references.index(pair[1])]]
     found = [_difference(done, *pair, budget) for pair in pairs for budget in budgets]
     return [one for one in found if one is not None]
 

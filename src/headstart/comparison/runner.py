@@ -1,4 +1,4 @@
-"""Run a comparison: choose the rates, train the cells side by side, put the results together."""
+"""Run a comparison: make what recipes make, choose the rates, train the cells, put the results together."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from headstart.comparison import detections, grid, request, results, shown
+from headstart.comparison import detections, grid, results, shown
 from headstart.comparison.checks import figures_of
 from headstart.comparison.child import Stopped
+from headstart.comparison.facts import Made, facts
 from headstart.comparison.finetune import finetune
 from headstart.comparison.grid import Cell
+from headstart.comparison.longer import most
 from headstart.comparison.pool import Done, Slot, run_all
-from headstart.comparison.prepare import Prepared, facts
+from headstart.comparison.prepare import Prepared
+from headstart.comparison.pretrainings import Node, Pretraining, node_of, nodes, pretraining
 from headstart.comparison.records import CellResult, RateChoice, Results
-from headstart.comparison.request import Training
+from headstart.comparison.request import PARENTS, Training, request
+from headstart.comparison.start_records import PretrainingFacts
+from headstart.comparison.starts import Start, StartFile, build_start, pretraining_of
 from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import LAST, FinetuneResult
 from headstart.errors import UserError
@@ -46,6 +51,7 @@ class Running:
         self.console = console or make_console(stderr=True, soft_wrap=True)
         self.records: list[CellResult] = []
         self.chosen: list[RateChoice] = []
+        self.made: dict[Node, Made] = {}
         self._began = self._work_done = 0.0
         self._trained = 0
 
@@ -59,11 +65,11 @@ class Running:
             self.say(note)
         try:
             rates = self._choose_rates()
-            p = self.prepared
-            main = grid.main_cells(p.settings, p.starts, p.budgets, len(p.dataset.pool), rates)
-            lost = [cell for cell in main if (cell.start, cell.budget) not in rates]
-            error = f"not trained, for no learning rate worked at {{}}; {grid.LOOK}"
-            self.records += [self._record(Done(self._training(one), None, error.format(one.budget))) for one in lost]
+            self._pretrain(search=False)
+            p, more = self.prepared, self._more(search=False)
+            main = grid.main_cells(p.settings, p.starts, p.budgets, len(p.dataset.pool), rates, more)
+            lost = {cell: why for cell in main if (why := self._why_not(cell, rates))}
+            self.records += [self._lost(cell, why) for cell, why in lost.items()]
             done = self._train("cells", [cell for cell in main if cell not in lost])
             self._train("longer scratch run", self._longer(done))
             self._detections(done)
@@ -78,8 +84,12 @@ class Running:
             rates = {(start.name, budget.name): p.settings.lr[0] for start in p.starts for budget in p.budgets}
             self._note_rates(rates, {})
             return rates
+        self._pretrain(search=True)
         sizes = {budget: one.images for budget, one in p.search.items()}
-        done = self._train("search for learning rates", grid.search_cells(p.settings, p.starts, p.budgets, sizes))
+        cells = grid.search_cells(p.settings, p.starts, p.budgets, sizes, self._more(search=True))
+        lost = {cell: why for cell in cells if (why := self._why_not(cell))}
+        self.records += [self._lost(cell, why) for cell, why in lost.items()]
+        done = self._train("search for learning rates", [cell for cell in cells if cell not in lost])
         scores = {one.task.cell: one.result.map50_95 if one.result else None for one in done}
         rates = grid.choose_rates(p.settings, scores.items())
         self._note_rates(rates, scores)
@@ -90,29 +100,113 @@ class Running:
             tried = {f"{c.lr:g}": value for c, value in scores.items() if (c.start, c.budget) == (start, budget)}
             self.chosen.append(RateChoice(start=start, budget=budget, lr=rate, validation_map50_95=tried))
 
-    def _longer(self, done: Sequence[Done[Training, FinetuneResult]]) -> list[Cell]:
-        """One scratch cell, of the largest budget and the first seed, with the time of the longest pretraining."""
+    # -- what recipes make ---------------------------------------------------------------------------------------------
+
+    def _pretrain(self, *, search: bool) -> None:
+        """Make the starts of recipes that the search, or the comparison, needs; one that fails sinks its own cells."""
         p = self.prepared
-        extra = max((known.seconds for known in p.pretrainings.values()), default=0.0)
-        if p.settings.longer == "true" and extra <= 0:
-            self.say("longer=true: no start tells how long its pretraining took, so there is no longer scratch run")
-        if p.settings.longer == "false" or extra <= 0:
+        runs = [pretraining(p, node) for node in nodes(p, search=search) if node not in self.made]
+        self.made |= {run.node: Made(run) for run in runs}
+        todo = [run for run in runs if not run.finished()]
+        if runs:
+            ready = f", {len(runs) - len(todo)} of them done before" if len(todo) < len(runs) else ""
+            self.say(f"pretrainings: {len(runs)}{ready}; {self.why}")
+        outcome, stopped = run_all(todo, self.places, _pretrain_one, self._tell_made)
+        if stopped:
+            raise Interrupted
+        failed = {done.task.node: done.error for done in outcome if done.error}
+        self.made |= {run.node: self._started(run, failed.get(run.node, "")) for run in runs}
+
+    def _tell_made(self, done: Done[Pretraining, float]) -> None:
+        text = f"FAILED: {done.error.splitlines()[0]}" if done.error else f"in {duration(done.result or 0.0)}"
+        self.say(f"  {done.task.node.shown}: {text}", style="bold red" if done.error else "")
+
+    def _started(self, run: Pretraining, error: str) -> Made:
+        """The start that a run became: built here, one after the other, for a build draws from torch's own seed."""
+        p, node = self.prepared, run.node
+        if error:
+            return Made(run, error=error)
+        start = Start(node.start, "checkpoint", str(run.checkpoint))
+        model = finetuner(p.settings.model).architecture(p.settings.model)
+        try:
+            file = build_start(start, node.seed, p.dataset, model, p.folder / "starts" / f"{node.name}.pt")
+            return Made(run, file, pretraining_of(start))
+        except UserError as problem:
+            return Made(run, error=str(problem))
+
+    def _pretrainings(self, budget: str, *, search: bool) -> dict[str, list[PretrainingFacts]]:
+        """What is known of the pretrainings behind the cells of a budget, start by start."""
+        p = self.prepared
+        found: dict[str, list[PretrainingFacts]] = {start.name: [] for start in p.starts}
+        found |= {name: [one] for name, one in p.pretrainings.items()}
+        for node, made in self.made.items():
+            if made.known and node.budget in ("", budget) and (node.search == search or not node.budget):
+                found[node.start].append(made.known)
+        return found
+
+    def _most(self, *, search: bool) -> dict[str, tuple[str, int]]:
+        """Budget -> the start that takes the most steps, and the steps of its pretraining."""
+        p = self.prepared
+        known = {b.name: most(self._pretrainings(b.name, search=search), p.settings.batch) for b in p.budgets}
+        return {budget: found for budget, found in known.items() if found}
+
+    def _more(self, *, search: bool) -> dict[str, int]:
+        return {budget: steps for budget, (_, steps) in self._most(search=search).items()}
+
+    def _why_not(self, cell: Cell, rates: Rates | None = None) -> str:
+        """Why a cell cannot be trained; "" where it can."""
+        search = cell.kind == "search"
+        start = next(one for one in self.prepared.starts if one.name == cell.start)
+        if start.kind == "recipe":
+            made = self.made[node_of(self.prepared, cell.start, cell.budget, cell.seed, search=search)]
+            if made.file is None:
+                return f"not trained, for its pretraining failed: {made.error}"
+        if start.longer and cell.budget not in self._most(search=search):
+            return "not trained, for there is no finished pretraining that it could be as long as"
+        if rates is not None and (cell.start, cell.budget) not in rates:
+            return f"not trained, for no learning rate worked at {cell.budget}; {grid.LOOK}"
+        return ""
+
+    def _lost(self, cell: Cell, error: str) -> CellResult:
+        p = self.prepared
+        listed = p.search[cell.budget] if cell.kind == "search" else p.lists[cell.budget, cell.seed]
+        return CellResult(
+            **dataclasses.asdict(cell),
+            folder=f"{PARENTS[cell.kind]}/{cell.name}",
+            labels_sha256=listed.sha256,
+            start_sha256="",
+            state="failed",
+            error=error,
+        )
+
+    # -- trainings -----------------------------------------------------------------------------------------------------
+
+    def _longer(self, done: Sequence[Done[Training, FinetuneResult]]) -> list[Cell]:
+        """One scratch cell, of the largest budget and the first seed, with the steps of the longest pretraining."""
+        p, budget = self.prepared, self.prepared.budgets[-1].name
+        more = self._more(search=False).get(budget, 0)
+        if p.settings.longer == "true" and not more:
+            self.say("longer=true: no start tells the steps of its pretraining, so there is no longer scratch run")
+        if p.settings.longer == "false" or not more or any(start.kind == "scratch-longer" for start in p.starts):
             return []
         kinds = {start.name: start.kind for start in p.starts}
-        own = [
-            one
-            for one in done
-            if one.result
-            and kinds[one.task.cell.start] == "scratch"
-            and (one.task.cell.budget, one.task.cell.seed) == (p.budgets[-1].name, p.settings.seeds[0])
-        ]
-        return [grid.longer_cell(one.task.cell, _seconds(one.result), extra) for one in own if one.result]
+        own = [one.task.cell for one in done if one.result and kinds[one.task.cell.start] == "scratch"]
+        own = [cell for cell in own if (cell.budget, cell.seed) == (budget, p.settings.seeds[0])]
+        return [grid.longer_cell(cell, p.settings.batch, more) for cell in own]
 
     def _training(self, cell: Cell) -> Training:
         p = self.prepared
         listed = p.search[cell.budget] if cell.kind == "search" else p.lists[cell.budget, cell.seed]
-        start = p.files[cell.start, cell.seed]
-        return Training(cell, request.request(p.settings, cell, listed, start, p.folder), listed, start)
+        start = self._start(cell)
+        return Training(cell, request(p.settings, cell, listed, start, p.folder), listed, start)
+
+    def _start(self, cell: Cell) -> StartFile:
+        p = self.prepared
+        if cell.start not in p.recipes:
+            return p.files[cell.start, cell.seed]
+        made = self.made[node_of(p, cell.start, cell.budget, cell.seed, search=cell.kind == "search")]
+        assert made.file is not None, "a cell without its start is not trained"
+        return made.file
 
     def _train(self, what: str, cells: Sequence[Cell]) -> list[Done[Training, FinetuneResult]]:
         """Train cells, those that were finished before left out; the outcome of all, in their order."""
@@ -188,7 +282,8 @@ class Running:
             self.say(str(error), style="bold red")
 
     def _write(self) -> Results:
-        content = results.conclude(facts(self.prepared, self.why), self.records, self.chosen)
+        known = facts(self.prepared, self.why, self.made, self._most(search=False))
+        content = results.conclude(known, self.records, self.chosen)
         results.write_results(self.prepared.folder, content)
         return content
 
@@ -206,11 +301,11 @@ def _train_one(training: Training, place: Slot, stop: threading.Event) -> Finetu
     return result
 
 
+def _pretrain_one(run: Pretraining, place: Slot, stop: threading.Event) -> float:
+    run.make(place, stop)
+    return run.seconds
+
+
 def _work(cell: Cell) -> float:
     """The work of a cell, up to a factor: images seen; a training has some work of its own, too."""
     return cell.epochs * (cell.images + 50.0)
-
-
-def _seconds(result: FinetuneResult | None) -> float:
-    """Time of a training's own epochs, without starting the process."""
-    return result.curve[-1].seconds if result else 1.0

@@ -8,8 +8,9 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from headstart.comparison.records import Record, plain
+from headstart.comparison.records import plain
 from headstart.comparison.results import read_json, validated
+from headstart.comparison.start_records import Record
 from headstart.files import write_text
 
 FILE = "detections.json"

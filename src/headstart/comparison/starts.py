@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from headstart.comparison.dataset import Dataset
-from headstart.comparison.records import PretrainingFacts
+from headstart.comparison.recipes import SUFFIXES
+from headstart.comparison.start_records import PretrainingFacts
 from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import Finetuner, StartSettings
 from headstart.detectors.handback import PARTS
@@ -56,13 +57,14 @@ def build_starts(
     for start in starts:
         for seed in seeds:
             try:
-                files[start.name, seed] = _build(start, seed, dataset, model, folder / f"{start.name}-seed{seed}.pt")
+                path = folder / f"{start.name}-seed{seed}.pt"
+                files[start.name, seed] = build_start(start, seed, dataset, model, path)
             except UserError as error:
                 problems.append(UserError(error.what, where=f"starts: {start.name}", hint=error.hint))
                 break
     if problems:
         raise UserError.several(problems)
-    sizes = {start.name: files[start.name, seeds[0]].parameters for start in starts}
+    sizes = {name: file.parameters for (name, _), file in files.items()}
     if len(set(sizes.values())) > 1:
         what = (
             f"the starts are not of one size: {', '.join(f'{name} {size:,}' for name, size in sizes.items())} weights"
@@ -71,7 +73,12 @@ def build_starts(
     return files
 
 
-def _build(start: Start, seed: int, dataset: Dataset, model: str, path: Path) -> StartFile:
+def build_start(start: Start, seed: int, dataset: Dataset, model: str, path: Path) -> StartFile:
+    """Build one checkpoint; see `build_starts`.
+
+    Raises:
+        UserError: Weights that cannot be read, or are of another architecture.
+    """
     record = path.with_suffix(".json")
     origin = {**_origin(start, dataset, model), "seed": seed}
     with suppress(OSError, ValueError, KeyError, TypeError):  # none, or a damaged one: it is built anew
@@ -99,7 +106,7 @@ def _build(start: Start, seed: int, dataset: Dataset, model: str, path: Path) ->
 def _origin(start: Start, dataset: Dataset, model: str) -> dict[str, Any]:
     """All that a start's weights follow from, apart from the seed."""
     return {
-        "kind": start.kind,
+        "kind": LONGER.get(start.kind, start.kind),
         "model": model,
         "names": list(dataset.names),
         "weights": content_hash(start.path) if start.path else "",
@@ -120,6 +127,7 @@ def pretraining_of(start: Start) -> PretrainingFacts | None:
         hint = "restore it; or copy headstart.pt to another folder and give that: its pretraining is then not known"
         raise UserError(f"cannot be read: {error}", where=str(settings), hint=hint) from error
     data = options.get("data") or []
+    shown = resolved.get("shown") or options.get("batch")
     return PretrainingFacts(
         folder=str(folder),
         data=tuple(str(one) for one in (data if isinstance(data, list) else [data])),
@@ -127,6 +135,8 @@ def pretraining_of(start: Start) -> PretrainingFacts | None:
         method=str(options.get("method", "")),
         model=str(options.get("init") or options.get("model", "")),
         steps=resolved.get("steps"),
+        shown=shown if isinstance(shown, int) else None,
+        search_seconds=resolved.get("search_seconds"),
         seconds=_seconds(folder / "metrics.jsonl"),
         device=str(resolved.get("device", "")),
     )
@@ -143,21 +153,37 @@ def _seconds(metrics: Path) -> float:
     return round(total, 1)
 
 
-RESERVED = ("scratch", "coco", "coco-backbone")
+LONGER = {"scratch-longer": "scratch", "coco-longer": "coco"}
+"""Starts that are others fine-tuned for longer: for as many steps in all as the start that takes the most."""
+RESERVED = ("scratch", "coco", "coco-backbone", *LONGER)
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
 class Start(NamedTuple):
-    """One start as the user named it: its name, ``scratch``, ``coco``, ``coco-backbone`` or ``checkpoint``, its path.
+    """One start as the user named it.
 
-    The path of ``scratch`` is empty; published COCO weights are named and not yet on disk.
+    Attributes:
+        name: Its name.
+        kind: One of `RESERVED`, ``checkpoint`` or ``recipe``.
+        path: Of its checkpoint or recipe; empty for random weights. Published COCO weights are named, and perhaps not
+            yet on disk.
     """
 
     name: str
     kind: str
     path: str
+
+    @property
+    def longer(self) -> bool:
+        """Whether it is another start, fine-tuned for longer."""
+        return self.kind in LONGER
+
+    @property
+    def tested(self) -> bool:
+        """Whether it is made by a pretraining that is put to the test, and not what it is compared with."""
+        return self.kind in ("checkpoint", "recipe")
 
 
 def parse_starts(words: list[str], model: str) -> tuple[list[Start], list[UserError]]:
@@ -171,7 +197,14 @@ def parse_starts(words: list[str], model: str) -> tuple[list[Start], list[UserEr
         return [], problems
     given = next((start.path for word, start in zip(words, starts, strict=True) if word.startswith("coco=")), None)
     alone = next((s.path for w, s in zip(words, starts, strict=True) if w.startswith("coco-backbone=")), given)
-    weights = {"coco": given or alone, "coco-backbone": alone}
+    weights = {"coco": given or alone, "coco-backbone": alone, "coco-longer": given or alone}
+    if any(start.longer for start in starts) and not any(start.tested for start in starts):
+        what = "is fine-tuned for as many steps as a pretrained start takes in all, and there is none"
+        name = next(start.name for start in starts if start.longer)
+        problems.append(
+            UserError(f"{name} {what}", where="starts", hint="add a run folder or a recipe, or leave it out")
+        )
+        return [], problems
     return [start._replace(path=weights.get(start.kind) or start.path) for start in starts], []
 
 
@@ -182,22 +215,26 @@ def _parse_start(word: str, model: str, trainer: Finetuner, problems: list[UserE
     if not named:
         name, path = "", word
     if path in RESERVED and not named:
-        published = "" if path == "scratch" else trainer.published(model)
+        published = "" if LONGER.get(path, path) == "scratch" else trainer.published(model)
         return Start(path, path, published)
     file = Path(path) / "headstart.pt" if Path(path).is_dir() else Path(path)
-    if name == "scratch":
+    if name in ("scratch", "scratch-longer"):
         problems.append(UserError("starts from random weights, not from a file", where="starts", hint="rename it"))
+    elif name == "coco-longer":
+        problems.append(UserError("starts from the weights of coco", where="starts", hint="name these: coco=path.pt"))
     elif not path or not file.is_file():
-        hint = did_you_mean(path, RESERVED) or "give a .pt checkpoint, or the out= folder of a finished pretraining"
+        hint = did_you_mean(path, RESERVED)
+        hint = hint or "give a .pt checkpoint, the out= folder of a finished pretraining, or a recipe (.yaml)"
         problems.append(UserError(f"{str(file) if path else word!r} does not exist", where="starts", hint=hint))
-    elif file.suffix not in trainer.suffixes:
+    elif file.suffix not in trainer.suffixes and (file.suffix not in SUFFIXES or name in RESERVED):
         problems.append(UserError(f"{file} is no {' or '.join(trainer.suffixes)} checkpoint", where="starts"))
     else:
-        stem = file.resolve().parent.name if file.name == "headstart.pt" else file.stem
+        stem = file.resolve().parent.name if file.name in ("headstart.pt", "settings.yaml") else file.stem
         clean = re.sub(r"[^A-Za-z0-9_.+-]", "-", name or stem).lstrip("_.+-") or "checkpoint"
         if not named and clean in RESERVED:
             what = f"{path} would be called {clean}, which stands for other weights"
             problems.append(UserError(what, where="starts", hint=f"name it: mine={path}"))
             return None
-        return Start(clean, name if name in RESERVED else "checkpoint", str(file.resolve()))
+        kind = "recipe" if file.suffix in SUFFIXES else "checkpoint"
+        return Start(clean, name if name in RESERVED else kind, str(file.resolve()))
     return None

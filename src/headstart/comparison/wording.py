@@ -8,6 +8,17 @@ from rich.table import Table
 from rich.text import Text
 
 from headstart.comparison.records import Difference, Mean, Results
+from headstart.comparison.remarks import (
+    COST_HEADERS,
+    COST_NOTE,
+    cost_rows,
+    gaining,
+    labels,
+    listed,
+    longer,
+    made,
+    worth,
+)
 from headstart.comparison.statistics import MOST_SEEDS, Paired
 
 
@@ -25,7 +36,25 @@ def sentence(results: Results) -> str:
         return "Nothing can be compared yet: no start and its reference were both trained with the same seed."
     names = list(dict.fromkeys(one.reference for one in found))
     parts = [_in_short([one for one in found if one.reference == name], first=name == names[0]) for name in names]
-    return f"{'; '.join(parts)}.{f' Not complete: {failed[0].evidence}.' if failed else ''}"
+    more = _reference_gains(results, found)
+    return f"{'; '.join(parts)}.{more}{f' Not complete: {failed[0].evidence}.' if failed else ''}"
+
+
+def _reference_gains(results: Results, found: Sequence[Difference]) -> str:
+    """Whether the reference had stopped gaining: said where a start is measured against it."""
+    told = gaining(results)
+    against = any(one.reference == results.gains[0].start for one in found) if told else False
+    return f" {told}." if told and against else ""
+
+
+def remarks(results: Results) -> list[str]:
+    """What is said beside the verdict, each without a full stop; the labels that its start saves, if it is trusted."""
+    told = [detectable(results), few_objects(results)]
+    start = next((one.start for one in headline(results)), None)
+    if results.trusted:
+        told += [worth(one) for one in results.labels_worth if one.start == start]
+    told += [f"{start.name}: {how}" for start in results.starts if (how := made(start) or longer(start))]
+    return [one for one in told if one]
 
 
 def _in_short(found: Sequence[Difference], first: bool) -> str:
@@ -34,7 +63,7 @@ def _in_short(found: Sequence[Difference], first: bool) -> str:
     for of in _groups(found):
         seeds, verdict = len(of[0].seeds), of[0].map50_95.verdict
         alone = f" with {seeds} seed{'s' * (seeds > 1)}" if verdict == "inconclusive" else ""
-        parts.append(f"{verdict}{alone} at {_and([labels(one.budget) for one in of])} ({_evidence(of, first)})")
+        parts.append(f"{verdict}{alone} at {listed([labels(one.budget) for one in of])} ({_evidence(of, first)})")
     subject = f"{found[0].start} against {found[0].reference}: " if first else f"against {found[0].reference}: "
     return subject + ", and ".join(parts)
 
@@ -49,13 +78,6 @@ def _groups(found: Sequence[Difference]) -> list[list[Difference]]:
             key = (values.verdict, len(one.seeds), why)
         groups.setdefault(key, []).append(one)
     return list(groups.values())
-
-
-def _and(words: Sequence[str]) -> str:
-    """``1%, 5% and 20% of the labels``: what the words have in common at their end is said once."""
-    if len(words) > 1 and all(word.endswith("% of the labels") for word in words):
-        words = [*(word.removesuffix(" of the labels") for word in words[:-1]), words[-1]]
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _evidence(found: Sequence[Difference], unit: bool) -> str:
@@ -88,8 +110,8 @@ def headline(results: Results) -> list[Difference]:
     """The differences that the sentence is about: those of the last checkpoint given, else of COCO, else the last."""
     kinds = {start.name: start.kind for start in results.starts}
     compared = list(dict.fromkeys(one.start for one in results.differences))
-    for kind in ("checkpoint", "coco"):
-        if of_kind := [name for name in compared if kinds[name] == kind]:
+    for of in (("checkpoint", "recipe"), ("coco",)):
+        if of_kind := [name for name in compared if kinds[name] in of]:
             return about(results, of_kind[-1])
     return about(results, compared[-1]) if compared else []
 
@@ -97,7 +119,8 @@ def headline(results: Results) -> list[Difference]:
 def about(results: Results, start: str) -> list[Difference]:
     """The differences between one start and its references, COCO's first: what one would take without pretraining."""
     found = [one for one in results.differences if one.start == start]
-    return sorted(found, key=lambda one: one.reference != "coco")
+    order = ("coco-longer", "coco")
+    return sorted(found, key=lambda one: order.index(one.reference) if one.reference in order else len(order))
 
 
 def pair_sentence(found: Sequence[Difference]) -> str:
@@ -112,11 +135,6 @@ def _budget(one: Difference) -> str:
         return f"{where} ({points(values.mean)} points; {_no_interval(values)})"
     more = f"; {needed(values)}" if values.verdict == "inconclusive" else ""
     return f"{where} ({points(values.mean)} points, {interval(values)}{more})"
-
-
-def labels(budget: str) -> str:
-    """A budget in words: ``5% of the labels``, ``200 labelled images``."""
-    return f"{budget} of the labels" if budget.endswith("%") else f"{budget} labelled images"
 
 
 def needed(values: Paired) -> str:
@@ -216,16 +234,20 @@ def headers(results: Results) -> list[str]:
 
 def markdown(results: Results) -> str:
     """The table for a README, with the sentence and how to read it."""
-    head = headers(results)
-    lines = [results.verdict, "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    lines += [f"| {' | '.join(row)} |" for row in rows(results)]
+    lines = [results.verdict, "", *_table(headers(results), rows(results))]
     seeds = len(results.settings.seeds)
     lines += ["", f"{results.settings.model}, {seeds} seed{'s' * (seeds > 1)}. {measured_when(results)}{HOW}"]
-    lines += [f"\n{one}." for one in (detectable(results), few_objects(results)) if one]
+    lines += [f"\n{one}." for one in remarks(results)]
+    lines += ["", *_table(COST_HEADERS, cost_rows(results)), "", COST_NOTE] if results.costs else []
     lines += [f"\nFailed check: {check.claim}: {check.evidence}." for check in results.failed_checks]
     unknown = [check.claim for check in results.checks if check.outcome == "not known"]
     lines += [f"\nNot known: {'; '.join(unknown)}."] if unknown else []
     return "\n".join(lines) + "\n"
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    lines = [f"| {' | '.join(row)} |" for row in (head, *body)]
+    return [lines[0], f"|{'---|' * len(head)}", *lines[1:]]
 
 
 def measured_when(results: Results) -> str:

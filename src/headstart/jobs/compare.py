@@ -12,10 +12,12 @@ from rich.text import Text
 from headstart.comparison import cost, wording
 from headstart.comparison.pool import slots
 from headstart.comparison.prepare import open_folder, prepare
+from headstart.comparison.recipe_plans import plan_recipes
 from headstart.comparison.records import CellResult, Check, Results
 from headstart.comparison.runner import Interrupted, Running
 from headstart.files import write_text
 from headstart.jobs import compare_options
+from headstart.jobs.recipes import lengths
 from headstart.jobs.signature import with_signature
 from headstart.run.display import make_console
 from headstart.settings.schema import CompareSettings
@@ -116,7 +118,13 @@ def _show_plan(prepared: Any, places: Any, why: str) -> None:
         console.print(Text(note))
     console.print(Text(f"starts: {', '.join(start.name for start in prepared.starts)}; {why}"))
     console.print(Text("measuring with a short probe ..."))
-    console.print(cost.table(prepared, places, cost.measure(prepared, places)))
+    plans = []
+    if prepared.recipes:
+        plans = plan_recipes(prepared, places, lengths(prepared.recipes, prepared.settings))
+    for plan in plans:
+        if plan.why:
+            console.print(Text(f"the time of {plan.start} is not known, for a few steps of it failed: {plan.why}"))
+    console.print(cost.table(prepared, places, cost.measure(prepared, places), plans))
     console.print(Text("Times are estimates; nothing was trained. Leave out plan to run it."))
 
 
@@ -133,9 +141,8 @@ def _conclude(settings: CompareSettings, folder: Path, content: Results, running
         if check.outcome == "not known":
             running.say(f"not known: {check.claim}: {check.evidence}")
     console.print(Text(f"\n{content.verdict}"))
-    for remark in (wording.detectable(content), wording.few_objects(content)):
-        if remark:
-            console.print(Text(f"{remark}."))
+    for remark in wording.remarks(content):
+        console.print(Text(f"{remark}."))
     report = None
     if settings.report:
         report = _draw(folder, running)

@@ -71,7 +71,12 @@ def _check(given: Mapping[str, Any]) -> list[UserError]:
 
 def _check_family(given: Mapping[str, Any], model: str, trainer: Finetuner) -> list[UserError]:
     """What the family of the model has to say."""
-    problems = [*trainer.check_model(model), *parse_starts(_list(strings(given["starts"])), model)[1]]
+    starts, wrong = parse_starts(_list(strings(given["starts"])), model)
+    problems = [*trainer.check_model(model), *wrong]
+    if any(start.kind == "recipe" for start in starts):
+        from headstart.jobs.recipes import check_recipes  # finds out what is wrong as pretraining does: imports torch
+
+        problems += check_recipes(starts, given)
     problems += trainer.optimizer_problems(str(given["optimizer"]))
     return problems + (trainer.extra_problems(given["extra"]) if isinstance(given["extra"], dict) else [])
 

@@ -17,8 +17,8 @@ from headstart.images.cache import default_folder
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.loader import steps_for
 from headstart.images.sources import absolute
-from headstart.jobs.checks import check_method, check_run
-from headstart.jobs.choose import chosen_method, of_others, undecided, unknown_anywhere
+from headstart.jobs.checks import check_method, check_run, random_weights
+from headstart.jobs.choose import RANDOM, TRAINED, chosen_method, of_others, undecided, unknown_anywhere
 from headstart.jobs.going_on import continued
 from headstart.jobs.labelled import dataset_of, given_labels
 from headstart.methods import find
@@ -60,10 +60,7 @@ class Job:
     @property
     def steps(self) -> int:
         """Steps as given, or from the epochs; without either 15,000, or 10 epochs if that is more."""
-        s, images = self.run, len(self.images)
-        if s.steps is not None:
-            return s.steps
-        return steps_for(s.epochs, images, s.batch) if s.epochs else max(15_000, steps_for(10, images, s.batch))
+        return steps_of(self.run, len(self.images))
 
     def used(self) -> dict[str, Any]:
         """The options that are used, for ``settings.yaml``."""
@@ -81,6 +78,37 @@ class Job:
         name = Path(model).stem if isinstance(model, (str, os.PathLike)) else type(model).__name__.lower()
         new = new_folder(Path("runs") / "pretrain", f"{name.replace(':', '-')}-{self.declared.name}")
         return RunFolder.create(Path(self.run.out) if self.run.out else new, overwrite=self.run.overwrite)
+
+
+def steps_of(s: PretrainSettings, images: int) -> int:
+    """Steps of a run on so many images."""
+    if s.steps is not None:
+        return s.steps
+    return steps_for(s.epochs, images, s.batch) if s.epochs else max(15_000, steps_for(10, images, s.batch))
+
+
+def check_options(options: Mapping[str, Any]) -> list[UserError]:
+    """What is wrong with the options of a pretraining, as far as it shows before images and weights are read."""
+    problems: list[UserError] = []
+    given = collect(options, problems)
+    try:
+        _before_loading(given | absolute_paths(given), problems)
+    except UserError as error:
+        return list(error.parts)
+    return []
+
+
+def length_of(options: Mapping[str, Any], images: int) -> int | None:
+    """Steps of a run with options that have no problems, on so many images; None where a time sets them."""
+    given = dict(options)
+    if undecided(given):
+        given["method"] = RANDOM if random_weights(given) else TRAINED
+    declared = find.find(str(given["method"]))
+    presets = declared.presets
+    preset = presets.get(str(given.get("preset")), next(iter(presets.values()), {}))
+    known = {key: value for key, value in {**preset, **given}.items() if key in PretrainSettings.model_fields}
+    s = PretrainSettings(**known)
+    return None if s.budget else steps_of(s, images)
 
 
 def prepare(options: Mapping[str, Any]) -> Job:

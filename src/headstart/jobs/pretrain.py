@@ -110,6 +110,7 @@ class _Pretraining:
         self.arithmetic: Arithmetic = choose(s.precision, s.channels_last, s.compile, device, recorded)
         self.fabric: Fabric = make_fabric(self.device, self.arithmetic.precision)
         self.began = time.perf_counter()
+        self.searched = 0.0
 
     def run(self) -> Run:
         """Search, build the method, measure the budget, train, hand back."""
@@ -118,8 +119,10 @@ class _Pretraining:
         if not job.record and not isinstance(s.model, (str, Path)):
             self.detector.save(self.folder.path / START, {})
         labels = None
+        searching = time.perf_counter()
         if job.declared.method.needs.pseudolabels:
             labels, self.images = pseudolabels_of(job, self.folder, self.steps, self.fabric.device)
+            self.searched = round(time.perf_counter() - searching, 1)
         method = self._method(labels)
         trained = set(method.handed_back("student"))
         rest = {name: tensor for name, tensor in self.detector.module.state_dict().items() if name not in trained}
@@ -132,7 +135,7 @@ class _Pretraining:
             if s.budget:
                 self.steps = self._within_budget(method, cache)
             loader = stack.enter_context(self._loader(method, cache, self.steps, self._start))
-            display = self._begin(cache, loader.workers)
+            display = self._begin(cache, loader.workers, method.shown(s.batch))
             with display:
                 outcome = train(
                     method,
@@ -233,10 +236,10 @@ class _Pretraining:
         self.folder.log(line)
         display.say(line)
 
-    def _begin(self, cache: Cache, workers: int) -> Display:
+    def _begin(self, cache: Cache, workers: int, shown: int) -> Display:
         """Write down what the run is, and say it."""
         job, detector = self.job, self.detector
-        facts = self._facts(workers) | {"cache": cache.kind}
+        facts = self._facts(workers) | {"cache": cache.kind, "shown": shown, "search_seconds": self.searched}
         if not job.record:
             self.folder.write_settings(job.used(), facts, job.asked)
         self.folder.start_loggers()

@@ -88,6 +88,10 @@ class Anchored(Method):
         """As the method."""
         return self.inner.cycle(progress)
 
+    def shown(self, batch: int) -> int:
+        """As the method."""
+        return self.inner.shown(batch)
+
     def before_step(self, progress: Progress) -> None:
         """As the method."""
         self.inner.before_step(progress)

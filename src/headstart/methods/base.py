@@ -150,6 +150,10 @@ class Method(nn.Module, ABC):
         """
         return progress
 
+    def shown(self, batch: int) -> int:
+        """How many images the network is shown in a step of `batch` images: fewer where several are put into one."""
+        return batch
+
     def before_step(self, progress: Progress) -> None:
         """Called before the forward pass: the place for the teacher's update."""
 

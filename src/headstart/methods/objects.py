@@ -97,12 +97,16 @@ class Objects(Method):
         random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + progress.step + 700_000)
         uniform = float(torch.rand((), generator=random))
         if uniform >= s.mosaic or progress.step >= (1 - s.close_mosaic) * progress.steps:
-            few = -(-len(view.images) // 4)  # as many as there are mosaics: steps of one size
+            few = self.shown(len(view.images))
             kept = owner < few
             images, owner, moved, labels = images[:few], owner[kept], moved[kept], labels[kept]
         else:
             images, owner, moved, labels = mosaics(images, owner, moved, labels, random)
         return images, owner.to(device), moved.to(device), labels.to(device)
+
+    def shown(self, batch: int) -> int:
+        """A quarter of the batch: four images make one mosaic, and steps without mosaics are as large."""
+        return -(-batch // 4)
 
     def measures(self) -> dict[str, float]:
         """The parts of the loss, objects an image, and the spread of the student's pooled last map."""

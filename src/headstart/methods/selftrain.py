@@ -153,6 +153,10 @@ class Selftrain(Method):
         start = max((one for one in ends if one <= progress.step), default=0)
         return progress._replace(step=progress.step - start, steps=end - start)
 
+    def shown(self, batch: int) -> int:
+        """A quarter: four images make a mosaic, and steps without mosaics have as many images."""
+        return -(-batch // 4)
+
     # -- a step --------------------------------------------------------------------------------------------------------
 
     def before_step(self, progress: Progress) -> None:

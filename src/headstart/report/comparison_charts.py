@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from markupsafe import Markup
 
-from headstart.comparison import wording
-from headstart.comparison.records import BudgetFacts, CellResult, ClassScore, Results
+from headstart.comparison import remarks, wording
+from headstart.comparison.records import BudgetFacts, CellResult, ClassScore, LabelsWorth, Results
 from headstart.comparison.statistics import epochs_to_reach
 from headstart.report.charts import Chart
-from headstart.report.series import COLORS, Line, Row, lines_chart, rows_chart
+from headstart.report.series import COLORS, Line, Row, Saving, lines_chart, rows_chart, savings_chart
 
 NEARLY = 0.9
 """Share of COCO's last score from which a start is nearly as good."""
@@ -96,6 +97,46 @@ def differences(results: Results) -> Chart:
     return _chart("differences", title, unit, note, draw, full=True)
 
 
+def outcome(results: Results) -> list[Chart]:
+    """The charts of the outcome; the labels that a start saves where there is more than one budget to tell."""
+    saved = labels_saved(results) if results.trusted else None
+    return [budgets(results, "budgets"), differences(results), *([saved] if saved else [])]
+
+
+def labels_saved(results: Results) -> Chart | None:
+    """Labels that a start has, and those with which the reference does as well; None where that is not known."""
+    found = results.labels_worth
+    if not found:
+        return None
+    index, reference, most, least = _index(results), found[0].reference, found[0].most, found[0].least
+    rows = [
+        Saving(f"{o.budget}: {o.start}", index[o.start], o.images, o.needed or most, not o.needed, _ends(o))
+        for o in found
+    ]
+    title = f"Labels for which {reference} does as well"
+    note = (
+        f"Ring: labelled images of the start; mark: those with which {reference} comes to the same mAP50-95, read off "
+        f"its own curve; bar: 95 % interval, a bootstrap over seeds. An arrow: more than the {most:,} that {reference} "
+        f"was trained with; a mark at {least:,}: these or fewer."
+    )
+    sizes = [budget.images for budget in results.budgets]
+
+    def draw(name: str, size: tuple[int, int]) -> str:
+        phone = size == _PHONE
+        shown = [replace(row, label=_short(row.label, 18)) for row in rows] if phone else rows
+        return savings_chart(name, shown, sizes, width=size[0], labels=140 if phone else 220, alt=f"{title}. {note}")
+
+    return _chart("labels-saved", title, "labelled images", note, draw, full=True)
+
+
+def _ends(one: LabelsWorth) -> tuple[float, float] | None:
+    """The interval, ends beyond the largest budget drawn at it."""
+    if one.interval is None:
+        return None
+    low, high = one.interval
+    return one.most if low is None else low, one.most if high is None else high
+
+
 def _rest(row: Row) -> tuple[Any, ...]:
     return (row.index, row.mean, row.low, row.high, row.single)
 
@@ -126,7 +167,7 @@ def _curve(key: str, budget: BudgetFacts, lines: list[Line]) -> Chart:
     level = scratch.ys[-1] if scratch else None
     ends = ", ".join(f"{line.label} {line.ys[-1]:.3f}" for line in lines)
     title, note = (
-        f"{wording.labels(budget.name)}",
+        f"{remarks.labels(budget.name)}",
         f"In the end: {ends}.{_sooner(lines)}{' Dashed level: where scratch ends.' if scratch else ''}",
     )
 
@@ -159,7 +200,7 @@ def classes(results: Results) -> list[Chart]:
             continue
         left = len(rows) - MANY
         rows = sorted(sorted(rows, key=lambda row: -abs(row.mean))[:MANY], key=lambda row: -row.mean)
-        note = f"Mean over seeds; strokes: single seeds. With {wording.labels(budget)}."
+        note = f"Mean over seeds; strokes: single seeds. With {remarks.labels(budget)}."
         note += f" The {left} classes that differ least are left out." if left > 0 else ""
         note += " A class with few objects among the test images moves far by chance alone."
         title = f"{start} − {reference}"

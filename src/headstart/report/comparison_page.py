@@ -8,10 +8,11 @@ from typing import Any
 
 import jinja2
 
-from headstart.comparison import wording
-from headstart.comparison.records import Difference, Results, StartFacts
+from headstart.comparison import remarks, wording
+from headstart.comparison.records import Difference, Results
 from headstart.comparison.results import read_results
 from headstart.comparison.shown import Detections, ShownImage, read_detections
+from headstart.comparison.start_records import StartFacts
 from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.report import comparison_charts
@@ -88,13 +89,16 @@ def page_content(results: Results, detections: Detections | None, damage: str = 
         "verdict": results.verdict,
         "tone": tone(results),
         "others": _sentences(results),
-        "remarks": [one for one in (wording.detectable(results), wording.few_objects(results)) if one],
+        "remarks": wording.remarks(results),
+        "costs": remarks.cost_rows(results),
+        "cost_headers": remarks.COST_HEADERS,
+        "cost_note": remarks.COST_NOTE,
         "checks": [(check, _CHECK_TONES[check.outcome]) for check in results.checks],
         "failed_checks": results.failed_checks,
         "trusted": results.trusted,
         "facts": _facts(results),
         "legend": legend(results),
-        "outcome": [comparison_charts.budgets(results, "budgets"), comparison_charts.differences(results)],
+        "outcome": comparison_charts.outcome(results),
         "headers": wording.headers(results),
         "rows": wording.rows(results),
         "differences": [(one, *_verdict(results, one)) for one in results.differences],
@@ -109,7 +113,7 @@ def page_content(results: Results, detections: Detections | None, damage: str = 
         "confidence": detections.least_confidence if detections else None,
         "starts": [_start(start) for start in results.starts],
         "rates": _rates(results),
-        "failed": [cell for cell in results.cells if cell.state != "done"],
+        "failed": _failed(results),
         "lists": results.lists,
         "settings": [(key, text_of(value)) for key, value in results.settings if key not in _HIDDEN],
         "versions": list(results.versions.items()),
@@ -153,12 +157,16 @@ def legend(results: Results) -> list[tuple[int, str, str]]:
         "scratch": "random weights",
         "coco": "COCO weights",
         "coco-backbone": "the backbone of the COCO weights",
+        "scratch-longer": "random weights, trained for longer",
+        "coco-longer": "COCO weights, trained for longer",
+        "recipe": "made anew by a recipe",
         "checkpoint": "a checkpoint",
     }
     found = []
     for at, start in enumerate(results.starts):
         known = start.pretraining
         what = f"pretrained with {known.method}, from {Path(known.model).name}" if known else words[start.kind]
+        what = f"{what}: {start.recipe.method or 'the default method'}" if start.recipe else what
         found.append((at % COLORS, start.name, what))
     return found
 
@@ -197,6 +205,14 @@ def _facts(results: Results) -> list[tuple[str, str, str]]:
     ]
 
 
+def _failed(results: Results) -> list[tuple[str, str]]:
+    """Folder of what was not finished, and why: runs of recipes, then trainings."""
+    runs = [run for start in results.starts if start.recipe for run in start.recipe.runs if run.state != "done"]
+    cells = [cell for cell in results.cells if cell.state != "done"]
+    found = [(run.folder, run.error) for run in runs] + [(cell.folder, cell.error) for cell in cells]
+    return [(folder, why or "not begun") for folder, why in found]
+
+
 def _reached(results: Results) -> list[tuple[str, str, str, str]]:
     """Budget, start, epochs seed by seed, and the middle one."""
     found = []
@@ -216,8 +232,8 @@ def _longer(results: Results) -> str:
     others = ", ".join(f"{cell.start} {cell.measured.map50_95:.3f}" for cell in same)
     usual = f" in place of {same[0].epochs}" if same else ""
     return (
-        f"Scratch with the time that pretraining took: {run.epochs} epochs{usual} gave {run.measured.map50_95:.3f} "
-        f"mAP50-95 at {wording.labels(run.budget)}, seed {run.seed}{f'; there, {others}' if others else ''}. "
+        f"Scratch with the steps that pretraining took: {run.epochs} epochs{usual} gave {run.measured.map50_95:.3f} "
+        f"mAP50-95 at {remarks.labels(run.budget)}, seed {run.seed}{f'; there, {others}' if others else ''}. "
         "One run: a hint, not a measurement."
     )
 
@@ -231,6 +247,7 @@ def _start(start: StartFacts) -> dict[str, Any]:
         told += [f"{count:,} {what}" for count, what in ((known.images, "images"), (known.steps, "steps")) if count]
         told.append(f"{duration(known.seconds, gap=NO_BREAK)} on {known.device or 'an unknown device'}")
         before = ", ".join(told)
+    before = remarks.made(start) or remarks.longer(start) or before
     weights = Path(start.weights).name if start.weights else "drawn from the seed"
     return {"name": start.name, "weights": weights, "parts": ", ".join(parts), "before": before}
 

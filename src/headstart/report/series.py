@@ -161,6 +161,67 @@ def rows_chart(name: str, rows: Sequence[Row], *, width: int, labels: int, alt: 
         return _colored(figure, name, alt)
 
 
+@dataclass(frozen=True)
+class Saving:
+    """One row of a chart of labels: those that a start has, those that count as many, and their interval.
+
+    Attributes:
+        label: What it is.
+        index: Which start.
+        own: Labelled images of the start.
+        needed: Labelled images that another needs for the same.
+        beyond: Whether it needs more than that.
+        interval: Of `needed`; None without.
+    """
+
+    label: str
+    index: int
+    own: float
+    needed: float
+    beyond: bool
+    interval: tuple[float, float] | None
+
+
+def savings_chart(name: str, rows: Sequence[Saving], ticks: Sequence[int], *, width: int, labels: int, alt: str) -> str:
+    """Draw labels against labels, one start and budget a row, over a logarithmic axis.
+
+    Args:
+        name: Makes the ids within the page unique.
+        rows: From the top.
+        ticks: Label budgets, in images.
+        width: In CSS pixels.
+        labels: Width of the column of names.
+        alt: The chart in a sentence.
+    """
+    height = 28 * len(rows) + 44
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width / 72, height / 72))
+        axes = figure.add_axes((labels / width, 30 / height, 1 - (labels + 24) / width, 1 - 40 / height))
+        axes.set_xscale("log")
+        for at, row in enumerate(rows):
+            _draw_saving(axes, at, row)
+        for side in ("top", "left", "right"):
+            axes.spines[side].set_visible(False)
+        axes.grid(axis="x", color=LINE, linewidth=1)
+        axes.set_axisbelow(True)
+        axes.tick_params(length=0, pad=6)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_yticks(range(len(rows)), [row.label for row in rows])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticks(list(ticks), [f"{tick:,}" for tick in ticks])
+        axes.set_xlim(min(ticks) * 0.8, max(ticks) * 1.25)
+        return _colored(figure, name, alt)
+
+
+def _draw_saving(axes: Any, at: int, row: Saving) -> None:
+    color, marker = _STAND_INS[row.index % COLORS], ">" if row.beyond else MARKERS[row.index % COLORS]
+    axes.plot([row.own, row.needed], [at, at], color=MUTED, linewidth=1, dashes=(2, 2))
+    if row.interval:
+        axes.plot(row.interval, [at, at], color=color, linewidth=2, solid_capstyle="butt")
+    axes.plot([row.own], [at], marker="o", markersize=10, color=MUTED, markerfacecolor="none")
+    axes.plot([row.needed], [at], marker=marker, markersize=8, color=color)
+
+
 def _colored(figure: Figure, name: str, alt: str) -> str:
     svg = inline(saved(figure), name, alt)
     for at, stand_in in enumerate(_STAND_INS):

@@ -232,8 +232,9 @@ class CompareSettings(Options):
     model: str = Field("yolo11n", description="the detector of every start: the name of its YAML, or torchvision:NAME")
     starts: Strings = Field(
         ["scratch", "coco"],
-        description="what to compare: scratch, coco, coco-backbone, checkpoints or run folders; name=path names one, "
-        "coco=path.pt says where the COCO weights are",
+        description="what to compare: scratch, coco, coco-backbone, checkpoints, run folders, or recipes (a .yaml of "
+        "pretraining options, made anew for each list of labels); coco-longer: COCO fine-tuned for as many steps in "
+        "all; name=path names one, coco=path.pt says where the COCO weights are",
     )
     labels: Strings = Field(["10%", "100%"], description="label budgets: shares of the labelled images, or counts")
     seeds: Seeds = Field([0, 1, 2], description="how many seeds, or the seeds themselves as [0, 1, 2]")
@@ -255,11 +256,13 @@ class CompareSettings(Options):
     lr_val: float = Field(0.2, gt=0, lt=1, description="share of the labelled images that the rate is chosen on")
     split: Literal["val", "test"] = Field("val", description="part of the dataset that the figures are measured on")
     unlabelled: str | list[str] | None = Field(
-        None, description="images that the starts were pretrained on, where no run folder says so: looked at for leaks"
+        None,
+        description="images without labels that recipes learn from, by default the labelled pool; or that starts were "
+        "pretrained on, where no run folder says so: looked at for leaks",
     )
     longer: Annotated[Literal["auto", "true", "false"], BeforeValidator(lambda v: str(v).lower())] = Field(
         "auto",
-        description="one longer scratch run that gets the time that pretraining took: auto where a run folder tells it",
+        description="one longer scratch run that gets the steps that pretraining took: auto where these are known",
     )
     device: str = Field("auto", description="auto (every GPU, else CPU), cpu, mps, a GPU's index, or several as 0,1")
     jobs: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(

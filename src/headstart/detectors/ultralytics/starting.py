@@ -2,13 +2,15 @@
 
 The class branch of many detectors is as wide as they have classes, within limits, and Ultralytics rebuilds it at the
 width of the checkpoint that a training starts from. Starts with other class counts would be different networks. Here
-every start is first a model of the YAML's own class count, then given the user's classes as Ultralytics does it.
+every start is first a model of the YAML's own class count, then given the user's classes as Ultralytics does it. A
+checkpoint that has the user's classes already brings its class layers, too: they are loaded into that model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +41,9 @@ def build_start(settings: StartSettings, path: Path) -> Built:
         torch.manual_seed(settings.seed)
         target = with_classes(source, names, settings.kpt_shape)
         target.load(source, verbose=False)
+        if weights is not None and _class_names(other) == list(names):
+            given = {**given, **_class_layers(target, other, parts)}
+            target.load_state_dict(given, strict=False)
         target.names = dict(enumerate(names))
         detector = UltralyticsDetector(live, target)
         detector.trained = weights is not None
@@ -63,4 +68,16 @@ def _fitting(source: nn.Module, other: nn.Module, model: str, weights: str, part
             where="starts",
             hint="compare starts of one architecture, or name it with model=",
         )
+    return {name: tensor for name, tensor in state.items() if name not in wrong and part_of(name) in parts}
+
+
+def _class_names(module: Any) -> list[str]:
+    names = module.names
+    return [str(name) for name in (names.values() if isinstance(names, dict) else names)]
+
+
+def _class_layers(target: nn.Module, other: nn.Module, parts: Sequence[Part]) -> dict[str, Tensor]:
+    """Tensors of `other` that fit into the model with the user's classes: of one with these classes, all."""
+    own, state, part_of = own_state(target), own_state(other), splitter(target)
+    wrong = differences(state, own, "the start")
     return {name: tensor for name, tensor in state.items() if name not in wrong and part_of(name) in parts}

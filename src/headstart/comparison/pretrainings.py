@@ -1,0 +1,231 @@
+"""The runs of recipes: each in a process and a folder of its own, kept and gone on with as trainings are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import yaml
+
+from headstart.comparison import child
+from headstart.comparison.label_lists import LabelList
+from headstart.comparison.pool import Slot
+from headstart.comparison.recipes import Recipe, coco_weights, file_marks
+from headstart.errors import UserError
+from headstart.files import write_text
+from headstart.run import provenance
+from headstart.run.folder import RunFolder
+
+if TYPE_CHECKING:
+    from headstart.comparison.prepare import Prepared
+
+FOLDER = "pretrainings"
+RECORD, OPTIONS, LOG, RUN = "pretraining.json", "options.yaml", "pretrain.log", "run"
+_PATIENCE = 120.0
+"""Seconds that a pretraining may take to save what it has when it is told to stop."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One run of a recipe, which its cells wait for.
+
+    Attributes:
+        start: Name of the start.
+        budget: Label budget whose list it learns from; "" for a method without labels, which is made once a seed.
+        seed: Of its cells.
+        search: Whether its list is the one that rates are tried with, without the validation part.
+    """
+
+    start: str
+    budget: str
+    seed: int
+    search: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its folder below `FOLDER`, and the stem of its start's file."""
+        parts = [self.start, self.budget.replace("%", "pc"), f"seed{self.seed}", "search" if self.search else ""]
+        return "-".join(part for part in parts if part)
+
+    @property
+    def shown(self) -> str:
+        """The run in a line for people."""
+        parts = [f"pretraining of {self.start}", self.budget, f"seed {self.seed}"]
+        return ", ".join([*(part for part in parts if part), *(["without the validation part"] if self.search else [])])
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """A run of a recipe with all that it needs.
+
+    Attributes:
+        node: Which one.
+        recipe: The recipe.
+        options: Of ``headstart pretrain``, but for ``out`` and the device.
+        labels: Its list of labelled images; None for a method without labels.
+        images: Mark of the images that it learns from.
+        folder: Its own, in which its run folder is.
+    """
+
+    node: Node
+    recipe: Recipe
+    options: Mapping[str, Any]
+    labels: LabelList | None
+    images: str
+    folder: Path
+
+    @property
+    def run(self) -> Path:
+        """The run folder of the pretraining."""
+        return self.folder / RUN
+
+    @property
+    def checkpoint(self) -> Path:
+        """What it hands back."""
+        return self.run / "headstart.pt"
+
+    @property
+    def key(self) -> str:
+        """Equal for runs that must give the same: recipe, labels, seed, images, version."""
+        lists = [self.labels.sha256, self.labels.own_annotations_sha256] if self.labels else []
+        asked = {name: value for name, value in self.options.items() if name not in ("data", "labels")}
+        content: dict[str, Any] = {"asked": asked, "files": file_marks(asked), "lists": lists, "images": self.images}
+        content |= {"version": provenance.versions().get("headstart")}
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+    def finished(self) -> bool:
+        """Whether this very run was finished before."""
+        return self.checkpoint.is_file() and self._record().get("seconds") is not None and self._kept()
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of its processes."""
+        return float(self._record().get("seconds") or 0.0)
+
+    def _kept(self) -> bool:
+        return self._record().get("key") == self.key
+
+    def _record(self) -> dict[str, Any]:
+        with suppress(OSError, ValueError):  # none, or a damaged one: the run is made anew
+            found = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
+            return found if isinstance(found, dict) else {}
+        return {}
+
+    def make(self, place: Slot, stop: threading.Event | None = None) -> Path:
+        """Run it to its end, or go on with it where it was stopped, and return the checkpoint.
+
+        Raises:
+            Stopped: `stop` was set; what was learnt is saved.
+            UserError: It failed; with the end of its log.
+        """
+        if self.labels:
+            self.labels.check()
+        resume = self._kept() and (self.run / "settings.yaml").is_file()
+        spent = float(self._record().get("spent") or 0.0) if resume else 0.0
+        if not resume:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+        write_text(self.folder / OPTIONS, yaml.safe_dump(dict(self.options), sort_keys=False, allow_unicode=True))
+        self._note(spent=spent)
+        began = time.monotonic()
+        try:
+            command(self.folder, self.run, place, stop, resume=resume)
+        finally:
+            spent += time.monotonic() - began
+            self._note(spent=spent)
+        if not self.checkpoint.is_file():
+            raise UserError(f"it left no checkpoint:\n{child.tail(self.folder / LOG)}", where=str(self.folder / LOG))
+        self._note(spent=spent, seconds=round(spent, 2))
+        return self.checkpoint
+
+    def _note(self, **more: float) -> None:
+        write_text(self.folder / RECORD, json.dumps({"key": self.key, **more}, indent=1) + "\n")
+
+
+def node_of(prepared: Prepared, start: str, budget: str, seed: int, *, search: bool) -> Node:
+    """The run that the cells of a start wait for: one a list where the recipe uses labels, else one a seed."""
+    labelled = prepared.recipes[start].recipe.labelled
+    return Node(start, budget, seed, search) if labelled else Node(start, "", seed)
+
+
+def nodes(prepared: Prepared, *, search: bool) -> list[Node]:
+    """All runs that the search for rates, or the comparison itself, waits for; seed by seed."""
+    seeds = prepared.settings.seeds[:1] if search else prepared.settings.seeds
+    found = [
+        node_of(prepared, start.name, budget.name, seed, search=search)
+        for seed in seeds
+        for budget in prepared.budgets
+        for start in prepared.starts
+        if start.name in prepared.recipes
+    ]
+    return list(dict.fromkeys(found))
+
+
+def pretraining(prepared: Prepared, node: Node) -> Pretraining:
+    """One run of a recipe, with the labels of its cells."""
+    s, (recipe, data, _, fingerprint) = prepared.settings, prepared.recipes[node.start]
+    labels = prepared.search[node.budget] if node.search else prepared.lists.get((node.budget, node.seed))
+    used = str(labels.labels.resolve()) if labels else None
+    coco = coco_weights(s.starts, s.model)
+    options = recipe.filled(s.model, data=data, coco=coco, labels=used, seed=node.seed)
+    return Pretraining(node, recipe, options, labels, fingerprint, prepared.folder / FOLDER / node.name)
+
+
+def command(
+    folder: Path, run: Path, place: Slot, stop: threading.Event | None, *, resume: bool = False, **more: Any
+) -> None:
+    """``headstart pretrain`` in a process of its own, with the options that lie in `folder`.
+
+    It works in the current folder, so that published weights are downloaded to where everybody finds them.
+
+    Raises:
+        Stopped: `stop` was set.
+        UserError: It failed; with the end of its log.
+    """
+    given: dict[str, Any] = {"out": run, "device": place.device, "resume": str(resume).lower(), **more}
+    words = [f"cfg={folder / OPTIONS}", *(f"{key}={value}" for key, value in given.items())]
+    log, module = folder / LOG, "headstart.comparison.command"
+    code = child.run(module, ["pretrain", *words], log, place.threads, stop, folder=Path.cwd(), patience=_PATIENCE)
+    if code:
+        why = f"was killed by signal {-code} (out of memory?)" if code < 0 else "failed"
+        raise UserError(f"the pretraining {why}; the end of its log:\n{child.tail(log)}", where=str(log))
+
+
+class Pace(NamedTuple):
+    """Seconds of a step; of the search before the first, for each image; images that the network is shown a step."""
+
+    step: float
+    search: float
+    shown: int
+
+
+def measured(
+    options: Mapping[str, Any], images: Sequence[str], folder: Path, place: Slot, steps: tuple[int, int] = (2, 6)
+) -> Pace:
+    """How fast a recipe is, from a short run on a few images.
+
+    Raises:
+        UserError: So short a run on so few images is not possible.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    listed = folder / "images.txt"
+    write_text(listed, "".join(f"{image}\n" for image in images))
+    short = {key: value for key, value in options.items() if key not in ("epochs", "budget", "loggers")}
+    short |= {"data": str(listed), "steps": steps[1], "log_every": 1, "save_every": 10**6, "probe_every": 0}
+    write_text(folder / OPTIONS, yaml.safe_dump({**short, "report": False}, sort_keys=False, allow_unicode=True))
+    command(folder, folder / RUN, place, None)
+    resolved = RunFolder.open(folder / RUN).read_settings()["resolved"]
+    lines = (folder / RUN / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    at = {line["step"]: line["seconds"] for line in map(json.loads, lines)}
+    shutil.rmtree(folder, ignore_errors=True)
+    each = (at[steps[1]] - at[steps[0]]) / (steps[1] - steps[0])
+    return Pace(each, resolved["search_seconds"] / len(images), resolved["shown"])

@@ -1,0 +1,161 @@
+"""Recipes: starts that a comparison makes itself, from a YAML file of pretraining options."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic.fields import FieldInfo
+
+from headstart.detectors.find import check_init, finetuner
+from headstart.errors import UserError
+from headstart.files import content_hash
+from headstart.methods import find
+from headstart.settings import method_file
+from headstart.settings.resolve import in_memory, read_cfg
+from headstart.settings.schema import RENAMED
+
+SUFFIXES = (".yaml", ".yml")
+_FILLED = {
+    "out": "a comparison keeps the runs of its recipes in its own folder",
+    "seed": "each run of a recipe gets the seed of its cells",
+    "labels": "each run of a recipe gets the labels of its cells, and no other",
+    "resume": "a comparison goes on with the runs of its recipes by itself",
+    "overwrite": "a comparison makes the run of a recipe anew where the recipe has changed",
+    "cfg": "a recipe is one file",
+}
+"""Options that a recipe may not set, and why."""
+_OF_ITS_RUN = ("seed", "labels", "device", "workers", "cache_dir")
+"""What a run's own ``settings.yaml`` says of that run, and not of the recipe."""
+_PATHS = ("data", "model", "init", "method", "proposals", "teacher", "teacher_weights", "loggers", "cache_dir")
+_FILES = ("model", "init", "method", "proposals", "teacher", "teacher_weights")
+"""Options that may name a file whose content changes what is learnt."""
+CARRIERS = ("init", "teacher", "proposals")
+"""Options that bring in what somebody learnt from labels elsewhere."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A file of pretraining options.
+
+    Attributes:
+        file: The YAML.
+        options: What it says; paths that exist are absolute.
+        labelled: Whether its method has an option ``labels``: it is then made anew for each list of labels.
+    """
+
+    file: Path
+    options: Mapping[str, Any]
+    labelled: bool
+
+    @property
+    def method(self) -> str:
+        """The method as the recipe names it; "" where pretraining chooses it."""
+        named = str(self.options.get("method") or "default")
+        return "" if named in ("default", "auto") else named
+
+    def filled(self, model: str, *, data: Any, coco: str, labels: str | None, seed: int) -> dict[str, Any]:
+        """The options of one of its runs, but for ``out`` and the device.
+
+        Args:
+            model: Of the comparison.
+            data: Images to learn from, where the recipe names none.
+            coco: The comparison's COCO weights, for a recipe that names neither ``model`` nor ``init``.
+            labels: A dataset YAML whose ``train`` is the labelled images; None for a method without labels.
+            seed: Of its cells.
+        """
+        found = {"data": data, **self.options, "seed": seed}
+        if "model" not in found:
+            found["model"] = finetuner(model).architecture(model)
+            found.setdefault("init", coco)
+        return found if labels is None else {**found, "labels": labels}
+
+
+class RecipeStart(NamedTuple):
+    """A start that a recipe makes: the recipe, the images that it learns from, how many, and a mark of their list."""
+
+    recipe: Recipe
+    data: Any
+    images: int
+    fingerprint: str
+
+
+def file_marks(options: Mapping[str, Any]) -> dict[str, str]:
+    """Marks of the files that options name and whose content changes what is learnt."""
+    return {key: content_hash(options[key]) for key in _FILES if isinstance(options.get(key), str)}
+
+
+def read_recipe(file: Path, problems: list[UserError]) -> Recipe | None:
+    """The recipe in a YAML file; None, and `problems` gets more, where it cannot be one.
+
+    A run's own ``settings.yaml`` is a recipe: what was asked of that run, but for what was that run's alone.
+    """
+    found: list[UserError] = []
+    options = read_cfg(file, found)
+    if not found and _is_record(file):
+        options = {key: value for key, value in options.items() if key not in _OF_ITS_RUN and value is not None}
+        found += [_lost(key) for key, value in options.items() if in_memory(value)]
+    found += [
+        UserError(f"cannot be set in a recipe: {_FILLED[key]}", where=key, hint="leave it out")
+        for key in options
+        if key in _FILLED
+    ]
+    options = {key: placed(value, file.parent) if key in _PATHS else value for key, value in options.items()}
+    options = {RENAMED.get(key, key): value for key, value in options.items()}
+    recipe = Recipe(file, options, labelled=False)
+    try:
+        if recipe.method:
+            recipe = Recipe(file, options, labelled="labels" in _fields(recipe.method))
+    except UserError as error:
+        found.append(error)
+    problems += found
+    return None if found else recipe
+
+
+def coco_problem(recipe: Recipe, model: str, coco: str) -> UserError | None:
+    """What keeps a recipe that names no weights from starting from the comparison's COCO weights; None: nothing."""
+    if "model" in recipe.options or "init" in recipe.options or not check_init(model, coco):
+        return None
+    hint = "give them as coco=path among the starts, or name init= or model= in the recipe"
+    return UserError("the COCO weights of this model are no file that pretraining could start from", hint=hint)
+
+
+def coco_weights(words: Sequence[str], model: str) -> str:
+    """The comparison's COCO weights: the file of ``coco=path`` among the starts, else the published ones."""
+    given = next((word.partition("=")[2] for word in words if word.startswith("coco=")), "")
+    named = given or finetuner(model).published(model)
+    return str(Path(named).resolve()) if Path(named).is_file() else named
+
+
+def _lost(key: str) -> UserError:
+    return UserError("was an object in memory, which a file cannot hold", where=key, hint="name a file in its place")
+
+
+def _is_record(file: Path) -> bool:
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return isinstance(content, dict) and isinstance(content.get("asked"), dict)
+
+
+def _fields(method: str) -> Mapping[str, FieldInfo]:
+    """The options of a method, read without importing it where its file tells them."""
+    try:
+        return method_file.read(find.path_of(method)).settings.model_fields
+    except method_file.NotLiteralError:
+        return find.find(method).settings.model_fields
+
+
+def placed(value: Any, folder: Path) -> Any:
+    """A path as a recipe in `folder` means it: from there, else from the current one; what is none stays as it is."""
+    if isinstance(value, list):
+        return [placed(one, folder) for one in value]
+    if not isinstance(value, str) or not value.strip() or "://" in value:
+        return value
+    path = Path(value).expanduser()
+    for place in (folder / path, path):
+        if place.exists() or (glob.has_magic(value) and glob.glob(str(place))):  # noqa: PTH207 - patterns may be absolute
+            return str(place.absolute())
+    return value

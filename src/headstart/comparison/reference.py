@@ -1,0 +1,131 @@
+"""What the reference's own trainings tell: whether it had stopped gaining, and how many labels a start is worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.comparison.records import CellResult, Facts, Gain, LabelsWorth
+
+REFERENCES = ("coco-longer", "coco")
+"""What a start is measured against, the first that is there: COCO's weights, trained for as long if possible."""
+STOPPED = 0.005
+"""A last third that brings less than this, half a point, is no gain any more."""
+_RESAMPLES = 2000
+
+Curve = npt.NDArray[np.float64]
+
+
+def reference_of(facts: Facts) -> str | None:
+    """The start that others are measured against; None where COCO's weights are not compared."""
+    kinds = {start.kind: start.name for start in facts.starts}
+    return next((kinds[kind] for kind in REFERENCES if kind in kinds), None)
+
+
+def gains(facts: Facts, done: Sequence[CellResult]) -> list[Gain]:
+    """What the last third of its trainings brought the reference, at each budget; the mean over seeds."""
+    reference = reference_of(facts)
+    found = []
+    for budget in facts.budgets:
+        cells = [c for c in done if (c.start, c.budget) == (reference, budget.name) and c.epochs >= 3]
+        if reference and cells:
+            brought = [_last_third(cell) for cell in cells]
+            mean = math.fsum(brought) / len(brought)
+            seeds = tuple(cell.seed for cell in cells)
+            found.append(
+                Gain(start=reference, budget=budget.name, seeds=seeds, last_third=mean, stopped=mean < STOPPED)
+            )
+    return found
+
+
+def _last_third(cell: CellResult) -> float:
+    curve = cell.measured.curve
+    return curve[-1].map50_95 - curve[2 * len(curve) // 3 - 1].map50_95
+
+
+def labels_needed(images: Sequence[float], scores: Sequence[float] | Curve, target: float) -> float:
+    """Labelled images with which the reference comes to `target`, on straight lines over the logarithm of the labels.
+
+    A budget at which it does worse than with fewer labels counts as it did with these.
+
+    Args:
+        images: Labelled images at each budget, rising.
+        scores: What it came to there.
+        target: The score.
+
+    Returns:
+        The least budget where it comes to it there already; infinity where it does not even at the largest.
+    """
+    best = np.maximum.accumulate(np.asarray(scores, np.float64))
+    if target > best[-1]:
+        return math.inf
+    at = int(np.argmax(best >= target))
+    if at == 0:
+        return float(images[0])
+    share = (target - best[at - 1]) / (best[at] - best[at - 1])
+    low, high = math.log(images[at - 1]), math.log(images[at])
+    return math.exp(low + share * (high - low))
+
+
+def labels_worth(facts: Facts, done: Sequence[CellResult]) -> list[LabelsWorth]:
+    """For every pretrained start and budget, the labels with which the reference does as well.
+
+    The interval is a 95 % percentile bootstrap over seeds, the same seeds drawn for start and reference; always the
+    same for the same figures.
+    """
+    reference, sizes = reference_of(facts), {budget.name: budget.images for budget in facts.budgets}
+    scores: dict[str, dict[str, dict[int, float]]] = {}
+    for cell in done:
+        scores.setdefault(cell.start, {}).setdefault(cell.budget, {})[cell.seed] = cell.measured.map50_95
+    curve = {budget: scores.get(reference or "", {}).get(budget, {}) for budget in sizes}
+    curve = {budget: seeds for budget, seeds in curve.items() if seeds}
+    if reference is None or len(curve) < 2:
+        return []
+    tested = [start.name for start in facts.starts if start.kind in ("checkpoint", "recipe")]
+    return [
+        one
+        for name in tested
+        for budget in sizes
+        if (one := _worth(name, reference, budget, scores.get(name, {}).get(budget, {}), curve, sizes))
+    ]
+
+
+def _worth(
+    start: str,
+    reference: str,
+    budget: str,
+    own: Mapping[int, float],
+    curve: Mapping[str, Mapping[int, float]],
+    sizes: Mapping[str, int],
+) -> LabelsWorth | None:
+    seeds = sorted(set(own).intersection(*curve.values()))
+    if not seeds:
+        return None
+    images = [sizes[name] for name in curve]
+    ours = np.array([own[seed] for seed in seeds])
+    theirs = np.array([[one[seed] for seed in seeds] for one in curve.values()])
+    needed = labels_needed(images, theirs.mean(axis=1), float(ours.mean()))
+    interval = None
+    if len(seeds) > 1:
+        drawn = np.random.default_rng(0).integers(len(seeds), size=(_RESAMPLES, len(seeds)))
+        found = sorted(labels_needed(images, theirs[:, at].mean(axis=1), float(ours[at].mean())) for at in drawn)
+        ends = found[math.floor(0.025 * _RESAMPLES)], found[math.ceil(0.975 * _RESAMPLES) - 1]
+        interval = (_finite(ends[0]), _finite(ends[1]))
+    return LabelsWorth(
+        start=start,
+        reference=reference,
+        budget=budget,
+        images=sizes[budget],
+        seeds=tuple(seeds),
+        least=images[0],
+        most=images[-1],
+        needed=_finite(needed),
+        interval=interval,
+    )
+
+
+def _finite(value: float) -> float | None:
+    return None if math.isinf(value) else round(value, 1)

@@ -1,0 +1,58 @@
+"""The recipes of a comparison, looked at as `headstart pretrain` looks at its options; nothing is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from headstart.comparison.recipes import RecipeStart, coco_problem, coco_weights, read_recipe
+from headstart.comparison.starts import Start
+from headstart.errors import UserError
+from headstart.images.dataset_yaml import find_dataset_yaml
+from headstart.settings.schema import CompareSettings, strings
+
+
+def check_recipes(starts: Sequence[Start], given: Mapping[str, Any]) -> list[UserError]:
+    """Every problem of every recipe among the starts.
+
+    Args:
+        starts: Of the comparison.
+        given: The comparison's options; the problems of these are told elsewhere.
+    """
+    problems = []
+    for start in [one for one in starts if one.kind == "recipe"]:
+        found = _problems(Path(start.path), given)
+        place = f"recipe {start.name} ({start.path})"
+        problems += [
+            UserError(one.what, where=f"{place}: {one.where}" if one.where else place, hint=one.hint) for one in found
+        ]
+    return problems
+
+
+def _problems(file: Path, given: Mapping[str, Any]) -> list[UserError]:
+    found: list[UserError] = []
+    recipe = read_recipe(file, found)
+    if recipe is None:
+        return found
+    from headstart.jobs.prepare import check_options  # imports torch
+
+    model = str(given["model"])
+    coco = coco_weights(strings(given["starts"]), model)
+    if problem := coco_problem(recipe, model, coco):
+        return [problem]
+    labels = str(find_dataset_yaml(str(given["data"])) or given["data"]) if recipe.labelled else None
+    # Which images the labelled pool has is found out later: any folder stands for them.
+    data = given.get("unlabelled") or str(file.parent)
+    return check_options(recipe.filled(model, data=data, coco=coco, labels=labels, seed=0))
+
+
+def lengths(recipes: Mapping[str, RecipeStart], settings: CompareSettings) -> dict[str, int | None]:
+    """Start -> steps of a run of its recipe; None where a time sets them (``budget=``)."""
+    from headstart.jobs.prepare import length_of
+
+    coco = coco_weights(settings.starts, settings.model)
+    return {
+        name: length_of(one.recipe.filled(settings.model, data=one.data, coco=coco, labels=None, seed=0), one.images)
+        for name, one in recipes.items()
+    }

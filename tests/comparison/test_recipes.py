@@ -1,0 +1,403 @@
+"""Starts that a comparison makes itself: made up in a moment, and once for real, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from test_runner import FakeTraining
+
+import headstart
+from headstart.comparison import child, cost, prepare, pretrainings, recipe_plans, runner
+from headstart.comparison.child import Stopped
+from headstart.comparison.pool import Slot
+from headstart.comparison.starts import build_start, build_starts
+from headstart.errors import UserError
+from headstart.images.labels import label_path
+from headstart.jobs.compare_options import resolve
+from headstart.jobs.scenes import draw_dataset
+
+METHOD = '''"""Learns from labels, as far as a comparison is concerned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from headstart.methods.base import Method, pooled
+from headstart.settings.schema import MethodSettings
+from headstart.views.spec import ViewSpec
+
+
+class Settings(MethodSettings):
+    """Options."""
+
+    labels: str | None = Field(None, description="dataset YAML whose train part is the labelled images")
+
+
+class Labelled(Method):
+    """The mean of the features, pushed to zero; it writes down which labels it was given."""
+
+    def __init__(self, settings, context):
+        super().__init__(settings, context)
+        Path("{seen}").open("a").write(f"{{settings.labels}}\\n")
+
+    def view_specs(self):
+        return [ViewSpec("view", self.context.imgsz, (0.5, 1.0))]
+
+    def shown(self, batch):
+        return 2 * batch
+
+    def forward(self, views, progress):
+        return pooled(self.student(views[0].images)).float().square().mean()
+'''
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_dataset(tmp_path_factory.mktemp("recipes") / "data", unlabelled=6, train=24, val=6, imgsz=64)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from ultralytics import YOLO
+
+    path = tmp_path_factory.mktemp("weights") / "w.pt"
+    YOLO("yolo11n.yaml").save(path)
+    return path
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """A method with an option ``labels``, in a file."""
+    path = tmp_path / "labelled.py"
+    path.write_text(METHOD.replace("{seen}", str(tmp_path / "seen.txt")).replace("{{", "{").replace("}}", "}"))
+    return path
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, labelled: Path) -> Path:
+    """A recipe whose method is beside it."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"method": labelled.name, "steps": 40, "batch": 8, "imgsz": 64}))
+    return path
+
+
+@pytest.fixture
+def options(data: Path, weights: Path, recipe: Path, tmp_path: Path) -> dict[str, Any]:
+    given = {"data": data, "starts": f"coco={weights},mine={recipe}", "labels": "25%,100%", "seeds": 2, "epochs": 4}
+    return {**given, "imgsz": 64, "lr": 0.001, "out": tmp_path / "out", "device": "cpu", "jobs": 2, "pictures": 0}
+
+
+class FakePretraining:
+    """Stands in for the process of a pretraining: leaves what it leaves behind, and notes what it was asked for."""
+
+    def __init__(self, weights: Path) -> None:
+        self.weights = weights
+        self.asked: list[dict[str, Any]] = []
+        self.fail: Callable[[dict[str, Any]], None] = lambda asked: None
+
+    def __call__(self, folder: Path, run: Path, place: Slot, stop: Any, *, resume: bool = False, **more: Any) -> None:
+        given = yaml.safe_load((folder / "options.yaml").read_text())
+        asked = {**given, "node": folder.name, "resume": resume, "device": place.device}
+        self.asked.append(asked)
+        (folder / "pretrain.log").write_text("said this\n")
+        run.mkdir(exist_ok=True)
+        steps = {"steps": given["steps"], "shown": 2 * given["batch"], "search_seconds": 3.0, "images": 6}
+        content = {"options": given, "asked": given, "resolved": steps}
+        (run / "settings.yaml").write_text(yaml.safe_dump(content))
+        (run / "metrics.jsonl").write_text("".join(json.dumps({"step": n, "seconds": 2.0 * n}) + "\n" for n in (2, 6)))
+        self.fail(asked)
+        shutil.copy(self.weights, run / "headstart.pt")
+
+
+@pytest.fixture
+def fakes(
+    monkeypatch: pytest.MonkeyPatch, weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[FakeTraining, FakePretraining]:
+    shared = tmp_path_factory.getbasetemp() / "recipe-starts"
+    shared.mkdir(exist_ok=True)
+    monkeypatch.setattr(prepare, "build_starts", lambda *given: build_starts(*given[:-1], shared))
+    monkeypatch.setattr(runner, "build_start", lambda *given: build_start(*given[:-1], shared / given[-1].name))
+    training, pretraining = FakeTraining(), FakePretraining(weights)
+    monkeypatch.setattr(runner, "finetune", training)
+    monkeypatch.setattr(pretrainings, "command", pretraining)
+    return training, pretraining
+
+
+Fakes = tuple[FakeTraining, FakePretraining]
+
+
+def test_a_recipe_with_labels_is_made_for_each_list_from_these_labels_alone(
+    fakes: Fakes, options: dict[str, Any], data: Path, weights: Path, labelled: Path
+) -> None:
+    training, pretraining = fakes
+    found = headstart.compare(**options)
+    assert found.ok, found.failed
+    asked = {one["node"]: one for one in pretraining.asked}
+    assert asked.keys() == {f"mine-{budget}-seed{seed}" for budget in ("25pc", "100pc") for seed in (0, 1)}
+    test = set((found.folder / "labels/test.txt").read_text().split())
+    for node, one in asked.items():
+        content = yaml.safe_load(Path(one["labels"]).read_text())
+        assert content.keys() == {"train", "names"}, "nothing of the images that are measured on"
+        listed = Path(content["train"]).read_text().split()
+        cell = (found.folder / "labels" / f"{node.removeprefix('mine-')}.txt").read_text().split()
+        assert listed == cell
+        assert len(listed) == (6 if "25pc" in node else 24)
+        pool = Path(one["data"]).read_text().split()
+        assert len(pool) == 24, "the train part of the data set, where nobody names other images"
+        assert not test & {*pool, *listed}
+        assert (one["seed"], one["method"]) == (int(node[-1]), str(labelled))
+        assert (one["model"], one["init"]) == ("yolo11n.yaml", str(weights)), "the comparison's COCO weights"
+    used = {one.name: Path(one.start).name for one in training.asked if one.name.startswith("mine")}
+    assert used == {f"mine-{name}": f"mine-{name}.pt" for name in [node.removeprefix("mine-") for node in asked]}
+    assert found.results is not None
+    start = next(one for one in found.results.starts if one.name == "mine")
+    assert start.recipe is not None
+    assert (start.kind, start.recipe.labelled, start.recipe.carriers) == ("recipe", True, {"init": str(weights)})
+    assert [(run.budget, run.seed, run.state) for run in start.recipe.runs] == [
+        ("25%", 0, "done"), ("100%", 0, "done"), ("25%", 1, "done"), ("100%", 1, "done"),
+    ]  # fmt: skip
+    lists = {(one.budget, one.seed): one.sha256 for one in found.results.lists}
+    assert {(run.budget, run.seed): run.labels_sha256 for run in start.recipe.runs} == lists
+
+
+def test_what_is_done_is_kept_and_what_changed_is_made_anew(
+    fakes: Fakes, options: dict[str, Any], recipe: Path, data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data.parent, tmp_path / "copy")
+    options["data"] = tmp_path / "copy" / data.name
+    training, pretraining = fakes
+    found = headstart.compare(**options)
+
+    def again(**more: Any) -> list[str]:
+        pretraining.asked.clear()
+        training.asked.clear()
+        assert headstart.compare(**{**options, **more}).ok
+        return sorted(one["node"] for one in pretraining.asked)
+
+    assert again() == []
+    assert training.asked == []
+    assert again(seeds=3) == ["mine-100pc-seed2", "mine-25pc-seed2"]
+    few = {seed: (found.folder / f"labels/25pc-seed{seed}.txt").read_text() for seed in (0, 1, 2)}
+    pool = (found.folder / "labels/100pc-seed0.txt").read_text().split()
+    image = next(path for path in pool if not any(path in text for text in few.values()))
+    label_path(image).write_text(label_path(image).read_text().rstrip() + "  \n")
+    assert again(seeds=3) == [f"mine-100pc-seed{seed}" for seed in (0, 1, 2)], "a corrected label"
+    test = (found.folder / "labels/test.txt").read_text().split()[0]
+    label_path(test).write_text(label_path(test).read_text().rstrip() + "  \n")
+    assert again(seeds=3) == [], "a test label is none of its business"
+    content = yaml.safe_load(recipe.read_text())
+    recipe.write_text(yaml.safe_dump({**content, "steps": 41}))
+    assert len(again(seeds=3)) == 6
+    assert len(again(seeds=3, unlabelled=str(tmp_path / "copy/images/unlabelled"))) == 6
+    assert {one["data"] for one in pretraining.asked} == {str(tmp_path / "copy/images/unlabelled")}
+
+
+def test_a_run_that_was_stopped_goes_on(fakes: Fakes, options: dict[str, Any]) -> None:
+    training, pretraining = fakes
+
+    def stop(asked: dict[str, Any]) -> None:
+        if asked["node"] == "mine-25pc-seed1":
+            raise Stopped
+
+    pretraining.fail = stop
+    assert headstart.compare(**{**options, "jobs": 1}).interrupted
+    assert training.asked == [], "cells wait for their pretrainings"
+    pretraining.fail = lambda asked: None
+    pretraining.asked.clear()
+    assert headstart.compare(**{**options, "jobs": 1}).ok
+    assert [(one["node"], one["resume"]) for one in pretraining.asked] == [
+        ("mine-25pc-seed1", True),
+        ("mine-100pc-seed1", False),
+    ]
+
+
+def test_a_recipe_that_fails_sinks_its_own_cells(fakes: Fakes, options: dict[str, Any]) -> None:
+    training, pretraining = fakes
+
+    def fail(asked: dict[str, Any]) -> None:
+        if asked["node"] == "mine-25pc-seed1":
+            raise UserError("it diverged", where="a log")
+
+    pretraining.fail = fail
+    found = headstart.compare(**options)
+    assert found.failed == ("mine, 25%, seed 1: not trained, for its pretraining failed: a log: it diverged",)
+    assert len(training.asked) == 7
+    assert [check.key for check in found.failed_checks] == ["complete"]
+    pretraining.fail = lambda asked: None
+    assert headstart.compare(**options).ok
+
+
+def test_the_search_for_a_rate_starts_from_its_own_lists(fakes: Fakes, options: dict[str, Any]) -> None:
+    training, pretraining = fakes
+    found = headstart.compare(**{**options, "labels": "50%,100%", "lr": [0.001, 0.01], "seeds": [3, 4]})
+    assert found.ok, found.failed
+    nodes = [one["node"] for one in pretraining.asked]
+    assert sorted(nodes[:2]) == ["mine-100pc-seed3-search", "mine-50pc-seed3-search"], (
+        "the first seed, and first of all"
+    )
+    assert len(nodes) == 2 + 4
+    for one in pretraining.asked[:2]:
+        name = one["node"].removeprefix("mine-").removesuffix("-search")
+        held = set((found.folder / "labels" / f"{name}-validation.txt").read_text().split())
+        listed = Path(yaml.safe_load(Path(one["labels"]).read_text())["train"]).read_text().split()
+        assert held
+        assert not held & set(listed)
+    starts = {
+        one.folder.parent.name: Path(one.start).name for one in training.asked if one.name.startswith("mine-50pc")
+    }
+    assert starts["search"] == "mine-50pc-seed3-search.pt"
+    assert starts["cells"] in ("mine-50pc-seed3.pt", "mine-50pc-seed4.pt")
+
+
+def test_a_recipe_without_labels_is_made_once_a_seed(
+    fakes: Fakes, options: dict[str, Any], recipe: Path, data: Path
+) -> None:
+    _, pretraining = fakes
+    recipe.write_text(yaml.safe_dump({"method": "pyramid", "steps": 40, "batch": 8, "imgsz": 64}))
+    found = headstart.compare(**{**options, "lr": [0.001, 0.01], "labels": "50%,100%"})
+    assert found.ok, found.failed
+    assert [one["node"] for one in pretraining.asked] == ["mine-seed0", "mine-seed1"], "the search's is that of a seed"
+    assert all("labels" not in one for one in pretraining.asked)
+
+
+def test_a_runs_own_settings_are_a_recipe(
+    fakes: Fakes, options: dict[str, Any], weights: Path, data: Path, tmp_path: Path
+) -> None:
+    _, pretraining = fakes
+    asked = {"data": [str(data.parent / "images/unlabelled")], "method": "pyramid", "steps": 40, "batch": 8, "seed": 7}
+    record = {"asked": {**asked, "device": "cuda", "out": "runs/a"}, "options": asked, "resolved": {}}
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/settings.yaml").write_text(yaml.safe_dump(record))
+    found = headstart.compare(**{**options, "starts": f"coco={weights},{tmp_path}/a/settings.yaml"})
+    assert found.ok, found.failed
+    assert {(one["node"], one["seed"]) for one in pretraining.asked} == {("a-seed0", 0), ("a-seed1", 1)}
+    assert {one["device"] for one in pretraining.asked} == {"cpu"}
+    assert pretraining.asked[0]["data"] == asked["data"]
+
+
+def test_coco_longer_follows_a_recipe(fakes: Fakes, options: dict[str, Any]) -> None:
+    training, _ = fakes
+    found = headstart.compare(**{**options, "starts": f"coco-longer,{options['starts']}"})
+    assert found.ok, found.failed
+    # 40 steps show 16 images each: 40 batches of 16. At 25 % an epoch is one batch, at 100 % two.
+    epochs = {one.name: one.epochs for one in training.asked}
+    assert (epochs["coco-longer-25pc-seed0"], epochs["coco-longer-100pc-seed0"]) == (44, 24)
+
+
+def test_test_images_among_what_a_recipe_learns_from_are_refused(
+    fakes: Fakes, options: dict[str, Any], data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "more").mkdir()
+    shutil.copy(data.parent / "images/val/00003.jpg", tmp_path / "more/x.jpg")
+    with pytest.raises(UserError, match="1 of 1 files have the content of a test image"):
+        headstart.compare(**options, unlabelled=str(tmp_path / "more"))
+    assert fakes[1].asked == []
+
+
+def test_every_problem_of_a_recipe_is_told_before_anything_is_made(
+    fakes: Fakes, options: dict[str, Any], recipe: Path
+) -> None:
+    recipe.write_text("method: pyramid\nstepz: 3\nbatch: x\nteacher: a.pt\ninit: nowhere.pt\n")
+    with pytest.raises(UserError) as caught:
+        headstart.compare(**{**options, "epochs": 0})
+    for part in ("'stepz'", "did you mean 'steps'?", "batch: must be a whole number", "teacher: is an option of"):
+        assert part in str(caught.value)
+    assert f"recipe mine ({recipe})" in str(caught.value)
+    assert "epochs: must be at least 1" in str(caught.value), "with those of the comparison"
+    assert fakes[1].asked == []
+
+
+@pytest.mark.parametrize("key", ["out", "seed", "labels", "resume", "overwrite", "cfg"])
+def test_what_the_comparison_sets_is_refused_in_a_recipe(options: dict[str, Any], recipe: Path, key: str) -> None:
+    recipe.write_text(f"method: pyramid\nsteps: 3\n{key}: 1\n")
+    with pytest.raises(UserError, match=rf"recipe mine .*: {key}: cannot be set in a recipe: "):
+        headstart.compare(**options)
+
+
+def test_paths_are_those_of_the_recipes_folder_first(options: dict[str, Any], tmp_path: Path, weights: Path) -> None:
+    from headstart.comparison.recipes import read_recipe
+
+    (tmp_path / "r/images").mkdir(parents=True)
+    shutil.copy(weights, tmp_path / "r/w.pt")
+    (tmp_path / "r/a.yaml").write_text("data: images\ninit: w.pt\nmethod: dino\nmodel: yolo11n.yaml\n")
+    found = read_recipe(tmp_path / "r/a.yaml", [])
+    assert found is not None
+    assert found.options == {
+        "data": str(tmp_path / "r/images"), "init": str(tmp_path / "r/w.pt"), "method": "dino", "model": "yolo11n.yaml",
+    }  # fmt: skip
+
+
+def test_torchvisions_published_weights_are_no_file(options: dict[str, Any], recipe: Path) -> None:
+    given = {**options, "model": "torchvision:fcos_resnet50_fpn", "starts": f"scratch,mine={recipe}"}
+    with pytest.raises(UserError, match="coco=path among the starts, or name init= or model= in the recipe"):
+        resolve({**given, "data": str(given["data"])})
+
+
+def test_the_plan_shows_the_runs_of_recipes(
+    fakes: Fakes, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cost, "finetune", FakeTraining())
+    monkeypatch.setattr(recipe_plans, "_SAMPLE", 12)
+    monkeypatch.setenv("COLUMNS", "160")
+    given = {**options, "starts": f"coco-longer,{options['starts']}", "labels": "50%,100%", "lr": [0.001, 0.01]}
+    headstart.compare(**given, plan=True)
+    (asked,) = fakes[1].asked
+    assert (asked["steps"], asked["log_every"]) == (6, 1)
+    text = capsys.readouterr().out
+    rows = [[word.strip() for word in line.split("│")] for line in text.splitlines() if "│" in line]
+    row = next(row for row in rows if row[0] == "pretraining of mine")
+    # Two lists of the search, four of the comparison. 2 s a step and 3 s of search for 12 images: 80 + 6 s.
+    assert row[1:6] == ["each list", "24", "40 steps", "6", "1 min 26 s"]
+    longer = {row[1]: row[3] for row in rows if row[0] == "coco-longer" or (row[0] == "" and row[4] == "2")}
+    # 16 images a step are 40 batches: at 50 % (12 images, one batch) 40 epochs more, at 100 % 20.
+    assert longer == {"50%": "44", "100%": "24"}
+    assert not (options["out"] / "probe").exists()
+
+
+def test_a_real_recipe(options: dict[str, Any], recipe: Path, weights: Path, data: Path, tmp_path: Path) -> None:
+    """Stopped in the midst, gone on with, and fine-tuned from: everything through real processes."""
+    recipe.write_text(
+        yaml.safe_dump(
+            {
+                "method": "labelled.py", "steps": 3, "batch": 4, "imgsz": 64, "workers": 0, "report": False,
+                "data": str(data.parent / "images/unlabelled"), "precision": "32", "save_every": 1,
+            }
+        )
+    )  # fmt: skip
+    given = {**options, "labels": "8", "seeds": 1, "epochs": 1, "batch": 4, "workers": 0}
+    found = headstart.compare(**given)
+    assert found.ok, found.failed
+    seen = (tmp_path / "seen.txt").read_text().split()
+    assert seen == [str(found.folder / "labels/8-seed0-labels.yaml")]
+    assert found.results is not None
+    start = next(one for one in found.results.starts if one.name == "mine")
+    assert start.recipe is not None
+    (run,) = start.recipe.runs
+    assert run.pretraining is not None
+    assert (run.pretraining.steps, run.pretraining.shown) == (3, 8)
+    assert start.taken["backbone"] == (240, 240)
+    cell = next(one for one in found.results.cells if one.start == "mine")
+    assert cell.measured.initial_sha256 == run.sha256
+    (found.folder / "pretrainings/mine-8-seed0/run/headstart.pt").unlink()
+    record = found.folder / "pretrainings/mine-8-seed0/pretraining.json"
+    record.write_text(json.dumps({"key": json.loads(record.read_text())["key"], "spent": 5.0}))
+    again = headstart.compare(**given)
+    assert again.results is not None
+    new = next(one for one in again.results.starts if one.name == "mine")
+    assert new.sha256 == start.sha256, "gone on with, it ends as it ended before"
+
+
+def test_a_process_works_where_it_is_told_to(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    log = tmp_path / "log.txt"
+    assert child.run("pretend", [], log, 1, threading.Event(), folder=tmp_path / "here") == 1
+    assert "No module named pretend" in log.read_text()
