@@ -130,11 +130,11 @@ def pretrain(
             part); several as [a, b] or by repeating data=
         model: detector: a .yaml (random weights), a .pt, a live YOLO object, or torchvision:NAME
         method: a method's name, the path of a .py file with one, or auto; by default objects from trained weights,
-            where the head learns boxes, and dino from random ones
+            where the head learns boxes and the objects that are found fit the images, and dino from random ones
         preset: named set of defaults of the method; by default its first
         init: a .pt whose weights the model starts from, e.g. COCO weights
         epochs: passes over the images (this or steps)
-        steps: optimizer steps (this or epochs); without either: 15000, or 10 epochs if that is more
+        steps: optimizer steps (this or epochs); without either by images, start and machine
         budget: time that pretraining may take, such as 30m, 2h or 45s: sets the steps (in place of them)
         batch: images a step
         imgsz: side of the global crops, pixels
@@ -155,7 +155,8 @@ def pretrain(
         log_every: steps between two lines of metrics.jsonl
         save_every: steps between two checkpoints of the run
         probe_every: steps between two probes of the features; 0: none
-        probe_labels: probe with the labels beside the images too; never trained on
+        probe_labels: look at labels beside the images, for probes and for whether found objects fit; never trained
+            on
         report: draw report.html at the end
         loggers: where measures go beside the run's folder: csv, tensorboard, or the path of a .py with a logger
         cfg: a YAML file with options; those given here override it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,12 @@ import headstart
 from headstart.errors import UserError
 from headstart.jobs import prepare as module
 from headstart.jobs.prepare import prepare
+from headstart.pseudolabels.fit import Fit
+from headstart.report.pretraining_verdict import judge
+from headstart.report.run_reader import find_run
 
+FITS = Fit("trained", 24, score=0.3, again=0.9)
+ASTRAY = Fit("trained", 24, score=0.0001, again=0.3)
 SMALL: dict[str, Any] = {"batch": 4, "imgsz": 64, "workers": 0, "device": "cpu", "report": False, "precision": "32"}
 
 
@@ -25,6 +31,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(3)
     YOLO("yolo11n.yaml", verbose=False).save(path)
     return path
+
+
+@pytest.fixture(autouse=True)
+def fit(monkeypatch: pytest.MonkeyPatch) -> list[Fit]:
+    """The trained weights of these tests find nothing; what the look at their objects says is the one in the list."""
+    said = [FITS]
+    monkeypatch.setattr(module, "fit_of", lambda *_: said[0])
+    return said
 
 
 def job(image_folder: Path, **options: Any) -> module.Job:
@@ -146,6 +160,92 @@ def test_the_home_folder_is_understood(image_folder: Path, tmp_path: Path, monke
     assert job(image_folder, method="dino", out="~/run").run.out == str(tmp_path / "run")
 
 
+# -- objects that do not fit ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [{}, {"method": "auto"}, {"method": "auto", "lr": 1e-4}, {"seed": 3}])
+def test_a_run_whose_objects_do_not_fit_takes_pyramid(
+    image_folder: Path, weights: Path, fit: list[Fit], given: dict[str, Any]
+) -> None:
+    fit[0] = ASTRAY
+    found = job(image_folder, model=str(weights), **given)
+    assert found.declared.name == found.run.method == "pyramid"
+    assert found.fit == ASTRAY
+    assert found.why[0].startswith("method=pyramid")
+    assert "objects" not in str(found.used())  # nothing of the other method's is left
+
+
+@pytest.mark.parametrize("given", [{"method": "objects"}, {"clusters": 8}, {"teacher": "resnet18"}])
+def test_who_asks_for_objects_gets_them(
+    image_folder: Path, weights: Path, fit: list[Fit], given: dict[str, Any]
+) -> None:
+    fit[0] = ASTRAY
+    found = job(image_folder, model=str(weights), **given)
+    assert (found.declared.name, found.fit) == ("objects", ASTRAY)
+
+
+def test_auto_with_a_teacher_distills_where_objects_do_not_fit(
+    image_folder: Path, weights: Path, fit: list[Fit]
+) -> None:
+    fit[0] = ASTRAY
+    found = job(image_folder, model=str(weights), method="auto", teacher=str(weights))
+    assert found.declared.name == "distill"
+
+
+def test_the_method_that_was_chosen_goes_on(
+    image_folder: Path, weights: Path, tmp_path: Path, fit: list[Fit], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit[0] = ASTRAY
+    given = begin(image_folder, tmp_path / "run", method=None, model=str(weights), hidden_dim=None)
+    record = yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())
+    assert record["options"]["method"] == "pyramid"
+    assert record["resolved"]["objects"] == {"fits": False, "found": ASTRAY.sentence(), "used": False}
+    said = capsys.readouterr().err
+    assert said.index("do not fit these images") < said.index("method=pyramid in place of objects")
+    fit[0] = FITS  # is not asked again
+    run = headstart.pretrain(**{**given, "resume": True})
+    assert (run.step, run.ok) == (2, True)
+
+
+def test_objects_all_the_same_are_warned_of_in_terminal_log_and_report(
+    image_folder: Path, weights: Path, tmp_path: Path, fit: list[Fit], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit[0] = ASTRAY
+    given = {**SMALL, "data": str(image_folder), "model": str(weights), "method": "objects", "clusters": 4, "steps": 1}
+    run = headstart.pretrain(**given, out=str(tmp_path / "run"))
+    warning = f"WARNING: {ASTRAY.sentence()}"
+    assert warning in capsys.readouterr().err
+    log = (run.folder / "log.txt").read_text()
+    assert log.index(warning) < log.index("searching 4 images")
+    verdict = judge(find_run(run.folder))
+    assert (verdict.tone, verdict.label) == ("warn", "Doubtful objects")
+    assert f"Beware: {ASTRAY.sentence()}" in " ".join(verdict.sentences)
+
+
+# -- the length -------------------------------------------------------------------------------------------------------
+
+
+def test_the_default_length_is_that_of_auto(image_folder: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for more, expected in (({}, 1_000), ({"device": "cuda"}, 2_000)):
+        if more:
+            monkeypatch.setattr(module, "parse_device", lambda _: SimpleNamespace(kind="cuda"))
+        for method in ("default", "auto" if not more else "objects"):
+            assert job(image_folder, model=str(weights), method=method).steps == expected
+    assert job(image_folder, model="yolo11n.yaml").steps == 5_000
+
+
+def test_a_length_that_is_given_is_kept(image_folder: Path) -> None:
+    assert job(image_folder, model="yolo11n.yaml", steps=7).steps == 7
+    assert job(image_folder, model="yolo11n.yaml", epochs=8).steps == 3  # 8 * 24 / 64
+    assert job(image_folder, model="yolo11n.yaml", method="dino", preset="tutorial").steps == 15_000
+    found = job(image_folder, model="yolo11n.yaml")
+    assert found.run.steps == 3_000
+    assert (
+        found.why[-1] == "3,000 steps for 24 images, random weights and no GPU; steps=, epochs= or budget= set others"
+    )
+    assert job(image_folder, model="yolo11n.yaml", budget="30m").run.steps is None
+
+
 # -- once -------------------------------------------------------------------------------------------------------------
 
 
@@ -174,7 +274,7 @@ def test_what_cannot_be_exported_is_said_before_anything_begins(image_folder: Pa
 
 def begin(image_folder: Path, out: Path, **options: Any) -> dict[str, Any]:
     given = {**SMALL, "data": str(image_folder), "method": "byol", "hidden_dim": 32, "steps": 2, "out": str(out)}
-    given |= options
+    given = {key: value for key, value in {**given, **options}.items() if value is not None}
     headstart.pretrain(**given)
     (next((out / "checkpoints").glob("step-00000002.pt"))).rename(out / "checkpoints" / "step-00000001.pt")
     state = torch.load(out / "checkpoints" / "step-00000001.pt", weights_only=True)

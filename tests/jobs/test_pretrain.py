@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -165,6 +166,42 @@ def test_ultralytics_trains_from_it(run: headstart.Run, tmp_path: Path) -> None:
     # Ultralytics' own count: all but the class logits, which have 8 rows here and 80 there.
     assert "Transferred 493/499 items from pretrained weights" in done.stdout + done.stderr
     assert (tmp_path / "tuned" / "weights" / "last.pt").is_file()
+
+
+def test_ultralytics_takes_the_settings_that_a_run_advises(
+    images: Path, run: headstart.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The very command of the closing lines, with a training made small."""
+    from headstart.jobs.scenes import draw_dataset
+
+    advised = pretrain(tmp_path / "a run", images, steps=1, report=True)
+    said = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("fine-tune: "))
+    words = shlex.split(said.removeprefix("fine-tune: "))
+    assert words[:3] == ["yolo", "detect", "train"]
+    assert words[3:] == [f"cfg={advised.folder / 'finetune.yaml'}", f"model={advised.checkpoint}", "data=your.yaml"]
+    page = (advised.folder / "report.html").read_text()
+    assert "finetune.yaml" in page
+    data = draw_dataset(tmp_path / "scenes", unlabelled=0, train=8, val=4, imgsz=64)
+    settings = run.folder / "finetune.yaml"
+    small = f"epochs=1 batch=4 workers=0 device=cpu plots=False project={tmp_path} name=tuned data={data}"
+    command = [str(Path(sys.executable).parent / "yolo"), *words[1:3], f"cfg={settings}", f"model={run.checkpoint}"]
+    done = subprocess.run([*command, *small.split()], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    used = yaml.safe_load((tmp_path / "tuned" / "args.yaml").read_text())
+    expected = {"optimizer": "AdamW", "lr0": 0.001, "lrf": 0.01, "warmup_epochs": 3.0, "warmup_bias_lr": 0.0, "nbs": 16}
+    assert {name: used[name] for name in expected} == expected
+    assert (used["imgsz"], used["close_mosaic"], used["epochs"]) == (64, 10, 1)
+
+
+def test_every_advised_setting_says_what_it_rests_on(run: headstart.Run) -> None:
+    text = (run.folder / "finetune.yaml").read_text()
+    settings = yaml.safe_load(text)
+    assert settings["epochs"] == 32  # by hand: 600 steps of 16 are 9,600 images, 300 of them 32 times
+    assert text.startswith(f"# yolo detect train cfg={run.folder / 'finetune.yaml'} model={run.checkpoint} data=")
+    for name in settings:
+        comment = text[: text.index(f"\n{name}:")].split("\n\n")[-1]
+        assert comment.startswith("# "), name
+        assert "measured" in comment, name
 
 
 # -- ways to start ----------------------------------------------------------------------------------------------------

@@ -22,6 +22,14 @@ from headstart.pseudolabels.base import PseudoLabelHead
 
 
 @dataclass(frozen=True)
+class Advised:
+    """A setting of a fine-tuning, and what it rests on."""
+
+    value: Any
+    why: str
+
+
+@dataclass(frozen=True)
 class Level:
     """A feature map of a detector.
 
@@ -140,9 +148,26 @@ class Detector(ABC):
             UserError: It cannot be written, e.g. a full disk; `path` is then as it was before.
         """
 
+    def finetune_settings(self, imgsz: int, labelled: int = 300) -> Mapping[str, Advised] | None:
+        """Settings of the family's own trainer with which a start from here does best, for a file that it reads.
+
+        Args:
+            imgsz: Side of the images that the run was pretrained with, pixels.
+            labelled: Labelled images to fine-tune on, for what depends on their number.
+
+        Returns:
+            By the trainer's own names; None where it reads no such file.
+        """
+        return None
+
     @abstractmethod
-    def how_to_train(self, path: Path) -> str:
-        """The command, or the line of Python, by which a training starts from a checkpoint that `save` wrote."""
+    def how_to_train(self, path: Path, settings: Path | None = None) -> str:
+        """The command, or the line of Python, by which a training starts from a checkpoint that `save` wrote.
+
+        Args:
+            path: The checkpoint.
+            settings: A file with `finetune_settings`; given only where the detector has these.
+        """
 
     @abstractmethod
     def verify(self, path: Path, trained: Collection[str]) -> HandBack:

@@ -14,8 +14,9 @@ from headstart.methods import find
 from headstart.settings.auto import Situation, choose
 from headstart.settings.schema import MethodSettings, PretrainSettings
 
-RANDOM, TRAINED = "dino", "objects"
-"""The default methods: from random weights, and from trained ones where the head can be trained on boxes."""
+RANDOM, TRAINED, UNFIT = "dino", "objects", "pyramid"
+"""The default methods: from random weights, from trained ones where the head can be trained on boxes, and where what
+these find does not fit the images."""
 
 
 LABELLED = "selftrain"
@@ -39,8 +40,16 @@ def unknown_anywhere(given: Iterable[str]) -> list[UserError]:
     ]
 
 
-def chosen_method(given: Mapping[str, Any], detector: Detector, images: int) -> tuple[dict[str, Any], tuple[str, ...]]:
+def chosen_method(
+    given: Mapping[str, Any], detector: Detector, images: int, *, fits: bool = True
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The options with a method among them, what the user gave kept; and why, in sentences.
+
+    Args:
+        given: By the user.
+        detector: With the weights that the run starts from.
+        images: How many there are.
+        fits: Whether the objects that are found on them are worth learning from, as far as that is known.
 
     Raises:
         UserError: An option was given that the default method does not have.
@@ -49,9 +58,12 @@ def chosen_method(given: Mapping[str, Any], detector: Detector, images: int) -> 
         detector.class_head()  # or it says why its head cannot be trained on them
         _refuse_others(given, LABELLED, detector.trained)
         return {**given, "method": LABELLED}, (f"method={LABELLED}: there are labels to learn from",)
-    boxes = detector.trained and _learns_boxes(detector)
+    boxes = detector.trained and _learns_boxes(detector) and fits
     if str(given.get("method")) == "auto":
         return _automatic(given, detector, images, boxes)
+    if not fits:
+        why = f"method={UNFIT} in place of {TRAINED}: it needs no objects (method={TRAINED} takes them all the same)"
+        return {**given, "method": UNFIT}, (why,)
     name = TRAINED if boxes else RANDOM
     _refuse_others(given, name, detector.trained)
     if name == RANDOM:
@@ -61,6 +73,15 @@ def chosen_method(given: Mapping[str, Any], detector: Detector, images: int) -> 
         "(method=dino is the published recipe)"
     )
     return {**given, "method": name}, (why,)
+
+
+def without_objects(
+    given: Mapping[str, Any], detector: Detector, images: int
+) -> tuple[dict[str, Any], tuple[str, ...]] | None:
+    """The same where the objects that are found do not fit; None where an option asks for those all the same."""
+    other, why = chosen_method(given, detector, images, fits=False)
+    name = str(other["method"])
+    return None if of_others(given, name, find.find(name).settings) else (other, why)
 
 
 def _automatic(

@@ -54,6 +54,8 @@ def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict
         used["preset"] = None
     if used.get("budget"):  # what it came to when the run began, so that the schedules stay the same
         used |= {"budget": None, "steps": record["resolved"]["steps"]}
+    elif not used.get("steps") and not used.get("epochs"):  # a default length, which older versions did not record
+        used["steps"] = record["resolved"].get("steps")
     if (folder.path / START).is_file():
         used["model"] = str(folder.path / START)
     if in_memory(used.get("teacher")):

@@ -18,17 +18,30 @@ from headstart.images.index import ImageIndex, find_images
 from headstart.images.loader import steps_for
 from headstart.images.sources import absolute
 from headstart.jobs.checks import check_method, check_run, random_weights
-from headstart.jobs.choose import RANDOM, TRAINED, chosen_method, of_others, undecided, unknown_anywhere
+from headstart.jobs.choose import (
+    LABELLED,
+    RANDOM,
+    TRAINED,
+    chosen_method,
+    of_others,
+    undecided,
+    unknown_anywhere,
+    without_objects,
+)
+from headstart.jobs.fit import fit_of
 from headstart.jobs.going_on import continued
 from headstart.jobs.labelled import dataset_of, given_labels
+from headstart.machine import parse_device
 from headstart.methods import find
 from headstart.methods.base import GivenLabels
 from headstart.methods.find import Declared
 from headstart.plugins import is_python_file
+from headstart.pseudolabels.fit import Fit
 from headstart.run.folder import RunFolder, new_folder
 from headstart.settings.auto import weights_beside
+from headstart.settings.length import default_steps, published_steps
 from headstart.settings.resolve import Resolved, as_plain, build, collect, conflicts, resolve_pretrain
-from headstart.settings.schema import MethodSettings, PretrainSettings, strings, truth
+from headstart.settings.schema import MethodSettings, PretrainSettings, ProposalOptions, strings, truth
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,7 @@ class Job:
         detector: What is trained, with the weights that it starts from.
         why: What was chosen for the user, in sentences.
         record: Of a run to go on with: what its ``settings.yaml`` holds.
+        fit: Where a new run was to learn from objects: how well those that are found fit the images.
         given: The labels of the user, where the method learns from them.
     """
 
@@ -55,11 +69,12 @@ class Job:
     detector: Detector
     why: tuple[str, ...] = ()
     record: Mapping[str, Any] | None = None
+    fit: Fit | None = None
     given: GivenLabels | None = None
 
     @property
     def steps(self) -> int:
-        """Steps as given, or from the epochs; without either 15,000, or 10 epochs if that is more."""
+        """Steps as given or chosen, or from the epochs; of a budget, which is measured later, those of one epoch."""
         return steps_of(self.run, len(self.images))
 
     def used(self) -> dict[str, Any]:
@@ -81,10 +96,8 @@ class Job:
 
 
 def steps_of(s: PretrainSettings, images: int) -> int:
-    """Steps of a run on so many images."""
-    if s.steps is not None:
-        return s.steps
-    return steps_for(s.epochs, images, s.batch) if s.epochs else max(15_000, steps_for(10, images, s.batch))
+    """Steps of a run on so many images; of one that a time sets those of an epoch."""
+    return s.steps or steps_for(s.epochs or 1, images, s.batch)
 
 
 def check_options(options: Mapping[str, Any]) -> list[UserError]:
@@ -102,13 +115,12 @@ def length_of(options: Mapping[str, Any], images: int) -> int | None:
     """Steps of a run with options that have no problems, on so many images; None where a time sets them."""
     given = dict(options)
     if undecided(given):
-        given["method"] = RANDOM if random_weights(given) else TRAINED
-    declared = find.find(str(given["method"]))
-    presets = declared.presets
+        given["method"] = LABELLED if given.get("labels") else RANDOM if random_weights(given) else TRAINED
+    presets = find.find(str(given["method"])).presets
     preset = presets.get(str(given.get("preset")), next(iter(presets.values()), {}))
     known = {key: value for key, value in {**preset, **given}.items() if key in PretrainSettings.model_fields}
-    s = PretrainSettings(**known)
-    return None if s.budget else steps_of(s, images)
+    run, _ = with_length(PretrainSettings(**known), given, not random_weights(given), images)
+    return None if run.budget else steps_of(run, images)
 
 
 def prepare(options: Mapping[str, Any]) -> Job:
@@ -124,7 +136,7 @@ def prepare(options: Mapping[str, Any]) -> Job:
     record = None
     if truth(given.get("resume")):
         given, record = continued(given, problems)
-    resolved, declared = _before_loading(given, problems)
+    resolved = _before_loading(given, problems)
     labels = str(given["labels"]) if given.get("labels") else None
     images = find_images(_with(resolved.data, labels), keep=cache_folder(resolved))
     auto = str(given.get("method")) == "auto" and not given.get("init")
@@ -132,18 +144,15 @@ def prepare(options: Mapping[str, Any]) -> Job:
         given["init"] = str(Path(beside).resolve())
     torch.manual_seed(resolved.seed)
     detector = load_detector(given.get("model", resolved.model), given.get("init"))
-    why: tuple[str, ...] = ()
-    if declared is None:
-        given, why = chosen_method(given, detector, len(images))
-        why += (f"init={given['init']} lies beside: the published weights of {resolved.model}",) if beside else ()
-        declared = find.find(str(given["method"]))
-    settled = _resolve(given, declared, [], trained=detector.trained and record is None)
+    settled, declared, why, fit = _method(given, detector, images, record)
+    why += (f"init={given['init']} lies beside: the published weights of {resolved.model}",) if beside else ()
+    run, length = with_length(settled.run, given, detector.trained, len(images))
     known = None
     if labels and declared.method.needs.labels:
         known, told = given_labels(labels, images)
         detector = detector.with_classes(known.names, dataset_of(labels).keypoints())
         why += told
-    return Job(asked, settled.run, settled.method, declared, images, detector, why, record, known)
+    return Job(asked, run, settled.method, declared, images, detector, (*why, *length), record, fit, known)
 
 
 def _with(data: str | list[str], labels: str | None) -> str | list[str]:
@@ -153,22 +162,67 @@ def _with(data: str | list[str], labels: str | None) -> str | list[str]:
     return [*([data] if isinstance(data, str) else data), labels]
 
 
-def _before_loading(given: Mapping[str, Any], problems: list[UserError]) -> tuple[PretrainSettings, Declared | None]:
-    """The options of every pretraining, and the method where one is named; or all problems together."""
+def _method(
+    given: Mapping[str, Any], detector: Detector, images: ImageIndex, record: Mapping[str, Any] | None
+) -> tuple[Resolved, Declared, tuple[str, ...], Fit | None]:
+    """The method, named or chosen, with its options; why; and of one that learns from objects, whether these fit."""
+    open_to = undecided(given)
+    named, why = chosen_method(given, detector, len(images)) if open_to else (given, ())
+    settled, declared = _settled(named, detector, record)
+    fit = _fit(settled, declared, detector, images) if record is None else None
+    other = without_objects(given, detector, len(images)) if open_to and fit and not fit.ok else None
+    if other:
+        named, why = other
+        settled, declared = _settled(named, detector, record)
+    return settled, declared, why, fit
+
+
+def with_length(
+    run: PretrainSettings, given: Mapping[str, Any], trained: bool, images: int
+) -> tuple[PretrainSettings, tuple[str, ...]]:
+    """The options with a number of steps where neither that nor epochs nor a budget was given, and why so many."""
+    if run.steps or run.epochs or run.budget:
+        return run, ()
+    device = parse_device(run.device).kind
+    if given.get("preset") == "tutorial":
+        steps, why = published_steps(images, run.batch), "the published recipe"
+    else:
+        steps = default_steps(images, run.batch, trained=trained, device=device)
+        start = "trained" if trained else "random"
+        why = f"{images:,} images, {start} weights and {'no GPU' if device == 'cpu' else 'a GPU'}"
+    said = f"{steps:,} steps for {why}; steps=, epochs= or budget= set others"
+    return run.model_copy(update={"steps": steps}), (said,)
+
+
+def _settled(
+    given: Mapping[str, Any], detector: Detector, record: Mapping[str, Any] | None
+) -> tuple[Resolved, Declared]:
+    declared = find.find(str(given["method"]))
+    return _resolve(given, declared, [], trained=detector.trained and record is None), declared
+
+
+def _fit(settled: Resolved, declared: Declared, detector: Detector, images: ImageIndex) -> Fit | None:
+    if not (declared.method.needs.pseudolabels and isinstance(settled.method, ProposalOptions)):
+        return None
+    return fit_of(settled.run, settled.method, detector, images)
+
+
+def _before_loading(given: Mapping[str, Any], problems: list[UserError]) -> PretrainSettings:
+    """The options of every pretraining; or all problems together, those of a method that is named among them."""
     if undecided(given):
         problems += [*unknown_anywhere(given), *conflicts(given)]
         run = build(PretrainSettings, {k: v for k, v in given.items() if k in PretrainSettings.model_fields}, problems)
         problems += check_run({**_defaults(PretrainSettings), **given})
         if problems or run is None:
             raise UserError.several(problems)
-        return run, None
+        return run
     try:
         declared = find.find(str(given["method"]))
     except UserError as error:
         problems += [error, *check_run({**_defaults(PretrainSettings), **given})]
         build(PretrainSettings, {k: v for k, v in given.items() if k in PretrainSettings.model_fields}, problems)
         raise UserError.several(problems) from error
-    return _resolve(given, declared, problems).run, declared
+    return _resolve(given, declared, problems).run
 
 
 def _resolve(

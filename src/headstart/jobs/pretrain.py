@@ -18,8 +18,10 @@ from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.images.cache import Cache, open_cache
 from headstart.images.loader import ImageLoader, steps_for
+from headstart.jobs.finetune_file import write_settings
 from headstart.jobs.going_on import START
 from headstart.jobs.labelled import RowReader
+from headstart.jobs.outlook import outlook
 from headstart.jobs.pictures import PICTURES, draw
 from headstart.jobs.prepare import Job, cache_folder, prepare
 from headstart.jobs.search import pseudolabels_of, teacher_of
@@ -30,7 +32,7 @@ from headstart.methods.base import Context, Method
 from headstart.probes.probe import during
 from headstart.pseudolabels.base import PseudoLabels
 from headstart.run import clock
-from headstart.run.display import Display, Filling, duration
+from headstart.run.display import Display, Filling, duration, make_console
 from headstart.run.folder import RunFolder
 from headstart.settings.resolve import budget_seconds
 from headstart.settings.schema import ProposalOptions
@@ -118,6 +120,7 @@ class _Pretraining:
         self.folder.make_loggers(s.loggers)
         if not job.record and not isinstance(s.model, (str, Path)):
             self.detector.save(self.folder.path / START, {})
+        self._announce()
         labels = None
         searching = time.perf_counter()
         if job.declared.method.needs.pseudolabels:
@@ -236,6 +239,19 @@ class _Pretraining:
         self.folder.log(line)
         display.say(line)
 
+    def _announce(self) -> None:
+        """Say what was chosen and what it will take, before anything long begins."""
+        job, console = self.job, make_console(stderr=True, soft_wrap=True)
+        lines = [*job.why]
+        if job.fit:
+            warning = "" if job.fit.ok or not job.declared.method.needs.pseudolabels else "WARNING: "
+            lines.insert(0, f"{warning}{job.fit.sentence()}")
+        if seen := outlook(job, self._method, self.arithmetic):
+            lines.append(seen.sentence())
+        for line in lines:
+            self.folder.log(line)
+            console.print(line)
+
     def _begin(self, cache: Cache, workers: int, shown: int) -> Display:
         """Write down what the run is, and say it."""
         job, detector = self.job, self.detector
@@ -246,7 +262,6 @@ class _Pretraining:
         display = Display(self.steps, self._start, cached=cache.share())
         backbone = detector.backbone
         lines = [
-            *job.why,
             f"{facts['images']} images, {detector.name} ({detector.task}), backbone {backbone.width} wide at stride "
             f"{backbone.stride}",
             f"{self.steps} steps ({facts['epochs']:g} epochs) on {facts['device']}, {facts['precision']}, "
@@ -286,6 +301,7 @@ class _Pretraining:
             "precision": str(self.fabric._precision.precision),
             "channels_last": self.arithmetic.channels_last,
             "compile": self.arithmetic.compile,
+            **self._objects(),
             "detector": {
                 "name": detector.name,
                 "task": detector.task,
@@ -294,6 +310,11 @@ class _Pretraining:
                 "levels": [{"stride": level.stride, "width": level.width} for level in detector.levels],
             },
         }
+
+    def _objects(self) -> dict[str, Any]:
+        """Whether the objects that are found fit, and whether the run learns from them all the same."""
+        fit, used = self.job.fit, self.job.declared.method.needs.pseudolabels
+        return {"objects": {**fit.as_dict(), "used": used}} if fit else {}
 
     def _say_times(self, display: Display, outcome: Outcome, cache: Cache) -> None:
         shares = outcome.shares
@@ -319,6 +340,7 @@ class _Pretraining:
         handback = self._hand_back(set(exported), outcome.step)
         for line in handback.lines():
             self._tell(display, line)
+        advised = write_settings(detector, folder.path, job.run.imgsz) if handback.ok else None
         drawn = job.run.report and self._draw(display, method, outcome, labels)
         display.say(f"{outcome.step} steps in {duration(outcome.seconds)}, {folder.skipped} images skipped")
         if folder.skipped:
@@ -335,7 +357,8 @@ class _Pretraining:
             )
             return Run(folder.path, None, handback, outcome.step, interrupted=False)
         folder.finish("done")
-        display.say(f"fine-tune: {detector.how_to_train(folder.result)}")
+        how = detector.how_to_train(folder.result, advised) if advised else detector.how_to_train(folder.result)
+        display.say(f"fine-tune: {how}")
         return Run(folder.path, folder.result, handback, outcome.step, interrupted=False)
 
     def _draw(self, display: Display, method: Method, outcome: Outcome, labels: PseudoLabels | None) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import time
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,12 +55,37 @@ def teacher_of(options: MethodSettings, *, neck: bool = True) -> Teacher | None:
     return load_teacher(TeacherSource.of(options.model_dump()), neck=neck)
 
 
-def _search(job: Job, folder: RunFolder, steps: int, device: torch.device) -> tuple[PseudoLabels, Tensor | None]:
-    """Pseudo-labels, and the rows of the images that they are for, where the time budget allows no more."""
-    s, options, images = job.run, job.options, job.images
+class Tools(NamedTuple):
+    """What finds objects, and what their looks are clustered by where that is another network."""
+
+    finder: Detector
+    teacher: Teacher | None
+
+
+def loaded(job: Job) -> Tools:
+    """The detector and the teacher that the options of a run name."""
+    options = job.options
     assert isinstance(options, ProposalOptions)
     finder = job.detector if options.proposals is None else load_detector(options.proposals)
-    teacher = teacher_of(options, neck=False)
+    return Tools(finder, teacher_of(options, neck=False))
+
+
+def search_few(job: Job, tools: Tools, images: ImageIndex, device: torch.device) -> tuple[PseudoLabels, float]:
+    """The pseudo-labels of a few images, and the seconds that one of them takes, once all is warm.
+
+    Raises:
+        UserError: Nothing is found, or no image can be read.
+    """
+    batch = max(1, len(images) // 4)
+    ends: list[float] = []
+    found = _find(job, tools, images, device, batch, 4, progress=lambda *_: ends.append(time.perf_counter()))
+    return found.labels, (ends[-1] - ends[0]) / (len(ends) - 1) / batch
+
+
+def _search(job: Job, folder: RunFolder, steps: int, device: torch.device) -> tuple[PseudoLabels, Tensor | None]:
+    """Pseudo-labels, and the rows of the images that they are for, where the time budget allows no more."""
+    s, images = job.run, job.images
+    tools = loaded(job)
     batches = steps_for(1, len(images), s.batch)
     batches = batches if s.budget else min(steps, batches)
     total = min(len(images), batches * s.batch)
@@ -69,9 +95,22 @@ def _search(job: Job, folder: RunFolder, steps: int, device: torch.device) -> tu
         folder.log(line)
         display.say(line)
 
-    looks = f" and features of {teacher.name} to cluster them" if teacher else ""
-    tell(f"searching {total:,} images for objects with {finder.name}{looks}, before the first step")
-    found = _found(job, folder, finder, teacher, batches, device, display, total)
+    looks = f" and features of {tools.teacher.name} to cluster them" if tools.teacher else ""
+    tell(f"searching {total:,} images for objects with {tools.finder.name}{looks}, before the first step")
+    allowed = budget_seconds(s.budget or "")
+    found = _find(
+        job,
+        tools,
+        images,
+        device,
+        s.batch,
+        batches,
+        workers=loader_workers(s.workers, device),
+        skip=folder.skip,
+        progress=display,
+        total=total,
+        seconds=budget.SEARCH * allowed if allowed else math.inf,
+    )
     for line in found.summary():
         tell(line)
     searched = int(found.searched.sum())
@@ -82,38 +121,24 @@ def _search(job: Job, folder: RunFolder, steps: int, device: torch.device) -> tu
     return found.labels.select(rows), rows
 
 
-def _found(
+def _find(
     job: Job,
-    folder: RunFolder,
-    finder: Detector,
-    teacher: Teacher | None,
-    batches: int,
+    tools: Tools,
+    images: ImageIndex,
     device: torch.device,
-    display: Any,
-    total: int,
+    batch: int,
+    batches: int,
+    *,
+    workers: int = 0,
+    **more: Any,
 ) -> Found:
-    s, options = job.run, job.options
+    """`find_pseudolabels` with the options of a run, on some `batches` of `images`."""
+    options, seed = job.options, job.run.seed
     assert isinstance(options, ProposalOptions)
-    search = Search.of(options, s.seed)
-    allowed = budget_seconds(s.budget or "")
+    search = Search.of(options, seed)
+    finder = tools.finder
     finder.module.to(device)
-    with ImageLoader(
-        job.images,
-        batch=s.batch,
-        max_area=2 * search.imgsz**2,
-        workers=loader_workers(s.workers, device),
-        seed=s.seed,
-        steps=batches,
-    ) as loader:
-        return find_pseudolabels(
-            finder,
-            teacher or finder.trunk(),
-            loader,
-            len(job.images),
-            search,
-            device=device,
-            skip=folder.skip,
-            progress=display,
-            total=total,
-            seconds=budget.SEARCH * allowed if allowed else math.inf,
-        )
+    area = 2 * search.imgsz**2
+    with ImageLoader(images, batch=batch, max_area=area, workers=workers, seed=seed, steps=batches) as loader:
+        looks = tools.teacher or finder.trunk()
+        return find_pseudolabels(finder, looks, loader, len(images), search, device=device, **more)

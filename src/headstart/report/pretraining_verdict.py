@@ -84,7 +84,10 @@ def judge(run: FoundRun) -> Verdict:
         tone, label = "bad", "Not finite" if not_finite(run) else "Not handed back whole"
     if not run.finished and tone != "bad":
         tone, label = ("warn", "Not finished") if len(run.column("step")) else ("calm", "Nothing logged yet")
-    sentences = [_what(run), finding, _handed_back(run)]
+    objects, misled = _objects(run)
+    if misled and tone in ("good", "calm"):
+        tone, label = "warn", "Doubtful objects"
+    sentences = [_what(run), finding, objects, _handed_back(run)]
     return Verdict(tone, label, [one for one in sentences if one], alarms, _next_steps(run, tone))
 
 
@@ -118,6 +121,21 @@ def _finding(run: FoundRun, health: Health, alarmed: bool) -> tuple[str, str, st
     if alarmed:
         return "warn", "Recovered", "A collapse alarm sounded on the way and was over by the end."
     return "good", "No collapse", "There was no sign of collapse at any step."
+
+
+def _objects(run: FoundRun) -> tuple[str, bool]:
+    """What is to be said of objects that do not fit the images, and whether they were learnt all the same."""
+    found = run.option("objects")
+    if not isinstance(found, dict) or found.get("fits") is not False:
+        return "", False
+    said = str(found.get("found", ""))
+    if not found.get("used"):
+        return f"It was not taught objects, for {said}.", False
+    return (
+        f"Beware: {said}. What it learnt as objects need not be things, and true ones were taught as background: look "
+        "at the clusters below; method=pyramid needs no objects.",
+        True,
+    )
 
 
 def _what(run: FoundRun) -> str:
@@ -208,11 +226,13 @@ def _next_steps(run: FoundRun, tone: str) -> list[Step]:
     task = detector.get("task", "detect") if isinstance(detector, dict) else "detect"
     name = detector.get("name") if isinstance(detector, dict) else None
     model = name or Path(str(run.option("model", "yolo11n"))).stem
-    weights = _near(run.path / "headstart.pt")
+    weights, settings = _near(run.path / "headstart.pt"), run.path / "finetune.yaml"
+    cfg = [f"cfg={_near(settings)}"] if settings.is_file() else []
     start = f"starts=scratch,coco,ssl={_near(run.path)}"
     return [
         Step(
-            "Fine-tune on your labels:", shlex.join(["yolo", str(task), "train", "data=your.yaml", f"model={weights}"])
+            "Fine-tune on your labels:",
+            shlex.join(["yolo", str(task), "train", *cfg, "data=your.yaml", f"model={weights}"]),
         ),
         Step(
             "No collapse means that something was learnt; whether it helps your detector, only a comparison says. "

@@ -24,7 +24,7 @@ CONTENTS = Contents(
     mark="settings.yaml",
     files=(
         "settings.yaml", "metrics.jsonl", "events.jsonl", "log.txt", "skipped.csv", "handback.json", "start.pt",
-        "headstart.pt", "unverified.pt", "report.html", "pseudolabels.pt",
+        "headstart.pt", "unverified.pt", "finetune.yaml", "report.html", "pseudolabels.pt",
     ),
     folders=("checkpoints", "assets", "loggers"),
     before=("log.txt", "skipped.csv", "start.pt", "pseudolabels.pt", "checkpoints", "loggers"),

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-FEW, MANY = 1_000, 10_000
-"""Numbers of images below which a run is kept short, and from which batches are larger."""
+from headstart.settings.length import default_steps
+
+MANY = 10_000
+"""Number of images from which batches are larger."""
 
 _LENGTHS = {"epochs", "steps", "budget"}
 
@@ -56,7 +58,8 @@ def choose(found: Situation, given: Mapping[str, Any] | None = None) -> Choice:
     batch = _batch(found) * (4 if method == "objects" else 1)  # four images make one that the network sees
     options: dict[str, Any] = {"method": method, "batch": batch}
     if not _LENGTHS & own.keys():
-        options["steps"] = _steps(found)
+        read = int(own.get("batch", batch))
+        options["steps"] = default_steps(found.images, read, trained=found.trained, device=found.device)
     # Not left to the rule for init=: a .pt given as model= is trained as well.
     options["lr"] = 2e-4 if found.trained and method != "objects" else 1e-3
     options |= {"imgsz": 160} if found.device == "cpu" else {}
@@ -67,16 +70,6 @@ def _batch(found: Situation) -> int:
     if found.device == "cpu":
         return 32
     return 128 if found.images >= MANY and found.memory >= 16 else 64
-
-
-def _steps(found: Situation) -> int:
-    """Fewer from trained weights (HPT, 2103.12718, converges many times faster), on few images, and without a GPU."""
-    epochs = 10 * found.images // _batch(found)
-    if found.device == "cpu":
-        return 1_000 if found.trained else 3_000
-    if found.trained:
-        return max(2_000 if found.images < FEW else 5_000, min(epochs, 20_000))
-    return max(5_000 if found.images < FEW else 15_000, epochs)
 
 
 def _why_method(found: Situation, method: str) -> str:

@@ -70,13 +70,15 @@ class PretrainSettings(Options):
     method: str = Field(
         "default",
         description="a method's name, the path of a .py file with one, or auto; by default objects from trained "
-        "weights, where the head learns boxes, and dino from random ones",
+        "weights, where the head learns boxes and the objects that are found fit the images, and dino from random ones",
     )
     preset: str | None = Field(None, description="named set of defaults of the method; by default its first")
     init: str | None = Field(None, description="a .pt whose weights the model starts from, e.g. COCO weights")
     epochs: float | None = Field(None, gt=0, description="passes over the images (this or steps)")
     steps: int | None = Field(
-        None, ge=1, description="optimizer steps (this or epochs); without either: 15000, or 10 epochs if that is more"
+        None,
+        ge=1,
+        description="optimizer steps (this or epochs); without either by images, start and machine",
     )
     budget: str | None = Field(
         None, description="time that pretraining may take, such as 30m, 2h or 45s: sets the steps (in place of them)"
@@ -111,7 +113,10 @@ class PretrainSettings(Options):
     log_every: int = Field(10, ge=1, description="steps between two lines of metrics.jsonl")
     save_every: int = Field(500, ge=1, description="steps between two checkpoints of the run")
     probe_every: int = Field(500, ge=0, description="steps between two probes of the features; 0: none")
-    probe_labels: bool = Field(False, description="probe with the labels beside the images too; never trained on")
+    probe_labels: bool = Field(
+        False,
+        description="look at labels beside the images, for probes and for whether found objects fit; never trained on",
+    )
     report: bool = Field(True, description="draw report.html at the end")
     loggers: Strings = Field(
         [],

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headstart.detectors.base import Detector, Level, Trunk
+from headstart.detectors.base import Advised, Detector, Level, Trunk
 from headstart.detectors.handback import PARTS, HandBack, Part
 from headstart.detectors.tensors import own_state
-from headstart.detectors.ultralytics import model_files
+from headstart.detectors.ultralytics import advice, model_files
 from headstart.detectors.ultralytics.handback import verify
 from headstart.detectors.ultralytics.head import DetectHead, has_pseudolabel_head, proposals, why_no_class_head
 from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter, with_classes
@@ -196,9 +196,14 @@ class UltralyticsDetector(Detector):
         size = {"imgsz": 224} if self.task == "classify" else {}
         return {**size, **kept, "task": self.task}
 
-    def how_to_train(self, path: Path) -> str:
+    def finetune_settings(self, imgsz: int, labelled: int = 300) -> Mapping[str, Advised] | None:
+        """See `Detector.finetune_settings`; a classifier's training knows neither boxes nor mosaics."""
+        return None if self.task == "classify" else advice.settings(imgsz, labelled, measured=self.task == "detect")
+
+    def how_to_train(self, path: Path, settings: Path | None = None) -> str:
         """See `Detector.how_to_train`."""
-        return f"yolo {self.task} train model={shlex.quote(str(path))} data=your.yaml"
+        cfg = f"cfg={shlex.quote(str(settings))} " if settings else ""
+        return f"yolo {self.task} train {cfg}model={shlex.quote(str(path))} data=your.yaml"
 
     def verify(self, path: Path, trained: Collection[str]) -> HandBack:
         """See `Detector.verify`."""

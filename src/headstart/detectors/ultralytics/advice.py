@@ -1,0 +1,47 @@
+"""Ultralytics' settings with which a start does best, each with what it rests on: the trainings in docs/evidence.md."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from headstart.detectors.base import Advised
+
+BATCH, STEPS = 16, 600
+"""Of the longer of the measured trainings."""
+
+
+def settings(imgsz: int, labelled: int, *, measured: bool) -> Mapping[str, Advised]:
+    """The settings of a training from a start that was pretrained at `imgsz`, on so many `labelled` images.
+
+    Args:
+        imgsz: Side of the images, pixels.
+        labelled: Number of images.
+        measured: Whether such a detector was trained so; the figures are those of ``task=detect``.
+    """
+    seen = "measured, docs/evidence.md" if measured else "measured for task=detect alone, docs/evidence.md"
+    epochs = max(1, round(STEPS * BATCH / labelled))
+    size = f"{seen} (160)" if imgsz == 160 and measured else "not measured (160 was)"
+    return {
+        "epochs": Advised(
+            epochs,
+            f"{STEPS:,} steps of {BATCH} for {labelled:,} labelled images: write {STEPS * BATCH:,} / yours. {seen}: "
+            "200 to 600 steps; the lead over COCO's weights is largest at 200",
+        ),
+        "batch": Advised(BATCH, seen),
+        "nbs": Advised(BATCH, f"as batch, so that every batch is an update, and not every 64 images. {seen}"),
+        "imgsz": Advised(math.ceil(imgsz / 32) * 32, f"as in the pretraining: raise it for small objects. {size}"),
+        "optimizer": Advised("AdamW", f"auto changes optimizer and rate with the number of labels. {seen}"),
+        "lr0": Advised(0.001, f"{seen}; other rates were not compared there"),
+        "lrf": Advised(0.01, f"Ultralytics' default. {seen}; others not measured"),
+        "warmup_epochs": Advised(
+            min(3.0, epochs / 4), f"Ultralytics' 3, a quarter of a shorter training. {seen}: 3; others not measured"
+        ),
+        "warmup_bias_lr": Advised(
+            0.0, f"the default of 0.1 is for SGD: with AdamW it undoes what a good start brought. {seen}"
+        ),
+        "close_mosaic": Advised(
+            min(10, max(1, epochs // 3)),
+            f"Ultralytics' 10 last epochs, a third of a shorter training. {seen}: 10; others not measured",
+        ),
+    }

@@ -1,0 +1,140 @@
+"""What a pretraining will take, said before anything long begins: a few real images, timed on the run's own network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from headstart.errors import UserError
+from headstart.images.index import ImageIndex
+from headstart.images.loader import ImageLoader
+from headstart.images.readers import FileReader
+from headstart.jobs.prepare import Job
+from headstart.jobs.search import Tools, loaded, search_few
+from headstart.machine import Arithmetic, cores, loader_workers, make_fabric, parse_device
+from headstart.methods.base import Method
+from headstart.methods.schedules import Progress
+from headstart.pseudolabels.base import PseudoLabels
+from headstart.run.display import duration
+from headstart.training.step import Step, unchanged
+from headstart.views.spec import needed_area
+
+IMAGES = 16
+"""Images of a step that is timed on a CPU, where the time of a step goes with their number; a GPU gets whole steps."""
+WARMUP, TIMED = 1, 2
+"""Steps before those that are timed, and these."""
+SHORT = 2_000
+"""Images in all below which a run is as short as the trial."""
+LONG = 3_600.0
+"""Seconds from which the way to a shorter run is said."""
+
+Make = Callable[[PseudoLabels | None], Method]
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a run will take, roughly.
+
+    Attributes:
+        steps: Of the run.
+        batch: Images a step.
+        step: Seconds a step.
+        search: Seconds of the search for objects; 0 where there is none.
+    """
+
+    steps: int
+    batch: int
+    step: float
+    search: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """All together."""
+        return self.search + self.steps * self.step
+
+    def sentence(self) -> str:
+        """``about 35 min: search 2 min, 1,000 steps of 32 images 33 min (estimate from a trial)``."""
+        parts = [f"search {duration(self.search)}"] if self.search else []
+        parts += [f"{self.steps:,} steps of {self.batch} images {duration(self.steps * self.step)}"]
+        less = "; budget=30m would make it half an hour" if self.seconds > LONG else ""
+        return f"about {duration(self.seconds)}: {', '.join(parts)} (estimate from a trial){less}"
+
+
+def outlook(job: Job, make: Make, arithmetic: Arithmetic) -> Outlook | None:
+    """Time the search on a few images and a few steps; nothing is changed by it.
+
+    Args:
+        job: The pretraining, of which nothing has been done.
+        make: Makes its method, given pseudo-labels of the images that are tried.
+        arithmetic: As the run computes.
+
+    Returns:
+        None where the trial would take about as long as the run, where the time is given, or no image could be used.
+    """
+    s = job.run
+    if job.record or s.budget or job.steps * s.batch < SHORT:
+        return None
+    device = torch.device(str(parse_device(s.device)))
+    few = s.batch if device.type != "cpu" else min(s.batch, IMAGES)
+    images = _spread(job.images, few * (WARMUP + TIMED))
+    # What is drawn here must not change what the run draws.
+    with torch.random.fork_rng():
+        try:
+            labels, search = _searched(job, images, device) if job.declared.method.needs.pseudolabels else (None, 0.0)
+            step = _step(job, make(labels), images, few, arithmetic)
+        except UserError:  # told by the run itself, with what else it finds
+            return None
+    return Outlook(job.steps, s.batch, step, search)
+
+
+def _spread(images: ImageIndex, number: int) -> ImageIndex:
+    """Some of the images, from all over the index."""
+    return images.subset(sorted({place * len(images) // number for place in range(number)}))
+
+
+def _searched(job: Job, images: ImageIndex, device: torch.device) -> tuple[PseudoLabels, float]:
+    """What is found on a few images, and seconds that the whole search will take."""
+    tools: Tools = loaded(job)
+    found, seconds = search_few(job, tools, images, device)
+    total = min(len(job.images), job.steps * job.run.batch)
+    return found, seconds * total
+
+
+def _step(job: Job, method: Method, images: ImageIndex, few: int, arithmetic: Arithmetic) -> float:
+    """Seconds a step of the run, from steps of a `few` images."""
+    s, fabric = job.run, make_fabric(parse_device(job.run.device), arithmetic.precision)
+    method.to(memory_format=torch.channels_last if arithmetic.channels_last else torch.contiguous_format)
+    area = needed_area(method.view_specs())
+    reader = FileReader(images, area)
+    with (
+        unchanged(method),
+        ImageLoader(
+            images, batch=few, max_area=area, workers=0, seed=s.seed, steps=WARMUP + TIMED, reader=reader
+        ) as loader,
+    ):
+        step = Step(method, job.options, fabric, s.seed)
+        reading = computing = 0.0
+        mark = time.perf_counter()
+        for number, batch in enumerate(loader):
+            read = time.perf_counter()
+            loss = step(step.views(batch.to(fabric.device), number), Progress(number, 1_000_000, 0.0))
+            float(loss.detach())  # waits for the device
+            done = time.perf_counter()
+            if number >= WARMUP:
+                reading, computing = reading + read - mark, computing + done - read
+            mark = done
+    method.to(memory_format=torch.contiguous_format)
+    scale = s.batch / few / TIMED
+    return together(reading * scale, computing * scale, loader_workers(s.workers, fabric.device), fabric.device.type)
+
+
+def together(reading: float, computing: float, workers: int, device: str) -> float:
+    """Seconds a step where `workers` read while the device computes; on a CPU both share the cores."""
+    if workers == 0:
+        return reading + computing
+    if device == "cpu":
+        return computing + reading / cores()
+    return max(computing, reading / workers)

@@ -1,0 +1,36 @@
+"""How long a pretraining is where the user does not say: the one rule, for the default method and for ``method=auto``.
+
+Fewer steps from trained weights (HPT, arXiv 2103.12718, converges many times faster), on few images, and without a GPU.
+What is measured is 1,000 steps from trained weights on a CPU (docs/evidence.md); the others are guesses.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+FEW = 1_000
+"""Number of images below which a run is kept short."""
+PASSES = 10
+"""Passes over many images."""
+
+
+def default_steps(images: int, batch: int, *, trained: bool, device: str) -> int:
+    """Optimizer steps of a run that was given neither steps nor epochs nor a budget. A pure function.
+
+    Args:
+        images: How many there are.
+        batch: Images a step.
+        trained: Whether the run starts from trained weights.
+        device: ``cpu``, ``cuda`` or ``mps``.
+    """
+    if device == "cpu":
+        return 1_000 if trained else 3_000
+    passes = ceil(PASSES * images / batch)
+    if trained:
+        return max(2_000 if images < FEW else 5_000, min(passes, 20_000))
+    return max(5_000 if images < FEW else 15_000, passes)
+
+
+def published_steps(images: int, batch: int) -> int:
+    """Steps of a recipe that is asked for as published, ``preset=tutorial``: 15,000, or 10 epochs if that is more."""
+    return max(15_000, ceil(PASSES * images / batch))

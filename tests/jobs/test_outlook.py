@@ -1,0 +1,67 @@
+"""What a run will take, said before it begins, and that saying so changes nothing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ultralytics import YOLO
+
+import headstart
+from headstart.jobs import outlook
+from headstart.jobs.outlook import Outlook, together
+
+SMALL: dict[str, Any] = {"batch": 8, "imgsz": 64, "workers": 0, "device": "cpu", "report": False, "precision": "32"}
+
+
+def test_what_is_said() -> None:
+    """By hand: 1,000 steps of 1.98 s are 33 min; 5,000 of 2 s are 2 h 47 min."""
+    assert Outlook(1_000, 32, 1.98, 120.0).sentence() == (
+        "about 35 min: search 2 min 00 s, 1,000 steps of 32 images 33 min (estimate from a trial)"
+    )
+    assert Outlook(5_000, 64, 2.0).sentence() == (
+        "about 2 h 47 min: 5,000 steps of 64 images 2 h 47 min (estimate from a trial)"
+        "; budget=30m would make it half an hour"
+    )
+
+
+def test_reading_beside_computing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlook, "cores", lambda: 4)
+    assert together(2.0, 3.0, 0, "cuda") == 5.0  # in turn
+    assert together(2.0, 3.0, 2, "cpu") == 3.5  # readers take a share of the cores
+    assert together(2.0, 3.0, 2, "cuda") == 3.0  # hidden
+    assert together(8.0, 3.0, 2, "cuda") == 4.0  # the two readers limit it
+
+
+@pytest.mark.parametrize("method", ["objects", "byol"])
+def test_the_trial_changes_no_run(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    torch.manual_seed(3)
+    YOLO("yolo11n.yaml", verbose=False).save(tmp_path / "trained.pt")
+    own = {"clusters": 4} if method == "objects" else {"hidden_dim": 32}
+    given = {**SMALL, **own, "data": str(image_folder), "model": str(tmp_path / "trained.pt"), "method": method}
+    states, logs = [], []
+    for name, short in (("tried", 1), ("untried", 10_000)):
+        monkeypatch.setattr(outlook, "SHORT", short)
+        run = headstart.pretrain(**given, steps=2, out=str(tmp_path / name))
+        states.append(YOLO(str(run.checkpoint)).model.state_dict())
+        logs.append((run.folder / "log.txt").read_text())
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+    found = "search .*, " if method == "objects" else ""
+    said = re.search(rf"about .*: {found}2 steps of 8 images .* \(estimate from a trial\)", logs[0])
+    assert said is not None
+    assert "estimate" not in logs[1]
+    if method == "objects":  # before the search
+        assert said.start() < logs[0].index("searching")
+
+
+def test_a_time_that_is_given_is_not_estimated(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from headstart.jobs.prepare import prepare
+
+    monkeypatch.setattr(outlook, "SHORT", 1)
+    job = prepare({**SMALL, "data": str(image_folder), "method": "byol", "budget": "30m"})
+    assert outlook.outlook(job, pytest.fail, None) is None  # type: ignore[arg-type]
