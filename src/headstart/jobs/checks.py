@@ -10,6 +10,7 @@ from typing import Any
 from headstart.detectors.find import check_init, check_model
 from headstart.errors import UserError
 from headstart.images.index import check_sources
+from headstart.jobs.export_labels import refusal as refusal_of_export
 from headstart.jobs.labelled import dataset_of
 from headstart.machine import parse_device
 from headstart.methods.base import Method
@@ -86,6 +87,10 @@ def _labels(given: Mapping[str, Any]) -> list[UserError]:
     if not given.get("labels"):
         hint = "give the dataset YAML whose train part are the labelled images"
         return [UserError("are needed", where="labels", hint=hint)]
+    if given.get("export_labels") and not truth(given.get("resume")):
+        refused = refusal_of_export(Path(str(given["export_labels"])).expanduser())
+        if refused:
+            return [refused]
     try:
         dataset_of(str(given["labels"]))
     except UserError as problem:

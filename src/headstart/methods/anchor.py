@@ -7,7 +7,7 @@ makes of it, feeds the same to a frozen copy of the student as it began, and add
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.nn import functional
 from headstart.images.loader import Stream
 from headstart.methods.base import Export, Method, Needs, frozen_copy
 from headstart.methods.schedules import Progress
+from headstart.pseudolabels.labelling import Detections
 from headstart.views.spec import View, ViewSpec
 
 
@@ -99,6 +100,14 @@ class Anchored(Method):
     def after_backward(self, progress: Progress) -> None:
         """As the method."""
         self.inner.after_backward(progress)
+
+    def news(self) -> list[tuple[Literal["info", "alarm"], str]]:
+        """As the method."""
+        return self.inner.news()
+
+    def label(self, rows: Sequence[int]) -> Detections | None:
+        """As the method."""
+        return self.inner.label(rows)
 
     def measures(self) -> dict[str, float]:
         """The method's, and the distance from the start: 0 the same features, 1 unrelated ones."""

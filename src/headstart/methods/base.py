@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from headstart.images.loader import PixelBatch, Stream
 from headstart.methods.schedules import Progress
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
+from headstart.pseudolabels.labelling import Detections
 from headstart.teachers.base import Teacher
 from headstart.views.spec import View, ViewSpec
 
@@ -159,6 +160,14 @@ class Method(nn.Module, ABC):
 
     def after_backward(self, progress: Progress) -> None:
         """Called between backward and the optimizer: the place to drop gradients."""
+
+    def news(self) -> list[tuple[Literal["info", "alarm"], str]]:
+        """What has happened since it was last asked, in sentences, each with its kind."""
+        return []
+
+    def label(self, rows: Sequence[int]) -> Detections | None:
+        """What the method, as it is handed back, takes for objects on the images at these rows; None without labels."""
+        return None
 
     def measures(self) -> dict[str, float]:
         """Measures of the last step for metrics.jsonl; `headstart.run.health.Health` tells which names it judges.

@@ -17,7 +17,7 @@ weights are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -106,6 +106,7 @@ class Selftrain(Method):
         # The state at the pass whose labels agreed best with the held-out ones.
         self._best: dict[str, Any] = {}
         self.drifted = ""
+        self._news: list[tuple[Literal["info", "alarm"], str]] = []
 
     # -- what it sees --------------------------------------------------------------------------------------------------
 
@@ -281,11 +282,23 @@ class Selftrain(Method):
             entry["by_class"] = agreed.by_class(names)
         self.history.append(entry)
         self.drifted = drift(self.history)
+        self._news.append(("info", told(entry)))
+        self._news += [("alarm", self.drifted)] if self.drifted else []
         if not self.drifted and _agrees(entry) >= max(_agrees(one) for one in self.history):
             copies = {name: _copied(module.state_dict()) for name, module in self._networks().items()}
             self._best = {"pass": len(self.history) - 1, "networks": copies}
 
     # -- what comes out ------------------------------------------------------------------------------------------------
+
+    def news(self) -> list[tuple[Literal["info", "alarm"], str]]:
+        """What the teacher labelled, and whether it has drifted."""
+        news, self._news = self._news, []
+        return news
+
+    def label(self, rows: Sequence[int]) -> Detections:
+        """What the teacher is sure of on these images."""
+        found = self._found(list(rows))
+        return found.those(found.scores >= self.settings.keep)
 
     def measures(self) -> dict[str, float]:
         """The parts of the loss, labels an image, what the teacher labelled last, and how far features spread."""
@@ -326,6 +339,19 @@ def _held_out(given: Any, share: float, seed: int) -> tuple[Tensor, Tensor]:
     random = torch.Generator().manual_seed(seed * 1_000_003 + 600_000)
     order = torch.randperm(len(given.rows), generator=random)
     return given.rows[order[:number]].sort().values, given.rows[order[number:]].sort().values
+
+
+def told(entry: Mapping[str, Any]) -> str:
+    """A pass of the teacher in a sentence."""
+    words = (
+        f"the teacher labelled {entry['with_labels']:,} of {entry['images']:,} images: {entry['labels']:,} boxes of "
+        f"{len(entry['classes'])} classes"
+    )
+    words += f", mean score {entry['mean_score']:.2f}" if entry["mean_score"] is not None else ""
+    words += f"; {entry['left_open']:,} left open"
+    if entry.get("precision") is not None and entry.get("recall") is not None:
+        words += f"; of the held-out labels {entry['recall']:.0%} found, {entry['precision']:.0%} of what it gave right"
+    return words
 
 
 def drift(history: Sequence[Mapping[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from headstart.images.decode import DecodeError, read_image
 from headstart.images.index import ImageIndex
 from headstart.probes import sheets
 from headstart.pseudolabels.base import MARGIN, PseudoLabels
+from headstart.pseudolabels.labelling import Detections
 
 ROWS, COLUMNS = 8, 8
 
@@ -31,6 +33,37 @@ def write_clusters(path: Path, found: PseudoLabels, images: ImageIndex) -> None:
     if rows:
         path.parent.mkdir(parents=True, exist_ok=True)
         sheets.save(path, rows)
+
+
+def write_taught(path: Path, found: Detections, images: ImageIndex, names: Sequence[str]) -> None:
+    """Images with what a teacher labelled: the surest, the least sure, and those with most labels, a row each."""
+    order = found.scores.argsort(descending=True, stable=True)
+    places = {row: (found.rows == row).nonzero()[:, 0] for row in dict.fromkeys(found.rows[order].tolist())}
+    surest = list(places)
+    least = sorted(surest, key=lambda row: float(found.scores[places[row]].min()))
+    most = sorted(surest, key=lambda row: -len(places[row]))
+    rows = []
+    for chosen in (surest, least, most):
+        tiles = [_taught(images.path(row), found, places[row], names) for row in chosen[:COLUMNS]]
+        if there := [tile for tile in tiles if tile is not None]:
+            rows.append(there)
+    if rows:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheets.save(path, rows)
+
+
+def _taught(path: str, found: Detections, places: Tensor, names: Sequence[str]) -> sheets.Tile | None:
+    """An image and the labels on it, the least sure named; None where the image can no longer be read."""
+    try:
+        pixels = read_image(path, max_area=512 * 512)
+    except DecodeError:
+        return None
+    scale = torch.tensor([pixels.shape[1], pixels.shape[0]] * 2)
+    boxes = (found.boxes[places] * scale).tolist()
+    last = places[found.scores[places].argmin()]
+    label = int(found.labels[last])
+    outlines = [(*box, one) for box, one in zip(boxes, found.labels[places].tolist(), strict=True)]
+    return sheets.Tile(pixels, f"{names[label]} {float(found.scores[last]):.2f}", outlines)
 
 
 def write_examples(path: Path, images: Tensor, owner: Tensor, boxes: Tensor, labels: Tensor) -> None:

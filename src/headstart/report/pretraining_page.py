@@ -268,6 +268,14 @@ def _pictures(run: FoundRun) -> list[Picture]:
     seen_by = f" to {teacher}" if teacher else ""
     wanted = [
         (
+            "taught",
+            "What the teacher labels",
+            "Images without labels, as the detector that is handed back labels them: the surest, the least sure that "
+            "still count, and those with most labels, a row each. Each names the class of its least sure box, and the "
+            "score.",
+            "Sheet of images with the labels of the teacher",
+        ),
+        (
             "clusters",
             "What was found, and how it was divided",
             "Objects that a trained detector found on the images, without labels. Each row is a cluster, made by how "

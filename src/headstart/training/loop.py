@@ -158,6 +158,10 @@ def train(
             loss = one_step(views, progress)
             step += 1
             clock.start("other")
+            for kind, message in method.news():
+                run.event(step, kind, message)
+                run.log(message)
+                display.alarm(message) if kind == "alarm" else display.say(message)
 
             # -- what it looks like
             probing = probe is not None and (step % every.probe == 0 or step == length.steps)
