@@ -112,7 +112,7 @@ def pretrain(
     export_labels: str | None = ...,
     burn_in: float = ...,
     settle: float = ...,
-    labelled: float = ...,
+    labelled: float | None = ...,
     rounds: int = ...,
     ema: float = ...,
     keep: float = ...,
@@ -246,7 +246,8 @@ def pretrain(
             dataset, with their scores in a file beside
         burn_in: selftrain: share of the steps, at the start, on labelled images alone
         settle: selftrain: share of the steps, at the end, on labelled images alone
-        labelled: selftrain: share of labelled images in the steps between
+        labelled: selftrain: share of labelled images in the steps between; none: their share of all images, a tenth
+            at least
         rounds: selftrain: how often the teacher labels the images; the learning rate falls to 0 before each time
         ema: selftrain: momentum of the teacher's weights
         keep: selftrain: score from which what the teacher finds is taken for an object

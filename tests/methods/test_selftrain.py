@@ -16,7 +16,9 @@ STEPS = 40
 
 
 def method(**options: Any) -> Selftrain:
-    made = tiny.build("selftrain", **{"held_out": 0, "burn_in": 0.25, "settle": 0.25, "rounds": 2, **options})
+    made = tiny.build(
+        "selftrain", **{"held_out": 0, "labelled": 0.5, "burn_in": 0.25, "settle": 0.25, "rounds": 2, **options}
+    )
     assert isinstance(made, Selftrain)
     return made
 
