@@ -59,7 +59,7 @@ def recipe(start: str, seeds: list[int], known: PretrainingFacts) -> RecipeFacts
         RecipeRunFacts(
             budget=budget, seed=seed, search=False, folder=f"pretrainings/{start}-{budget}-seed{seed}/run",
             labels_sha256=f"{budget}{seed}", sha256=f"{start}{seed}", state="done", error="", seconds=1500.0 + seed,
-            pretraining=known.model_copy(update={"steps": 2000, "shown": 32, "search_seconds": 240.0}),
+            pretraining=known.model_copy(update={"steps": 2000, "shown": 32, "search_seconds": 240.0, "seconds": 1200.0}),
         )
         for seed in seeds for budget in BUDGETS
     )  # fmt: skip
