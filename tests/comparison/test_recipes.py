@@ -354,7 +354,7 @@ def test_the_plan_shows_the_runs_of_recipes(
     assert (asked["steps"], asked["log_every"]) == (6, 1)
     text = capsys.readouterr().out
     rows = [[word.strip() for word in line.split("│")] for line in text.splitlines() if "│" in line]
-    row = next(row for row in rows if row[0] == "pretraining of mine")
+    row = next(row for row in rows if row[0] == "recipe mine")
     # Two lists of the search, four of the comparison. 2 s a step and 3 s of search for 12 images: 80 + 6 s.
     assert row[1:6] == ["each list", "24", "40 steps", "6", "1 min 26 s"]
     longer = {row[1]: row[3] for row in rows if row[0] == "coco-longer" or (row[0] == "" and row[4] == "2")}

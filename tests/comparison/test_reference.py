@@ -90,6 +90,14 @@ def test_trainings_of_two_epochs_tell_nothing_of_gains() -> None:
     assert content.gains == ()
 
 
+def test_figures_of_zero_tell_nothing() -> None:
+    """A reference that found nothing has not stopped gaining, and a start that found nothing is worth no labels."""
+    zeros = [scored("coco", budget, [0.0, 0.0]) for budget in ("1%", "5%")]
+    content = compared(rising("1%", (0.0, 0.0, 0.0)), rising("5%", (0.0, 0.0, 0.0)), scored("dino", "1%", [0.2, 0.2]))
+    assert content.gains == ()
+    assert compared(*zeros, scored("dino", "1%", [0.0, 0.0])).labels_worth == ()
+
+
 def test_what_a_start_costs() -> None:
     """Batches of 16. A recipe of 2,000 steps that show 32 images is 4,000 batches; 20 epochs of 59 images are 80."""
     starts = ["coco", "coco-longer", "coco+dino", "selftrain"]

@@ -55,11 +55,12 @@ def recipe(start: str, seeds: list[int], known: PretrainingFacts) -> RecipeFacts
     """What made a start, where that was a recipe with labels: one run a list."""
     if KINDS.get(start) != "recipe":
         return None
+    spent = {"steps": 2000, "shown": 32, "search_seconds": 240.0, "seconds": 1200.0}
     runs = tuple(
         RecipeRunFacts(
             budget=budget, seed=seed, search=False, folder=f"pretrainings/{start}-{budget}-seed{seed}/run",
             labels_sha256=f"{budget}{seed}", sha256=f"{start}{seed}", state="done", error="", seconds=1500.0 + seed,
-            pretraining=known.model_copy(update={"steps": 2000, "shown": 32, "search_seconds": 240.0}),
+            pretraining=known.model_copy(update=spent),
         )
         for seed in seeds for budget in BUDGETS
     )  # fmt: skip

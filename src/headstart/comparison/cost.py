@@ -134,12 +134,13 @@ def table(prepared: Prepared, places: Sequence[Slot], speed: Speed, recipes: Seq
             head,
             justify="left" if head in ("trainings", "labels") else "right",
             no_wrap=head not in ("trainings", "labels"),
+            overflow="fold",
         )
     count, total = 0, 0.0
     for plan in recipes:
         count, total = count + plan.runs, total + plan.seconds * plan.runs / len(places)
         steps = "–" if plan.steps is None else f"{plan.steps:,} steps"
-        row = (f"pretraining of {plan.start}", plan.labels, f"{plan.images:,}", steps, str(plan.runs))
+        row = (f"recipe {plan.start}", plan.labels, f"{plan.images:,}", steps, str(plan.runs))
         times = (duration(plan.seconds), duration(plan.seconds * plan.runs / len(places)))
         shown.add_row(*row, *(times if plan.seconds else ("not known", "")))
     for what, group in _groups(prepared, recipes):
@@ -160,7 +161,7 @@ def _groups(prepared: Prepared, recipes: Sequence[RecipePlan]) -> Iterator[tuple
     longer = {start.name for start in prepared.starts if start.longer}
     kinds = {
         "learning rates": [cell for cell in search if cell.start not in longer],
-        "learning rates, longer": [cell for cell in search if cell.start in longer],
+        "rates, longer": [cell for cell in search if cell.start in longer],
         "comparison": [cell for cell in main if cell.start not in longer],
         **{name: [cell for cell in main if cell.start == name] for name in sorted(longer)},
     }

@@ -64,7 +64,8 @@ def _before(start: StartFacts, cell: CellResult, batch: int) -> _Before | None:
         mine = run.seed == cell.seed and run.budget in ("", cell.budget) and (not run.search or not run.budget)
         if mine and run.pretraining:
             told = _told(run.pretraining, batch)
-            return told._replace(seconds=max(0.0, run.seconds - (told.search or 0.0)))
+            # Of a process that was killed, the run folder alone knows what it did.
+            return told._replace(seconds=max(told.seconds or 0.0, run.seconds - (told.search or 0.0)))
     return None
 
 

@@ -31,7 +31,7 @@ def gains(facts: Facts, done: Sequence[CellResult]) -> list[Gain]:
     found = []
     for budget in facts.budgets:
         cells = [c for c in done if (c.start, c.budget) == (reference, budget.name) and c.epochs >= 3]
-        if reference and cells:
+        if reference and any(cell.measured.map50_95 > 0 for cell in cells):  # else it has not begun to gain
             brought = [_last_third(cell) for cell in cells]
             mean = math.fsum(brought) / len(brought)
             seeds = tuple(cell.seed for cell in cells)
@@ -102,7 +102,7 @@ def _worth(
     sizes: Mapping[str, int],
 ) -> LabelsWorth | None:
     seeds = sorted(set(own).intersection(*curve.values()))
-    if not seeds:
+    if not any(own[seed] for seed in seeds):
         return None
     images = [sizes[name] for name in curve]
     ours = np.array([own[seed] for seed in seeds])
