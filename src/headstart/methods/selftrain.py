@@ -154,9 +154,11 @@ class Selftrain(Method):
         return min(steps, max(1, round(s.burn_in * steps))), max(0, steps - round(s.settle * steps))
 
     def _in_mosaics(self, step: int, steps: int) -> bool:
-        random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + step + 700_000)
         s = self.settings
-        return bool(float(torch.rand((), generator=random)) < s.mosaic and step < (1 - s.close_mosaic) * steps)
+        if step >= (1 - s.close_mosaic) * steps or s.mosaic >= 1:
+            return bool(step < (1 - s.close_mosaic) * steps)
+        random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + step + 700_000)
+        return bool(float(torch.rand((), generator=random)) < s.mosaic)
 
     def cycle(self, progress: Progress) -> Progress:
         """Burn-in and every round have a cycle each: labels by a detector whose rate is still high are worse."""
