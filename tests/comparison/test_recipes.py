@@ -316,7 +316,7 @@ def test_every_problem_of_a_recipe_is_told_before_anything_is_made(
     assert fakes[1].asked == []
 
 
-@pytest.mark.parametrize("key", ["out", "seed", "labels", "resume", "overwrite", "cfg"])
+@pytest.mark.parametrize("key", ["out", "seed", "labels", "resume", "overwrite", "cfg", "export_labels"])
 def test_what_the_comparison_sets_is_refused_in_a_recipe(options: dict[str, Any], recipe: Path, key: str) -> None:
     recipe.write_text(f"method: pyramid\nsteps: 3\n{key}: 1\n")
     with pytest.raises(UserError, match=rf"recipe mine .*: {key}: cannot be set in a recipe: "):

@@ -27,9 +27,10 @@ _FILLED = {
     "resume": "a comparison goes on with the runs of its recipes by itself",
     "overwrite": "a comparison makes the run of a recipe anew where the recipe has changed",
     "cfg": "a recipe is one file",
+    "export_labels": "the runs of a recipe would write over each other's",
 }
 """Options that a recipe may not set, and why."""
-_OF_ITS_RUN = ("seed", "labels", "device", "workers", "cache_dir")
+_OF_ITS_RUN = ("seed", "labels", "export_labels", "device", "workers", "cache_dir")
 """What a run's own ``settings.yaml`` says of that run, and not of the recipe."""
 _PATHS = ("data", "model", "init", "method", "proposals", "teacher", "teacher_weights", "loggers", "cache_dir")
 _FILES = ("model", "init", "method", "proposals", "teacher", "teacher_weights")
