@@ -87,15 +87,15 @@ def _labels(given: Mapping[str, Any]) -> list[UserError]:
     if not given.get("labels"):
         hint = "give the dataset YAML whose train part are the labelled images"
         return [UserError("are needed", where="labels", hint=hint)]
+    problems = []
     if given.get("export_labels") and not truth(given.get("resume")):
         refused = refusal_of_export(Path(str(given["export_labels"])).expanduser())
-        if refused:
-            return [refused]
+        problems += [refused] if refused else []
     try:
         dataset_of(str(given["labels"]))
     except UserError as problem:
-        return [problem]
-    return []
+        problems.append(problem)
+    return problems
 
 
 def _checkpoint(path: str, where: str) -> list[UserError]:

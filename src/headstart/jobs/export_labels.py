@@ -100,6 +100,7 @@ def _names(images: ImageIndex, rows: Sequence[int]) -> dict[int, str]:
 
 def _link(source: Path, target: Path) -> None:
     """A symbolic link: no second copy, and the user's file is not touched; a copy where there are no links."""
+    target.unlink(missing_ok=True)  # of a run that was killed while it wrote
     try:
         target.symlink_to(source.resolve())
     except (OSError, NotImplementedError):
