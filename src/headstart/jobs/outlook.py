@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 
 import torch
 
@@ -22,10 +23,12 @@ from headstart.run.display import duration
 from headstart.training.step import Step, unchanged
 from headstart.views.spec import needed_area
 
-IMAGES = 16
+IMAGES = 32
 """Images of a step that is timed on a CPU, where the time of a step goes with their number; a GPU gets whole steps."""
-WARMUP, TIMED = 1, 2
-"""Steps before those that are timed, and these."""
+WARMUP, LEAST, MOST = 1, 3, 9
+"""Steps before those that are timed, and how many these are: the middle one counts, where a machine is busy as well."""
+SECONDS = 2.0
+"""After which no further step is timed, once `LEAST` are."""
 SHORT = 2_000
 """Images in all below which a run is as short as the trial."""
 LONG = 3_600.0
@@ -79,7 +82,7 @@ def outlook(job: Job, make: Make, arithmetic: Arithmetic) -> Outlook | None:
         return None
     device = torch.device(str(parse_device(s.device)))
     few = s.batch if device.type != "cpu" else min(s.batch, IMAGES)
-    images = _spread(job.images, few * (WARMUP + TIMED))
+    images = _spread(job.images, 2 * few)
     # What is drawn here must not change what the run draws.
     with torch.random.fork_rng():
         try:
@@ -112,12 +115,13 @@ def _step(job: Job, method: Method, images: ImageIndex, few: int, arithmetic: Ar
     with (
         unchanged(method),
         ImageLoader(
-            images, batch=few, max_area=area, workers=0, seed=s.seed, steps=WARMUP + TIMED, reader=reader
+            images, batch=few, max_area=area, workers=0, seed=s.seed, steps=WARMUP + MOST, reader=reader
         ) as loader,
     ):
         step = Step(method, job.options, fabric, s.seed)
-        reading = computing = 0.0
-        mark = time.perf_counter()
+        reading: list[float] = []
+        computing: list[float] = []
+        began = mark = time.perf_counter()
         for number, batch in enumerate(loader):
             read = time.perf_counter()
             loss = step(
@@ -125,12 +129,14 @@ def _step(job: Job, method: Method, images: ImageIndex, few: int, arithmetic: Ar
             )  # no step at which a method does more
             float(loss.detach())  # waits for the device
             done = time.perf_counter()
-            if number >= WARMUP:
-                reading, computing = reading + read - mark, computing + done - read
+            reading.append(read - mark)
+            computing.append(done - read)
             mark = done
+            if number >= WARMUP + LEAST - 1 and done - began > SECONDS:
+                break
     method.to(memory_format=torch.contiguous_format)
-    scale = s.batch / few / TIMED
-    return together(reading * scale, computing * scale, loader_workers(s.workers, fabric.device), fabric.device.type)
+    read, computed = (median(times[WARMUP:]) * s.batch / few for times in (reading, computing))
+    return together(read, computed, loader_workers(s.workers, fabric.device), fabric.device.type)
 
 
 def together(reading: float, computing: float, workers: int, device: str) -> float:

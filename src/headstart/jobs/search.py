@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from itertools import pairwise
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -79,7 +81,7 @@ def search_few(job: Job, tools: Tools, images: ImageIndex, device: torch.device)
     batch = max(1, len(images) // 4)
     ends: list[float] = []
     found = _find(job, tools, images, device, batch, 4, progress=lambda *_: ends.append(time.perf_counter()))
-    return found.labels, (ends[-1] - ends[0]) / (len(ends) - 1) / batch
+    return found.labels, median(after - before for before, after in pairwise(ends)) / batch
 
 
 def _search(job: Job, folder: RunFolder, steps: int, device: torch.device) -> tuple[PseudoLabels, Tensor | None]:
