@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from headstart.methods.schedules import Progress
-from headstart.methods.selftrain import Selftrain, drift
+from headstart.methods.selftrain import Selftrain
+from headstart.pseudolabels.history import drift
 
 STEPS = 40
 

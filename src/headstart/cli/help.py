@@ -74,7 +74,7 @@ def page(spec: Spec, words: list[str]) -> str:
     if everything and spec.name == "pretrain":
         _every_method(text, shown)
     if spec.name in _FOOT:
-        text.write("\n" + _FOOT[spec.name].format(methods=", ".join([*find.names(), "auto"])))
+        text.write("\n" + _FOOT[spec.name].format(methods=", ".join(find.names())))
     return _spaced(text)
 
 

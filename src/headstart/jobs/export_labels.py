@@ -7,17 +7,24 @@ import shutil
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from headstart.errors import UserError
 from headstart.files import explained, write_text
 from headstart.images.index import ImageIndex
-from headstart.methods.base import GivenLabels
+from headstart.jobs.labelled import dataset_of
+from headstart.methods.base import GivenLabels, Method
 from headstart.pseudolabels.labelling import Detections
+from headstart.pseudolabels.pictures import write_taught
 
 MARK = "confidences.csv"
+SHOWN = 256
+"""Unlabelled images that are labelled at the end to be looked at."""
+if TYPE_CHECKING:  # which asks `refusal` before there is a job
+    from headstart.jobs.prepare import Job
+
 Box = tuple[float, float, float, float]
 
 
@@ -28,6 +35,30 @@ def refusal(folder: Path) -> UserError | None:
     if folder.is_dir() and not any(folder.iterdir()):
         return None
     return UserError(f"{folder} is not an empty folder", where="export_labels", hint="give a new one")
+
+
+def label_all(job: Job, method: Method, images: ImageIndex, run: Path) -> list[str]:
+    """Label images as the detector that is handed back does: for the report in `run`, and for ``export_labels``.
+
+    Returns:
+        What was written, in sentences.
+    """
+    given, folder = job.given, getattr(job.options, "export_labels", None)
+    if given is None or not (folder or job.run.report):
+        return []
+    known = set(given.rows.tolist())
+    rows = [row for row in range(len(images)) if row not in known]
+    if rows and not folder:  # a part is enough to look at
+        rows = rows[:: -(-len(rows) // SHOWN)]
+    found = method.label(rows)
+    if found is None:
+        return []
+    write_taught(run / "assets" / "taught.png", found, images, given.names)
+    if not folder:
+        return []
+    path, dataset = Path(folder).expanduser(), dataset_of(str(job.asked["labels"]))
+    number = export_labels(path, images, given, found, dataset.paths("val") if "val" in dataset.parts else [])
+    return [f"labels:    {path}, an Ultralytics data set of {number:,} images"]
 
 
 def export_labels(

@@ -28,6 +28,7 @@ from headstart.methods.base import Context, Export, Method, Needs, frozen_copy
 from headstart.methods.schedules import Progress
 from headstart.probes import metrics
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
+from headstart.pseudolabels.history import agrees, drift, told
 from headstart.pseudolabels.labelling import Detections, agreement, detect
 from headstart.settings.schema import AdamWSettings, LabelOptions, Scale
 from headstart.views.boxes import to_view
@@ -39,10 +40,6 @@ LEAST_HELD_OUT = 10
 LEAST_SHARE = 0.1
 """Of labelled images in a step, by default. Few images that come often are learnt by heart: on FOD-A half of each step
 gave 0.592 mAP50-95 where a tenth gave more (EXPERIMENTS.md)."""
-LEAST_FALL = 0.1
-"""By how much agreement (F1) must have fallen at least before it is called drift."""
-LEAST_COUNT, MANY_TIMES = 20, 5
-"""Without held-out labels: labels of a class from which its number counts, and by what factor it may change."""
 
 
 class Settings(AdamWSettings, LabelOptions):
@@ -84,7 +81,7 @@ class Settings(AdamWSettings, LabelOptions):
     max_objects: int = Field(100, ge=1, description="objects an image at most that the teacher labels")
 
 
-PRESETS: dict[str, dict[str, Any]] = {"default": {"batch": 64, "export": "teacher"}}
+PRESETS: dict[str, dict[str, Any]] = {"default": {"export": "teacher"}}
 
 
 class Selftrain(Method):
@@ -297,7 +294,7 @@ class Selftrain(Method):
         self.drifted = drift(self.history)
         self._news.append(("info", told(entry)))
         self._news += [("alarm", self.drifted)] if self.drifted else []
-        if not self.drifted and _agrees(entry) >= max(_agrees(one) for one in self.history):
+        if not self.drifted and agrees(entry) >= max(agrees(one) for one in self.history):
             copies = {name: _copied(module.state_dict()) for name, module in self._networks().items()}
             self._best = {"pass": len(self.history) - 1, "networks": copies}
 
@@ -352,53 +349,6 @@ def _held_out(given: Any, share: float, seed: int) -> tuple[Tensor, Tensor]:
     random = torch.Generator().manual_seed(seed * 1_000_003 + 600_000)
     order = torch.randperm(len(given.rows), generator=random)
     return given.rows[order[:number]].sort().values, given.rows[order[number:]].sort().values
-
-
-def told(entry: Mapping[str, Any]) -> str:
-    """A pass of the teacher in a sentence."""
-    words = (
-        f"the teacher labelled {entry['with_labels']:,} of {entry['images']:,} images: {entry['labels']:,} boxes of "
-        f"{len(entry['classes'])} classes"
-    )
-    words += f", mean score {entry['mean_score']:.2f}" if entry["mean_score"] is not None else ""
-    words += f"; {entry['left_open']:,} left open"
-    if entry.get("precision") is not None and entry.get("recall") is not None:
-        words += f"; of the held-out labels {entry['recall']:.0%} found, {entry['precision']:.0%} of what it gave right"
-    return words
-
-
-def drift(history: Sequence[Mapping[str, Any]]) -> str:
-    """What tells that the teacher has drifted, in words, after the last of its rounds; "" where nothing does.
-
-    Where labels are held out it is their agreement that counts: it has fallen below the best so far by more than
-    chance explains (two standard errors, and a tenth at least). Else it is the number of labels of a class an image:
-    fewer than a fifth, or more than five times those of the first pass, of a class that has 20 at least.
-    """
-    first, last = history[0], history[-1]
-    best = max(_agrees(one) for one in history)
-    if best > 0:
-        known = max(1, sum(one["known"] for one in last["by_class"].values()))
-        fallen = best - _agrees(last)
-        if fallen > max(LEAST_FALL, 2 * (best * (1 - best) / known) ** 0.5):
-            return (
-                f"the teacher has drifted: its labels agreed with the held-out ones to {best:.0%} (F1), and now to "
-                f"{_agrees(last):.0%}; the state that agreed best is taken, and its labels are kept"
-            )
-        return ""
-    for name in {*first["classes"], *last["classes"]}:
-        before, now = (one["classes"].get(name, 0) / max(1, one["images"]) for one in (first, last))
-        counts = first["classes"].get(name, 0), last["classes"].get(name, 0)
-        if max(counts) >= LEAST_COUNT and not before / MANY_TIMES <= now <= before * MANY_TIMES:
-            return (
-                f"the teacher has drifted: of {name!r} it gave {counts[0]:,} labels on {first['images']:,} images at "
-                f"first, and now {counts[1]:,} on {last['images']:,}; the state before is taken, and its labels kept"
-            )
-    return ""
-
-
-def _agrees(entry: Mapping[str, Any]) -> float:
-    """F1 of a pass on the held-out images; 0 where nothing is held out."""
-    return float(entry.get("f1") or 0.0)
 
 
 def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
