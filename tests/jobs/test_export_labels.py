@@ -61,9 +61,7 @@ def read(data: Path) -> dict[str, tuple[list[float], list[list[float]]]]:
     """What Ultralytics reads of a dataset: image -> classes and boxes."""
     checked = check_det_dataset(str(data))
     hyp = get_cfg()
-    dataset = YOLODataset(
-        img_path=checked["train"], data=checked, task="detect", hyp=hyp, augment=False, cache=False
-    )
+    dataset = YOLODataset(img_path=checked["train"], data=checked, task="detect", hyp=hyp, augment=False, cache=False)
     return {
         Path(one["im_file"]).name: (one["cls"][:, 0].tolist(), one["bboxes"].round(4).tolist())
         for one in dataset.labels

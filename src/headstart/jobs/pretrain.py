@@ -363,7 +363,7 @@ class _Pretraining:
 
     def _label_images(self, display: Display, method: Method) -> UserError | None:
         """Label images as the detector that is handed back does; why labels that are wanted could not be written."""
-        self._rows.reader = None  # the training's own cache is closed
+        self._rows.reader, self._rows.progress = None, Filling(label="labelling")  # its own cache is closed
         try:
             for line in label_images(self.job, method.to(self.fabric.device), self.images, self.folder):
                 self._tell(display, line)

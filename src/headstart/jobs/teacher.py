@@ -48,7 +48,7 @@ def label_images(job: Job, method: Method, images: ImageIndex, folder: RunFolder
         return []
     counts = labelled.counts(given.names)
     folder.teacher({**method.teacher_record(), "handed_back": {**counts, "all": len(rows) == len(wanted)}})
-    lines = [f"of all images without labels, handed back: {told(counts)}"] if export else []
+    lines = [told(counts, "the detector that is handed back")] if export else []
     if job.run.report:
         lines += _pictures(folder.path / "assets", labelled, images, given)
     return lines + (_exported(Path(export), str(options.labels), labelled, images, given) if export else [])

@@ -20,6 +20,8 @@ _CHIP = (12, 14, 18, 190)
 _GRAY = (205, 205, 205)
 _COLORS = ((255, 196, 61), (94, 200, 255), (255, 122, 162), (140, 230, 140))
 
+Corners = tuple[float, float, float, float]
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -29,7 +31,7 @@ class Tile:
         pixels: uint8 (H, W, 3) RGB. Shown whole, scaled to fit its square.
         label: Written into its corner; nothing when empty.
         boxes: (x0, y0, x1, y1, color number), outlines in pixels of the picture; a number below 0 is gray.
-        names: Written beside the boxes, one each; empty for none.
+        names: Written beside the boxes, one each, the first of those that would overlap; empty for none.
         smooth: False keeps the edges of pixels that are scaled up.
     """
 
@@ -94,29 +96,33 @@ def _draw_tile(tile: Tile, size: int) -> Image.Image:
     places = []
     for x0, y0, x1, y1, color in tile.boxes:
         corners = (left + x0 * scale, top + y0 * scale, left + x1 * scale - 1, top + y1 * scale - 1)
-        paint = (*(_COLORS[color % len(_COLORS)] if color >= 0 else _GRAY), 255)
-        pen.rectangle(corners, outline=paint, width=max(1, size // 160 if tile.names else size // 80))
-        places.append((corners, paint))
-    for (corners, paint), name in zip(places, tile.names, strict=False):  # over all outlines
-        _write_beside(pen, name, corners, paint, size)
+        places.append((corners, (*(_COLORS[color % len(_COLORS)] if color >= 0 else _GRAY), 255)))
+    for corners, paint in reversed(places):
+        pen.rectangle(corners, outline=paint, width=max(1, size // (160 if tile.names else 80)))
+    _write_names(pen, tile.names, places, size)
     return Image.alpha_composite(square, _chip(tile.label, size)) if tile.label else square
 
 
-def _write_beside(
+def _write_names(
     pen: ImageDraw.ImageDraw,
-    name: str,
-    corners: tuple[float, float, float, float],
-    paint: tuple[int, int, int, int],
+    names: Sequence[str],
+    places: Sequence[tuple[Corners, tuple[int, int, int, int]]],
     size: int,
 ) -> None:
-    """`name` on a patch of the outline's color, above the box; where there is no room, in its upper edge."""
+    """Each name on a patch of its outline's color, above the box or in its upper edge; none over one before it."""
     font = ImageFont.load_default(max(9.0, size / 24))
-    _, _, width, height = pen.textbbox((0, 0), name, font=font)
-    width, height = width + 4, height + 3
-    left = min(max(0.0, corners[0]), max(0.0, size - width))
-    top = corners[1] - height if corners[1] >= height else min(corners[1], size - height)
-    pen.rectangle((left, top, left + width, top + height), fill=paint)
-    pen.text((left + 2, top), name, font=font, fill=(12, 14, 18, 255))
+    taken: list[Corners] = []
+    for (corners, paint), name in zip(places, names, strict=False):
+        _, _, right, bottom = pen.textbbox((0, 0), name, font=font)
+        width, height = right + 4, bottom + 3
+        x = min(max(0.0, corners[0]), max(0.0, size - width))
+        y = corners[1] - height if corners[1] >= height else max(0.0, min(corners[1], size - height))
+        patch = (x, y, x + width, y + height)
+        if any(patch[0] < b[2] and b[0] < patch[2] and patch[1] < b[3] and b[1] < patch[3] for b in taken):
+            continue
+        taken.append(patch)
+        pen.rectangle(patch, fill=paint)
+        pen.text((x + 2, y), name, font=font, fill=(12, 14, 18, 255))
 
 
 def _chip(label: str, size: int) -> Image.Image:

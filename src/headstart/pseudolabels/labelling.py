@@ -94,10 +94,10 @@ class Labelling:
         }
 
 
-def told(counts: Mapping[str, Any]) -> str:
+def told(counts: Mapping[str, Any], who: str = "the teacher") -> str:
     """`Labelling.counts` in a sentence, with how far they agree with held-out labels where that was measured."""
     words = (
-        f"the teacher labelled {counts['with_labels']:,} of {counts['images']:,} images: {counts['labels']:,} boxes of "
+        f"{who} labelled {counts['with_labels']:,} of {counts['images']:,} images: {counts['labels']:,} boxes of "
         f"{len(counts['classes'])} classes"
     )
     words += f", mean score {counts['mean_score']:.2f}" if counts["mean_score"] is not None else ""

@@ -65,7 +65,7 @@ def write_labelled(folder: Path, labelled: Labelling, images: ImageIndex, names:
         if tiles:
             folder.mkdir(parents=True, exist_ok=True)
             lines = [tiles[:WIDE], tiles[WIDE:]] if len(tiles) > WIDE else [tiles]
-            sheets.save(folder / f"{name}.png", lines, sizes=sheets.LARGE_TILES)
+            sheets.save(folder / f"{name}.png", lines, sizes=sheets.LARGE_TILES, limit=2 * sheets.LIMIT)
 
 
 def _by_class(found: Detections, *, descending: bool) -> list[int]:
@@ -89,7 +89,7 @@ def _labelled(path: str, row: int, labelled: Labelling, names: Sequence[str]) ->
     height, width = pixels.shape[:2]
     outlines: list[tuple[float, float, float, float, int]] = []
     words = []
-    for found, sure in ((labelled.unsure, False), (labelled.sure, True)):
+    for found, sure in ((labelled.sure, True), (labelled.unsure, False)):
         here = (found.rows == row).nonzero()[:, 0]
         parts = (found.boxes[here].tolist(), found.labels[here].tolist(), found.scores[here].tolist())
         for (x0, y0, x1, y1), label, score in zip(*parts, strict=True):
