@@ -1,9 +1,10 @@
-"""The labels of a teacher on disk: what Ultralytics reads of them."""
+"""The labels of a teacher on disk: what Ultralytics reads of them, and headstart itself."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import shutil
 from pathlib import Path
 
 import cv2
@@ -14,64 +15,177 @@ from ultralytics.cfg import get_cfg
 from ultralytics.data import YOLODataset
 from ultralytics.data.utils import check_det_dataset
 
+from headstart.errors import UserError
 from headstart.images.index import ImageIndex, find_images
-from headstart.jobs.export_labels import export_labels, refusal
+from headstart.jobs.export_labels import UNFINISHED, export_labels, file_names, free, refusals
+from headstart.jobs.labelled import given_labels
 from headstart.methods.base import GivenLabels
 from headstart.pseudolabels.base import PseudoLabels
-from headstart.pseudolabels.labelling import Detections
+from headstart.pseudolabels.labelling import Detections, Labelling
 
 NAMES = ("bolt", "nut: M8")
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> ImageIndex:
-    """Two folders with images of the same names."""
-    for folder in ("a", "b"):
+    """Two folders with images of the same names, and a third image in one."""
+    for folder, numbers in (("a", range(2)), ("b", range(3))):
         (tmp_path / folder).mkdir()
-        for number in range(2):
+        for number in numbers:
             cv2.imwrite(str(tmp_path / folder / f"{number}.jpg"), np.full((40, 60, 3), 99, np.uint8))
     return find_images([str(tmp_path / "a"), str(tmp_path / "b")])
 
 
-def test_ultralytics_reads_what_was_written(images: ImageIndex, tmp_path: Path) -> None:
-    """Row 0 has a given box, row 1 is given as background, row 2 has two boxes of the teacher, row 3 none."""
+@pytest.fixture
+def given() -> GivenLabels:
+    """Row 0 has a box, row 1 shows nothing."""
     boxes, classes = torch.tensor([[0.1, 0.2, 0.5, 0.6]]), torch.tensor([1])
-    labels = PseudoLabels.gather(4, torch.tensor([0]), boxes, torch.ones(1), classes)
+    labels = PseudoLabels.gather(5, torch.tensor([0]), boxes, torch.ones(1), classes)
+    return GivenLabels(NAMES, torch.tensor([0, 1]), labels)
+
+
+@pytest.fixture
+def labelled() -> Labelling:
+    """Row 2 has two labels and a box that is left open, row 3 nothing, row 4 two boxes that are left open."""
     found = Detections(
-        torch.tensor([2, 2]),
-        torch.tensor([[0.0, 0.0, 0.25, 0.5], [0.5, 0.5, 1.0, 1.0]]),
-        torch.tensor([0.9, 0.6]),
-        torch.tensor([0, 1]),
-        torch.tensor([2, 3]),
+        torch.tensor([2, 2, 2, 4, 4]),
+        torch.tensor([[0, 0, 0.25, 0.5], [0.5, 0.5, 1, 1], [0, 0, 1, 1], [0, 0, 0.5, 1], [0, 0, 1, 0.5]]),
+        torch.tensor([0.9, 0.6, 0.2, 0.3, 0.4]),
+        torch.tensor([0, 1, 1, 0, 0]),
+        torch.tensor([2, 3, 4]),
     )
+    return Labelling.split(found, 0.5)
+
+
+def read(data: Path) -> dict[str, tuple[list[float], list[list[float]]]]:
+    """What Ultralytics reads of a dataset: image -> classes and boxes."""
+    checked = check_det_dataset(str(data))
+    hyp = get_cfg()
+    dataset = YOLODataset(img_path=checked["train"], data=checked, task="detect", hyp=hyp, augment=False, cache=False)
+    return {
+        Path(one["im_file"]).name: (one["cls"][:, 0].tolist(), one["bboxes"].round(4).tolist())
+        for one in dataset.labels
+    }
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_ultralytics_reads_what_was_written(
+    images: ImageIndex, given: GivenLabels, labelled: Labelling, tmp_path: Path
+) -> None:
     before = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in tmp_path.rglob("*.jpg")}
     out = tmp_path / "out"
-    assert export_labels(out, images, GivenLabels(NAMES, torch.tensor([0, 1]), labels), found) == 3
-    data = check_det_dataset(str(out / "data.yaml"))
-    assert list(data["names"].values()) == list(NAMES)
-    read = YOLODataset(img_path=data["train"], data=data, task="detect", hyp=get_cfg(), augment=False, cache=False)
-    got = {
-        Path(one["im_file"]).name: (one["cls"][:, 0].tolist(), one["bboxes"].round(4).tolist()) for one in read.labels
-    }
-    assert got == {
+    assert export_labels(out, images, given, labelled) == (3, 2)
+    assert list(check_det_dataset(str(out / "data.yaml"))["names"].values()) == list(NAMES)
+    wanted = {
         "0.jpg": ([1.0], [[pytest.approx(0.3), pytest.approx(0.4), pytest.approx(0.4), pytest.approx(0.4)]]),
         "1.jpg": ([], []),
         "0-2.jpg": ([0.0, 1.0], [[0.125, 0.25, 0.25, 0.5], [0.75, 0.75, 0.5, 0.5]]),
     }
-    rows = list(csv.DictReader((out / "confidences.csv").open(encoding="utf-8")))
-    assert [(row["image"], row["name"], row["confidence"], row["from"]) for row in rows] == [
-        ("images/0.jpg", "nut: M8", "1.0000", "given"),
-        ("images/0-2.jpg", "bolt", "0.9000", "teacher"),
-        ("images/0-2.jpg", "nut: M8", "0.6000", "teacher"),
+    assert read(out / "data.yaml") == wanted
+    rows = table(out / "confidences.csv")
+    assert [(row["image"], row["class"], row["name"], row["confidence"], row["from"]) for row in rows] == [
+        ("images/0.jpg", "1", "nut: M8", "1.0000", "given"),
+        ("images/0-2.jpg", "0", "bolt", "0.9000", "teacher"),
+        ("images/0-2.jpg", "1", "nut: M8", "0.6000", "teacher"),
     ]
+    left_out = [(Path(row["image"]).name, row["unsure"], row["best"]) for row in table(out / "left_out.csv")]
+    assert left_out == [("2.jpg", "2", "0.4000"), ("1.jpg", "0", "")]
+    assert (out / "classes.txt").read_text() == "bolt\nnut: M8\n"
     for path, mark in before.items():
         assert hashlib.sha256(path.read_bytes()).hexdigest() == mark
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["0.jpg", "1.jpg"]
+    # Elsewhere it is the same data set.
+    shutil.rmtree(out / "labels.cache", ignore_errors=True)
+    out.rename(tmp_path / "moved")
+    assert read(tmp_path / "moved" / "data.yaml") == wanted
 
 
-def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "new") is None
-    assert refusal(tmp_path) is None
-    (tmp_path / "note.txt").write_text("mine")
-    assert "is not an empty folder" in str(refusal(tmp_path))
-    assert "is not an empty folder" in str(refusal(tmp_path / "note.txt"))
+def test_headstart_reads_what_was_written(
+    images: ImageIndex, given: GivenLabels, labelled: Labelling, tmp_path: Path
+) -> None:
+    """As images to learn from, and as labels: three images, one of them background; boxes as they were."""
+    out = tmp_path / "out"
+    export_labels(out, images, given, labelled)
+    data = str(out / "data.yaml")
+    found = find_images(data)
+    assert [Path(path).name for path in found] == ["0-2.jpg", "0.jpg", "1.jpg"]
+    again, told = given_labels(data, found)
+    assert "3 labelled images (3 boxes, 2 classes; 1 show no object)" in told[0]
+    owner, boxes, classes = again.labels.of(again.rows)
+    assert (owner.tolist(), classes.tolist()) == ([0, 0, 1], [0, 1, 1])
+    torch.testing.assert_close(
+        boxes, torch.tensor([[0, 0, 0.25, 0.5], [0.5, 0.5, 1, 1], [0.1, 0.2, 0.5, 0.6]]), atol=1e-6, rtol=0
+    )
+
+
+def test_what_is_validated_on_stays_what_it_is(
+    images: ImageIndex, given: GivenLabels, labelled: Labelling, tmp_path: Path
+) -> None:
+    export_labels(tmp_path / "out", images, given, labelled, {"val": [str(tmp_path / "b" / "2.jpg")]})
+    assert check_det_dataset(str(tmp_path / "out" / "data.yaml"))["val"] == [str(tmp_path / "b" / "2.jpg")]
+
+
+def test_names_that_would_share_a_label_file_are_told_apart() -> None:
+    """Whatever the order, no name is used twice, nor is one that differs in capitals alone."""
+    paths = ["/a/0-2.jpg", "/a/0.jpg", "/b/0.jpg", "/b/0.png", "/c/A.JPG", "/c/a.jpg", "/c/\udcff.jpg", "/c/x.y.jpg"]
+    names = file_names(paths)
+    assert names == ["0-2.jpg", "0.jpg", "0-3.jpg", "0-4.png", "A.JPG", "a-2.jpg", "image.jpg", "x.y.jpg"]
+    stems = [Path(name).with_suffix(".txt").name.casefold() for name in file_names(paths[::-1])]
+    assert len(set(stems)) == len(paths)
+
+
+def test_without_symbolic_links_images_are_linked_hard_or_copied(
+    images: ImageIndex, given: GivenLabels, labelled: Labelling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    export_labels(tmp_path / "hard", images, given, labelled)
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    export_labels(tmp_path / "copied", images, given, labelled)
+    source = (tmp_path / "a" / "0.jpg").stat()
+    hard, copied = ((tmp_path / folder / "images" / "0.jpg") for folder in ("hard", "copied"))
+    assert hard.stat().st_ino == source.st_ino
+    assert copied.stat().st_ino != source.st_ino
+    assert copied.read_bytes() == (tmp_path / "a" / "0.jpg").read_bytes()
+
+
+def test_labels_that_were_written_are_not_written_over(
+    images: ImageIndex, given: GivenLabels, labelled: Labelling, tmp_path: Path
+) -> None:
+    """Somebody may have corrected them; but what a killed run has left is written anew."""
+    out = tmp_path / "out"
+    export_labels(out, images, given, labelled)
+    (out / "labels" / "0.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    with pytest.raises(UserError, match="is not an empty folder"):
+        export_labels(out, images, given, labelled)
+    assert (out / "labels" / "0.txt").read_text() == "0 0.5 0.5 0.5 0.5\n"
+    (out / UNFINISHED).touch()
+    assert free(out)
+    export_labels(out, images, given, labelled)
+    assert (out / "labels" / "0.txt").read_text().startswith("1 0.3")
+    assert not free(out)
+
+
+def test_where_labels_cannot_be_written_is_told_before_the_run(tmp_path: Path) -> None:
+    data = tmp_path / "images"
+    (data / "deep").mkdir(parents=True)
+    run, mine = tmp_path / "run", tmp_path / "mine"
+    mine.mkdir()
+    assert refusals(tmp_path / "new", str(run), str(data)) == []
+    assert refusals(mine, str(run), str(data)) == []
+    (mine / "note.txt").write_text("mine")
+    for folder, words in (
+        (mine, "is not an empty folder"),
+        (mine / "note.txt", "is not an empty folder"),
+        (mine / "note.txt" / "new", "no permission to write to"),
+        (run, "holds the run folder"),
+        (data / "new", "lies among the images of data"),
+        (data / "deep", "lies among the images of data"),
+    ):
+        assert [words in str(problem) for problem in refusals(folder, str(run), str(data))] == [True], folder

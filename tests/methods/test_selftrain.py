@@ -156,3 +156,21 @@ def test_a_teacher_that_drifts_is_taken_back() -> None:
     asked = len(seen.asked)
     made.before_step(Progress(25, STEPS, 0.0))
     assert len(seen.asked) == asked, "it labels no more"
+
+
+def test_labels_are_those_of_what_is_handed_back() -> None:
+    """Whoever gets the student gets its labels, not the teacher's."""
+    made = method(keep=0.02, unsure=0.001)
+    rows = made._unlabelled[:4].tolist()
+    before = {which: made.label(rows, which) for which in made.exports}
+    assert torch.equal(before["student"].sure.scores, before["teacher"].sure.scores), "they begin alike"
+    with torch.no_grad():
+        for one in made.head.parameters():
+            one.mul_(1.5)
+    after = {which: made.label(rows, which) for which in made.exports}
+    for part in ("sure", "unsure"):
+        now, then = (getattr(one["teacher"], part) for one in (after, before))
+        assert torch.equal(now.boxes, then.boxes)
+    together = {which: torch.cat([one.sure.scores, one.unsure.scores]) for which, one in after.items()}
+    assert not torch.equal(together["student"], together["teacher"])
+    assert after["teacher"].sure.looked.tolist() == after["teacher"].unsure.looked.tolist() == rows

@@ -10,7 +10,7 @@ from torchvision.ops import box_iou
 from headstart.detectors.find import load_detector
 from headstart.images.loader import PixelBatch
 from headstart.pseudolabels.base import PseudoLabelHead
-from headstart.pseudolabels.labelling import Detections, agreement, detect
+from headstart.pseudolabels.labelling import Detections, Labelling, agreement, detect, told
 
 
 class Fixed(PseudoLabelHead):
@@ -106,3 +106,29 @@ def test_agreement_without_anything() -> None:
     none = torch.zeros(0, dtype=torch.int64)
     agreed = agreement(Detections.join([]), none, torch.zeros(0, 4), none, 2)
     assert (agreed.precision, agreed.recall, agreed.f1) == (None, None, None)
+
+
+def test_what_was_labelled_is_counted_and_told_by_hand() -> None:
+    """Image 3: two labels; image 5: a label and an open box; image 6: an open box; image 8: nothing."""
+    found = Detections(
+        torch.tensor([3, 3, 5, 5, 6]),
+        torch.zeros(5, 4),
+        torch.tensor([0.9, 0.6, 0.5, 0.4, 0.1]),
+        torch.tensor([0, 2, 2, 1, 1]),
+        torch.tensor([3, 5, 6, 8]),
+    )
+    counts = Labelling.split(found, 0.5).counts(["bolt", "nut", "washer"])
+    assert counts.pop("mean_score") == pytest.approx(2 / 3)
+    assert counts == {
+        "images": 4,
+        "with_labels": 2,
+        "labels": 3,
+        "left_open": 2,
+        "classes": {"bolt": 1, "washer": 2},
+    }
+    said = "the teacher labelled 2 of 4 images: 3 boxes of 2 classes, mean score 0.67; 2 left open"
+    assert told({**counts, "mean_score": 2 / 3}) == said
+    judged = {**counts, "mean_score": 2 / 3, "recall": 0.5, "precision": 0.25}
+    assert told(judged) == f"{said}; of the held-out labels 50% found, 25% of what it gave right"
+    nothing = Labelling.split(found, 1.0).counts(["bolt", "nut", "washer"])
+    assert told(nothing, "it") == "it labelled 0 of 4 images: 0 boxes of 0 classes; 5 left open"

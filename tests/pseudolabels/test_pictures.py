@@ -7,7 +7,8 @@ from PIL import Image
 
 from headstart.images.index import find_images
 from headstart.pseudolabels.base import PseudoLabels
-from headstart.pseudolabels.pictures import write_clusters, write_examples
+from headstart.pseudolabels.labelling import Detections, Labelling
+from headstart.pseudolabels.pictures import _by_class, _drawable, write_clusters, write_examples, write_labelled
 
 
 def test_a_row_for_each_cluster(image_folder: Path, tmp_path: Path) -> None:
@@ -42,3 +43,36 @@ def test_examples_are_two_rows_with_outlines(tmp_path: Path) -> None:
     rows, columns = bright.nonzero().unbind(1)
     side = picture.height / 2  # of a tile, about
     assert [int(x / side * 4 + 0.5) for x in (columns.min(), rows.min(), columns.max(), rows.max())] == [1, 1, 3, 3]
+
+
+def detections(rows: list[int], scores: list[float], labels: list[int]) -> Detections:
+    boxes = torch.tensor([[0.25, 0.5, 0.75, 1.0]]).repeat(len(rows), 1)
+    return Detections(torch.tensor(rows), boxes, torch.tensor(scores), torch.tensor(labels), torch.arange(24))
+
+
+def test_the_sheets_of_labels(image_folder: Path, tmp_path: Path) -> None:
+    """Three images with labels, one of them twice; on two of them, and on a fourth image, boxes are left open."""
+    found = detections([0, 0, 1, 2, 3, 3, 2], [0.9, 0.8, 0.95, 0.6, 0.3, 0.2, 0.1], [0, 0, 0, 1, 1, 0, 0])
+    write_labelled(tmp_path / "new", Labelling.split(found, 0.5), find_images(str(image_folder)), ("bolt", "nut"))
+    sizes = {path.stem: Image.open(path).size for path in (tmp_path / "new").iterdir()}
+    assert sizes.keys() == {"sure", "least-sure", "open"}
+    assert [round(width / height) for width, height in (sizes["sure"], sizes["least-sure"], sizes["open"])] == [3, 3, 2]
+    # Nothing is left open any more: the sheet of the run before must not stay.
+    write_labelled(tmp_path / "new", Labelling.split(found, 0.0), find_images(str(image_folder)), ("bolt", "nut"))
+    assert {path.stem for path in (tmp_path / "new").iterdir()} == {"sure", "least-sure"}
+
+
+def test_classes_take_turns() -> None:
+    """By score alone the third image of class 0 would come before the first one of class 1."""
+    found = detections([5, 6, 7, 8, 5], [0.9, 0.8, 0.7, 0.6, 0.65], [0, 0, 0, 1, 1])
+    assert _by_class(found, descending=True) == [5, 6, 8, 7]
+    assert _by_class(found, descending=False) == [8, 7, 5, 6]
+
+
+def test_a_name_without_letters_in_the_font_is_its_number() -> None:
+    assert [_drawable(name, 3) for name in ("Schlüssel", "ボルト", "two\nlines", "x" * 40)] == [
+        "Schlüssel",
+        "3",
+        "3",
+        "x" * 21 + "...",
+    ]

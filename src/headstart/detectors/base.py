@@ -161,13 +161,18 @@ class Detector(ABC):
         return None
 
     @abstractmethod
-    def how_to_train(self, path: Path, settings: Path | None = None) -> str:
+    def how_to_train(self, path: Path, settings: Path | None = None, data: str = "your.yaml") -> str:
         """The command, or the line of Python, by which a training starts from a checkpoint that `save` wrote.
 
         Args:
             path: The checkpoint.
             settings: A file with `finetune_settings`; given only where the detector has these.
+            data: The dataset YAML to train on.
         """
+
+    def how_to_predict(self, path: Path, source: str) -> str:
+        """The command by which a checkpoint of trained classes finds objects in `source`; "" where there is none."""
+        return ""
 
     @abstractmethod
     def verify(self, path: Path, trained: Collection[str]) -> HandBack:

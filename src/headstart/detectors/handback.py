@@ -131,6 +131,12 @@ class HandBack:
             lines.append(self._own_classes(*self.classes))
         return lines
 
+    def lost(self) -> str:
+        """What is wrong with one that is not `ok`, in a few words."""
+        dropped, broken = len(self.dropped), len(self.not_finite)
+        words = [f"{dropped} tensors did not arrive"] if dropped or not broken else []
+        return ", ".join([*words, *([f"{broken} tensors hold NaN or infinity"] if broken else [])])
+
     def _part(self, name: Part) -> str:
         count = self.parts[name]
         lost = sum(one.part == name and one.trained for one in self.dropped)

@@ -10,7 +10,7 @@ from typing import Any
 from headstart.detectors.find import check_init, check_model
 from headstart.errors import UserError
 from headstart.images.index import check_sources
-from headstart.jobs.export_labels import refusal as refusal_of_export
+from headstart.jobs.export_labels import refusals
 from headstart.jobs.labelled import dataset_of
 from headstart.machine import parse_device
 from headstart.methods.base import Method
@@ -89,8 +89,8 @@ def _labels(given: Mapping[str, Any]) -> list[UserError]:
         return [UserError("are needed", where="labels", hint=hint)]
     problems = []
     if given.get("export_labels") and not truth(given.get("resume")):
-        refused = refusal_of_export(Path(str(given["export_labels"])).expanduser())
-        problems += [refused] if refused else []
+        out = str(given["out"]) if given.get("out") else None
+        problems += refusals(Path(str(given["export_labels"])).expanduser(), out, given.get("data"))
     try:
         dataset_of(str(given["labels"]))
     except UserError as problem:

@@ -3,136 +3,221 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from headstart.errors import UserError
 from headstart.files import explained, write_text
 from headstart.images.index import ImageIndex
-from headstart.jobs.labelled import dataset_of
-from headstart.methods.base import GivenLabels, Method
-from headstart.pseudolabels.labelling import Detections
-from headstart.pseudolabels.pictures import write_taught
+from headstart.images.sources import Source, parse_sources
+from headstart.methods.base import GivenLabels
+from headstart.pseudolabels.labelling import Labelling
 
-MARK = "confidences.csv"
-SHOWN = 256
-"""Unlabelled images that are labelled at the end to be looked at."""
-if TYPE_CHECKING:  # which asks `refusal` before there is a job
-    from headstart.jobs.prepare import Job
-
-Box = tuple[float, float, float, float]
+UNFINISHED = ".unfinished"
+"""File in the folder while it is written: one that was left behind says that it may be written again."""
+_FOLDERS, _FILES = ("images", "labels"), ("data.yaml", "classes.txt", "confidences.csv", "left_out.csv")
 
 
-def refusal(folder: Path) -> UserError | None:
-    """Why the labels cannot be written there: a file, or a folder that holds something; None otherwise."""
-    if not folder.exists():
-        return None
-    if folder.is_dir() and not any(folder.iterdir()):
-        return None
-    return UserError(f"{folder} is not an empty folder", where="export_labels", hint="give a new one")
+class Box(NamedTuple):
+    """A label of an image.
 
-
-def label_all(job: Job, method: Method, images: ImageIndex, run: Path) -> list[str]:
-    """Label images as the detector that is handed back does: for the report in `run`, and for ``export_labels``.
-
-    Returns:
-        What was written, in sentences.
+    Attributes:
+        label: Class.
+        corners: x0, y0, x1, y1 as shares of the image's sides.
+        score: 1 where it was given.
+        source: ``given`` or ``teacher``.
     """
-    given, folder = job.given, getattr(job.options, "export_labels", None)
-    if given is None or not (folder or job.run.report):
-        return []
-    known = set(given.rows.tolist())
-    rows = [row for row in range(len(images)) if row not in known]
-    if rows and not folder:  # a part is enough to look at
-        rows = rows[:: -(-len(rows) // SHOWN)]
-    found = method.label(rows)
-    if found is None:
-        return []
-    write_taught(run / "assets" / "taught.png", found, images, given.names)
-    if not folder:
-        return []
-    path, dataset = Path(folder).expanduser(), dataset_of(str(job.asked["labels"]))
-    number = export_labels(path, images, given, found, dataset.paths("val") if "val" in dataset.parts else [])
-    return [f"labels:    {path}, an Ultralytics data set of {number:,} images"]
+
+    label: int
+    corners: tuple[float, ...]
+    score: float
+    source: str
+
+    def line(self) -> str:
+        """As in a label file."""
+        x0, y0, x1, y1 = self.corners
+        return f"{self.label} {(x0 + x1) / 2:.6f} {(y0 + y1) / 2:.6f} {x1 - x0:.6f} {y1 - y0:.6f}"
+
+
+def refusals(folder: Path, out: str | None, data: Any) -> list[UserError]:
+    """Why the labels cannot be written to `folder`, as far as it shows before a run.
+
+    Args:
+        folder: What ``export_labels`` names.
+        out: The run folder, where one is named.
+        data: As the option.
+    """
+    where, path = "export_labels", folder.resolve()
+    if not free(path):
+        return [UserError(f"{path} is not an empty folder", where=where, hint="give a new one")]
+    run = Path(out).expanduser().resolve() if out else None
+    if run and (run == path or path in run.parents):
+        return [UserError(f"{path} holds the run folder, out={run}", where=where, hint="give a folder of its own")]
+    for source in _folders(data):
+        if source == path or source in path.parents:
+            what = f"{path} lies among the images of data, in {source}: the next run would take its images for more"
+            return [UserError(what, where=where, hint="give a folder elsewhere")]
+    above = next(one for one in (path, *path.parents) if one.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        return [UserError(f"no permission to write to {above}", where=where, hint="give a folder elsewhere")]
+    return []
+
+
+def free(folder: Path) -> bool:
+    """Whether labels can be written there: it is new or empty, or was left unfinished."""
+    if not folder.exists():
+        return True
+    return folder.is_dir() and ((folder / UNFINISHED).is_file() or not any(folder.iterdir()))
+
+
+def _folders(data: Any) -> Iterator[Path]:
+    """The folders that `data` names, those of dataset YAMLs among them."""
+    sources: list[Source] = parse_sources(data)[0] if data else []
+    for source in sources:
+        yield from (Path(one.path).resolve() for one in (source, *source.train) if one.kind == "folder")
 
 
 def export_labels(
-    folder: Path, images: ImageIndex, given: GivenLabels, found: Detections, val: Sequence[str] = ()
-) -> int:
-    """Write ``images`` (links, or copies where there are no links), ``labels``, ``data.yaml`` and ``confidences.csv``.
+    folder: Path,
+    images: ImageIndex,
+    given: GivenLabels,
+    labelled: Labelling,
+    held_out: Mapping[str, Sequence[str]] | None = None,
+) -> tuple[int, int]:
+    """Write ``images`` (links), ``labels``, ``data.yaml``, ``classes.txt``, ``confidences.csv`` and ``left_out.csv``.
 
-    The user's own labels stay what they are; of the other images those that the teacher is sure of are written.
-    Nothing is written beside the user's files.
+    The user's own boxes stay what they are; of the other images the boxes that the teacher is sure of are written. One
+    on which it is sure of nothing is not written as one without objects: nobody has said that. It stands in
+    ``left_out.csv``. Nothing is written beside the user's files.
 
     Args:
-        folder: New or empty.
+        folder: One that is `free`.
         images: The run's index.
         given: The labels of the user.
-        found: Those of the teacher.
-        val: What the user's own data set is validated on; without it ``val`` is ``train``, for Ultralytics wants one.
+        labelled: Those of the teacher.
+        held_out: ``val`` and ``test`` of the user's data set, as far as it has them: paths.
 
     Returns:
-        How many images have labels.
+        Images with labels, those among them that the user labelled; and images that were left out.
 
     Raises:
-        UserError: The folder cannot be written.
+        UserError: The folder is not free, or cannot be written.
     """
-    labels: dict[int, list[tuple[int, Box, float, str]]] = defaultdict(list)
-    owner, boxes, classes = given.labels.of(given.rows)
-    for place, box, label in zip(owner.tolist(), boxes.tolist(), classes.tolist(), strict=True):
-        labels[int(given.rows[place])].append((label, tuple(box), 1.0, "given"))
-    parts = (found.rows.tolist(), found.boxes.tolist(), found.labels.tolist(), found.scores.tolist())
-    for row, box, label, score in zip(*parts, strict=True):
-        labels[row].append((label, tuple(box), score, "teacher"))
-    background = set(given.rows.tolist()) - labels.keys()
+    if not free(folder):
+        raise UserError(f"{folder} is not an empty folder", where="export_labels", hint="give a new one")
+    boxes = _boxes(given, labelled)
+    rows = [row for row in sorted({*boxes, *given.rows.tolist()}) if Path(images.path(row)).is_file()]
+    names = dict(zip(rows, file_names([images.path(row) for row in rows]), strict=True))
     with explained(folder):
-        for part in ("images", "labels"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-        names = _names(images, sorted({*labels, *background}))
-        lines = []
+        _begin(folder)
         for row, name in names.items():
             _link(Path(images.path(row)), folder / "images" / name)
-            text = [f"{label} {_middle(box)}" for label, box, _, _ in labels.get(row, [])]
-            path = (folder / "labels" / name).with_suffix(".txt")
-            path.write_text("".join(f"{line}\n" for line in text), encoding="utf-8")
-            for label, box, score, source in labels.get(row, []):
-                words = _middle(box).split()
-                lines.append([f"images/{name}", label, given.names[label], *words, f"{score:.4f}", source])
-        with (folder / MARK).open("w", newline="", encoding="utf-8") as stream:
-            header = ["image", "class", "name", "x", "y", "width", "height", "confidence", "from"]
-            csv.writer(stream).writerows([header, *lines])
-        content: dict[str, Any] = {"path": str(folder.resolve()), "train": "images", "val": list(val) or "images"}
-        content |= {"names": dict(enumerate(given.names))}
-        write_text(folder / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-    return len(names)
+            text = "".join(f"{box.line()}\n" for box in boxes[row])
+            (folder / "labels" / name).with_suffix(".txt").write_text(text, encoding="utf-8")
+        _write_csv(folder / "confidences.csv", _confidences(names, boxes, given.names))
+        _write_csv(folder / "left_out.csv", _left_out(images, names, labelled))
+        write_text(folder / "classes.txt", "".join(f"{' '.join(name.split())}\n" for name in given.names))
+        write_text(folder / "data.yaml", _dataset(given.names, held_out or {}))
+        (folder / UNFINISHED).unlink()
+    return len(rows), len(images) - len(rows)
 
 
-def _middle(box: Sequence[float]) -> str:
-    x0, y0, x1, y1 = box
-    return f"{(x0 + x1) / 2:.6f} {(y0 + y1) / 2:.6f} {x1 - x0:.6f} {y1 - y0:.6f}"
+def _boxes(given: GivenLabels, labelled: Labelling) -> dict[int, list[Box]]:
+    """The boxes of each row of the index that has any."""
+    boxes: dict[int, list[Box]] = defaultdict(list)
+    owner, corners, classes = given.labels.of(given.rows)
+    for place, box, label in zip(owner.tolist(), corners.tolist(), classes.tolist(), strict=True):
+        boxes[int(given.rows[place])].append(Box(label, tuple(box), 1.0, "given"))
+    sure = labelled.sure
+    parts = (sure.rows.tolist(), sure.boxes.tolist(), sure.labels.tolist(), sure.scores.tolist())
+    for row, box, label, score in zip(*parts, strict=True):
+        boxes[row].append(Box(label, tuple(box), score, "teacher"))
+    return boxes
 
 
-def _names(images: ImageIndex, rows: Sequence[int]) -> dict[int, str]:
-    """A name for each image: its own, or with its row where two would have the same label file."""
+def _begin(folder: Path) -> None:
+    """Make the folder, without what a run that was killed while it wrote has left in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / UNFINISHED).touch()
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)
+    for name in _FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / name).mkdir()
+
+
+def _dataset(names: Sequence[str], held_out: Mapping[str, Sequence[str]]) -> str:
+    """``data.yaml``; it names no ``path``, so that the folder may be moved."""
+    content: dict[str, Any] = {"train": "images", "val": None}
+    content |= {part: list(paths) for part, paths in held_out.items() if paths}
+    content |= {"names": dict(enumerate(names))}
+    remark = "" if content["val"] else "# Name images to validate on as val: a training of Ultralytics needs some.\n"
+    return remark + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _confidences(
+    names: Mapping[int, str], boxes: Mapping[int, Sequence[Box]], classes: Sequence[str]
+) -> Iterator[list[Any]]:
+    """A line for each box."""
+    yield ["image", "class", "name", "x", "y", "width", "height", "confidence", "from"]
+    for row, name in names.items():
+        for box in boxes.get(row, ()):
+            place = box.line().split()[1:]
+            yield [f"images/{name}", box.label, classes[box.label], *place, f"{box.score:.4f}", box.source]
+
+
+def _left_out(images: ImageIndex, names: Mapping[int, str], labelled: Labelling) -> Iterator[list[Any]]:
+    """A line for each image that is not written, the likeliest to show an object first."""
+    unsure = labelled.unsure
+    scores: dict[int, list[float]] = defaultdict(list)
+    for row, score in zip(unsure.rows.tolist(), unsure.scores.tolist(), strict=True):
+        scores[row].append(score)
+    looked = set(labelled.sure.looked.tolist())
+    rows = [row for row in range(len(images)) if row not in names]
+    yield ["image", "unsure", "best", "reason"]
+    for row in sorted(rows, key=lambda row: -max(scores.get(row, [0.0]))):
+        own = scores.get(row, [])
+        seen = "the teacher is not sure" if own else "the teacher sees nothing"
+        reason = seen if row in looked else "the image cannot be read"
+        yield [images.path(row), len(own), f"{max(own):.4f}" if own else "", reason]
+
+
+def _write_csv(path: Path, rows: Iterator[list[Any]]) -> None:
+    # Undecodable file names are written as they are on the disk.
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        csv.writer(stream).writerows(rows)
+
+
+def file_names(paths: Sequence[str]) -> list[str]:
+    """A name for each image: its own, or with a number where another has the same label file; also where capitals
+    alone tell them apart, or its own is no text.
+    """
     taken: set[str] = set()
-    names = {}
-    for row in rows:
-        path = Path(images.path(row))
-        name = path.name if path.stem not in taken else f"{path.stem}-{row}{path.suffix}"
-        taken.add(Path(name).stem)
-        names[row] = name
+    names = []
+    for path in paths:
+        stem, suffix = Path(path).stem, Path(path).suffix
+        stem = stem if stem.isprintable() else "image"  # bytes that are no text are not printable
+        unique, number = stem, 1
+        while unique.casefold() in taken:
+            number += 1
+            unique = f"{stem}-{number}"
+        taken.add(unique.casefold())
+        names.append(f"{unique}{suffix}")
     return names
 
 
 def _link(source: Path, target: Path) -> None:
-    """A symbolic link: no second copy, and the user's file is not touched; a copy where there are no links."""
-    target.unlink(missing_ok=True)  # of a run that was killed while it wrote
-    try:
-        target.symlink_to(source.resolve())
-    except (OSError, NotImplementedError):
-        shutil.copyfile(source, target)
+    """A symbolic link: no second copy, and the user's file is not touched; else a hard link, else a copy."""
+    for link in (target.symlink_to, target.hardlink_to):
+        try:
+            link(source.resolve())
+            return
+        except (OSError, NotImplementedError):
+            target.unlink(missing_ok=True)
+    shutil.copyfile(source, target)

@@ -8,21 +8,37 @@ from pathlib import Path
 
 import yaml
 
-from headstart.detectors.base import Advised, Detector
+from headstart.detectors.base import Advised
 from headstart.files import write_text
+from headstart.images.dataset_yaml import SUFFIXES
+from headstart.jobs.prepare import Job
+from headstart.settings.schema import LabelOptions
 
 NAME = "finetune.yaml"
 
 
-def write_settings(detector: Detector, folder: Path, imgsz: int) -> Path | None:
+def write_settings(job: Job, folder: Path) -> Path | None:
     """Write the file into the run's `folder`; None where the detector's trainer reads none."""
-    settings = detector.finetune_settings(imgsz)
+    settings = job.detector.finetune_settings(job.run.imgsz)
     if settings is None:
         return None
     path = folder / NAME
-    command = detector.how_to_train(folder / "headstart.pt", path)
+    command = job.detector.how_to_train(folder / "headstart.pt", path, _data(job))
     write_text(path, f"# {command}\n" + text(settings))
     return path
+
+
+def how_to_go_on(job: Job, checkpoint: Path, settings: Path | None) -> list[str]:
+    """What can be done with the checkpoint of a run: one of the user's classes finds objects at once."""
+    sources = [one for one in job.images.sources if Path(one).suffix.lower() not in SUFFIXES]
+    predict = job.detector.how_to_predict(checkpoint, sources[0] if sources else "your/images") if job.given else ""
+    train = job.detector.how_to_train(checkpoint, settings, _data(job))
+    return [*([f"predict:   {predict}"] if predict else []), f"fine-tune: {train}"]
+
+
+def _data(job: Job) -> str:
+    """The dataset YAML of the user's labels, where the run had any."""
+    return (isinstance(job.options, LabelOptions) and job.options.labels) or "your.yaml"
 
 
 def text(settings: Mapping[str, Advised]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -103,6 +103,8 @@ class RowReader:
         workers: Processes that read.
         reader: Of the training's own cache, once it is open.
         area: Pixels to which images in that cache are scaled down at most.
+        skipped: Path of each image that could not be read, and why.
+        progress: Called with the number of images that were brought, and of all that were asked for.
     """
 
     images: ImageIndex
@@ -110,6 +112,7 @@ class RowReader:
     reader: Reader | None = None
     area: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    progress: Callable[[int, int], None] | None = None
 
     def __call__(self, rows: Sequence[int], area: int) -> Iterable[PixelBatch]:
         """Batches of them; see `headstart.methods.base.Context.read`."""
@@ -130,5 +133,7 @@ class RowReader:
                 self.skipped += one.skipped
                 new = {row: at for at, row in enumerate(one.indices.tolist()) if row not in seen}
                 seen |= new.keys()
+                if self.progress:
+                    self.progress(len(seen), len(rows))
                 if places := list(new.values()):
                     yield PixelBatch(one.pixels[places], one.sizes[places], one.indices[places], one.skipped)

@@ -20,7 +20,7 @@ from headstart.views.render import make_views
 from headstart.views.spec import View, needed_area
 
 PROBE_IMAGES = 256
-PICTURES = ("taught", "views", "neighbours", "components", "clusters", "examples")
+PICTURES = ("sure", "least-sure", "open", "views", "neighbours", "components", "clusters", "examples")
 
 
 def draw(job: Job, folder: Path, method: Method, images: ImageIndex, labels: PseudoLabels | None) -> None:

@@ -258,8 +258,9 @@ def absolute_paths(options: Mapping[str, Any]) -> dict[str, Any]:
     loggers = strings(options.get("loggers"))
     if isinstance(loggers, list):
         found["loggers"] = [str(Path(one).expanduser().resolve()) if is_python_file(one) else one for one in loggers]
-    if isinstance(options.get("cache_dir"), (str, os.PathLike)):
-        found["cache_dir"] = str(Path(options["cache_dir"]).expanduser().absolute())
+    for key in ("cache_dir", "export_labels"):
+        if isinstance(options.get(key), (str, os.PathLike)) and os.fspath(options[key]):
+            found[key] = str(Path(options[key]).expanduser().absolute())
     data = options.get("data")
     named = list(data) if isinstance(data, (list, tuple)) else [data]
     paths = [os.fspath(one) for one in named if isinstance(one, (str, os.PathLike))]

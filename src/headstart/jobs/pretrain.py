@@ -18,8 +18,7 @@ from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.images.cache import Cache, open_cache
 from headstart.images.loader import ImageLoader, steps_for
-from headstart.jobs.export_labels import label_all
-from headstart.jobs.finetune_file import write_settings
+from headstart.jobs.finetune_file import how_to_go_on, write_settings
 from headstart.jobs.going_on import START
 from headstart.jobs.labelled import RowReader
 from headstart.jobs.outlook import outlook
@@ -27,6 +26,7 @@ from headstart.jobs.pictures import PICTURES, draw
 from headstart.jobs.prepare import Job, cache_folder, prepare
 from headstart.jobs.search import pseudolabels_of, teacher_of
 from headstart.jobs.signature import with_signature
+from headstart.jobs.teacher import label_images, not_written
 from headstart.machine import Arithmetic, choose, loader_workers, make_fabric, parse_device
 from headstart.methods.anchor import Anchored
 from headstart.methods.base import Context, Method
@@ -341,12 +341,8 @@ class _Pretraining:
         handback = self._hand_back(set(exported), outcome.step)
         for line in handback.lines():
             self._tell(display, line)
-        advised = write_settings(detector, folder.path, job.run.imgsz) if handback.ok else None
-        if job.given:
-            self._rows.reader = None  # the training's own cache is closed
-            said = label_all(job, method, self.images, folder.path)
-            for line in said:
-                self._tell(display, line)
+        advised = write_settings(job, folder.path) if handback.ok else None
+        problem = self._label_images(display, method) if job.given and handback.ok else None
         drawn = job.run.report and self._draw(display, method, outcome, labels)
         display.say(f"{outcome.step} steps in {duration(outcome.seconds)}, {folder.skipped} images skipped")
         if folder.skipped:
@@ -354,18 +350,29 @@ class _Pretraining:
         if drawn:
             display.say(f"report:    {folder.path / 'report.html'}")
         if not handback.ok:
-            dropped, broken = len(handback.dropped), len(handback.not_finite)
-            lost = [f"{dropped} tensors did not arrive"] if dropped or not broken else []
-            lost += [f"{broken} tensors hold NaN or infinity"] if broken else []
             folder.finish("failed")
-            self._tell(
-                display, f"NOT HANDED BACK WHOLE: {', '.join(lost)}; {UNVERIFIED} is to look at, not to train from"
-            )
+            what = f"NOT HANDED BACK WHOLE: {handback.lost()}"
+            self._tell(display, f"{what}; {UNVERIFIED} is to look at, not to train from")
             return Run(folder.path, None, handback, outcome.step, interrupted=False)
         folder.finish("done")
-        how = detector.how_to_train(folder.result, advised) if advised else detector.how_to_train(folder.result)
-        display.say(f"fine-tune: {how}")
+        for line in how_to_go_on(job, folder.result, advised):
+            display.say(line)
+        if problem:
+            raise problem
         return Run(folder.path, folder.result, handback, outcome.step, interrupted=False)
+
+    def _label_images(self, display: Display, method: Method) -> UserError | None:
+        """Label images as the detector that is handed back does; why labels that are wanted could not be written."""
+        self._rows.reader, self._rows.progress = None, Filling(label="labelling")  # its own cache is closed
+        try:
+            for line in label_images(self.job, method.to(self.fabric.device), self.images, self.folder):
+                self._tell(display, line)
+        except UserError as error:
+            return not_written(error, self.folder.path)
+        finally:
+            method.to("cpu")
+            self.folder.skip(self._rows.skipped)
+        return None
 
     def _draw(self, display: Display, method: Method, outcome: Outcome, labels: PseudoLabels | None) -> bool:
         """Draw the report; a run that is finished stays so where that fails."""

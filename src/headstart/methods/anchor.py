@@ -16,7 +16,7 @@ from torch.nn import functional
 from headstart.images.loader import Stream
 from headstart.methods.base import Export, Method, Needs, frozen_copy
 from headstart.methods.schedules import Progress
-from headstart.pseudolabels.labelling import Detections
+from headstart.pseudolabels.labelling import Labelling
 from headstart.views.spec import View, ViewSpec
 
 
@@ -105,9 +105,13 @@ class Anchored(Method):
         """As the method."""
         return self.inner.news()
 
-    def label(self, rows: Sequence[int]) -> Detections | None:
+    def label(self, rows: Sequence[int], which: Export) -> Labelling | None:
         """As the method."""
-        return self.inner.label(rows)
+        return self.inner.label(rows, which)
+
+    def teacher_record(self) -> dict[str, Any]:
+        """As the method."""
+        return self.inner.teacher_record()
 
     def measures(self) -> dict[str, float]:
         """The method's, and the distance from the start: 0 the same features, 1 unrelated ones."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from headstart.images.loader import PixelBatch, Stream
 from headstart.methods.schedules import Progress
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
-from headstart.pseudolabels.labelling import Detections
+from headstart.pseudolabels.labelling import Labelling
 from headstart.teachers.base import Teacher
 from headstart.views.spec import View, ViewSpec
 
@@ -165,9 +165,24 @@ class Method(nn.Module, ABC):
         """What has happened since it was last asked, in sentences, each with its kind."""
         return []
 
-    def label(self, rows: Sequence[int]) -> Detections | None:
-        """What the method, as it is handed back, takes for objects on the images at these rows; None without labels."""
+    def label(self, rows: Sequence[int], which: Export) -> Labelling | None:
+        """What the detector that is handed back labels on the images at these rows; None where it knows no classes.
+
+        Called after the last step.
+        """
         return None
+
+    def teacher_record(self) -> dict[str, Any]:
+        """What a teacher has labelled so far, for ``teacher.json``; empty where none labels anything.
+
+        Returns:
+            ``names`` of the classes; the scores ``keep``, from which a box is an object, and ``unsure``, below which it
+            is background; numbers of ``labelled``, ``unlabelled`` and ``held_out`` images; ``passes``, each with
+            ``step``, `headstart.pseudolabels.labelling.Labelling.counts` and, where labels are held out, ``precision``,
+            ``recall``, ``f1`` (each None where there is nothing to divide by) and ``by_class`` (known, given, right);
+            ``drifted``, a sentence where it has.
+        """
+        return {}
 
     def measures(self) -> dict[str, float]:
         """Measures of the last step for metrics.jsonl; `headstart.run.health.Health` tells which names it judges.

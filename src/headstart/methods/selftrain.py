@@ -28,8 +28,8 @@ from headstart.methods.base import Context, Export, Method, Needs, frozen_copy
 from headstart.methods.schedules import Progress
 from headstart.probes import metrics
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
-from headstart.pseudolabels.history import agrees, drift, told
-from headstart.pseudolabels.labelling import Detections, agreement, detect
+from headstart.pseudolabels.history import agrees, drift
+from headstart.pseudolabels.labelling import Detections, Labelling, agreement, detect, told
 from headstart.settings.schema import AdamWSettings, LabelOptions, Scale
 from headstart.views.boxes import to_view
 from headstart.views.mosaic import clipped, mosaics
@@ -257,33 +257,24 @@ class Selftrain(Method):
         names = ("student", "head", "teacher", "teacher_head")
         return {name: self.get_submodule(name) for name in names}
 
-    def _found(self, rows: list[int]) -> Detections:
-        """What the teacher finds on the images at these rows."""
+    def _found(self, rows: list[int], which: Export = "teacher") -> Detections:
+        """What the teacher, or the student, finds on the images at these rows."""
         assert self.context.read is not None, "there is nothing to read images with"
         s = self.settings
         imgsz = -(-(s.label_imgsz or self.context.imgsz) // 32) * 32
-        device = next(self.teacher.parameters()).device
-        self.teacher.eval()
-        self.teacher_head.eval()
+        network, head = (self.teacher, self.teacher_head) if which == "teacher" else (self.student, self.head)
+        device = next(network.parameters()).device
+        network.eval()
+        head.eval()
         parts = [
-            detect(self.teacher, self.teacher_head, batch.to(device), imgsz, least=s.unsure, most=s.max_objects)
+            detect(network, head, batch.to(device), imgsz, least=s.unsure, most=s.max_objects)
             for batch in self.context.read(rows, 2 * imgsz**2)
         ]
         return Detections.join(parts)
 
     def _remember(self, step: int, found: Detections, judged: Detections | None) -> None:
         names = self.context.names
-        sure = found.those(found.scores >= self.settings.keep)
-        counts = torch.bincount(sure.labels, minlength=len(names))
-        entry: dict[str, Any] = {
-            "step": step,
-            "images": len(found.looked),
-            "with_labels": len(set(sure.rows.tolist())),
-            "labels": len(sure.rows),
-            "left_open": len(found.rows) - len(sure.rows),
-            "mean_score": float(sure.scores.mean()) if len(sure.rows) else None,
-            "classes": {name: int(count) for name, count in zip(names, counts.tolist(), strict=True) if count},
-        }
+        entry: dict[str, Any] = {"step": step, **Labelling.split(found, self.settings.keep).counts(names)}
         if judged is not None:
             owner, boxes, labels = self._given.labels.of(self._held)
             sure = judged.those(judged.scores >= self.settings.keep)
@@ -305,10 +296,22 @@ class Selftrain(Method):
         news, self._news = self._news, []
         return news
 
-    def label(self, rows: Sequence[int]) -> Detections:
-        """What the teacher is sure of on these images."""
-        found = self._found(list(rows))
-        return found.those(found.scores >= self.settings.keep)
+    def label(self, rows: Sequence[int], which: Export) -> Labelling:
+        """What the detector that is handed back is sure of, and what it is not."""
+        return Labelling.split(self._found(list(rows), which), self.settings.keep)
+
+    def teacher_record(self) -> dict[str, Any]:
+        """What the teacher has labelled so far, and by which scores."""
+        return {
+            "names": list(self.context.names),
+            "keep": self.settings.keep,
+            "unsure": self.settings.unsure,
+            "labelled": len(self._given.rows),
+            "unlabelled": len(self._unlabelled),
+            "held_out": len(self._held),
+            "passes": self.history,
+            "drifted": self.drifted,
+        }
 
     def measures(self) -> dict[str, float]:
         """The parts of the loss, labels an image, what the teacher labelled last, and how far features spread."""

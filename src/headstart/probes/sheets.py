@@ -14,8 +14,13 @@ from PIL import Image, ImageDraw, ImageFont
 LIMIT = 480_000
 """Bytes of one sheet: the three of a run stay under 1.5 MB."""
 _TILES = (192, 176, 160, 144, 128, 112, 96, 80, 64)
+LARGE_TILES = (384, 352, 320, 288, 256, *_TILES)
+"""For pictures in which names are read."""
 _CHIP = (12, 14, 18, 190)
+_GRAY = (205, 205, 205)
 _COLORS = ((255, 196, 61), (94, 200, 255), (255, 122, 162), (140, 230, 140))
+
+Corners = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -25,17 +30,26 @@ class Tile:
     Attributes:
         pixels: uint8 (H, W, 3) RGB. Shown whole, scaled to fit its square.
         label: Written into its corner; nothing when empty.
-        boxes: (x0, y0, x1, y1, color number), outlines in pixels of the picture.
+        boxes: (x0, y0, x1, y1, color number), outlines in pixels of the picture; a number below 0 is gray.
+        names: Written beside the boxes, one each, the first of those that would overlap; empty for none.
         smooth: False keeps the edges of pixels that are scaled up.
     """
 
     pixels: NDArray[np.uint8]
     label: str = ""
     boxes: Sequence[tuple[float, float, float, float, int]] = ()
+    names: Sequence[str] = ()
     smooth: bool = True
 
 
-def save(path: Path, rows: Sequence[Sequence[Tile]], *, gap_after: Sequence[int] = (), limit: int = LIMIT) -> None:
+def save(
+    path: Path,
+    rows: Sequence[Sequence[Tile]],
+    *,
+    gap_after: Sequence[int] = (),
+    limit: int = LIMIT,
+    sizes: Sequence[int] = _TILES,
+) -> None:
     """Write the sheet as PNG, with the largest tiles that keep it under `limit` bytes.
 
     Args:
@@ -43,8 +57,9 @@ def save(path: Path, rows: Sequence[Sequence[Tile]], *, gap_after: Sequence[int]
         rows: The tiles of each row.
         gap_after: Columns followed by a wider gap, e.g. 0 to set the first column apart.
         limit: Bytes; passed only if even the smallest tiles need more.
+        sizes: Sides of tiles to try, pixels, falling.
     """
-    for size in _TILES:
+    for size in sizes:
         data = io.BytesIO()
         draw(rows, size, gap_after).save(data, "PNG", optimize=size <= 112)
         if data.tell() <= limit:
@@ -78,10 +93,36 @@ def _draw_tile(tile: Tile, size: int) -> Image.Image:
     left, top = (size - shown[0]) // 2, (size - shown[1]) // 2
     square.paste(Image.fromarray(pixels | pixels >> 6), (left, top))
     pen = ImageDraw.Draw(square)
+    places = []
     for x0, y0, x1, y1, color in tile.boxes:
         corners = (left + x0 * scale, top + y0 * scale, left + x1 * scale - 1, top + y1 * scale - 1)
-        pen.rectangle(corners, outline=(*_COLORS[color % len(_COLORS)], 255), width=max(1, size // 80))
+        places.append((corners, (*(_COLORS[color % len(_COLORS)] if color >= 0 else _GRAY), 255)))
+    for corners, paint in reversed(places):
+        pen.rectangle(corners, outline=paint, width=max(1, size // (160 if tile.names else 80)))
+    _write_names(pen, tile.names, places, size)
     return Image.alpha_composite(square, _chip(tile.label, size)) if tile.label else square
+
+
+def _write_names(
+    pen: ImageDraw.ImageDraw,
+    names: Sequence[str],
+    places: Sequence[tuple[Corners, tuple[int, int, int, int]]],
+    size: int,
+) -> None:
+    """Each name on a patch of its outline's color, above the box or in its upper edge; none over one before it."""
+    font = ImageFont.load_default(max(9.0, size / 24))
+    taken: list[Corners] = []
+    for (corners, paint), name in zip(places, names, strict=False):
+        _, _, right, bottom = pen.textbbox((0, 0), name, font=font)
+        width, height = right + 4, bottom + 3
+        x = min(max(0.0, corners[0]), max(0.0, size - width))
+        y = corners[1] - height if corners[1] >= height else max(0.0, min(corners[1], size - height))
+        patch = (x, y, x + width, y + height)
+        if any(patch[0] < b[2] and b[0] < patch[2] and patch[1] < b[3] and b[1] < patch[3] for b in taken):
+            continue
+        taken.append(patch)
+        pen.rectangle(patch, fill=paint)
+        pen.text((x + 2, y), name, font=font, fill=(12, 14, 18, 255))
 
 
 def _chip(label: str, size: int) -> Image.Image:

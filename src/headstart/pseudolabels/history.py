@@ -1,4 +1,4 @@
-"""What a teacher's passes over unlabelled images tell, in words: what it labelled, and whether it drifts."""
+"""Whether a teacher drifts, told from its passes over unlabelled images."""
 
 from __future__ import annotations
 
@@ -9,19 +9,6 @@ LEAST_FALL = 0.1
 """By how much agreement (F1) must have fallen at least before it is called drift."""
 LEAST_COUNT, MANY_TIMES = 20, 5
 """Without held-out labels: labels of a class from which its number counts, and by what factor it may change."""
-
-
-def told(entry: Mapping[str, Any]) -> str:
-    """A pass of the teacher in a sentence."""
-    words = (
-        f"the teacher labelled {entry['with_labels']:,} of {entry['images']:,} images: {entry['labels']:,} boxes of "
-        f"{len(entry['classes'])} classes"
-    )
-    words += f", mean score {entry['mean_score']:.2f}" if entry["mean_score"] is not None else ""
-    words += f"; {entry['left_open']:,} left open"
-    if entry.get("precision") is not None and entry.get("recall") is not None:
-        words += f"; of the held-out labels {entry['recall']:.0%} found, {entry['precision']:.0%} of what it gave right"
-    return words
 
 
 def drift(history: Sequence[Mapping[str, Any]]) -> str:

@@ -7,7 +7,7 @@ it as background would punish a student for finding what its teacher missed (Xu 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,57 @@ class Detections:
     def those(self, good: Tensor) -> Detections:
         """Some of the boxes; all images stay looked at."""
         return Detections(self.rows[good], self.boxes[good], self.scores[good], self.labels[good], self.looked)
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """What a detector labels on some images.
+
+    Attributes:
+        sure: Boxes that are taken for objects.
+        unsure: Boxes that are left open, on the same images.
+    """
+
+    sure: Detections
+    unsure: Detections
+
+    @classmethod
+    def split(cls, found: Detections, keep: float) -> Labelling:
+        """Take what has a score of `keep` and up for objects, and leave the rest open."""
+        good = found.scores >= keep
+        return cls(found.those(good), found.those(~good))
+
+    def counts(self, names: Sequence[str]) -> dict[str, Any]:
+        """In numbers: images, those with labels, labels, boxes left open, mean score (None without labels), classes.
+
+        Args:
+            names: Of the classes; those without a label are left out of ``classes``.
+        """
+        sure = self.sure
+        number = torch.bincount(sure.labels, minlength=len(names)).tolist()
+        return {
+            "images": len(sure.looked),
+            "with_labels": len(set(sure.rows.tolist())),
+            "labels": len(sure.rows),
+            "left_open": len(self.unsure.rows),
+            "mean_score": float(sure.scores.mean()) if len(sure.rows) else None,
+            "classes": {name: count for name, count in zip(names, number, strict=True) if count},
+        }
+
+
+def told(counts: Mapping[str, Any], who: str = "the teacher") -> str:
+    """`Labelling.counts` in a sentence, with how far they agree with held-out labels where that was measured."""
+    words = (
+        f"{who} labelled {counts['with_labels']:,} of {counts['images']:,} images: {counts['labels']:,} boxes of "
+        f"{len(counts['classes'])} classes"
+    )
+    words += f", mean score {counts['mean_score']:.2f}" if counts["mean_score"] is not None else ""
+    words += f"; {counts['left_open']:,} left open"
+    if counts.get("precision") is not None and counts.get("recall") is not None:
+        words += (
+            f"; of the held-out labels {counts['recall']:.0%} found, {counts['precision']:.0%} of what it gave right"
+        )
+    return words
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -12,9 +13,12 @@ from headstart.images.decode import DecodeError, read_image
 from headstart.images.index import ImageIndex
 from headstart.probes import sheets
 from headstart.pseudolabels.base import MARGIN, PseudoLabels
-from headstart.pseudolabels.labelling import Detections
+from headstart.pseudolabels.labelling import Detections, Labelling
 
 ROWS, COLUMNS = 8, 8
+WIDE = 4
+"""Pictures in a row where names are read."""
+_LETTERS = 24
 
 
 def write_clusters(path: Path, found: PseudoLabels, images: ImageIndex) -> None:
@@ -35,35 +39,69 @@ def write_clusters(path: Path, found: PseudoLabels, images: ImageIndex) -> None:
         sheets.save(path, rows)
 
 
-def write_taught(path: Path, found: Detections, images: ImageIndex, names: Sequence[str]) -> None:
-    """Images with what a teacher labelled: the surest, the least sure, and those with most labels, a row each."""
-    order = found.scores.argsort(descending=True, stable=True)
-    places = {row: (found.rows == row).nonzero()[:, 0] for row in dict.fromkeys(found.rows[order].tolist())}
-    surest = list(places)
-    least = sorted(surest, key=lambda row: float(found.scores[places[row]].min()))
-    most = sorted(surest, key=lambda row: -len(places[row]))
-    rows = []
-    for chosen in (surest, least, most):
-        tiles = [_taught(images.path(row), found, places[row], names) for row in chosen[:COLUMNS]]
-        if there := [tile for tile in tiles if tile is not None]:
-            rows.append(there)
-    if rows:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheets.save(path, rows)
+def write_labelled(folder: Path, labelled: Labelling, images: ImageIndex, names: Sequence[str]) -> None:
+    """Images with the labels that a detector gives, in the color of their class, and in gray what it leaves open.
+
+    ``sure.png``: of each class the images with the surest boxes; ``least-sure.png``: those with the least sure boxes
+    that still are labels; ``open.png``: the images on which most is left open. A sheet without images is not written.
+
+    Args:
+        folder: Where to.
+        labelled: What was found.
+        images: The index.
+        names: Of the classes.
+    """
+    sure, unsure = labelled.sure, labelled.unsure
+    number = torch.bincount(unsure.rows, minlength=len(images))
+    sheets_of = {
+        "sure": _by_class(sure, descending=True),
+        "least-sure": _by_class(sure, descending=False),
+        "open": number.argsort(descending=True, stable=True)[: int((number > 0).sum())].tolist(),
+    }
+    for name, rows in sheets_of.items():
+        found = (_labelled(images.path(row), row, labelled, names) for row in rows)
+        tiles = list(islice((tile for tile in found if tile is not None), 2 * WIDE))
+        (folder / f"{name}.png").unlink(missing_ok=True)  # of the run before its last checkpoint
+        if tiles:
+            folder.mkdir(parents=True, exist_ok=True)
+            lines = [tiles[:WIDE], tiles[WIDE:]] if len(tiles) > WIDE else [tiles]
+            sheets.save(folder / f"{name}.png", lines, sizes=sheets.LARGE_TILES, limit=2 * sheets.LIMIT)
 
 
-def _taught(path: str, found: Detections, places: Tensor, names: Sequence[str]) -> sheets.Tile | None:
-    """An image and the labels on it, the least sure named; None where the image can no longer be read."""
+def _by_class(found: Detections, *, descending: bool) -> list[int]:
+    """Rows in the order of their scores, the classes taking turns; each row once."""
+    order = found.scores.argsort(descending=descending, stable=True)
+    turns: dict[int, int] = {}
+    ranked = []
+    for place, one in enumerate(order.tolist()):
+        label = int(found.labels[one])
+        turns[label] = turns.get(label, 0) + 1
+        ranked.append((turns[label], place, int(found.rows[one])))
+    return list(dict.fromkeys(row for _, _, row in sorted(ranked)))
+
+
+def _labelled(path: str, row: int, labelled: Labelling, names: Sequence[str]) -> sheets.Tile | None:
+    """An image and what was found on it; None where it can no longer be read."""
     try:
         pixels = read_image(path, max_area=512 * 512)
     except DecodeError:
         return None
-    scale = torch.tensor([pixels.shape[1], pixels.shape[0]] * 2)
-    boxes = (found.boxes[places] * scale).tolist()
-    last = places[found.scores[places].argmin()]
-    label = int(found.labels[last])
-    outlines = [(*box, one) for box, one in zip(boxes, found.labels[places].tolist(), strict=True)]
-    return sheets.Tile(pixels, f"{names[label]} {float(found.scores[last]):.2f}", outlines)
+    height, width = pixels.shape[:2]
+    outlines: list[tuple[float, float, float, float, int]] = []
+    words = []
+    for found, sure in ((labelled.sure, True), (labelled.unsure, False)):
+        here = (found.rows == row).nonzero()[:, 0]
+        parts = (found.boxes[here].tolist(), found.labels[here].tolist(), found.scores[here].tolist())
+        for (x0, y0, x1, y1), label, score in zip(*parts, strict=True):
+            outlines.append((x0 * width, y0 * height, x1 * width, y1 * height, label if sure else -1))
+            words.append(f"{_drawable(names[label], label)}{'' if sure else '?'} {score:.2f}")
+    return sheets.Tile(pixels, boxes=outlines, names=words)
+
+
+def _drawable(name: str, label: int) -> str:
+    """A class's name as far as the font of a picture has its letters, and not longer than a picture is wide."""
+    short = name if len(name) <= _LETTERS else f"{name[: _LETTERS - 3]}..."
+    return short if short.isprintable() and short.encode("latin-1", "ignore").decode("latin-1") == short else f"{label}"
 
 
 def write_examples(path: Path, images: Tensor, owner: Tensor, boxes: Tensor, labels: Tensor) -> None:

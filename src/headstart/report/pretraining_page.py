@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from headstart.report.charts import Chart, Mark, line_chart, number
 from headstart.report.pretraining_verdict import dropped, judge, parts_back, text_of
 from headstart.report.probe_charts import probe_charts
 from headstart.report.run_reader import FoundRun, find_run
+from headstart.report.teacher_labels import teacher_labels
 from headstart.run import clock
 from headstart.run.display import duration
 from headstart.run.health import PEAKED, SPREAD, UNIFORM
@@ -73,6 +75,8 @@ def _content(run: FoundRun) -> dict[str, Any]:
         "learning": [_loss(run), *_health_charts(run), *probe_charts(run, _chart)],
         "speed": [_rate(run), _wait(run), *_schedules(run)],
         "pictures": _pictures(run),
+        "labels": teacher_labels(run),
+        "labelled_pictures": _labelled_pictures(run),
         "skipped": run.skipped,
         "skipped_count": run.skipped_count,
         "finished": run.finished,
@@ -268,14 +272,6 @@ def _pictures(run: FoundRun) -> list[Picture]:
     seen_by = f" to {teacher}" if teacher else ""
     wanted = [
         (
-            "taught",
-            "What the teacher labels",
-            "Images without labels, as the detector that is handed back labels them: the surest, the least sure that "
-            "still count, and those with most labels, a row each. Each names the class of its least sure box, and the "
-            "score.",
-            "Sheet of images with the labels of the teacher",
-        ),
-        (
             "clusters",
             "What was found, and how it was divided",
             "Objects that a trained detector found on the images, without labels. Each row is a cluster, made by how "
@@ -304,6 +300,39 @@ def _pictures(run: FoundRun) -> list[Picture]:
             "Sheet of images, each beside the principal components of its feature map in color",
         ),
     ]
+    return _drawn(run, wanted)
+
+
+def _labelled_pictures(run: FoundRun) -> list[Picture]:
+    """The sheets of images with the teacher's labels."""
+    colors = "Four colors tell classes apart; a box in gray, with a question mark, is left open. Numbers are scores."
+    wanted = [
+        (
+            "sure",
+            "The surest labels",
+            f"The images with the surest labels, the classes taking turns. {colors}",
+            "Sheet of images with the surest labels of each class",
+        ),
+        (
+            "least-sure",
+            "The least sure labels",
+            "The images with labels that only just count, the classes taking turns. Where many of these are wrong, a "
+            "higher keep= leaves them open.",
+            "Sheet of images with the least sure labels of each class",
+        ),
+        (
+            "open",
+            "What is left open",
+            "The images with most boxes that are left open. Objects of your classes among them are those that it does "
+            "not know yet: a few of these images, labelled by hand, say what no other image does.",
+            "Sheet of images with most boxes that are left open",
+        ),
+    ]
+    return _drawn(run, wanted)
+
+
+def _drawn(run: FoundRun, wanted: Sequence[tuple[str, str, str, str]]) -> list[Picture]:
+    """Those of the pictures (key, title, note, alt) that are there."""
     found = []
     for key, title, note, alt in wanted:
         names = (key, "kinds") if key == "clusters" else (key,)  # runs of version 0.1 called clusters kinds

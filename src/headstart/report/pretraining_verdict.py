@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.report.run_reader import FoundRun
+from headstart.report.teacher_labels import drifted, learned_labels, often_wrong, teacher_sentence
 from headstart.run.display import NO_BREAK, duration
 from headstart.run.health import WARMUP, Health
 
@@ -79,7 +80,7 @@ def judge(run: FoundRun) -> Verdict:
     health, replayed = _replay(run)
     written = [event for event in run.events if event.get("kind") == "alarm" and isinstance(event.get("step"), int)]
     alarms = [(event["step"], str(event["message"])) for event in written] or replayed
-    tone, label, finding = _finding(run, health, bool(alarms))
+    tone, label, finding = _finding(run, health, bool(replayed))
     if not_back(run) and label != "Blown up":
         tone, label = "bad", "Not finite" if not_finite(run) else "Not handed back whole"
     if not run.finished and tone != "bad":
@@ -87,7 +88,11 @@ def judge(run: FoundRun) -> Verdict:
     objects, misled = _objects(run)
     if misled and tone in ("good", "calm"):
         tone, label = "warn", "Doubtful objects"
-    sentences = [_what(run), finding, objects, _handed_back(run)]
+    if drifted(run) and tone in ("good", "calm"):
+        tone, label = "warn", "Teacher drifted"
+    elif often_wrong(run) and tone in ("good", "calm"):
+        tone, label = "warn", "Teacher mostly wrong"
+    sentences = [_what(run), teacher_sentence(run), finding, objects, _handed_back(run)]
     return Verdict(tone, label, [one for one in sentences if one], alarms, _next_steps(run, tone))
 
 
@@ -151,7 +156,8 @@ def _what(run: FoundRun) -> str:
     time = f" in {duration(run.seconds, gap=NO_BREAK)}" if run.seconds else ""
     # What was trained elsewhere, on labels, and led this training.
     led = [f"{name}={run.option(name)}" for name in ("teacher", "proposals") if run.option(name)]
-    how = f", led by {' and '.join(led)}," if led else ", without a label,"
+    labels = learned_labels(run)
+    how = f", led by {' and '.join(led)}," if led else f", {labels}," if labels else ", without a label,"
     return f"Trained on {many}{f' from {data}' if data else ''}{how} for {done} steps{time}."
 
 
@@ -229,6 +235,8 @@ def _next_steps(run: FoundRun, tone: str) -> list[Step]:
     weights, settings = _near(run.path / "headstart.pt"), run.path / "finetune.yaml"
     cfg = [f"cfg={_near(settings)}"] if settings.is_file() else []
     start = f"starts=scratch,coco,ssl={_near(run.path)}"
+    if labels := run.option("labels"):
+        return _with_classes(run, ["yolo", str(task)], f"model={weights}", cfg, str(labels), str(model))
     return [
         Step(
             "Fine-tune on your labels:",
@@ -242,8 +250,38 @@ def _next_steps(run: FoundRun, tone: str) -> list[Step]:
     ]
 
 
+def _with_classes(run: FoundRun, yolo: list[str], weights: str, cfg: list[str], labels: str, model: str) -> list[Step]:
+    """What to do with a detector that has the user's classes, for it has learned from labels."""
+    folders = [one for one in sources(run) if not one.endswith((".yaml", ".yml"))]
+    recipe = f"starts=coco,coco-longer,mine={_near(run.path / 'settings.yaml')}"
+    return [
+        Step(
+            "It has your classes, and finds objects as it is:",
+            shlex.join([*yolo, "predict", weights, f"source={folders[0] if folders else 'your/images'}"]),
+        ),
+        Step("Fine-tune it on your labels:", shlex.join([*yolo, "train", *cfg, f"data={labels}", weights])),
+        Step(
+            "Whether the images without labels helped, only a comparison says. This run as a recipe, made anew from "
+            "each list of labels, against COCO's weights fine-tuned for as many steps:",
+            shlex.join(["headstart", "compare", f"data={labels}", f"model={model}", recipe]),
+        ),
+    ]
+
+
 def _again(run: FoundRun) -> str:
-    kept = ("model", "method", "preset", "init", "teacher", "teacher_weights", "proposals", "steps", "batch", "imgsz")
+    kept = (
+        "model",
+        "method",
+        "preset",
+        "init",
+        "labels",
+        "teacher",
+        "teacher_weights",
+        "proposals",
+        "steps",
+        "batch",
+        "imgsz",
+    )
     given = {name: run.option(name) for name in kept}
     lr = run.option("lr")
     given["lr"] = float(f"{lr / 3:.1g}") if isinstance(lr, (int, float)) else 3e-4

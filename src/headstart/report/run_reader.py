@@ -32,6 +32,7 @@ class FoundRun:
         skipped: First rows of ``skipped.csv``: path and reason.
         skipped_count: All its rows.
         probe: ``assets/probe.json``.
+        teacher: ``teacher.json``; empty where no teacher has labelled anything.
         finished: The detector was handed back.
     """
 
@@ -43,6 +44,7 @@ class FoundRun:
     skipped: list[tuple[str, str]]
     skipped_count: int
     probe: dict[str, Any]
+    teacher: dict[str, Any]
     finished: bool
 
     def option(self, name: str, default: Any = None) -> Any:
@@ -88,6 +90,7 @@ def find_run(path: Path) -> FoundRun:
         skipped=skipped,
         skipped_count=count,
         probe=_json(path / "assets" / "probe.json"),
+        teacher=_json(path / "teacher.json"),
         finished=bool(hand_back) or (path / "headstart.pt").is_file(),
     )
 

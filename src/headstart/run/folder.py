@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import json
 import math
 import shlex
 import sys
@@ -24,7 +25,7 @@ CONTENTS = Contents(
     mark="settings.yaml",
     files=(
         "settings.yaml", "metrics.jsonl", "events.jsonl", "log.txt", "skipped.csv", "handback.json", "start.pt",
-        "headstart.pt", "unverified.pt", "finetune.yaml", "report.html", "pseudolabels.pt",
+        "headstart.pt", "unverified.pt", "finetune.yaml", "report.html", "pseudolabels.pt", "teacher.json",
     ),
     folders=("checkpoints", "assets", "loggers"),
     before=("log.txt", "skipped.csv", "start.pt", "pseudolabels.pt", "checkpoints", "loggers"),
@@ -173,6 +174,10 @@ class RunFolder:
         self.log(f"{kind} at step {step}: {message}")
         for logger in self._loggers:
             logger.event(step, kind, message)
+
+    def teacher(self, record: Mapping[str, Any]) -> None:
+        """Write what a teacher has labelled so far to ``teacher.json``, in place of what was there."""
+        write_text(self.path / "teacher.json", json.dumps(record, indent=1) + "\n")
 
     def log(self, message: str) -> None:
         """Append to ``log.txt``, with the time."""

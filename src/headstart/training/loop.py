@@ -160,7 +160,7 @@ def train(
             clock.start("other")
             for kind, message in method.news():
                 run.event(step, kind, message)
-                run.log(message)
+                run.teacher(method.teacher_record())
                 display.alarm(message) if kind == "alarm" else display.say(message)
 
             # -- what it looks like

@@ -96,7 +96,7 @@ class TorchvisionDetector(Detector):
         record = Record(self.name, list(self.names.values()), parts, random, plain)
         models.write_state(Path(path), self.module, record)
 
-    def how_to_train(self, path: Path, settings: Path | None = None) -> str:
+    def how_to_train(self, path: Path, settings: Path | None = None, data: str = "your.yaml") -> str:
         """See `Detector.how_to_train`."""
         build = f"torchvision.models.detection.{self.name}(weights_backbone=None, num_classes={len(self.names)})"
         return f"model = {build}; model.load_state_dict(torch.load({str(path)!r}, weights_only=True))"

@@ -200,10 +200,14 @@ class UltralyticsDetector(Detector):
         """See `Detector.finetune_settings`; a classifier's training knows neither boxes nor mosaics."""
         return None if self.task == "classify" else advice.settings(imgsz, labelled, measured=self.task == "detect")
 
-    def how_to_train(self, path: Path, settings: Path | None = None) -> str:
+    def how_to_train(self, path: Path, settings: Path | None = None, data: str = "your.yaml") -> str:
         """See `Detector.how_to_train`."""
         cfg = f"cfg={shlex.quote(str(settings))} " if settings else ""
-        return f"yolo {self.task} train {cfg}model={shlex.quote(str(path))} data=your.yaml"
+        return f"yolo {self.task} train {cfg}model={shlex.quote(str(path))} data={shlex.quote(data)}"
+
+    def how_to_predict(self, path: Path, source: str) -> str:
+        """See `Detector.how_to_predict`."""
+        return f"yolo {self.task} predict model={shlex.quote(str(path))} source={shlex.quote(source)}"
 
     def verify(self, path: Path, trained: Collection[str]) -> HandBack:
         """See `Detector.verify`."""

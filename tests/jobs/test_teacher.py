@@ -1,0 +1,117 @@
+"""What a whole run says of the labels that its teacher gives, and leaves of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ultralytics import YOLO
+
+from headstart.errors import UserError
+from headstart.images.labels import read_labels
+from headstart.jobs import teacher
+from headstart.jobs.pretrain import pretrain
+
+LABELLED = 8
+UNLABELLED = 24 - LABELLED
+
+
+@pytest.fixture(scope="module")
+def few(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset YAML of a third of the images, each with an object in the middle; val is one of the others."""
+    folder = tmp_path_factory.mktemp("few")
+    (folder / "images").mkdir()
+    (folder / "labels").mkdir()
+    (folder / "val").mkdir()
+    for number, path in enumerate(sorted(image_folder.iterdir())):
+        part = "images" if number % 3 == 0 else "val" if number == 1 else ""
+        if part:
+            shutil.copy(path, folder / part / path.name)
+        if part == "images":
+            (folder / "labels" / path.name).with_suffix(".txt").write_text(f"{number % 2} 0.5 0.5 0.4 0.6\n")
+    data = folder / "few.yaml"
+    data.write_text("train: images\nval: val\nnames: [disk, ring]\n")
+    return data
+
+
+@pytest.fixture
+def options(image_folder: Path, few: Path, tmp_path: Path) -> dict[str, Any]:
+    """A run whose teacher takes whatever it sees for an object: nobody has taught it anything."""
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for number, path in enumerate(sorted(image_folder.iterdir())):
+        if number % 3:
+            shutil.copy(path, pool / path.name)
+    torch.manual_seed(3)
+    YOLO("yolo11n.yaml", verbose=False).save(tmp_path / "start.pt")
+    small = {"batch": 4, "imgsz": 64, "steps": 6, "save_every": 2, "log_every": 1, "workers": 0, "device": "cpu"}
+    method = {"burn_in": 0.3, "rounds": 2, "settle": 0.2, "keep": 1e-4, "unsure": 1e-5, "max_objects": 3, "held_out": 0}
+    given = {"data": str(pool), "labels": str(few), "model": str(tmp_path / "start.pt"), "out": str(tmp_path / "run")}
+    return {**small, **method, **given, "method": "selftrain", "report": False}
+
+
+def test_the_passes_are_told_and_recorded(options: dict[str, Any]) -> None:
+    run = pretrain(**{**options, "report": True})
+    record = json.loads((run.folder / "teacher.json").read_text())
+    assert record["names"] == ["disk", "ring"]
+    assert (record["labelled"], record["unlabelled"], record["held_out"]) == (LABELLED, UNLABELLED, 0)
+    assert [one["step"] for one in record["passes"]] == [2, 3]  # burn-in ends at 2; the last part begins at 5
+    events = [json.loads(line) for line in (run.folder / "events.jsonl").read_text().splitlines()]
+    assert [one["kind"] for one in events] == ["info", "info"]
+    for one, event in zip(record["passes"], events, strict=True):
+        assert f"{one['with_labels']} of {one['images']} images: {one['labels']} boxes" in event["message"]
+    assert (run.folder / "log.txt").read_text().count(events[0]["message"]) == 1
+    final = record["handed_back"]
+    assert final["images"] == UNLABELLED
+    assert final["labels"] == sum(final["classes"].values()) > 0
+    assert {"sure.png", "least-sure.png"} <= {path.name for path in (run.folder / "assets").iterdir()}
+    page = (run.folder / "report.html").read_text()
+    assert "picture-sure" in page
+    assert "What the teacher labelled" in page
+
+
+def test_all_images_are_labelled_and_exported(options: dict[str, Any], tmp_path: Path, few: Path) -> None:
+    labels = tmp_path / "labels"
+    run = pretrain(**options, export_labels=str(labels))
+    final = json.loads((run.folder / "teacher.json").read_text())["handed_back"]
+    with (labels / "confidences.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert sum(row["from"] == "given" for row in rows) == LABELLED
+    assert sum(row["from"] == "teacher" for row in rows) == final["labels"]
+    files = sorted((labels / "labels").iterdir())
+    assert len(files) == LABELLED + final["with_labels"]
+    read = [read_labels(path, classes=2) for path in files]
+    assert not any(one.problems for one in read)
+    assert sum(len(one.rows) for one in read) == len(rows)
+    with (labels / "left_out.csv").open(newline="") as stream:
+        assert len(list(csv.DictReader(stream))) == UNLABELLED - final["with_labels"]
+    assert str(few.parent / "val") in (labels / "data.yaml").read_text()
+    assert f"data={few}" in (run.folder / "finetune.yaml").read_text()
+
+    # Whoever has corrected them goes on with the run, and keeps them.
+    files[0].write_text("0 0.5 0.5 0.1 0.1\n")
+    pretrain(out=str(run.folder), resume=True)
+    assert files[0].read_text() == "0 0.5 0.5 0.1 0.1\n"
+    with pytest.raises(UserError, match=r"export_labels: .* is not an empty folder"):
+        pretrain(**{**options, "out": str(tmp_path / "other")}, export_labels=str(labels))
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_run_whose_labels_cannot_be_written_is_whole_and_writes_them_later(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: Any) -> Any:
+        raise UserError("the disk is full", where=str(tmp_path / "labels"), hint="free some space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(teacher, "export_labels", full)
+        with pytest.raises(UserError, match=r"the disk is full\n.*resume=true"):
+            pretrain(**options, export_labels=str(tmp_path / "labels"))
+    assert (tmp_path / "run" / "headstart.pt").is_file()
+    pretrain(out=str(tmp_path / "run"), resume=True)
+    assert (tmp_path / "labels" / "data.yaml").is_file()

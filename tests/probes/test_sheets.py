@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import numpy as np
+
+from headstart.probes import sheets
+
+YELLOW, GRAY = (255, 196, 61), (205, 205, 205)
+
+
+def drawn(names: list[str], boxes: list[tuple[float, float, float, float, int]]) -> np.ndarray:
+    tile = sheets.Tile(np.zeros((100, 200, 3), np.uint8), boxes=boxes, names=names)
+    return np.asarray(sheets.draw([[tile]], 200))[:, :, :3]
+
+
+def rows_of(picture: np.ndarray, color: tuple[int, int, int], least: int) -> list[int]:
+    """Rows of pixels in which so many have this color."""
+    return np.flatnonzero((picture == color).all(2).sum(1) >= least).tolist()
+
+
+def test_names_stand_above_their_boxes() -> None:
+    """The picture is 200 by 100 in a square of 200: its first row is 50, the box begins 60 below, at 110."""
+    plain, named = (drawn(names, [(50, 60, 150, 90, 0)]) for names in ([], ["bolt 0.90"]))
+    assert min(rows_of(plain, YELLOW, 90)) == 110
+    patch = [row for row in rows_of(named, YELLOW, 20) if row < 110]
+    assert 9 <= len(patch) <= 20
+    assert max(patch) >= 108
+    assert not rows_of(plain, YELLOW, 1)[0] < 110
+
+
+def test_a_name_that_would_cover_another_is_left_out() -> None:
+    """Two boxes with the same corner: the first name is written; with the second lower by 40 both are."""
+    first = (50, 20, 150, 90, 0)
+    over, apart = (drawn(["bolt 0.90", "nut? 0.20"], [first, (50, y, 150, 90, -1)]) for y in (22, 60))
+    patches = [len(rows_of(picture, GRAY, 20)) for picture in (over, apart)]
+    assert patches[0] <= 4, "outlines alone"
+    assert patches[1] >= 9
+
+
+def test_names_stay_within_the_picture() -> None:
+    """A box in the upper right corner: its name is pushed to the left and down, as a whole."""
+    tile = sheets.Tile(np.zeros((200, 200, 3), np.uint8), boxes=[(190, 0, 200, 10, 0)], names=["adjustable wrench"])
+    picture = np.asarray(sheets.draw([[tile]], 200))[:, :, :3]
+    patch = (picture == YELLOW).all(2)
+    assert patch[0].sum() > 70
+    inner = np.flatnonzero(patch[:12].any(0))
+    assert inner.min() < 130
+    assert inner.max() <= 199
