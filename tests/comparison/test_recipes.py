@@ -17,6 +17,7 @@ import headstart
 from headstart.comparison import child, cost, prepare, pretrainings, recipe_plans, runner
 from headstart.comparison.child import Stopped
 from headstart.comparison.pool import Slot
+from headstart.comparison.recipes import read_recipe
 from headstart.comparison.starts import build_start, build_starts
 from headstart.errors import UserError
 from headstart.images.labels import label_path
@@ -282,6 +283,19 @@ def test_a_runs_own_settings_are_a_recipe(
     assert {(one["node"], one["seed"]) for one in pretraining.asked} == {("a-seed0", 0), ("a-seed1", 1)}
     assert {one["device"] for one in pretraining.asked} == {"cpu"}
     assert pretraining.asked[0]["data"] == asked["data"]
+
+
+def test_a_run_whose_labels_chose_its_method_is_a_recipe_of_that_method(tmp_path: Path) -> None:
+    """Of the run's own labels nothing is left, nor of the folder that it wrote labels to."""
+    asked = {"data": ["images"], "labels": "few.yaml", "export_labels": "labels", "steps": 40}
+    used = {**asked, "method": "selftrain", "lr": 0.001}
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump({"asked": asked, "options": used, "resolved": {}}))
+    problems: list[UserError] = []
+    recipe = read_recipe(tmp_path / "settings.yaml", problems)
+    assert problems == []
+    assert recipe is not None
+    assert recipe.options == {"data": ["images"], "steps": 40, "method": "selftrain"}
+    assert recipe.labelled
 
 
 def test_coco_longer_follows_a_recipe(fakes: Fakes, options: dict[str, Any]) -> None:

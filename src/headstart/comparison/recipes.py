@@ -97,8 +97,10 @@ def read_recipe(file: Path, problems: list[UserError]) -> Recipe | None:
     """
     found: list[UserError] = []
     options = read_cfg(file, found)
-    if not found and _is_record(file):
+    if not found and (used := _used(file)) is not None:
         options = {key: value for key, value in options.items() if key not in _OF_ITS_RUN and value is not None}
+        # Labels may have chosen the method, and are not among the options any more.
+        options |= {"method": used["method"]} if used.get("labels") and "method" in used else {}
         found += [_lost(key) for key, value in options.items() if in_memory(value)]
     found += [
         UserError(f"cannot be set in a recipe: {_FILLED[key]}", where=key, hint="leave it out")
@@ -136,9 +138,13 @@ def _lost(key: str) -> UserError:
     return UserError("was an object in memory, which a file cannot hold", where=key, hint="name a file in its place")
 
 
-def _is_record(file: Path) -> bool:
+def _used(file: Path) -> dict[str, Any] | None:
+    """The options that were used, of a run's own ``settings.yaml``; None for any other file."""
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return isinstance(content, dict) and isinstance(content.get("asked"), dict)
+    if not isinstance(content, dict) or not isinstance(content.get("asked"), dict):
+        return None
+    used = content.get("options")
+    return used if isinstance(used, dict) else {}
 
 
 def _fields(method: str) -> Mapping[str, FieldInfo]:
