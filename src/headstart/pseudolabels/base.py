@@ -96,6 +96,10 @@ class PseudoLabels:
         place = torch.arange(len(owner)) - torch.repeat_interleave(number.cumsum(0) - number, number)
         return owner, self.first[rows][owner] + place
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Its attributes by name, as the class takes them."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     def save(self, path: Path, rows: Tensor | None = None) -> None:
         """Write the file of a run folder.
 
@@ -103,7 +107,7 @@ class PseudoLabels:
             path: Where to.
             rows: Of the whole index, where the run uses these images alone.
         """
-        content = {field.name: getattr(self, field.name) for field in fields(self)} | {"rows": rows}
+        content = {**self.tensors(), "rows": rows}
         write_atomically(path, lambda temporary: torch.save(content, temporary))
 
     @classmethod

@@ -23,7 +23,6 @@ OVERLAP = 0.6
 """Intersection over union from which two boxes are one object, whatever their classes."""
 MATCH = 0.5
 """Intersection over union from which a box is the labelled one."""
-_CANDIDATES = 1_000
 
 
 @dataclass(frozen=True)
