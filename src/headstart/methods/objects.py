@@ -25,8 +25,7 @@ from headstart.methods.base import Context, Export, Method, Needs
 from headstart.methods.schedules import Progress
 from headstart.probes import metrics
 from headstart.settings.schema import AdamWSettings, ProposalOptions, Scale
-from headstart.views.boxes import to_view
-from headstart.views.mosaic import clipped, mosaics
+from headstart.views.mosaic import boxes_in_view, detection_view, mosaics
 from headstart.views.spec import View, ViewSpec
 
 
@@ -68,10 +67,7 @@ class Objects(Method):
     def view_specs(self) -> list[ViewSpec]:
         """One view, as near to a detector's training as crops come: colors and shapes tell objects apart."""
         s = self.settings
-        colors: dict[str, Any] = {"brightness": 0.4, "contrast": 0, "saturation": 0.7, "hue": 0.015}
-        plain: dict[str, Any] = {"gray": 0, "blur": 0}
-        crop: dict[str, Any] = {"scale": s.view_scale, "ratio": (0.9, 1.1), "letterbox": s.letterbox}
-        return [ViewSpec("view", self.context.imgsz, **crop, jitter=s.jitter, **colors, **plain)]
+        return [detection_view(self.context.imgsz, s.view_scale, letterbox=s.letterbox, jitter=s.jitter)]
 
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """The loss of the detector's own family: boxes, clusters, distribution of the box's sides."""
@@ -87,12 +83,9 @@ class Objects(Method):
         """Images of a step and, of the objects on them, owner, boxes, label; decided by the seed and the step."""
         view = views[0]
         assert view.rows is not None
-        assert view.sizes is not None
-        s, size, device = self.settings, self.context.imgsz, view.images.device
+        s, device = self.settings, view.images.device
         owner, shares, labels = self._found.of(view.rows)
-        boxes = shares * view.sizes.flip(1).float().repeat(1, 2)[owner]
-        crop, flipped = view.boxes.cpu()[owner], view.flipped.cpu()[owner]
-        moved, kept = clipped(to_view(boxes[:, None], crop, flipped, size)[:, 0], size)
+        moved, kept = boxes_in_view(view, owner, shares)
         images, owner, moved, labels = view.images, owner[kept], moved[kept], labels[kept]
         random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + progress.step + 700_000)
         uniform = float(torch.rand((), generator=random))

@@ -31,8 +31,7 @@ from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.history import agrees, drift
 from headstart.pseudolabels.labelling import Detections, Labelling, agreement, detect, told
 from headstart.settings.schema import AdamWSettings, LabelOptions, Scale
-from headstart.views.boxes import to_view
-from headstart.views.mosaic import clipped, mosaics
+from headstart.views.mosaic import boxes_in_view, detection_view, mosaics
 from headstart.views.spec import View, ViewSpec
 
 LEAST_HELD_OUT = 10
@@ -118,10 +117,7 @@ class Selftrain(Method):
     def view_specs(self) -> list[ViewSpec]:
         """One view, as near to a detector's training as crops come: colors and shapes tell objects apart."""
         s = self.settings
-        colors: dict[str, Any] = {"brightness": 0.4, "contrast": 0, "saturation": 0.7, "hue": 0.015}
-        plain: dict[str, Any] = {"gray": 0, "blur": 0}
-        crop: dict[str, Any] = {"scale": s.view_scale, "ratio": (0.9, 1.1), "letterbox": s.letterbox}
-        return [ViewSpec("view", self.context.imgsz, **crop, jitter=s.jitter, **colors, **plain)]
+        return [detection_view(self.context.imgsz, s.view_scale, letterbox=s.letterbox, jitter=s.jitter)]
 
     def order(self, steps: int) -> MixedStream:
         """Labelled images alone, then both kinds, then labelled ones alone; in steps without mosaics a quarter of them.
@@ -206,12 +202,9 @@ class Selftrain(Method):
         """Images of a step and, of the boxes on them, owner, corners, class (-1: left open)."""
         view = views[0]
         assert view.rows is not None
-        assert view.sizes is not None
-        size, device = self.context.imgsz, view.images.device
+        device = view.images.device
         owner, shares, labels = self._taught(view.rows)
-        boxes = shares * view.sizes.flip(1).float().repeat(1, 2)[owner]
-        crop, flipped = view.boxes.cpu()[owner], view.flipped.cpu()[owner]
-        moved, kept = clipped(to_view(boxes[:, None], crop, flipped, size)[:, 0], size)
+        moved, kept = boxes_in_view(view, owner, shares)
         images, owner, moved, labels = view.images, owner[kept], moved[kept], labels[kept]
         if self._in_mosaics(progress.step, progress.steps):
             random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + progress.step + 800_000)

@@ -6,12 +6,15 @@ for a whole batch at once: objects stand beside others, at other sizes, and cut 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from headstart.views.boxes import area
+from headstart.views.boxes import area, to_view
 from headstart.views.resize import GRAY
+from headstart.views.spec import View, ViewSpec
 
 _LEAST_SIDE, _LEAST_SHARE = 2.0, 0.1  # pixels, and share of its area that a box must keep when it is cut
 
@@ -61,6 +64,28 @@ def mosaics(
     moved = ((boxes[which].reshape(-1, 2, 2) + (shift - corner[place])[:, None]) * gain[place][:, None]).flatten(1)
     moved, kept = clipped(moved, size)
     return made, place[kept], moved[kept], labels[which][kept]
+
+
+def detection_view(imgsz: int, scale: tuple[float, float], *, letterbox: float, jitter: float) -> ViewSpec:
+    """One view, as near to a detector's training as crops come: colors and shapes tell objects apart."""
+    colors: dict[str, Any] = {"brightness": 0.4, "contrast": 0, "saturation": 0.7, "hue": 0.015}
+    plain: dict[str, Any] = {"gray": 0, "blur": 0}
+    return ViewSpec("view", imgsz, scale, (0.9, 1.1), letterbox=letterbox, jitter=jitter, **colors, **plain)
+
+
+def boxes_in_view(view: View, owner: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes of the images in pixels of a view, cut at its borders, on the CPU, and bool ``(N,)``: worth keeping.
+
+    Args:
+        view: Of a batch.
+        owner: int64 ``(N,)``: place in the batch of the image of each box.
+        shares: ``(N, 4)``: x0, y0, x1, y1 as shares of the image's sides.
+    """
+    assert view.sizes is not None
+    size = view.images.shape[-1]
+    boxes = shares * view.sizes.flip(1).float().repeat(1, 2)[owner]
+    crop, flipped = view.boxes.cpu()[owner], view.flipped.cpu()[owner]
+    return clipped(to_view(boxes[:, None], crop, flipped, size)[:, 0], size)
 
 
 def clipped(boxes: Tensor, size: int) -> tuple[Tensor, Tensor]:
