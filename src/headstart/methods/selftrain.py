@@ -68,6 +68,13 @@ class Settings(AdamWSettings, LabelOptions):
     rounds: int = Field(
         1, ge=1, description="how often the teacher labels the images; the learning rate falls to 0 before each time"
     )
+    corners: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="weight of the corners of the teacher's boxes beside those of true ones; 0: their classes alone are "
+        "learnt",
+    )
     ema: float = Field(0.999, ge=0, lt=1, description="momentum of the teacher's weights")
     keep: float = Field(0.5, gt=0, le=1, description="score from which what the teacher finds is taken for an object")
     unsure: float = Field(0.1, gt=0, le=1, description="score below which it is taken for background")
@@ -105,7 +112,7 @@ class Selftrain(Method):
         self._stream: MixedStream | None = None
         # What is taught of each image: its own labels, the teacher's, or nothing where it was never looked at.
         self._labels = context.given.labels
-        self._known_rows = has
+        self._known_rows = self._given_rows = has
         self.history: list[dict[str, Any]] = []
         # The state at the pass whose labels agreed best with the held-out ones.
         self._best: dict[str, Any] = {}
@@ -190,26 +197,27 @@ class Selftrain(Method):
 
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """The loss of the detector's own family: boxes, classes, distribution of the box's sides."""
-        images, owner, boxes, labels = self.examples(views, progress)
+        images, owner, boxes, labels, weights = self.examples(views, progress)
         self.head.advance(progress.step / max(1, progress.steps))
         maps = self.student(images)
-        parts = self.head(maps, owner, boxes / images.shape[-1], labels)
+        parts = self.head(maps, owner, boxes / images.shape[-1], labels, weights)
         self._seen = (maps[-1].detach().float().mean((2, 3)), parts.detach(), int((labels >= 0).sum()) / len(images))
         loss: Tensor = parts.sum()
         return loss
 
-    def examples(self, views: list[View], progress: Progress) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Images of a step and, of the boxes on them, owner, corners, class (-1: left open)."""
+    def examples(self, views: list[View], progress: Progress) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Images of a step and, of the boxes on them, owner, corners, class (-1: left open), weight of the corners."""
         view = views[0]
         assert view.rows is not None
         device = view.images.device
         owner, shares, labels = self._taught(view.rows)
-        moved, kept = boxes_in_view(view, owner, shares)
-        images, owner, moved, labels = view.images, owner[kept], moved[kept], labels[kept]
+        weights = torch.where(self._given_rows[view.rows[owner]], 1.0, self.settings.corners)
+        moved, which = boxes_in_view(view, owner, shares)
+        images, owner, moved, which = view.images, owner[which], moved[which], which.nonzero()[:, 0]
         if self._in_mosaics(progress.step, progress.steps):
             random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + progress.step + 800_000)
-            images, owner, moved, labels = mosaics(images, owner, moved, labels, random)
-        return images, owner.to(device), moved.to(device), labels.to(device)
+            images, owner, moved, which = mosaics(images, owner, moved, which, random)
+        return images, owner.to(device), moved.to(device), labels[which].to(device), weights[which].to(device)
 
     def _taught(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Owner, box and class of what is taught of these images; one that nobody looked at is left open as a whole."""
