@@ -58,6 +58,36 @@ def test_the_teacher_is_the_average_of_the_student() -> None:
     torch.testing.assert_close(after["stages.0.1.running_mean"], before["stages.0.1.running_mean"] + 1.5)
 
 
+@pytest.mark.parametrize("average", [True, False])
+def test_the_mean_of_the_ends_of_the_cycles_labels_and_is_handed_back(average: bool) -> None:
+    """Of 1 at the end of burn-in, 4 and 10 at those of the rounds: 1, 2.5, 5, weights, head and statistics alike."""
+    made = method(average=average)
+    Sees(made, {})
+    names = ("stages.0.0.weight", "stages.0.1.running_mean")
+
+    def at_the_end_of_a_cycle(value: float, step: int | None) -> dict[str, float]:
+        with torch.no_grad():
+            for module in (made.student, made.teacher, made.head, made.teacher_head):
+                for one in module.state_dict().values():
+                    one.fill_(value)
+        if step is None:
+            return {name: float(one.float().mean()) for name, one in made.handed_back("teacher").items()}
+        made.before_step(Progress(step, STEPS, 0.0))
+        return {name: float(made.teacher.state_dict()[name].float().mean()) for name in names}
+
+    for value, step, mean in ((1.0, 10, 1.0), (4.0, 20, 2.5)):
+        got = at_the_end_of_a_cycle(value, step)
+        assert got == dict.fromkeys(names, mean if average else value)
+        assert all(float(one.mean()) == value for one in made.student.parameters()), "the student goes on from its own"
+    again = method(average=average)
+    again.set_extra_state(made.get_extra_state())
+    made = again
+    last = at_the_end_of_a_cycle(10.0, None)
+    counters = {name for name in last if "num_batches" in name}
+    assert {name: last[name] for name in counters} == dict.fromkeys(counters, 10.0)
+    assert {last[name] for name in last.keys() - counters} == {5.0 if average else 10.0}
+
+
 class Sees:
     """In place of the teacher's network and head: one box on every image, as sure as its row says."""
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from headstart.images.mixed import MixedStream
 from headstart.methods.base import Context, Export, Method, Needs, frozen_copy
 from headstart.methods.schedules import Progress
+from headstart.methods.weight_mean import WeightMean
 from headstart.probes import metrics
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.history import agrees, drift
@@ -68,14 +69,10 @@ class Settings(AdamWSettings, LabelOptions):
     rounds: int = Field(
         1, ge=1, description="how often the teacher labels the images; the learning rate falls to 0 before each time"
     )
-    corners: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="weight of the corners of the teacher's boxes beside those of true ones; 0: their classes alone are "
-        "learnt",
-    )
     ema: float = Field(0.999, ge=0, lt=1, description="momentum of the teacher's weights")
+    average: bool = Field(
+        True, description="take the mean of the teachers at the end of burn-in and of every round, not the last alone"
+    )
     keep: float = Field(0.5, gt=0, le=1, description="score from which what the teacher finds is taken for an object")
     unsure: float = Field(0.1, gt=0, le=1, description="score below which it is taken for background")
     held_out: float = Field(
@@ -112,8 +109,9 @@ class Selftrain(Method):
         self._stream: MixedStream | None = None
         # What is taught of each image: its own labels, the teacher's, or nothing where it was never looked at.
         self._labels = context.given.labels
-        self._known_rows = self._given_rows = has
+        self._known_rows = has
         self.history: list[dict[str, Any]] = []
+        self._mean = WeightMean()
         # The state at the pass whose labels agreed best with the held-out ones.
         self._best: dict[str, Any] = {}
         self.drifted = ""
@@ -175,13 +173,16 @@ class Selftrain(Method):
 
     def before_step(self, progress: Progress) -> None:
         """The teacher follows the student, and labels what comes next where it is time for that."""
+        ended = progress.step in self._label_steps(progress.steps)
         if progress.step:
-            self._follow(progress.step)
-        if progress.step in self._label_steps(progress.steps) and not self.drifted:
+            cycle = self.cycle(progress)
+            self._follow(progress.step if ended else cycle.step)
+        if ended and not self.drifted:
             self._label(progress)
 
     @torch.no_grad()
     def _follow(self, step: int) -> None:
+        """The average begins anew with every cycle: `step` is that of the cycle."""
         momentum = min(self.settings.ema, (1 + step) / (10 + step))
         for source, target in ((self.student, self.teacher), (self.head, self.teacher_head)):
             ours, theirs = list(source.state_dict().values()), list(target.state_dict().values())
@@ -197,27 +198,26 @@ class Selftrain(Method):
 
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """The loss of the detector's own family: boxes, classes, distribution of the box's sides."""
-        images, owner, boxes, labels, weights = self.examples(views, progress)
+        images, owner, boxes, labels = self.examples(views, progress)
         self.head.advance(progress.step / max(1, progress.steps))
         maps = self.student(images)
-        parts = self.head(maps, owner, boxes / images.shape[-1], labels, weights)
+        parts = self.head(maps, owner, boxes / images.shape[-1], labels)
         self._seen = (maps[-1].detach().float().mean((2, 3)), parts.detach(), int((labels >= 0).sum()) / len(images))
         loss: Tensor = parts.sum()
         return loss
 
-    def examples(self, views: list[View], progress: Progress) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Images of a step and, of the boxes on them, owner, corners, class (-1: left open), weight of the corners."""
+    def examples(self, views: list[View], progress: Progress) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Images of a step and, of the boxes on them, owner, corners, class (-1: left open)."""
         view = views[0]
         assert view.rows is not None
         device = view.images.device
         owner, shares, labels = self._taught(view.rows)
-        weights = torch.where(self._given_rows[view.rows[owner]], 1.0, self.settings.corners)
-        moved, which = boxes_in_view(view, owner, shares)
-        images, owner, moved, which = view.images, owner[which], moved[which], which.nonzero()[:, 0]
+        moved, kept = boxes_in_view(view, owner, shares)
+        images, owner, moved, labels = view.images, owner[kept], moved[kept], labels[kept]
         if self._in_mosaics(progress.step, progress.steps):
             random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + progress.step + 800_000)
-            images, owner, moved, which = mosaics(images, owner, moved, which, random)
-        return images, owner.to(device), moved.to(device), labels[which].to(device), weights[which].to(device)
+            images, owner, moved, labels = mosaics(images, owner, moved, labels, random)
+        return images, owner.to(device), moved.to(device), labels.to(device)
 
     def _taught(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Owner, box and class of what is taught of these images; one that nobody looked at is left open as a whole."""
@@ -235,8 +235,12 @@ class Selftrain(Method):
         steps = self._label_steps(progress.steps)
         until = next((step for step in steps if step > progress.step), self._between(progress.steps)[1])
         rows = sorted(set(self._stream.of_kind(1, progress.step, until)))
-        found = self._found(rows)
-        self._remember(progress.step, found, self._found(self._held.tolist()) if len(self._held) else None)
+        self._mean = self._averaged()
+        self.teacher.load_state_dict(self._mean.states["teacher"])
+        self.teacher_head.load_state_dict(self._mean.states["teacher_head"])
+        found = self._found(rows, self.teacher, self.teacher_head)
+        judged = self._found(self._held.tolist(), self.teacher, self.teacher_head) if len(self._held) else None
+        self._remember(progress.step, found, judged)
         if self.drifted:
             self._go_back()
             return
@@ -253,17 +257,22 @@ class Selftrain(Method):
         for name, module in self._networks().items():
             module.load_state_dict(self._best["networks"][name])
         self._labels, self._known_rows = self._best["taught"], self._best["known"]
+        self._mean = WeightMean(**self._best["mean"])
+
+    def _averaged(self) -> WeightMean:
+        """Of the teachers at the ends of the cycles so far, if this one ended now."""
+        mean = self._mean if self.settings.average else WeightMean()
+        return mean.with_another({name: self.get_submodule(name).state_dict() for name in ("teacher", "teacher_head")})
 
     def _networks(self) -> dict[str, nn.Module]:
         names = ("student", "head", "teacher", "teacher_head")
         return {name: self.get_submodule(name) for name in names}
 
-    def _found(self, rows: list[int], which: Export = "teacher") -> Detections:
-        """What the teacher, or the student, finds on the images at these rows."""
+    def _found(self, rows: list[int], network: nn.Module, head: PseudoLabelHead) -> Detections:
+        """What a detector finds on the images at these rows."""
         assert self.context.read is not None, "there is nothing to read images with"
         s = self.settings
         imgsz = -(-(s.label_imgsz or self.context.imgsz) // 32) * 32
-        network, head = (self.teacher, self.teacher_head) if which == "teacher" else (self.student, self.head)
         device = next(network.parameters()).device
         network.eval()
         head.eval()
@@ -289,7 +298,7 @@ class Selftrain(Method):
         # A single round has nothing to go back from.
         if self.settings.rounds > 1 and not self.drifted and agrees(entry) >= max(agrees(one) for one in self.history):
             copies = {name: _copied(module.state_dict()) for name, module in self._networks().items()}
-            self._best = {"pass": len(self.history) - 1, "networks": copies}
+            self._best = {"pass": len(self.history) - 1, "networks": copies, "mean": self._mean.record()}
 
     # -- what comes out ------------------------------------------------------------------------------------------------
 
@@ -300,7 +309,13 @@ class Selftrain(Method):
 
     def label(self, rows: Sequence[int], which: Export) -> Labelling:
         """What the detector that is handed back is sure of, and what it is not."""
-        return Labelling.split(self._found(list(rows), which), self.settings.keep)
+        network, head = (self.student, self.head)
+        if which == "teacher":
+            averaged = self._averaged().states
+            network, head = frozen_copy(self.teacher), frozen_copy(self.teacher_head)
+            network.load_state_dict(averaged["teacher"])
+            head.load_state_dict(averaged["teacher_head"])
+        return Labelling.split(self._found(list(rows), network, head), self.settings.keep)
 
     def teacher_record(self) -> dict[str, Any]:
         """What the teacher has labelled so far, and by which scores."""
@@ -328,12 +343,16 @@ class Selftrain(Method):
 
     def handed_back(self, which: Export) -> dict[str, Tensor]:
         """Backbone, neck and head."""
-        trunk, head = (self.student, self.head) if which == "student" else (self.teacher, self.teacher_head)
-        return {**trunk.state_dict(), **head.handed_back()}
+        if which == "student":
+            return {**self.student.state_dict(), **self.head.handed_back()}
+        averaged = self._averaged().states
+        head = {name: averaged["teacher_head"][name] for name in self.teacher_head.handed_back()}
+        return {**averaged["teacher"], **head}
 
     def get_extra_state(self) -> dict[str, Any]:
         """What the teacher has labelled, for a run that goes on."""
         state = {"taught": self._labels.tensors(), "known": self._known_rows, "history": self.history}
+        state |= {"mean": self._mean.record()}
         best = {**self._best, "taught": self._best["taught"].tensors()} if self._best else {}
         return {**state, "best": best, "drifted": self.drifted}
 
@@ -341,6 +360,7 @@ class Selftrain(Method):
         """Take what `get_extra_state` gave."""
         self._labels = PseudoLabels(**state["taught"])
         self._known_rows, self.history = state["known"], list(state["history"])
+        self._mean = WeightMean(**state["mean"])
         best = state["best"]
         self._best = {**best, "taught": PseudoLabels(**best["taught"])} if best else {}
         self.drifted = state["drifted"]

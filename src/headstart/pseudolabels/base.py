@@ -137,9 +137,7 @@ class PseudoLabelHead(nn.Module, ABC):
     """
 
     @abstractmethod
-    def forward(
-        self, maps: list[Tensor], owner: Tensor, boxes: Tensor, labels: Tensor, weights: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, maps: list[Tensor], owner: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
         """The weighted parts of the loss, float32 ``(3,)``: boxes, classes, distribution of the box's sides.
 
         Args:
@@ -148,8 +146,6 @@ class PseudoLabelHead(nn.Module, ABC):
             boxes: float ``(N, 4)``: x0, y0, x1, y1 as shares of the image's sides.
             labels: int64 ``(N,)``; -1 for a box in which nothing is taught: neither that there is an object nor that
                 there is none.
-            weights: float ``(N,)`` in [0, 1]: how much the corners of each box count beside those of others (0: its
-                class alone is taught); None: all the same.
         """
 
     def advance(self, share: float) -> None:

@@ -64,16 +64,14 @@ class DetectHead(PseudoLabelHead):
         twin.dfl.requires_grad_(False)  # fixed numbers, as Ultralytics' own trainer has it
         self.model = nn.ModuleDict({str(place): twin})
         self._place, self._levels = place, layer.nl
-        self._criterion: tuple[torch.device, Any, list[_Targets]] | None = None
+        self._criterion: tuple[torch.device, Any, list[_Sparing]] | None = None
         self._share = 0.0
 
     @property
     def _layer(self) -> Any:
         return self.model[str(self._place)]
 
-    def forward(
-        self, maps: list[Tensor], owner: Tensor, boxes: Tensor, labels: Tensor, weights: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, maps: list[Tensor], owner: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
         """See `headstart.pseudolabels.base.PseudoLabelHead.forward`."""
         made = self._raw(maps, apart=True)
         order = owner.argsort(stable=True)  # Ultralytics takes boxes for sorted by image
@@ -81,14 +79,14 @@ class DetectHead(PseudoLabelHead):
         device, sure = maps[0].device, labels >= 0
         middle, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
         batch = {"batch_idx": owner.float(), "cls": labels.float()[:, None], "bboxes": torch.cat([middle, sides], 1)}
-        loss_of, targets = self._loss(device)
-        spared = None
+        loss_of, sparing = self._loss(device)
         if not bool(sure.all()):
             batch = {name: values[sure] for name, values in batch.items()}
             spared = self._inside(maps, owner[~sure], boxes[~sure])
-        for part in targets:
+        else:
+            spared = None
+        for part in sparing:
             part.spared = spared
-            part.weights = None if weights is None else _a_row_each(owner[sure], weights[order][sure], len(maps[0]))
         with torch.autocast(device.type, enabled=False):
             loss, _ = loss_of(tree_map(_as_float, made), batch)
             parts: Tensor = loss / len(maps[0])  # Ultralytics' loss is a sum over the batch
@@ -156,7 +154,7 @@ class DetectHead(PseudoLabelHead):
         found = torch.zeros(len(maps[0]), len(places), device=places.device)
         return found.index_add_(0, owner, within.float()) > 0
 
-    def _loss(self, device: torch.device) -> tuple[Any, list[_Targets]]:
+    def _loss(self, device: torch.device) -> tuple[Any, list[_Sparing]]:
         """The family's criterion for boxes and classes, which is bound to a device."""
         if self._criterion is None or self._criterion[0] != device:
             from ultralytics.cfg import get_cfg
@@ -167,60 +165,34 @@ class DetectHead(PseudoLabelHead):
             stand_in: Any = SimpleNamespace(args=get_cfg(), model=[twin], parameters=twin.parameters)
             made = DetectionModel.init_criterion(stand_in)
             parts = [made.one2many, made.one2one] if hasattr(made, "one2many") else [made]
-            self._criterion = (device, made, [_Targets(part) for part in parts])
+            sparing = []
+            for part in parts:
+                part.bce = _Sparing(part.bce)
+                sparing.append(part.bce)
+            self._criterion = (device, made, sparing)
             _set_schedule(made, self._share)
         return self._criterion[1:]
 
 
-class _Targets:
-    """What a criterion of Ultralytics is not to teach: scores at some places, and the corners of some boxes.
+class _Sparing(nn.Module):
+    """A loss of class scores that leaves places out: there nothing is taught, unless an object was assigned to them.
 
     Attributes:
-        spared: bool ``(B, A)``: places where no class score is taught, unless an object was assigned to them; None for
-            no such place.
-        weights: float ``(B, n)``: of the corners of an image's boxes, in the order in which they were given; None for
-            the same weight for all.
+        spared: bool ``(B, A)``, or None for no such place.
     """
 
-    def __init__(self, criterion: Any) -> None:
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
         self.spared: Tensor | None = None
-        self.weights: Tensor | None = None
-        self._scores, self._corners, self._assign = criterion.bce, criterion.bbox_loss, criterion.assigner
-        self._assigned: Tensor | None = None
-        criterion.bce, criterion.bbox_loss, criterion.assigner = self._score_loss, self._corner_loss, self._assigning
 
-    def _assigning(self, *given: Any, **named: Any) -> Any:
-        """Keep which box each place was assigned to, ``(B, A)``."""
-        made = self._assign(*given, **named)
-        self._assigned = made[-1]
-        return made
-
-    def _score_loss(self, scores: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, scores: Tensor, targets: Tensor) -> Tensor:
         """``(B, A, C)``, unsummed."""
-        made: Tensor = self._scores(scores, targets)
+        made: Tensor = self.loss(scores, targets)
         if self.spared is None:
             return made
         taught = ~self.spared | (targets.sum(2) > 0)
         return made * taught.unsqueeze(2)
-
-    def _corner_loss(
-        self, sides: Tensor, boxes: Tensor, places: Tensor, to: Tensor, scores: Tensor, total: Tensor, *rest: Any
-    ) -> Any:
-        """Weighted means over the assigned places; a place weighs as much as its score and its box's weight."""
-        if self.weights is not None and self.weights.shape[1]:
-            assert self._assigned is not None
-            scores = scores * self.weights.gather(1, self._assigned.clamp_max(self.weights.shape[1] - 1)).unsqueeze(2)
-            total = scores.sum().clamp(min=1)
-        return self._corners(sides, boxes, places, to, scores, total, *rest)
-
-
-def _a_row_each(owner: Tensor, values: Tensor, images: int) -> Tensor:
-    """The values of each image in a row, ``(images, n)``, 0 behind the last one; `owner` is sorted."""
-    number = torch.bincount(owner, minlength=images)
-    place = torch.arange(len(owner), device=owner.device) - (number.cumsum(0) - number)[owner]
-    rows = values.new_zeros(images, int(number.max()) if len(owner) else 0)
-    rows[owner, place] = values
-    return rows
 
 
 def _set_schedule(criterion: Any, share: float) -> None:
