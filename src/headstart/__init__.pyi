@@ -115,6 +115,7 @@ def pretrain(
     labelled: float | None = ...,
     rounds: int = ...,
     ema: float = ...,
+    average: bool = ...,
     keep: float = ...,
     unsure: float = ...,
     held_out: float = ...,
@@ -250,6 +251,8 @@ def pretrain(
             at least
         rounds: selftrain: how often the teacher labels the images; the learning rate falls to 0 before each time
         ema: selftrain: momentum of the teacher's weights
+        average: selftrain: take the mean of the teachers at the end of burn-in and of every round, not the last
+            alone
         keep: selftrain: score from which what the teacher finds is taken for an object
         unsure: selftrain: score below which it is taken for background
         held_out: selftrain: share of the labelled images that the teacher's labels are judged on
@@ -273,6 +276,7 @@ def compare(
     optimizer: str = "AdamW",
     lr: float | Sequence[float] = [0.001, 0.0003, 0.003],
     lr_val: float = 0.2,
+    start_lr: Mapping[str, Any] = {},
     split: Literal["val", "test"] = "val",
     unlabelled: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
     longer: Literal["auto", "true", "false"] | bool = "auto",
@@ -305,6 +309,8 @@ def compare(
         lr: learning rates; of several, each start gets the one that does best on a validation part of its labelled
             images (the first where they are equal); one alone saves the search
         lr_val: share of the labelled images that the rate is chosen on
+        start_lr: rates of single starts by their names, chosen elsewhere and not searched for, such as a
+            finetune.yaml advises: {"mine": 0.0001}
         split: part of the dataset that the figures are measured on
         unlabelled: images without labels that recipes learn from, by default the labelled pool; or that starts were
             pretrained on, where no run folder says so: looked at for leaks

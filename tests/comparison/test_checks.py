@@ -235,3 +235,22 @@ def test_the_hash_of_a_training_leaves_out_its_times_alone(tmp_path: Path) -> No
     (tmp_path / "results.csv").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match=r"results\.csv: cannot be read"):
         rows_hash(tmp_path)
+
+
+def test_a_rate_of_its_own_is_said_and_not_claimed_to_be_fair() -> None:
+    """It was chosen elsewhere: that nobody looked at the test images for it is not known."""
+    own = {"coco": 0.0001}
+    content = results(*[cell("coco", "5%", seed, lr=0.0001) for seed in SEEDS])
+    facts = fake_comparison.facts(STARTS, SEEDS)
+
+    def rates(**changed: Any) -> Check:
+        settings = facts.settings.model_copy(update={"start_lr": own, **changed})
+        cells = [one for one in content.cells if one.budget == "5%"]
+        return check(conclude(facts.model_copy(update={"settings": settings}), cells, content.rates), "rates")
+
+    found = rates()
+    assert found.outcome == "not known"
+    assert "coco has 0.0001, given in start_lr" in found.evidence
+    other = rates(start_lr={"coco": 0.01})
+    assert (other.outcome, "0.0001 was used, not the rate" in other.evidence) == ("failed", True)
+    assert rates(start_lr={}).outcome == "failed"

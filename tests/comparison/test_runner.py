@@ -326,6 +326,22 @@ def test_the_rate_is_chosen_on_a_validation_part_and_never_on_test_images(
     assert {one.lr0 for one in fake.asked if one.folder.parent.name == "cells" and "coco" in one.name} == {0.01}
 
 
+@pytest.mark.parametrize("lr", [[0.001], [0.001, 0.01]])
+def test_a_start_may_have_a_rate_of_its_own(fake: FakeTraining, options: dict[str, Any], lr: list[float]) -> None:
+    """Neither searched for nor overruled; the others are as they would be without it."""
+    found = headstart.compare(**{**options, "labels": "100%", "lr": lr, "start_lr": {"coco": 0.0002}})
+    trained = {one.name.split("-")[0]: one.lr0 for one in fake.asked if one.folder.parent.name == "cells"}
+    assert trained == {"scratch": 0.001, "coco": 0.0002}
+    assert not [one for one in fake.asked if one.folder.parent.name == "search" and "coco" in one.name]
+    assert found.results is not None
+    assert {one.start: one.lr for one in found.results.rates} == {"scratch": 0.001, "coco": 0.0002}
+
+
+def test_a_rate_of_no_start_is_refused(fake: FakeTraining, options: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="start_lr: mine is no start"):
+        headstart.compare(**{**options, "start_lr": {"mine": 0.1}})
+
+
 def test_of_equal_rates_the_first_is_taken() -> None:
     settings = resolve({"data": "VOC.yaml", "starts": "scratch", "lr": [0.001, 0.1, 0.01]})
     cells = {rate: Cell("search", "scratch", "100%", 0, rate, 3, 10) for rate in settings.lr}

@@ -28,7 +28,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "compare": {
         "What is compared": ("data", "model", "starts", "labels", "seeds", "split", "longer", "unlabelled"),
-        "Every fine-tuning": ("epochs", "steps", "imgsz", "batch", "optimizer", "lr", "lr_val", "extra"),
+        "Every fine-tuning": ("epochs", "steps", "imgsz", "batch", "optimizer", "lr", "lr_val", "start_lr", "extra"),
         "Machine": ("device", "jobs", "workers"),
         "Results": ("out", "plan", "overwrite", "pictures", "report", "cfg"),
     },

@@ -195,22 +195,30 @@ def _settings(results: Results) -> Check:
 
 def _rates(results: Results) -> Check:
     claim = "Every start has its learning rate from the same list, chosen without the test images"
-    tried = {tuple(one.validation_map50_95) for one in results.rates}
+    own = results.settings.start_lr
+    searched = [one for one in results.rates if one.start not in own]
+    cells = [cell for cell in results.finished() if cell.start not in own]
+    tried = {tuple(one.validation_map50_95) for one in searched}
     wrong = ["the starts tried different lists of learning rates"] if len(tried) > 1 else []
-    if not any(tried):
+    if any(tried):
+        chosen = {(one.start, one.budget): one.lr for one in searched}
+        wrong += [_other_rate(cell) for cell in cells if chosen.get((cell.start, cell.budget)) != cell.lr]
+        rates = ", ".join(next(iter(tried)))
+        known, evidence = True, f"the best of {rates} on a validation part of the labelled images, at each budget"
+    else:
         claim = "Every start has the same learning rate"
-        used = sorted({cell.lr for cell in results.finished()})
+        used = sorted({cell.lr for cell in cells})
         wrong += [f"the trainings used the rates {_and([f'{rate:g}' for rate in used])}"] if len(used) > 1 else []
-        return _check("rates", claim, wrong, bool(used), f"{used[0]:g} for all" if used else _NOTHING)
-    chosen = {(one.start, one.budget): one.lr for one in results.rates}
-    wrong += [
-        f"{cell.shown}: {cell.lr:g} was used, not the rate that was chosen"
-        for cell in results.finished()
-        if chosen.get((cell.start, cell.budget)) != cell.lr
-    ]
-    rates = ", ".join(next(iter(tried)))
-    evidence = f"the best of {rates} on a validation part of the labelled images, at each budget"
-    return _check("rates", claim, wrong, True, evidence)
+        known, evidence = bool(used), f"{used[0]:g} for all" if used else _NOTHING
+    wrong += [_other_rate(cell) for cell in results.finished() if own.get(cell.start, cell.lr) != cell.lr]
+    if own:
+        given = _and([f"{name} has {rate:g}" for name, rate in own.items()])
+        evidence += f"; but {given}, given in start_lr: where these were chosen is not known here"
+    return _check("rates", claim, wrong, known and not own, evidence)
+
+
+def _other_rate(cell: CellResult) -> str:
+    return f"{cell.shown}: {cell.lr:g} was used, not the rate that was chosen"
 
 
 def _network(results: Results) -> Check:

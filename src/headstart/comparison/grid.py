@@ -116,6 +116,7 @@ def search_cells(
         for budget in budgets
         for images in [train_images[budget.name]]
         for start in starts
+        if start.name not in settings.start_lr
         for epochs in [_epochs_of(settings, start, images, (more or {}).get(budget.name, 0))]
         for rate in settings.lr
     ]

@@ -31,6 +31,7 @@ class AskedSettings(BaseModel):
     batch: int
     optimizer: str
     lr: tuple[float, ...]
+    start_lr: dict[str, float] = {}
 
 
 class DataFacts(Record):

@@ -80,8 +80,9 @@ class Running:
 
     def _choose_rates(self) -> Rates:
         p = self.prepared
+        given = {(name, budget.name): rate for name, rate in p.settings.start_lr.items() for budget in p.budgets}
         if len(p.settings.lr) == 1:
-            rates = {(start.name, budget.name): p.settings.lr[0] for start in p.starts for budget in p.budgets}
+            rates = {(start.name, budget.name): p.settings.lr[0] for start in p.starts for budget in p.budgets} | given
             self._note_rates(rates, {})
             return rates
         self._pretrain(search=True)
@@ -91,7 +92,7 @@ class Running:
         self.records += [self._lost(cell, why) for cell, why in lost.items()]
         done = self._train("search for learning rates", [cell for cell in cells if cell not in lost])
         scores = {one.task.cell: one.result.map50_95 if one.result else None for one in done}
-        rates = grid.choose_rates(p.settings, scores.items())
+        rates = (grid.choose_rates(p.settings, scores.items()) if cells else {}) | given
         self._note_rates(rates, scores)
         return rates
 

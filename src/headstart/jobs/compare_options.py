@@ -73,6 +73,10 @@ def _check_family(given: Mapping[str, Any], model: str, trainer: Finetuner) -> l
     """What the family of the model has to say."""
     starts, wrong = parse_starts(_list(strings(given["starts"])), model)
     problems = [*trainer.check_model(model), *wrong]
+    names = {start.name for start in starts}
+    if isinstance(given["start_lr"], Mapping) and (strange := [n for n in given["start_lr"] if n not in names]):
+        what = f"{' and '.join(map(str, strange))} is no start"
+        problems.append(UserError(what, where="start_lr", hint=f"the starts are {', '.join(sorted(names))}"))
     if any(start.kind == "recipe" for start in starts):
         from headstart.jobs.recipes import check_recipes  # finds out what is wrong as pretraining does: imports torch
 

@@ -224,7 +224,8 @@ def seeds(value: Any) -> Any:
     return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else split(value)
 
 
-Rates = Annotated[list[Annotated[float, Field(gt=0)]], BeforeValidator(split)]
+Rate = Annotated[float, Field(gt=0)]
+Rates = Annotated[list[Rate], BeforeValidator(split)]
 
 
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], BeforeValidator(seeds)]
@@ -259,6 +260,11 @@ class CompareSettings(Options):
         "labelled images (the first where they are equal); one alone saves the search",
     )
     lr_val: float = Field(0.2, gt=0, lt=1, description="share of the labelled images that the rate is chosen on")
+    start_lr: dict[str, Rate] = Field(
+        {},
+        description="rates of single starts by their names, chosen elsewhere and not searched for, such as a "
+        'finetune.yaml advises: {"mine": 0.0001}',
+    )
     split: Literal["val", "test"] = Field("val", description="part of the dataset that the figures are measured on")
     unlabelled: str | list[str] | None = Field(
         None,
