@@ -204,6 +204,15 @@ def test_every_advised_setting_says_what_it_rests_on(run: headstart.Run) -> None
         assert "measured" in comment, name
 
 
+def test_a_start_that_detects_already_is_advised_to_learn_little_more() -> None:
+    detector = load_detector("yolo11n.yaml")
+    settings = detector.finetune_settings(160, 297, detects=True)
+    assert settings is not None
+    assert settings["epochs"].value == 5  # by hand: 100 steps of 16 are 1,600 images, 297 of them 5.4 times
+    assert settings["lr0"].value == 0.0001
+    assert "EXPERIMENTS.md" in settings["lr0"].why
+
+
 # -- ways to start ----------------------------------------------------------------------------------------------------
 
 

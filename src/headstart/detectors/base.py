@@ -148,12 +148,15 @@ class Detector(ABC):
             UserError: It cannot be written, e.g. a full disk; `path` is then as it was before.
         """
 
-    def finetune_settings(self, imgsz: int, labelled: int = 300) -> Mapping[str, Advised] | None:
+    def finetune_settings(
+        self, imgsz: int, labelled: int = 300, *, detects: bool = False
+    ) -> Mapping[str, Advised] | None:
         """Settings of the family's own trainer with which a start from here does best, for a file that it reads.
 
         Args:
             imgsz: Side of the images that the run was pretrained with, pixels.
             labelled: Labelled images to fine-tune on, for what depends on their number.
+            detects: Whether the start was trained on the user's classes, and detects them.
 
         Returns:
             By the trainer's own names; None where it reads no such file.

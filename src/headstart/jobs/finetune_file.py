@@ -19,7 +19,8 @@ NAME = "finetune.yaml"
 
 def write_settings(job: Job, folder: Path) -> Path | None:
     """Write the file into the run's `folder`; None where the detector's trainer reads none."""
-    settings = job.detector.finetune_settings(job.run.imgsz)
+    labelled = len(job.given.rows) if job.given else 300
+    settings = job.detector.finetune_settings(job.run.imgsz, labelled, detects=job.given is not None)
     if settings is None:
         return None
     path = folder / NAME

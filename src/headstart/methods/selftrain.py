@@ -58,8 +58,8 @@ class Settings(AdamWSettings, LabelOptions):
     jitter: float = Field(1.0, ge=0, le=1, description="probability of changed colors")
     mosaic: float = Field(1.0, ge=0, le=1, description="share of the steps with mosaics of four images")
     close_mosaic: float = Field(0.1, ge=0, le=1, description="share of the steps, at the end, without mosaics")
-    burn_in: float = Field(0.3, ge=0, le=1, description="share of the steps, at the start, on labelled images alone")
-    settle: float = Field(0.15, ge=0, le=1, description="share of the steps, at the end, on labelled images alone")
+    burn_in: float = Field(0.6, ge=0, le=1, description="share of the steps, at the start, on labelled images alone")
+    settle: float = Field(0.05, ge=0, le=1, description="share of the steps, at the end, on labelled images alone")
     labelled: float | None = Field(
         None,
         ge=0,
@@ -73,8 +73,8 @@ class Settings(AdamWSettings, LabelOptions):
     average: bool = Field(
         True, description="take the mean of the teachers at the end of burn-in and of every round, not the last alone"
     )
-    keep: float = Field(0.5, gt=0, le=1, description="score from which what the teacher finds is taken for an object")
-    unsure: float = Field(0.1, gt=0, le=1, description="score below which it is taken for background")
+    keep: float = Field(0.4, gt=0, le=1, description="score from which what the teacher finds is taken for an object")
+    unsure: float = Field(0.05, gt=0, le=1, description="score below which it is taken for background")
     held_out: float = Field(
         0.1, ge=0, lt=1, description="share of the labelled images that the teacher's labels are judged on"
     )

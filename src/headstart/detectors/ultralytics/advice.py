@@ -1,4 +1,7 @@
-"""Ultralytics' settings with which a start does best, each with what it rests on: the trainings in docs/evidence.md."""
+"""Ultralytics' settings with which a start does best, each with what it rests on: measured trainings.
+
+Those of docs/evidence.md, and for a start that detects the user's classes already those of EXPERIMENTS.md, Selftrain.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,41 @@ from headstart.detectors.base import Advised
 
 BATCH, STEPS = 16, 600
 """Of the longer of the measured trainings."""
+FEW_STEPS = 100
+"""Of the training of a start that detects already."""
 
 
-def settings(imgsz: int, labelled: int, *, measured: bool) -> Mapping[str, Advised]:
+def settings(imgsz: int, labelled: int, *, measured: bool, detects: bool = False) -> Mapping[str, Advised]:
     """The settings of a training from a start that was pretrained at `imgsz`, on so many `labelled` images.
 
     Args:
         imgsz: Side of the images, pixels.
         labelled: Number of images.
         measured: Whether such a detector was trained so; the figures are those of ``task=detect``.
+        detects: Whether the start detects the user's classes already: it needs little more, and at a low rate.
     """
     seen = "measured, docs/evidence.md" if measured else "measured for task=detect alone, docs/evidence.md"
-    epochs = max(1, round(STEPS * BATCH / labelled))
+    steps = FEW_STEPS if detects else STEPS
+    epochs = max(1, round(steps * BATCH / labelled))
+    if detects:
+        seen = seen.replace("docs/evidence.md", "EXPERIMENTS.md (one seed)")
+        length = "it detects already and may be used as it is; 16 epochs of it were worse than 6"
+        rate, other = 0.0001, "0.001 cost 2 points of mAP50-95"
+    else:
+        length = "200 to 600 steps; the lead over COCO's weights is largest at 200"
+        rate, other = 0.001, "other rates were not compared there"
     size = f"{seen} (160)" if imgsz == 160 and measured else "not measured (160 was)"
     return {
         "epochs": Advised(
             epochs,
-            f"{STEPS:,} steps of {BATCH} for {labelled:,} labelled images: write {STEPS * BATCH:,} / yours. {seen}: "
-            "200 to 600 steps; the lead over COCO's weights is largest at 200",
+            f"{steps:,} steps of {BATCH} for {labelled:,} labelled images: write {steps * BATCH:,} / yours. {seen}: "
+            f"{length}",
         ),
         "batch": Advised(BATCH, seen),
         "nbs": Advised(BATCH, f"as batch, so that every batch is an update, and not every 64 images. {seen}"),
         "imgsz": Advised(math.ceil(imgsz / 32) * 32, f"as in the pretraining: raise it for small objects. {size}"),
         "optimizer": Advised("AdamW", f"auto changes optimizer and rate with the number of labels. {seen}"),
-        "lr0": Advised(0.001, f"{seen}; other rates were not compared there"),
+        "lr0": Advised(rate, f"{seen}; {other}"),
         "lrf": Advised(0.01, f"Ultralytics' default. {seen}; others not measured"),
         "warmup_epochs": Advised(
             min(3.0, epochs / 4), f"Ultralytics' 3, a quarter of a shorter training. {seen}: 3; others not measured"

@@ -196,9 +196,13 @@ class UltralyticsDetector(Detector):
         size = {"imgsz": 224} if self.task == "classify" else {}
         return {**size, **kept, "task": self.task}
 
-    def finetune_settings(self, imgsz: int, labelled: int = 300) -> Mapping[str, Advised] | None:
+    def finetune_settings(
+        self, imgsz: int, labelled: int = 300, *, detects: bool = False
+    ) -> Mapping[str, Advised] | None:
         """See `Detector.finetune_settings`; a classifier's training knows neither boxes nor mosaics."""
-        return None if self.task == "classify" else advice.settings(imgsz, labelled, measured=self.task == "detect")
+        if self.task == "classify":
+            return None
+        return advice.settings(imgsz, labelled, measured=self.task == "detect", detects=detects)
 
     def how_to_train(self, path: Path, settings: Path | None = None, data: str = "your.yaml") -> str:
         """See `Detector.how_to_train`."""
