@@ -78,7 +78,9 @@ def test_the_mean_of_the_ends_of_the_cycles_labels_and_is_handed_back(average: b
     for value, step, mean in ((1.0, 10, 1.0), (4.0, 20, 2.5)):
         got = at_the_end_of_a_cycle(value, step)
         assert got == dict.fromkeys(names, mean if average else value)
-        assert all(float(one.detach().mean()) == value for one in made.student.parameters()), "the student goes on from its own"
+        assert all(float(one.detach().mean()) == value for one in made.student.parameters()), (
+            "the student goes on from its own"
+        )
     again = method(average=average)
     again.set_extra_state(made.get_extra_state())
     made = again

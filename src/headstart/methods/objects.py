@@ -24,28 +24,15 @@ from torch import Tensor
 from headstart.methods.base import Context, Export, Method, Needs
 from headstart.methods.schedules import Progress
 from headstart.probes import metrics
-from headstart.settings.schema import AdamWSettings, ProposalOptions, Scale
+from headstart.settings.schema import DetectionSettings, ProposalOptions
 from headstart.views.mosaic import boxes_in_view, detection_view, mosaics
 from headstart.views.spec import View, ViewSpec
 
 
-class Settings(AdamWSettings, ProposalOptions):
+class Settings(DetectionSettings, ProposalOptions):
     """Options of the objects method."""
 
-    init_rate: float = Field(1.0, gt=0, le=1, description="from trained weights: factor on lr, unless you give lr")
     warmup: float = Field(0.1, ge=0, le=1, description="share of the steps over which the learning rate rises")
-    clip: float | None = Field(10.0, gt=0, description="largest gradient norm; none: not clipped")
-    view_scale: Scale = Field((0.8, 1.0), description="share of the image's area that a view covers")
-    letterbox: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="images too wide or tall for a crop of view_scale: share of their views that show the whole image "
-        "in a gray square; the others are crops anywhere in it",
-    )
-    jitter: float = Field(1.0, ge=0, le=1, description="probability of changed colors")
-    mosaic: float = Field(1.0, ge=0, le=1, description="share of the steps with mosaics of four images")
-    close_mosaic: float = Field(0.2, ge=0, le=1, description="share of the steps, at the end, without mosaics")
 
 
 # Four images make one mosaic: the network sees a quarter of the batch.

@@ -31,7 +31,7 @@ from headstart.probes import metrics
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.history import agrees, drift
 from headstart.pseudolabels.labelling import Detections, Labelling, agreement, detect, told
-from headstart.settings.schema import AdamWSettings, LabelOptions, Scale
+from headstart.settings.schema import DetectionSettings, LabelOptions
 from headstart.views.mosaic import boxes_in_view, detection_view, mosaics
 from headstart.views.spec import View, ViewSpec
 
@@ -42,21 +42,9 @@ LEAST_SHARE = 0.1
 tenth gave 0.750 mAP50 in 1,200 steps, half of each step 0.735 in 2,400 (mAP50-95 0.589 and 0.592, EXPERIMENTS.md)."""
 
 
-class Settings(AdamWSettings, LabelOptions):
+class Settings(DetectionSettings, LabelOptions):
     """Options of the selftrain method."""
 
-    init_rate: float = Field(1.0, gt=0, le=1, description="from trained weights: factor on lr, unless you give lr")
-    clip: float | None = Field(10.0, gt=0, description="largest gradient norm; none: not clipped")
-    view_scale: Scale = Field((0.8, 1.0), description="share of the image's area that a view covers")
-    letterbox: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="images too wide or tall for a crop of view_scale: share of their views that show the whole image "
-        "in a gray square; the others are crops anywhere in it",
-    )
-    jitter: float = Field(1.0, ge=0, le=1, description="probability of changed colors")
-    mosaic: float = Field(1.0, ge=0, le=1, description="share of the steps with mosaics of four images")
     close_mosaic: float = Field(0.1, ge=0, le=1, description="share of the steps, at the end, without mosaics")
     burn_in: float = Field(0.6, ge=0, le=1, description="share of the steps, at the start, on labelled images alone")
     settle: float = Field(0.05, ge=0, le=1, description="share of the steps, at the end, on labelled images alone")

@@ -157,6 +157,24 @@ class AdamWSettings(MethodSettings):
     clip: float | None = Field(5.0, gt=0, description="largest gradient norm; none: not clipped")
 
 
+class DetectionSettings(AdamWSettings):
+    """Of a method that trains a whole detector on boxes: its views are those of a detector's own training."""
+
+    init_rate: float = Field(1.0, gt=0, le=1, description="from trained weights: factor on lr, unless you give lr")
+    clip: float | None = Field(10.0, gt=0, description="largest gradient norm; none: not clipped")
+    view_scale: Scale = Field((0.8, 1.0), description="share of the image's area that a view covers")
+    letterbox: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="images too wide or tall for a crop of view_scale: share of their views that show the whole image "
+        "in a gray square; the others are crops anywhere in it",
+    )
+    jitter: float = Field(1.0, ge=0, le=1, description="probability of changed colors")
+    mosaic: float = Field(1.0, ge=0, le=1, description="share of the steps with mosaics of four images")
+    close_mosaic: float = Field(0.2, ge=0, le=1, description="share of the steps, at the end, without mosaics")
+
+
 class TeacherOptions(Options):
     """Options of a method that has a teacher: a trained network, given or not."""
 
