@@ -101,7 +101,7 @@ class FakePretraining:
     """Stands in for the process of a pretraining: leaves what it leaves behind, and notes what it was asked for."""
 
     def __init__(self, weights: Path) -> None:
-        self.weights = weights
+        self.weights, self.steps = weights, 0
         self.asked: list[dict[str, Any]] = []
         self.fail: Callable[[dict[str, Any]], None] = lambda asked: None
 
@@ -111,8 +111,9 @@ class FakePretraining:
         self.asked.append(asked)
         (folder / "pretrain.log").write_text("said this\n")
         run.mkdir(exist_ok=True)
-        steps = {"steps": given["steps"], "shown": 2 * given["batch"], "search_seconds": 3.0, "images": 6}
-        content = {"options": given, "asked": given, "resolved": steps}
+        steps = given.get("steps", self.steps)
+        resolved = {"steps": steps, "shown": 2 * given["batch"], "search_seconds": 3.0, "images": 6}
+        content = {"options": given, "asked": given, "resolved": resolved}
         (run / "settings.yaml").write_text(yaml.safe_dump(content))
         (run / "metrics.jsonl").write_text("".join(json.dumps({"step": n, "seconds": 2.0 * n}) + "\n" for n in (2, 6)))
         self.fail(asked)
@@ -211,7 +212,7 @@ def test_a_run_that_was_stopped_goes_on(fakes: Fakes, options: dict[str, Any]) -
 
     pretraining.fail = stop
     assert headstart.compare(**{**options, "jobs": 1}).interrupted
-    assert training.asked == [], "cells wait for their pretrainings"
+    assert {one.seed for one in training.asked} == {0}, "cells wait for the pretrainings of their seed, and no others"
     pretraining.fail = lambda asked: None
     pretraining.asked.clear()
     assert headstart.compare(**{**options, "jobs": 1}).ok
@@ -219,6 +220,33 @@ def test_a_run_that_was_stopped_goes_on(fakes: Fakes, options: dict[str, Any]) -
         ("mine-25pc-seed1", True),
         ("mine-100pc-seed1", False),
     ]
+
+
+def test_pretrainings_keep_every_place_busy(fakes: Fakes, options: dict[str, Any], recipe: Path) -> None:
+    """Two a seed: four places want two seeds at once; where time ends a pretraining all come first."""
+
+    def seeds_of_waves(**changed: Any) -> list[list[int]]:
+        training, pretraining = fakes
+        said: list[Any] = []
+        pretraining.fail = lambda asked: said.append(("made", asked["seed"]))
+        training.fail = lambda settings: bool(said.append(("trained", settings.seed)))
+        headstart.compare(**{**options, "seeds": 3, "overwrite": True, **changed})
+        waves: list[list[int]] = []
+        for number, (what, seed) in enumerate(said):
+            if what == "made" and (not number or said[number - 1][0] == "trained"):
+                waves.append([])
+            if what == "made" and seed not in waves[-1]:
+                waves[-1].append(seed)
+        return [sorted(wave) for wave in waves]
+
+    assert seeds_of_waves(jobs=1) == [[0], [1], [2]]
+    assert seeds_of_waves(jobs=4) == [[0, 1], [2]]
+    limited = yaml.safe_load(recipe.read_text()) | {"budget": "1m"}
+    del limited["steps"]
+    recipe.write_text(yaml.safe_dump(limited))
+    pretraining = fakes[1]
+    pretraining.steps = 40
+    assert seeds_of_waves(jobs=1) == [[0, 1, 2]]
 
 
 def test_a_recipe_that_fails_sinks_its_own_cells(fakes: Fakes, options: dict[str, Any]) -> None:

@@ -156,9 +156,8 @@ def node_of(prepared: Prepared, start: str, budget: str, seed: int, *, search: b
     return Node(start, budget, seed, search) if labelled else Node(start, "", seed)
 
 
-def nodes(prepared: Prepared, *, search: bool) -> list[Node]:
-    """All runs that the search for rates, or the comparison itself, waits for; seed by seed."""
-    seeds = prepared.settings.seeds[:1] if search else prepared.settings.seeds
+def nodes(prepared: Prepared, *, search: bool, seeds: Sequence[int]) -> list[Node]:
+    """The runs that the search for rates, or the cells of some seeds, wait for; seed by seed."""
     found = [
         node_of(prepared, start.name, budget.name, seed, search=search)
         for seed in seeds

@@ -54,8 +54,9 @@ def plan_recipes(prepared: Prepared, places: Sequence[Slot], steps: Mapping[str,
         places: Where trainings run.
         steps: Start -> steps of a run, as far as the options tell.
     """
-    wanted = [*(pretrainings.nodes(prepared, search=True) if prepared.search else [])]
-    wanted += [node for node in pretrainings.nodes(prepared, search=False) if node not in wanted]
+    seeds = prepared.settings.seeds
+    wanted = [*(pretrainings.nodes(prepared, search=True, seeds=seeds[:1]) if prepared.search else [])]
+    wanted += [node for node in pretrainings.nodes(prepared, search=False, seeds=seeds) if node not in wanted]
     return [
         _plan(prepared, places[0], [node for node in wanted if node.start == name], steps[name])
         for name in prepared.recipes

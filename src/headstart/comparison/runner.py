@@ -65,18 +65,35 @@ class Running:
             self.say(note)
         try:
             rates = self._choose_rates()
-            self._pretrain(search=False)
-            p, more = self.prepared, self._more(search=False)
-            main = grid.main_cells(p.settings, p.starts, p.budgets, len(p.dataset.pool), rates, more)
-            lost = {cell: why for cell in main if (why := self._why_not(cell, rates))}
-            self.records += [self._lost(cell, why) for cell, why in lost.items()]
-            done = self._train("cells", [cell for cell in main if cell not in lost])
+            done = [one for seeds in self._waves() for one in self._train_seeds(seeds, rates)]
             self._train("longer scratch run", self._longer(done))
             self._detections(done)
         except (Interrupted, Stopped, KeyboardInterrupt):
             self._write()
             raise Interrupted from None
         return self._write()
+
+    def _waves(self) -> list[tuple[int, ...]]:
+        """Seeds that are pretrained for together: enough to keep every place busy, so that figures come early.
+
+        All at once where nothing is pretrained, and where a time limits a pretraining: only when all are done is it
+        known how long what is trained for longer has to be.
+        """
+        p, seeds = self.prepared, self.prepared.settings.seeds
+        runs = len(nodes(p, search=False, seeds=seeds[:1]))
+        timed = any(one.recipe.options.get("budget") is not None for one in p.recipes.values())
+        size = len(seeds) if not runs or timed else -(-len(self.places) // runs)
+        return [tuple(seeds[first : first + size]) for first in range(0, len(seeds), size)]
+
+    def _train_seeds(self, seeds: Sequence[int], rates: Rates) -> list[Done[Training, FinetuneResult]]:
+        """Pretrain for some seeds, and train their cells."""
+        self._pretrain(search=False, seeds=seeds)
+        p, more = self.prepared, self._more(search=False)
+        every = grid.main_cells(p.settings, p.starts, p.budgets, len(p.dataset.pool), rates, more)
+        main = [cell for cell in every if cell.seed in seeds]
+        lost = {cell: why for cell in main if (why := self._why_not(cell, rates))}
+        self.records += [self._lost(cell, why) for cell, why in lost.items()]
+        return self._train("cells", [cell for cell in main if cell not in lost])
 
     def _choose_rates(self) -> Rates:
         p = self.prepared
@@ -85,7 +102,7 @@ class Running:
             rates = {(start.name, budget.name): p.settings.lr[0] for start in p.starts for budget in p.budgets} | given
             self._note_rates(rates, {})
             return rates
-        self._pretrain(search=True)
+        self._pretrain(search=True, seeds=p.settings.seeds[:1])
         sizes = {budget: one.images for budget, one in p.search.items()}
         cells = grid.search_cells(p.settings, p.starts, p.budgets, sizes, self._more(search=True))
         lost = {cell: why for cell in cells if (why := self._why_not(cell))}
@@ -103,10 +120,10 @@ class Running:
 
     # -- what recipes make ---------------------------------------------------------------------------------------------
 
-    def _pretrain(self, *, search: bool) -> None:
+    def _pretrain(self, *, search: bool, seeds: Sequence[int]) -> None:
         """Make the starts of recipes that the search, or the comparison, needs; one that fails sinks its own cells."""
         p = self.prepared
-        runs = [pretraining(p, node) for node in nodes(p, search=search) if node not in self.made]
+        runs = [pretraining(p, node) for node in nodes(p, search=search, seeds=seeds) if node not in self.made]
         self.made |= {run.node: Made(run) for run in runs}
         todo = [run for run in runs if not run.finished()]
         if runs:
