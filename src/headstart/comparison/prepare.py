@@ -34,7 +34,7 @@ from headstart.settings.schema import CompareSettings
 # A comparison may be given more starts, budgets and seeds, and be told to say more or less; all else is another one.
 _MAY_CHANGE = {
     *("starts", "labels", "seeds", "unlabelled", "longer", "device", "jobs", "workers", "out", "plan"),
-    *("overwrite", "pictures", "report"),
+    *("overwrite", "pictures", "report", "trust"),
 }
 _TRAININGS = ("cells", "search", "longer", PRETRAININGS)
 """Folders that hold trainings: without any, nothing is lost by other options."""

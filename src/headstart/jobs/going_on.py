@@ -14,12 +14,12 @@ from pydantic.fields import FieldInfo
 from headstart.errors import UserError
 from headstart.methods import find
 from headstart.run.folder import RunFolder
-from headstart.settings.resolve import as_plain, in_memory, unknown
+from headstart.settings.resolve import as_plain, in_memory, unknown, untrusted
 from headstart.settings.schema import RENAMED, Options, PretrainSettings
 
 MAY_CHANGE = {
     "out", "resume", "overwrite", "workers", "device", "log_every", "save_every", "probe_every", "report", "cache",
-    "cache_dir", "loggers",
+    "cache_dir", "loggers", "trust",
 }  # fmt: skip
 """A resumed run may be moved to another machine, and told to say more or less; all else would make it another run."""
 NAMED = {"model", "init", "proposals", "teacher"}
@@ -43,8 +43,13 @@ def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict
         raise UserError("say which run to go on with", where="resume", hint="add out=<its folder>")
     folder = RunFolder.open(Path(str(given["out"])))
     record = _read(folder)
-    used = _upgraded(record["options"])
+    used = _upgraded(record["options"]) | {"trust": False}  # said anew, each time: a folder must not trust itself
     asked = _upgraded(record.get("asked", used))
+    # What is typed, too, is known to who types it: the command that began the run goes on with it.
+    named = {key: used[key] for key in ("method", "teacher") if key in used and given.get(key) != used[key]}
+    named |= {"loggers": used["loggers"]} if "loggers" in used and "loggers" not in given else {}
+    if own := untrusted(named, str(folder.path / "settings.yaml")):
+        raise UserError.several(own)
     declared = find.find(str(used["method"]))
     fields = {**PretrainSettings.model_fields, **declared.settings.model_fields}
     problems = [*problems, *unknown(given, fields, "pretrain"), *_changed(given, asked, used, fields)]

@@ -16,7 +16,9 @@ import yaml
 from pydantic import ValidationError
 
 from headstart.errors import UserError, did_you_mean
+from headstart.plugins import is_python_file
 from headstart.settings.schema import RENAMED, MethodSettings, Options, PretrainSettings
+from headstart.trust import trusted
 
 Kind = TypeVar("Kind", bound=Options)
 Check = Callable[[Mapping[str, Any]], list[UserError]]
@@ -62,8 +64,25 @@ def read_cfg(path: object, problems: list[UserError]) -> dict[str, Any]:
         problems.append(UserError(f"cannot read {str(path)!r}: {error}", where="cfg"))
         return {}
     if isinstance(content.get("asked"), dict):
-        content = {key: value for key, value in content["asked"].items() if key not in ("out", "resume", "overwrite")}
+        left = ("out", "resume", "overwrite", "trust")
+        content = {key: value for key, value in content["asked"].items() if key not in left}
+    problems += untrusted(content, str(path))
     return {str(key): value for key, value in content.items()}
+
+
+def untrusted(content: Mapping[str, Any], file: str) -> list[UserError]:
+    """What a file asks for that it may not: trust for itself, and Python files to be run that nobody typed."""
+    problems = []
+    if "trust" in content:
+        problems.append(UserError("cannot be set in a file, which would trust itself", where=f"{file}: trust"))
+    if trusted():
+        return problems
+    for key in ("method", "teacher", "loggers"):
+        for name in content[key] if isinstance(content.get(key), list) else [content.get(key)]:
+            if isinstance(name, str) and any(is_python_file(part.strip(" []")) for part in name.split(",")):
+                hint = f"give {key}= yourself; or, if you know who made both files, trust=true"
+                problems.append(UserError(f"names a Python file, which would run: {name}", where=file, hint=hint))
+    return problems
 
 
 def resolve_pretrain(
