@@ -126,7 +126,7 @@ def test_a_layer_of_ones_own(tmp_path: Path) -> None:
         detector.save(tmp_path / "back.pt", {})
         assert detector.verify(tmp_path / "back.pt", set()).ok
     # Without trust it is refused again; but a network in memory has its code here already.
-    with pytest.raises(UserError, match="hostile.OwnLayer"):
+    with pytest.raises(UserError, match=r"hostile\.OwnLayer"):
         load_detector(str(tmp_path / "back.pt"))
     assert detector.verify(tmp_path / "back.pt", set()).ok
 
@@ -138,9 +138,8 @@ def test_an_activation_that_is_a_layer(word: str, tmp_path: Path) -> None:
 
 def test_an_activation_that_is_code(tmp_path: Path, mark: Path) -> None:
     word = hostile.script(mark)
-    for path in (
-        hostile.model_yaml(tmp_path, f'activation: "{word}"\n'), hostile.with_activation(tmp_path, word),
-    ):  # fmt: skip
+    given = hostile.with_activation(tmp_path, word)
+    for path in (given, hostile.model_yaml(tmp_path, f'activation: "{word}"\n')):
         with pytest.raises(UserError, match="has an activation that is code") as caught:
             load_detector(str(path))
         assert "mkdir" in str(caught.value)
@@ -162,7 +161,7 @@ def test_a_layer_that_is_a_function(tmp_path: Path) -> None:
 def test_a_script_in_a_dataset(start: str, data: Path, mark: Path) -> None:
     content = yaml.safe_load(data.read_text()) | {"train": "none/a", "val": "none/b"}
     data.write_text(yaml.safe_dump(content | {"download": f"{start}__import__('os').mkdir({str(mark)!r})"}))
-    with pytest.raises(UserError, match=r"its download: is a script, which would run .* trust=true") as caught:
+    with pytest.raises(UserError, match=r"(?s)its download: is a script, which would run .* trust=true") as caught:
         read_dataset(data, "val", finetuner("yolo11n"))
     assert "put its images where it says" in str(caught.value)
     data.write_text(yaml.safe_dump(content | {"download": f"bash {data}"}))
@@ -196,7 +195,7 @@ def test_caches_that_came_with_the_data(tmp_path: Path, mark: Path, monkeypatch:
     with pytest.raises(FileNotFoundError):
         dataset.load_dataset_cache_file(cache)
     torch.save({"person": hostile.Payload(mark)}, tmp_path / "text_embeddings_clip_ViT-B_32.pt")
-    with safe_loading(), pytest.raises(Exception, match="posix.mkdir"):
+    with safe_loading(), pytest.raises(Exception, match=r"posix\.mkdir"):
         world.torch_load(tmp_path / "text_embeddings_clip_ViT-B_32.pt", map_location="cpu")
     assert not mark.exists()
 
@@ -206,7 +205,7 @@ def test_the_weights_of_a_timm_teacher(tmp_path: Path, mark: Path) -> None:
     from headstart.teachers import timm
 
     torch.save({"state_dict": hostile.Payload(mark)}, tmp_path / "weights.pth")
-    with pytest.raises(Exception, match="weights_only|allowlisted|mkdir"):
+    with pytest.raises(Exception, match=r"weights_only|allowlisted|mkdir"):
         timm._checked_weights("resnet18", str(tmp_path / "weights.pth"))
     assert not mark.exists()
 

@@ -10,9 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from headstart.errors import UserError, did_you_mean
+from headstart.reading import parse_yaml
 
 SUFFIXES = (".yaml", ".yml")
 PARTS = ("train", "val", "test", "minival")
@@ -150,10 +149,10 @@ def read_dataset_yaml(file: Path) -> DatasetYaml:
 def _content(file: Path) -> dict[str, Any]:
     where = str(file)
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig", errors="replace"))
+        content = parse_yaml(file.read_text(encoding="utf-8-sig", errors="replace"))
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", where=where) from None
-    except yaml.YAMLError as error:
+    except ValueError as error:
         raise UserError(f"is not valid YAML: {error}", where=where) from None
     if not isinstance(content, dict):
         raise UserError("is not a dataset YAML", where=where, hint="it needs train: <folder>, val: and names:")

@@ -49,13 +49,13 @@ def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict
     named = {key: used[key] for key in ("method", "teacher") if key in used and given.get(key) != used[key]}
     named |= {"loggers": used["loggers"]} if "loggers" in used and "loggers" not in given else {}
     if own := untrusted(named, str(folder.path / "settings.yaml")):
-        raise UserError.several(own)
+        raise UserError.several(list(own.values()))
     declared = find.find(str(used["method"]))
     fields = {**PretrainSettings.model_fields, **declared.settings.model_fields}
     problems = [*problems, *unknown(given, fields, "pretrain"), *_changed(given, asked, used, fields)]
     if problems:
         raise UserError.several(problems)
-    if used.get("preset") not in declared.presets:
+    if str(used.get("preset")) not in declared.presets:
         used["preset"] = None
     if used.get("budget"):  # what it came to when the run began, so that the schedules stay the same
         used |= {"budget": None, "steps": record["resolved"]["steps"]}

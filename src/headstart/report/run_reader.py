@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from headstart.errors import UserError
 from headstart.files import read_json_lines
+from headstart.reading import parse_json, parse_yaml
 
 Floats = NDArray[np.float64]
 
@@ -104,7 +103,7 @@ def _text(path: Path) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(_text(path))
+        found = parse_json(_text(path))
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
@@ -112,8 +111,8 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _settings(path: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(_text(path))
-    except yaml.YAMLError:
+        found = parse_yaml(_text(path))
+    except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -127,7 +126,10 @@ def _columns(lines: list[dict[str, Any]]) -> dict[str, Floats]:
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) else math.nan
+    try:
+        return float(value) if isinstance(value, (int, float)) else math.nan
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.nan
 
 
 def _skipped(path: Path, limit: int = 50) -> tuple[list[tuple[str, str]], int]:

@@ -120,7 +120,7 @@ def _foreign(module: nn.Module | None) -> list[Any]:
 
 
 def _torchvision(path: str | None) -> list[Any]:
-    """The layers of torchvision that a checkpoint names: Ultralytics builds backbones of them, and does not list them."""
+    """The layers of torchvision that a checkpoint names: Ultralytics builds backbones of them, unlisted."""
     if path is None or not Path(path).is_file():
         return []
     try:
@@ -139,7 +139,7 @@ def _weights_only(*args: Any, **more: Any) -> Any:
     return torch.load(*args, **{**more, "weights_only": True})
 
 
-def _no_script(*_: Any) -> None:
+def _no_script(*_: Any, **__: Any) -> None:
     raise PermissionError("a script in a dataset YAML is not run")
 
 
