@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from headstart.errors import UserError
 from headstart.methods import find
+from headstart.plugins import is_python_file
 from headstart.run.folder import RunFolder
 from headstart.settings.resolve import as_plain, in_memory, unknown, untrusted
 from headstart.settings.schema import RENAMED, Options, PretrainSettings
@@ -73,6 +75,21 @@ def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict
             used |= dict.fromkeys({"teacher_weights", "teacher_mean", "teacher_std"} & used.keys())
     kept = {key: value for key, value in given.items() if key in MAY_CHANGE}
     return {**used, **kept, "resume": True, "overwrite": False}, record
+
+
+def command(folder: Path, options: Mapping[str, Any]) -> str:
+    """What to type to go on with a run; Python files are named again, for its folder cannot have them run.
+
+    Args:
+        folder: Of the run.
+        options: That it uses.
+    """
+    words = ["headstart", "pretrain", "resume=true", f"out={folder}"]
+    for name in ("method", "teacher", "loggers"):
+        value = options.get(name)
+        found = value if isinstance(value, list) else [value]
+        words += [f"{name}={one}" for one in found if any(map(is_python_file, found))]
+    return shlex.join([*words, "trust=true"] if options.get("trust") else words)
 
 
 def _read(folder: RunFolder) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from headstart.errors import UserError
 from headstart.files import read_json_lines
 from headstart.reading import parse_json, parse_yaml
 
+_MOST_NUMBERS = 50_000_000
+"""In all columns: a line can bring a name of its own, and as many columns as lines fill any memory."""
 Floats = NDArray[np.float64]
 
 
@@ -121,7 +123,7 @@ def _columns(lines: list[dict[str, Any]]) -> dict[str, Floats]:
     """Columns in the order of the steps; of a step that was logged twice (before and after a resume) the later one."""
     by_step = {_number(line.get("step")): line for line in lines}
     steps = sorted(step for step in by_step if math.isfinite(step))
-    names = dict.fromkeys(name for line in lines for name in line)
+    names = list(dict.fromkeys(name for line in lines for name in line))[: _MOST_NUMBERS // max(len(steps), 1)]
     return {name: np.array([_number(by_step[step].get(name)) for step in steps], dtype=np.float64) for name in names}
 
 
