@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from headstart.detectors.find import finetuner, load_detector
 from headstart.detectors.finetuner import StartSettings
 from headstart.detectors.ultralytics.safe_loading import safe_loading
 from headstart.errors import UserError
-from headstart.jobs.going_on import continued
+from headstart.jobs.going_on import command, continued
 from headstart.run.folder import RunFolder
 
 REFUSED = "cannot be read without running code of posix.mkdir, which is no known layer"
@@ -291,3 +292,11 @@ def test_a_process_imports_nothing_from_where_it_works(tmp_path: Path, mark: Pat
     assert child.run("calendar", ["2024", "2"], log, 1, threading.Event(), folder=tmp_path) == 0
     assert "February 2024" in log.read_text()
     assert not mark.exists()
+
+
+def test_what_to_type_to_go_on(tmp_path: Path) -> None:
+    used: dict[str, Any] = {"method": "dino", "teacher": None, "loggers": ["csv"], "trust": False}
+    assert command(tmp_path, used) == f"headstart pretrain resume=true out={tmp_path}"
+    used |= {"method": "/a b/mine.py", "loggers": ["csv", "/c/notes.py"], "trust": True}
+    shown = shlex.split(command(tmp_path, used))
+    assert shown[4:] == ["method=/a b/mine.py", "loggers=csv", "loggers=/c/notes.py", "trust=true"]

@@ -48,7 +48,9 @@ def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict
     used = _upgraded(record["options"]) | {"trust": False}  # said anew, each time: a folder must not trust itself
     asked = _upgraded(record.get("asked", used))
     # What is typed, too, is known to who types it: the command that began the run goes on with it.
-    named = {key: used[key] for key in ("method", "teacher") if key in used and given.get(key) != used[key]}
+    named: dict[str, Any] = {
+        key: used[key] for key in ("method", "teacher") if key in used and given.get(key) != used[key]
+    }
     named |= {"loggers": used["loggers"]} if "loggers" in used and "loggers" not in given else {}
     if own := untrusted(named, str(folder.path / "settings.yaml")):
         raise UserError.several(list(own.values()))

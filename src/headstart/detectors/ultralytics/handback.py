@@ -82,7 +82,7 @@ def load_into(yolo: Any, run: str | Path, trust: bool = False) -> HandBack:
     if not isinstance(getattr(yolo, "model", None), nn.Module):
         raise UserError(f"a {type(yolo).__name__} without a network cannot take weights", where="yolo")
     check_trainable(yolo.model, str(yolo.model_name), where="yolo")
-    with granted(trust), quiet():
+    with granted(trust), quiet(yolo.model):
         given = open_checkpoint(path, where="run")
     trained: list[Part] = (given.ckpt.get("headstart") or {}).get("trained", [])
     if not trained:

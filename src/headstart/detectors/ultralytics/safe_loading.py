@@ -27,7 +27,7 @@ _LOCK = threading.RLock()
 """Two threads would put the attributes back under each other's hands."""
 # How torch words that a pickle asks for more than it may; what is no pickle is refused in other words.
 _ASKS = re.compile(r"GLOBAL ([\w.]+)|unsafe getattr|[Tt]rying to (?:call|instantiate)|Can only|[Uu]nsupported class")
-_ARCHIVE = re.compile(r"https?://[^\s?#]+\.(?:zip|tar|gz|tgz|xz|bz2|txz|tbz2)", re.IGNORECASE)
+_ARCHIVE = re.compile(r"https?://[^\s?#]+\.(?:zip|tar|gz|tgz|xz|bz2|txz|tbz2)(?:\?\S*)?", re.IGNORECASE)
 
 
 @contextmanager
