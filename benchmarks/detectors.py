@@ -236,6 +236,9 @@ Open-vocabulary models (YOLO-World, YOLOE) train on text embeddings, for which U
 The neck of YOLO-World is guided by them: pretraining its neck runs it with the model's own embeddings (random numbers
 until classes are set); its backbone is not affected.
 
+Checkpoints are read without running code that they hold; one with a layer of your own needs `trust=true`
+([security](security.md)).
+
 torchvision's detectors are [at the end of this page](#torchvision).
 {reasons}{notes}
 {table(rows)}

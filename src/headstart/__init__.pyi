@@ -41,6 +41,7 @@ def pretrain(
     probe_every: int = 500,
     probe_labels: bool = False,
     report: bool = True,
+    trust: bool = False,
     loggers: str | int | PathLike[str] | Sequence[str | int | PathLike[str]] = [],
     cfg: str | PathLike[str] | None = None,
     optimizer: Literal["adam", "adamw", "sgd"] = ...,
@@ -114,6 +115,7 @@ def pretrain(
     settle: float = ...,
     labelled: float | None = ...,
     rounds: int = ...,
+    corners: float = ...,
     ema: float = ...,
     average: bool = ...,
     keep: float = ...,
@@ -159,6 +161,8 @@ def pretrain(
         probe_labels: look at labels beside the images, for probes and for whether found objects fit; never trained
             on
         report: draw report.html at the end
+        trust: let code run that files bring along: pickled classes, scripts in YAMLs, Python files that a file
+            names
         loggers: where measures go beside the run's folder: csv, tensorboard, or the path of a .py with a logger
         cfg: a YAML file with options; those given here override it
         optimizer: optimizer
@@ -250,6 +254,8 @@ def pretrain(
         labelled: selftrain: share of labelled images in the steps between; none: their share of all images, a tenth
             at least
         rounds: selftrain: how often the teacher labels the images; the learning rate falls to 0 before each time
+        corners: selftrain: weight of the corners of the teacher's boxes beside those of true ones; 0: their classes
+            alone are learnt
         ema: selftrain: momentum of the teacher's weights
         average: selftrain: take the mean of the teachers at the end of burn-in and of every round, not the last
             alone
@@ -288,6 +294,7 @@ def compare(
     overwrite: bool = False,
     pictures: int = 6,
     report: bool = True,
+    trust: bool = False,
     extra: Mapping[str, Any] = {},
     cfg: str | PathLike[str] | None = None,
 ) -> Comparison:
@@ -323,6 +330,8 @@ def compare(
         overwrite: replace the comparison in out=
         pictures: test images on which the detections of all starts are shown
         report: draw report.html at the end
+        trust: let code run that files bring along: pickled classes, scripts in YAMLs, Python files that a file
+            names
         extra: more arguments of the detector's own trainer (Ultralytics' train); single ones as key=value
         cfg: a YAML file with options; those given here override it
     """
@@ -335,6 +344,7 @@ def probe(
     imgsz: int = 224,
     labels: bool = True,
     device: str | int = "cpu",
+    trust: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Measure the features of a run or a checkpoint, without training.
 
@@ -345,4 +355,6 @@ def probe(
         imgsz: side to which they are stretched, pixels
         labels: use labels that lie beside the images for a kNN of boxes
         device: auto, cpu, cuda, mps, or the index of a GPU
+        trust: let code run that files bring along: pickled classes, scripts in YAMLs, Python files that a file
+            names
     """

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
+
+# ESC and its kin would be obeyed by a terminal, the marks of direction turn what is read around.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """`text` with control characters written out, as ``\\x1b``; ends of lines and tabs stay."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class UserError(Exception):
@@ -29,7 +38,7 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{text}\n  -> {self.hint}" if self.hint else text
+        return printable(f"{text}\n  -> {self.hint}" if self.hint else text)
 
     @staticmethod
     def several(problems: Sequence[UserError]) -> UserError:

@@ -20,6 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from headstart.errors import UserError
+from headstart.reading import parse_json
 
 LOCK = ".lock"
 """File in a folder that one process at a time may write to."""
@@ -164,7 +165,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     objects = []
     for line in text.split("\n"):
         with suppress(ValueError):
-            found = json.loads(line, parse_constant=lambda _: None)  # NaN, which is no JSON
+            found = parse_json(line, parse_constant=lambda _: None)  # NaN, which is no JSON
             if isinstance(found, dict):
                 objects.append(found)
     return objects

@@ -94,7 +94,16 @@ def recipe(tmp_path: Path, labelled: Path) -> Path:
 @pytest.fixture
 def options(data: Path, weights: Path, recipe: Path, tmp_path: Path) -> dict[str, Any]:
     given = {"data": data, "starts": f"coco={weights},mine={recipe}", "labels": "25%,100%", "seeds": 2, "epochs": 4}
-    return {**given, "imgsz": 64, "lr": 0.001, "out": tmp_path / "out", "device": "cpu", "jobs": 2, "pictures": 0}
+    return {
+        **given,
+        "imgsz": 64,
+        "lr": 0.001,
+        "out": tmp_path / "out",
+        "device": "cpu",
+        "jobs": 2,
+        "pictures": 0,
+        "trust": True,
+    }
 
 
 class FakePretraining:

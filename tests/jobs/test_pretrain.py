@@ -506,7 +506,7 @@ def test_loggers_are_told_of_a_run(images: Path, tmp_path: Path, monkeypatch: py
     with monkeypatch.context() as patch:
         press_ctrl_c_at(1, patch)
         pretrain(tmp_path / "run", images, **given)
-    headstart.pretrain(resume=True, out=str(tmp_path / "run"))
+    headstart.pretrain(resume=True, out=str(tmp_path / "run"), loggers=given["loggers"])
     folder = tmp_path / "run" / "loggers"
     notes = [json.loads(line) for line in (folder / "notes.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in metrics(tmp_path / "run")]

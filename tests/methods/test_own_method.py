@@ -44,7 +44,7 @@ def test_the_example_goes_on_where_it_stopped(own: Path, image_folder: Path, tmp
     for out in (whole, cut):
         pretrain(**common, steps=4, save_every=2, out=str(out), device="cpu")
     (cut / "checkpoints" / "step-00000004.pt").unlink()
-    pretrain(out=str(cut), resume=True)
+    pretrain(out=str(cut), resume=True, method=str(own))
     ends = [torch.load(out / "checkpoints" / "step-00000004.pt", weights_only=True)["method"] for out in (whole, cut)]
     assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
 

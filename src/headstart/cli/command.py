@@ -109,7 +109,8 @@ def _probe(given: dict[str, Any]) -> int:
     s = _settings("probe", given)
     from headstart.jobs.probe import probe, table
 
-    print(table(probe(s.source, s.data, images=s.images, imgsz=s.imgsz, labels=s.labels, device=s.device)))
+    given = {name: getattr(s, name) for name in ("images", "imgsz", "labels", "device", "trust")}
+    print(table(probe(s.source, s.data, **given)))
     return 0
 
 

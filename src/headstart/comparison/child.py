@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,11 +17,20 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from headstart import machine
+from headstart import machine, trust
 from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import FAILED, FinetuneSettings, write_json
 from headstart.errors import UserError
 
+# ``python -m`` imports from the current folder first: a torch.py among somebody's data would run.
+_RUN = """\
+import sys
+sys.path = [place for place in sys.path if place]
+import runpy
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+_COLORS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 PATIENCE = 10.0
 """Seconds that a process may take to end before it is killed."""
 
@@ -40,7 +50,7 @@ def run(
     folder: Path | None = None,
     patience: float = PATIENCE,
 ) -> int:
-    """Run ``python -m module arguments`` to its end; its output goes to `log`.
+    """Run ``python -m module arguments`` to its end, but for what `_RUN` says; its output goes to `log`.
 
     Ctrl-C at the terminal reaches us alone: the process is told by us, once, so that it can save what it has.
 
@@ -61,7 +71,7 @@ def run(
         Stopped: `stop` was set, or Ctrl-C ended the process.
     """
     with log.open("wb") as stream:
-        command = [sys.executable, "-m", module, *arguments]
+        command = [sys.executable, "-c", _RUN, module, *arguments]
         process = subprocess.Popen(
             command,
             stdout=stream,
@@ -110,19 +120,20 @@ def environment(threads: int | None, changes: Mapping[str, str | None]) -> Mappi
     Ultralytics sets OMP_NUM_THREADS to 1 where it is not set, in the calling process too, so it is always set here.
     """
     own = {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": str(threads or machine.cores()), "PYTHONUNBUFFERED": "1"}
-    wanted: dict[str, str | None] = {**os.environ, **changes, **own}
+    wanted: dict[str, str | None] = {**os.environ, **changes, **own, **trust.for_child()}
     return {key: value for key, value in wanted.items() if value is not None}
 
 
 def tail(log: Path, lines: int = 12) -> str:
     """The end of a log, for a message."""
-    text = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n")
+    text = _COLORS.sub("", log.read_text(encoding="utf-8", errors="replace")).replace("\r", "\n")
     return "\n".join("    " + line for line in [line for line in text.splitlines() if line.strip()][-lines:])
 
 
 def main(arguments: Sequence[str]) -> int:
     """Train as the request says; 0 when all went well, else ``failed.json`` beside it says what a user can mend."""
     end_with_parent()
+    trust.from_parent()
     request = Path(arguments[0])
     settings = FinetuneSettings(**json.loads(request.read_text(encoding="utf-8")))
     try:

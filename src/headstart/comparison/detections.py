@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from headstart import trust
 from headstart.comparison import child
 from headstart.comparison.shown import FILE, Detections, FoundBox, LabelBox, ShownImage, write_detections
 from headstart.detectors.find import finetuner
@@ -70,6 +71,7 @@ def detect(
 def main(arguments: Sequence[str]) -> int:
     """``python -m headstart.comparison.detections REQUEST.json``; 0 when all went well."""
     child.end_with_parent()
+    trust.from_parent()
     path = Path(arguments[0])
     asked = json.loads(path.read_text(encoding="utf-8"))
     found = {name: _found(Path(weights), asked) for name, weights in asked["weights"].items()}

@@ -29,12 +29,13 @@ from headstart.files import Contents, OwnedFolder, explained, write_text
 from headstart.images.dataset_yaml import find_dataset_yaml, shipped
 from headstart.images.index import find_images
 from headstart.images.labels import label_path
+from headstart.reading import parse_yaml
 from headstart.settings.schema import CompareSettings
 
 # A comparison may be given more starts, budgets and seeds, and be told to say more or less; all else is another one.
 _MAY_CHANGE = {
     *("starts", "labels", "seeds", "unlabelled", "longer", "device", "jobs", "workers", "out", "plan"),
-    *("overwrite", "pictures", "report"),
+    *("overwrite", "pictures", "report", "trust"),
 }
 _TRAININGS = ("cells", "search", "longer", PRETRAININGS)
 """Folders that hold trainings: without any, nothing is lost by other options."""
@@ -112,10 +113,10 @@ def _begin(settings: CompareSettings, owned: OwnedFolder) -> None:
 
 def _refuse_other(asked: Mapping[str, Any], record: Path) -> None:
     try:
-        known = yaml.safe_load(record.read_text(encoding="utf-8"))
+        known = parse_yaml(record.read_text(encoding="utf-8"))
         if not isinstance(known, dict):
             raise ValueError("it is empty")
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         hint = "overwrite=true starts the comparison again, or choose another out="
         raise UserError(f"cannot be read: {error}", where=str(record), hint=hint) from error
     now = {**asked, "data": _absolute(asked["data"])}

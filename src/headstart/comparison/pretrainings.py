@@ -23,6 +23,7 @@ from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.run import provenance
 from headstart.run.folder import RunFolder
+from headstart.trust import trusted
 
 if TYPE_CHECKING:
     from headstart.comparison.prepare import Prepared
@@ -190,6 +191,7 @@ def command(
         UserError: It failed; with the end of its log.
     """
     given: dict[str, Any] = {"out": run, "device": place.device, "resume": str(resume).lower(), **more}
+    given |= {"trust": "true"} if trusted() else {}
     words = [f"cfg={folder / OPTIONS}", *(f"{key}={value}" for key, value in given.items())]
     log, module = folder / LOG, "headstart.comparison.command"
     code = child.run(module, ["pretrain", *words], log, place.threads, stop, folder=Path.cwd(), patience=_PATIENCE)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from pydantic.fields import FieldInfo
 
 from headstart.detectors.find import check_init, finetuner
 from headstart.errors import UserError
 from headstart.files import content_hash
 from headstart.methods import find
+from headstart.reading import parse_yaml
 from headstart.settings import method_file
 from headstart.settings.resolve import in_memory, read_cfg
 from headstart.settings.schema import RENAMED
@@ -140,7 +140,7 @@ def _lost(key: str) -> UserError:
 
 def _used(file: Path) -> dict[str, Any] | None:
     """The options that were used, of a run's own ``settings.yaml``; None for any other file."""
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    content = parse_yaml(file.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or not isinstance(content.get("asked"), dict):
         return None
     used = content.get("options")

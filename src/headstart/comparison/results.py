@@ -30,6 +30,7 @@ from headstart.comparison.reference import gains, labels_worth
 from headstart.comparison.statistics import epochs_to_reach, paired
 from headstart.errors import UserError
 from headstart.files import write_text
+from headstart.reading import parse_json
 
 FILE = "results.json"
 SETTINGS = "compare.yaml"
@@ -207,10 +208,10 @@ def read_json(path: Path, missing: str) -> Any:
         UserError: There is none, it cannot be read, or it is cut.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"there is no {path.name}", where=str(path.parent), hint=missing) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         what = f"cannot be read: {error}" if isinstance(error, OSError) else f"is cut or damaged: {error}"
         raise UserError(what, where=str(path), hint=_AGAIN) from None
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from headstart.comparison.dataset import Dataset
 from headstart.comparison.recipes import SUFFIXES
 from headstart.comparison.start_records import PretrainingFacts
@@ -20,6 +18,7 @@ from headstart.detectors.finetuner import Finetuner, StartSettings
 from headstart.detectors.handback import PARTS
 from headstart.errors import UserError, did_you_mean
 from headstart.files import content_hash, read_json_lines, write_text
+from headstart.reading import parse_yaml
 
 
 @dataclass(frozen=True)
@@ -121,11 +120,14 @@ def pretraining_of(start: Start) -> PretrainingFacts | None:
     if start.kind != "checkpoint" or Path(start.path).name != "headstart.pt" or not settings.is_file():
         return None
     try:
-        content = yaml.safe_load(settings.read_text(encoding="utf-8"))
-        options, resolved = dict(content["options"]), dict(content["resolved"])
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
+        return _facts(folder, parse_yaml(settings.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:  # a field of another type is a ValueError
         hint = "restore it; or copy headstart.pt to another folder and give that: its pretraining is then not known"
         raise UserError(f"cannot be read: {error}", where=str(settings), hint=hint) from error
+
+
+def _facts(folder: Path, content: Any) -> PretrainingFacts:
+    options, resolved = dict(content["options"]), dict(content["resolved"])
     data = options.get("data") or []
     shown = resolved.get("shown") or options.get("batch")
     return PretrainingFacts(

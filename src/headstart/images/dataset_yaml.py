@@ -10,12 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from headstart.errors import UserError, did_you_mean
+from headstart.reading import parse_yaml
 
 SUFFIXES = (".yaml", ".yml")
 PARTS = ("train", "val", "test", "minival")
+_MOST_CLASSES = 1_000_000
 _NAMES = "names: a list, or numbers from 0 and names"
 
 
@@ -55,11 +55,11 @@ class DatasetYaml:
 
     def there(self, part: str) -> bool:
         """Whether all paths of a part exist."""
-        return all(Path(path).exists() for path in self.paths(part))
+        return all(_is_there(Path(path)) for path in self.paths(part))
 
     def looked_for(self, part: str) -> str:
         """``" (looked for /a/images, /b/images)"`` for the first path of a part that does not exist; mostly ""."""
-        absent = next((name for name in self.parts[part] if not _below(self.root, name).exists()), None)
+        absent = next((name for name in self.parts[part] if not _is_there(_below(self.root, name))), None)
         places = list(dict.fromkeys(str((folder / absent).resolve()) for folder in self.looked)) if absent else []
         told = len(places) > 1 or (places and self.shipped)  # one place is in the message already
         return f" (looked for {', '.join(places)})" if told else ""
@@ -92,7 +92,13 @@ class DatasetYaml:
         shape = self.content.get("kpt_shape")
         if shape is None:
             return None
-        if isinstance(shape, list) and len(shape) == 2 and type(shape[0]) is int and shape[1] in (2, 3):
+        if (
+            isinstance(shape, list)
+            and len(shape) == 2
+            and type(shape[0]) is int
+            and shape[0] > 0
+            and shape[1] in (2, 3)
+        ):
             return shape[0], shape[1]
         raise UserError(f"kpt_shape must be such as [17, 3], not {shape!r}", where=str(self.file))
 
@@ -135,25 +141,25 @@ def read_dataset_yaml(file: Path) -> DatasetYaml:
     problems: list[UserError] = []
     parts = dict(_parts(file, content, problems))
     path = content.get("path")
-    if path is not None and not isinstance(path, str):
-        problems.append(UserError(f"has a path that is not a string: {path!r}", where=str(file)))
+    if path is not None and (not isinstance(path, str) or "\0" in path):
+        problems.append(UserError(f"has a path that is none: {path!r}", where=str(file)))
     if problems:
         raise UserError.several(problems)
     from_ultralytics = file.parent == _shipped_folder()
     looked = _roots(file, path)
     looked = looked[:1] if from_ultralytics else looked
     first = next(iter(parts.values()), ())
-    root = next((folder for folder in looked if any(_below(folder, name).exists() for name in first)), looked[0])
+    root = next((folder for folder in looked if any(_is_there(_below(folder, name)) for name in first)), looked[0])
     return DatasetYaml(file, root, looked, parts, str(content.get("download") or ""), content, from_ultralytics)
 
 
 def _content(file: Path) -> dict[str, Any]:
     where = str(file)
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig", errors="replace"))
+        content = parse_yaml(file.read_text(encoding="utf-8-sig", errors="replace"))
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", where=where) from None
-    except yaml.YAMLError as error:
+    except ValueError as error:
         raise UserError(f"is not valid YAML: {error}", where=where) from None
     if not isinstance(content, dict):
         raise UserError("is not a dataset YAML", where=where, hint="it needs train: <folder>, val: and names:")
@@ -169,6 +175,8 @@ def _parts(file: Path, content: Mapping[str, Any], problems: list[UserError]) ->
         if wrong := [name for name in found if value and not isinstance(name, str)]:
             what = f"must name {key} as a path or a list of paths, not {wrong[0]!r}"
             problems.append(UserError(what, where=str(file)))
+        elif any("\0" in name for name in found if value):
+            problems.append(UserError(f"names {key} with a character that no path has: {value!r}", where=str(file)))
         elif value:
             yield key, tuple(found)
 
@@ -177,7 +185,7 @@ def _in_order(names: Mapping[Any, Any]) -> list[Any] | None:
     """The values by number; None where the keys are not the numbers from 0."""
     try:
         numbered = {int(key): name for key, name in names.items()}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     whole = len(numbered) == len(names) and sorted(numbered) == list(range(len(numbered)))
     return [numbered[number] for number in range(len(numbered))] if whole else None
@@ -189,7 +197,9 @@ def _count(file: Path, value: Any) -> int | None:
         return None
     with suppress(TypeError, ValueError, OverflowError):
         if float(value) == int(float(value)) >= 0:
-            return int(float(value))
+            if float(value) <= _MOST_CLASSES:
+                return int(float(value))
+            raise UserError(f"nc is {value!r}; {_MOST_CLASSES:,} classes at most are read", where=str(file))
     raise UserError(f"nc must be a whole number, not {value!r}", where=str(file))
 
 
@@ -204,13 +214,21 @@ def _roots(file: Path, path: str | None) -> tuple[Path, ...]:
         from ultralytics.utils import DATASETS_DIR  # imports torch: only for the few who need it
 
         places.append(Path(DATASETS_DIR) / path)
-    places = [place for place in places if place.exists()] or places[-1:]
+    places = [place for place in places if _is_there(place)] or places[-1:]
     beside = file.parent / path
     return (*places, *([beside] if beside not in places else []))
 
 
+def _is_there(path: Path) -> bool:
+    """Whether it exists, as far as may be seen; a name that is too long for any file does not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def _below(root: Path, name: str) -> Path:
     path = root / name
-    if not path.exists() and name.startswith("../"):  # as older dataset exports have it, one level too high
+    if not _is_there(path) and name.startswith("../"):  # as older dataset exports have it, one level too high
         path = root / name[3:]
     return path

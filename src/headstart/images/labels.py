@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ import numpy.typing as npt
 
 _TOLERANCE = 0.01
 """How far Ultralytics lets coordinates lie outside [0, 1]."""
+_MOST_CLASSES = 2**24
+"""Larger numbers are not kept exactly among coordinates, as float32."""
+_MOST_BYTES = 2**26
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _SHOWN = 3
 
@@ -105,12 +109,17 @@ def read_labels(path: Path, classes: int | None = None, keypoints: Sequence[int]
         for Ultralytics reads UTF-8 alone.
     """
     try:
+        info = path.stat()
+        if stat.S_ISDIR(info.st_mode):
+            return Labels(path, (), (Problem("is a folder: its image counts as background", drops_image=False),))
+        if not stat.S_ISREG(info.st_mode):  # a pipe is waited for without end
+            return Labels(path, (), (Problem("is not an ordinary file"),))
+        if info.st_size > _MOST_BYTES:
+            return Labels(path, (), (Problem(f"is too large: {info.st_size / 2**20:,.0f} MiB"),))
         data = path.read_bytes()
     except FileNotFoundError:
         return Labels(path)
     except OSError as error:
-        if path.is_dir():
-            return Labels(path, (), (Problem("is a folder: its image counts as background", drops_image=False),))
         return Labels(path, (), (Problem(f"cannot be read: {error.strerror}"),))
     text, problems = _decoded(data)
     rows: list[Row] = []
@@ -179,7 +188,7 @@ def _first_word(words: Sequence[str]) -> str:
 
 
 def _class_problem(value: float, word: str, classes: int | None) -> str:
-    if not math.isfinite(value) or value != int(value) or value < 0:
+    if not math.isfinite(value) or value != int(value) or not 0 <= value < _MOST_CLASSES:
         return f"has the class {word}: classes are whole numbers from 0"
     if classes is not None and value >= classes:
         return f"has the class {int(value)}; there are {classes} classes, from 0"

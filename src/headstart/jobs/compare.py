@@ -21,6 +21,7 @@ from headstart.jobs.recipes import lengths
 from headstart.jobs.signature import with_signature
 from headstart.run.display import make_console
 from headstart.settings.schema import CompareSettings
+from headstart.trust import SAID
 
 
 @dataclass
@@ -96,6 +97,8 @@ def compare(**options: Any) -> Comparison:
 
 
 def _compare(settings: CompareSettings, folder: Path, places: Any, why: str) -> Comparison:
+    if settings.trust:
+        make_console(stderr=True).print(Text(SAID))
     prepared = prepare(settings, folder)
     if settings.plan:
         _show_plan(prepared, places, why)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,13 +14,14 @@ from pydantic.fields import FieldInfo
 
 from headstart.errors import UserError
 from headstart.methods import find
+from headstart.plugins import is_python_file
 from headstart.run.folder import RunFolder
-from headstart.settings.resolve import as_plain, in_memory, unknown
+from headstart.settings.resolve import as_plain, in_memory, unknown, untrusted
 from headstart.settings.schema import RENAMED, Options, PretrainSettings
 
 MAY_CHANGE = {
     "out", "resume", "overwrite", "workers", "device", "log_every", "save_every", "probe_every", "report", "cache",
-    "cache_dir", "loggers",
+    "cache_dir", "loggers", "trust",
 }  # fmt: skip
 """A resumed run may be moved to another machine, and told to say more or less; all else would make it another run."""
 NAMED = {"model", "init", "proposals", "teacher"}
@@ -43,14 +45,21 @@ def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict
         raise UserError("say which run to go on with", where="resume", hint="add out=<its folder>")
     folder = RunFolder.open(Path(str(given["out"])))
     record = _read(folder)
-    used = _upgraded(record["options"])
+    used = _upgraded(record["options"]) | {"trust": False}  # said anew, each time: a folder must not trust itself
     asked = _upgraded(record.get("asked", used))
+    # What is typed, too, is known to who types it: the command that began the run goes on with it.
+    named: dict[str, Any] = {
+        key: used[key] for key in ("method", "teacher") if key in used and given.get(key) != used[key]
+    }
+    named |= {"loggers": used["loggers"]} if "loggers" in used and "loggers" not in given else {}
+    if own := untrusted(named, str(folder.path / "settings.yaml")):
+        raise UserError.several(list(own.values()))
     declared = find.find(str(used["method"]))
     fields = {**PretrainSettings.model_fields, **declared.settings.model_fields}
     problems = [*problems, *unknown(given, fields, "pretrain"), *_changed(given, asked, used, fields)]
     if problems:
         raise UserError.several(problems)
-    if used.get("preset") not in declared.presets:
+    if str(used.get("preset")) not in declared.presets:
         used["preset"] = None
     if used.get("budget"):  # what it came to when the run began, so that the schedules stay the same
         used |= {"budget": None, "steps": record["resolved"]["steps"]}
@@ -68,6 +77,21 @@ def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict
             used |= dict.fromkeys({"teacher_weights", "teacher_mean", "teacher_std"} & used.keys())
     kept = {key: value for key, value in given.items() if key in MAY_CHANGE}
     return {**used, **kept, "resume": True, "overwrite": False}, record
+
+
+def command(folder: Path, options: Mapping[str, Any]) -> str:
+    """What to type to go on with a run; Python files are named again, for its folder cannot have them run.
+
+    Args:
+        folder: Of the run.
+        options: That it uses.
+    """
+    words = ["headstart", "pretrain", "resume=true", f"out={folder}"]
+    for name in ("method", "teacher", "loggers"):
+        value = options.get(name)
+        found = value if isinstance(value, list) else [value]
+        words += [f"{name}={one}" for one in found if any(map(is_python_file, found))]
+    return shlex.join([*words, "trust=true"] if options.get("trust") else words)
 
 
 def _read(folder: RunFolder) -> dict[str, Any]:

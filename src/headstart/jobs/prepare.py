@@ -42,6 +42,7 @@ from headstart.settings.auto import weights_beside
 from headstart.settings.length import default_steps, published_steps
 from headstart.settings.resolve import Resolved, as_plain, build, collect, conflicts, resolve_pretrain
 from headstart.settings.schema import MethodSettings, PretrainSettings, ProposalOptions, strings, truth
+from headstart.trust import SAID
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ def prepare(options: Mapping[str, Any]) -> Job:
         known, told = given_labels(labels, images)
         detector = detector.with_classes(known.names, dataset_of(labels).keypoints())
         why += told
+    why += (SAID,) if run.trust else ()
     return Job(asked, run, settled.method, declared, images, detector, (*why, *length), record, fit, known)
 
 

@@ -19,7 +19,7 @@ from headstart.files import write_text
 from headstart.images.cache import Cache, open_cache
 from headstart.images.loader import ImageLoader, steps_for
 from headstart.jobs.finetune_file import how_to_go_on, write_settings
-from headstart.jobs.going_on import START
+from headstart.jobs.going_on import START, command
 from headstart.jobs.labelled import RowReader
 from headstart.jobs.outlook import outlook
 from headstart.jobs.pictures import PICTURES, draw
@@ -329,7 +329,7 @@ class _Pretraining:
         self.folder.event(outcome.step, "info", "interrupted")
         self.folder.finish("interrupted")
         display.say(f"\nstopped at step {outcome.step} of {self.steps}; everything is saved. To go on:")
-        display.say(f"  headstart pretrain resume=true out={shlex.quote(str(self.folder.path))}")
+        display.say(f"  {command(self.folder.path, self.job.used())}")
         return Run(self.folder.path, None, None, outcome.step, interrupted=True)
 
     def _finish(self, display: Display, method: Method, outcome: Outcome, labels: PseudoLabels | None) -> Run:

@@ -14,6 +14,7 @@ from headstart.machine import parse_device
 from headstart.probes.probe import Probe, Samples
 from headstart.settings.resolve import resolve_options
 from headstart.settings.schema import ProbeSettings
+from headstart.trust import granted
 
 
 def probe(
@@ -24,6 +25,7 @@ def probe(
     imgsz: int = 224,
     labels: bool = True,
     device: str | int = "cpu",
+    trust: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Measure the features of a finished run or of any checkpoint, without training.
 
@@ -34,6 +36,7 @@ def probe(
         imgsz: Side to which they are stretched, a multiple of 32.
         labels: Whether boxes that lie beside the images (``labels`` for ``images``) are used for the kNN.
         device: Where to compute: ``auto``, ``cpu``, ``cuda``, ``mps``, or one GPU, as ``0`` or ``cuda:0``.
+        trust: Whether code that the checkpoint holds may run.
 
     Returns:
         Measures of the ``backbone`` (its last map) and of the ``neck`` (its last map; the kNN on all levels).
@@ -41,7 +44,15 @@ def probe(
     Raises:
         UserError: No such run, checkpoint or image.
     """
-    asked = {"source": source, "data": data, "images": images, "imgsz": imgsz, "labels": labels, "device": device}
+    asked = {
+        "source": source,
+        "data": data,
+        "images": images,
+        "imgsz": imgsz,
+        "labels": labels,
+        "device": device,
+        "trust": trust,
+    }
     s = resolve_options(ProbeSettings, plain(asked), "probe")
     device = str(parse_device(s.device))
     path = Path(s.source)
@@ -50,7 +61,8 @@ def probe(
         if not path.is_file():
             hint = "a run hands its checkpoint back at the end; while it goes on, metrics.jsonl has its probes"
             raise UserError("holds no headstart.pt", where=str(source), hint=hint)
-    detector = load_detector(str(path))
+    with granted(s.trust):
+        detector = load_detector(str(path))
     samples = Samples.read(find_images(s.data), number=s.images, imgsz=s.imgsz, labels=s.labels)
     found = {}
     for part in ("backbone", "neck"):

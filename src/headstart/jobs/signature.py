@@ -19,6 +19,7 @@ from headstart.errors import UserError
 from headstart.methods import find
 from headstart.settings import method_file, schema
 from headstart.settings.words import alternatives
+from headstart.trust import granted
 
 PATHS = {
     "data", "model", "method", "init", "out", "cfg", "cache_dir", "proposals", "teacher", "teacher_weights",
@@ -158,12 +159,17 @@ def _plain(kind: Any) -> list[str]:
 def with_signature(
     command: Literal["pretrain", "compare"],
 ) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
-    """Let a function that takes ``**options`` show the real ones, to `inspect`, to ``help`` and to notebooks."""
+    """Let a function that takes ``**options`` show the real ones, to `inspect`, to ``help`` and to notebooks.
+
+    ``trust`` is granted here, for as long as the function works.
+    """
 
     def decorate(function: Callable[..., Result]) -> Callable[..., Result]:
         @functools.wraps(function)
         def call(**given: Any) -> Result:
-            return function(**plain(given))
+            asked = plain(given)
+            with granted(schema.truth(asked.get("trust"))):
+                return function(**asked)
 
         shown = options(command)
         call.__signature__ = signature(shown, inspect.signature(function).return_annotation)  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from headstart.comparison.results import FILE, SETTINGS
+from headstart.errors import UserError
 from headstart.report import pretraining_page
 from headstart.report.comparison_page import write_comparison_report, write_side_by_side
 
@@ -18,6 +19,12 @@ def write_report(folder: str | Path) -> Path:
     """Write the ``report.html`` of a pretraining or of a comparison into its folder, and return its path.
 
     Raises:
-        UserError: The folder holds neither, or the file cannot be written.
+        UserError: The folder holds neither, its files hold what cannot be drawn, or the report cannot be written.
     """
-    return write_comparison_report(folder) if is_comparison(folder) else pretraining_page.write_report(folder)
+    write = write_comparison_report if is_comparison(folder) else pretraining_page.write_report
+    try:
+        return write(folder)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+        what = f"its files hold values that cannot be drawn ({type(error).__name__}: {error})"
+        hint = "where headstart wrote them, and nobody changed them since, please report this"
+        raise UserError(what, where=str(folder), hint=hint) from error

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from headstart.errors import UserError
 from headstart.files import read_json_lines
+from headstart.reading import parse_json, parse_yaml
 
+_MOST_NUMBERS = 50_000_000
+"""In all columns: a line can bring a name of its own, and as many columns as lines fill any memory."""
 Floats = NDArray[np.float64]
 
 
@@ -104,7 +105,7 @@ def _text(path: Path) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(_text(path))
+        found = parse_json(_text(path))
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
@@ -112,8 +113,8 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _settings(path: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(_text(path))
-    except yaml.YAMLError:
+        found = parse_yaml(_text(path))
+    except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -122,12 +123,15 @@ def _columns(lines: list[dict[str, Any]]) -> dict[str, Floats]:
     """Columns in the order of the steps; of a step that was logged twice (before and after a resume) the later one."""
     by_step = {_number(line.get("step")): line for line in lines}
     steps = sorted(step for step in by_step if math.isfinite(step))
-    names = dict.fromkeys(name for line in lines for name in line)
+    names = list(dict.fromkeys(name for line in lines for name in line))[: _MOST_NUMBERS // max(len(steps), 1)]
     return {name: np.array([_number(by_step[step].get(name)) for step in steps], dtype=np.float64) for name in names}
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) else math.nan
+    try:
+        return float(value) if isinstance(value, (int, float)) else math.nan
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.nan
 
 
 def _skipped(path: Path, limit: int = 50) -> tuple[list[tuple[str, str]], int]:

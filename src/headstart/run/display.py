@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.segment import Segment
 from rich.text import Text
+
+from headstart.errors import printable
 
 QUIET_SECONDS = 30.0
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
+class _SafeConsole(Console):
+    """A console on which no text, the name of a file or of a class, can do what control characters do."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for one in super().render(renderable, options):
+            yield one if one.control else Segment(_encodable(printable(one.text)), one.style)
+
+
+def _encodable(text: str) -> str:
+    """Names of files that are no UTF-8 cannot be printed as they are."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def make_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
     """The console that everything is printed on: brackets are brackets, as in ``run[3]``, never rich's markup."""
-    return Console(stderr=stderr, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False)
+    return _SafeConsole(stderr=stderr, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False)
 
 
 class Display:

@@ -15,8 +15,9 @@ from typing import Any, TextIO
 
 import yaml
 
-from headstart.errors import UserError
+from headstart.errors import UserError, printable
 from headstart.files import Contents, OwnedFolder, explained, json_line, read_json_lines, write_json_lines, write_text
+from headstart.reading import parse_yaml
 from headstart.run.loggers import Logger, Status, open_loggers
 from headstart.run.provenance import git_state, versions
 
@@ -152,7 +153,7 @@ class RunFolder:
 
     def read_settings(self) -> dict[str, Any]:
         """What `write_settings` wrote."""
-        content: dict[str, Any] = yaml.safe_load((self.path / "settings.yaml").read_text(encoding="utf-8"))
+        content: dict[str, Any] = parse_yaml((self.path / "settings.yaml").read_text(encoding="utf-8"))
         return content
 
     def metrics(self, values: dict[str, float]) -> None:
@@ -180,7 +181,8 @@ class RunFolder:
         write_text(self.path / "teacher.json", json.dumps(record, indent=1) + "\n")
 
     def log(self, message: str) -> None:
-        """Append to ``log.txt``, with the time."""
+        """Append to ``log.txt``, with the time; further lines of a message are indented."""
+        message = printable(message).replace("\n", "\n    ")
         with explained(self.path):
             stream = self._stream("log.txt")
             stream.write(f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S} {message}\n")

@@ -40,9 +40,13 @@ def git_state() -> dict[str, Any] | None:
     }
 
 
+# A repository can name a program that git runs to see what has changed.
+_GIT = ("git", "-c", "core.fsmonitor=false")
+
+
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run([*_GIT, *arguments], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

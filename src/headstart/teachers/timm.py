@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from headstart.errors import UserError, did_you_mean
 from headstart.teachers import detector, own
 from headstart.teachers.base import FrozenTeacher, TeacherSource
+from headstart.trust import trusted
 
 
 def accepts(teacher: Any) -> bool:
@@ -85,7 +87,10 @@ def _checked_weights(name: str, path: str) -> dict[str, Tensor]:
     """The weights in a file; timm itself would leave at random what the file lacks."""
     import timm
 
-    state: dict[str, Tensor] = timm.models.load_state_dict(path)
+    load = timm.models.load_state_dict
+    # Versions without the option leave it to torch, whose default is the same.
+    safe = {"weights_only": not trusted()} if "weights_only" in signature(load).parameters else {}
+    state: dict[str, Tensor] = load(path, **safe)
     with torch.device("meta"):
         wanted = timm.create_model(name, num_classes=0).state_dict()
     if missing := [key for key in wanted if key not in state]:

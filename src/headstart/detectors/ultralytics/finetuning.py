@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ import yaml
 from headstart.detectors.finetuner import Built, Finetuner, FinetuneSettings, StartSettings
 from headstart.detectors.ultralytics import model_files
 from headstart.errors import UserError, did_you_mean
+from headstart.images.dataset_yaml import read_dataset_yaml
 
 # Arguments of Ultralytics that are options of a comparison, by the name that `FinetuneSettings` has for them.
 OWN = {"model": "start", "data": "data", "epochs": "epochs", "imgsz": "imgsz", "batch": "batch", "lr0": "lr0"}
@@ -88,8 +90,14 @@ class UltralyticsFinetuner(Finetuner):
         """See `Finetuner.fetch_dataset`."""
         from ultralytics.data.utils import check_det_dataset
 
+        from headstart.detectors.ultralytics.safe_loading import check_script, safe_loading
+
+        found = read_dataset_yaml(yaml)
+        if not found.shipped:  # those have Ultralytics' own scripts
+            check_script(found.download, str(yaml))
         try:
-            check_det_dataset(str(yaml))
+            with nullcontext() if found.shipped else safe_loading():
+                check_det_dataset(str(yaml))
         except Exception as error:
             raise UserError(f"its images could not be downloaded: {error}", where=str(yaml)) from error
 

@@ -20,6 +20,7 @@ from headstart.detectors.tensors import differences, mismatches, not_finite, own
 from headstart.detectors.ultralytics.opening import check_trainable, open_checkpoint, splitter
 from headstart.detectors.ultralytics.undisturbed import quiet, undisturbed
 from headstart.errors import UserError
+from headstart.trust import granted
 
 _PLACES = ("the file read back", "the trainer's model", "the trainer's EMA")
 
@@ -27,7 +28,7 @@ _PLACES = ("the file read back", "the trainer's model", "the trainer's EMA")
 def verify(path: Path, module: nn.Module, part_of: Callable[[str], Part], trained: Collection[str]) -> HandBack:
     """See `headstart.detectors.base.Detector.verify`."""
     expected = own_state(module)
-    with undisturbed():
+    with undisturbed(module):
         live = open_checkpoint(path, where=str(path))
         read = live.model
         classes, found = int(live.model.yaml["nc"]), [mismatches(expected, live.model.state_dict(), _PLACES[0])]
@@ -53,7 +54,7 @@ def verify(path: Path, module: nn.Module, part_of: Callable[[str], Part], traine
     )
 
 
-def load_into(yolo: Any, run: str | Path) -> HandBack:
+def load_into(yolo: Any, run: str | Path, trust: bool = False) -> HandBack:
     """Load what a run pretrained into a live Ultralytics object, so that its ``train()`` starts from it.
 
     The object may have other classes or another task than the run; its backbone must be the run's. Head and, where
@@ -62,6 +63,7 @@ def load_into(yolo: Any, run: str | Path) -> HandBack:
     Args:
         yolo: A YOLO, RTDETR, YOLOWorld or YOLOE object.
         run: A run folder, or its ``headstart.pt``.
+        trust: Whether code that the checkpoint holds may run.
 
     Returns:
         What was loaded, by part; a neck that does not fit is in ``dropped`` and is left as it was.
@@ -80,7 +82,7 @@ def load_into(yolo: Any, run: str | Path) -> HandBack:
     if not isinstance(getattr(yolo, "model", None), nn.Module):
         raise UserError(f"a {type(yolo).__name__} without a network cannot take weights", where="yolo")
     check_trainable(yolo.model, str(yolo.model_name), where="yolo")
-    with quiet():
+    with granted(trust), quiet(yolo.model):
         given = open_checkpoint(path, where="run")
     trained: list[Part] = (given.ckpt.get("headstart") or {}).get("trained", [])
     if not trained:

@@ -10,9 +10,8 @@ import re
 from functools import cache
 from pathlib import Path
 
-import yaml
-
 from headstart.errors import UserError, did_you_mean
+from headstart.reading import parse_yaml
 
 YAML = (".yaml", ".yml")
 _EXPORTED = (".onnx", ".engine", ".torchscript", ".mlpackage", ".tflite", ".pb", ".xml", ".param", ".mnn")
@@ -34,7 +33,7 @@ def shipped() -> dict[str, Path]:
 @cache
 def scales(path: Path) -> tuple[str, ...]:
     """The scales that a model YAML defines, e.g. ("n", "s", "m", "l", "x"); empty where it defines none."""
-    found = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("scales") or {}
+    found = (parse_yaml(path.read_text(encoding="utf-8")) or {}).get("scales") or {}
     return tuple(str(scale) for scale in found)
 
 
@@ -95,8 +94,8 @@ def _check_yaml(model: str) -> UserError | None:
             f"no model YAML is called {model!r}", where="model", hint=_suggest(Path(model).stem, Path(model))
         )
     try:
-        content = yaml.safe_load(found.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = parse_yaml(found.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         return UserError(f"{model} cannot be read as YAML: {error}", where="model")
     if not isinstance(content, dict) or not content.get("backbone") or not content.get("head"):
         dataset = isinstance(content, dict) and "train" in content

@@ -14,6 +14,7 @@ from torch import nn
 
 from headstart.detectors.handback import Part
 from headstart.detectors.ultralytics.model_files import check_name, is_yaml
+from headstart.detectors.ultralytics.safe_loading import check_words, refused, safe_loading
 from headstart.errors import UserError
 
 _LAYER = re.compile(r"model\.(\d+)\.")
@@ -29,9 +30,12 @@ def build(yaml: str) -> Any:
     from ultralytics.nn.tasks import yaml_model_load
 
     try:
-        # YOLO() would build an RT-DETR as if it were a YOLO, under the wrong class.
-        transformer = "RTDETR" in str(yaml_model_load(yaml)["head"][-1][2])
-        return RTDETR(yaml) if transformer else YOLO(yaml)
+        with safe_loading():
+            # YOLO() would build an RT-DETR as if it were a YOLO, under the wrong class.
+            transformer = "RTDETR" in str(yaml_model_load(yaml)["head"][-1][2])
+            return RTDETR(yaml) if transformer else YOLO(yaml)
+    except UserError:
+        raise
     except OSError as error:
         # TorchVision backbones are built with ImageNet weights, which are fetched.
         raise UserError(
@@ -40,14 +44,15 @@ def build(yaml: str) -> Any:
             hint="connect this machine once, or choose a model without a TorchVision backbone",
         ) from error
     except Exception as error:
-        raise UserError(f"Ultralytics cannot build {yaml}: {_first_line(error)}", where="model") from error
+        cannot = UserError(f"Ultralytics cannot build {yaml}: {_first_line(error)}", where="model")
+        raise refused(yaml, error, "model") or cannot from error
 
 
 def open_checkpoint(path: str | Path, where: str = "model") -> Any:
     """The Ultralytics object for a ``.pt`` file, or for the name of published weights, which may be downloaded.
 
     Raises:
-        UserError: It does not exist, is damaged, or holds no Ultralytics model.
+        UserError: It does not exist, is damaged, holds no Ultralytics model, or code that is not trusted.
     """
     if is_yaml(str(path)):
         raise UserError(f"{path} is a model YAML: it has no weights", where=where, hint="give a .pt checkpoint")
@@ -58,11 +63,17 @@ def open_checkpoint(path: str | Path, where: str = "model") -> Any:
 
     on_disk = Path(path).is_file()
     try:
-        live = YOLO(str(path))
+        with safe_loading(str(path)):
+            live = YOLO(str(path))
+    except UserError:
+        raise
     except Exception as error:
+        if unsafe := refused(str(path), error, where):
+            raise unsafe from error
         raise _unreadable(str(path), error, where) if on_disk else _not_fetched(str(path), error, where) from error
     if not isinstance(live.model, nn.Module):
         raise UserError(f"{path} holds no network that can be trained", where=where)
+    check_words(getattr(live.model, "yaml", None), str(path), where)
     return live
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from headstart.detectors.finetuner import ARRIVED, FinetuneSettings, write_json
 from headstart.detectors.ultralytics.arrival import check_arrival
 from headstart.detectors.ultralytics.class_scores import ScoreWriter
+from headstart.detectors.ultralytics.safe_loading import refused, safe_loading
 from headstart.errors import UserError
 
 
@@ -31,6 +32,18 @@ def arguments(settings: FinetuneSettings) -> dict[str, Any]:
 
 def train(settings: FinetuneSettings) -> None:
     """See `headstart.detectors.finetuner.Finetuner.train`; only the trainer's final evaluation is replaced."""
+    try:
+        with safe_loading(str(settings.start)):
+            _train(settings)
+    except UserError:
+        raise
+    except Exception as error:
+        if unsafe := refused(str(settings.start), error, "start"):
+            raise unsafe from error
+        raise
+
+
+def _train(settings: FinetuneSettings) -> None:
     from ultralytics import YOLO
     from ultralytics.nn.tasks import load_checkpoint
 
@@ -102,17 +115,22 @@ def _stay_offline() -> None:
 
 
 def _leave_data_alone() -> None:
-    """Write no label caches beside the labels, and mend no images.
+    """Write and read no label caches beside the labels, and mend no images.
 
     One cache serves all lists of a folder: trainings side by side delete it under each other's hands, and fail. A JPEG
-    that lacks its end is read as it is; Ultralytics would write it anew in its place, compressed once more.
+    that lacks its end is read as it is; Ultralytics would write it anew in its place, compressed once more. A cache
+    that came with the labels is a pickle, whose code would run.
     """
     from ultralytics.data import dataset, utils
 
     def keep_in_memory(prefix: str, path: Path, x: dict[str, Any], version: str) -> None:
         x["version"] = version
 
+    def there_is_none(path: Path) -> None:
+        raise FileNotFoundError(path)
+
     dataset.save_dataset_cache_file = keep_in_memory
+    dataset.load_dataset_cache_file = there_is_none
     if hasattr(utils, "_replace_image"):  # a name of Ultralytics' own, which may go
         utils._replace_image = lambda im_file, write: None
 
@@ -121,7 +139,8 @@ def detect(weights: Path, images: Sequence[str], *, imgsz: int, device: str, lea
     """See `headstart.detectors.finetuner.Finetuner.detect`."""
     from ultralytics import YOLO
 
-    yolo = YOLO(str(weights))
+    with safe_loading(str(weights)):
+        yolo = YOLO(str(weights))
     found = []
     for image in images:
         result = yolo.predict(image, imgsz=imgsz, device=device, conf=least, verbose=False)[0]

@@ -12,26 +12,37 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
+
+from headstart.detectors.ultralytics.patches import attribute
+from headstart.detectors.ultralytics.safe_loading import safe_loading
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def undisturbed(module: nn.Module | None = None) -> Iterator[None]:
     """Silence Ultralytics, and put back the random states, threads, environment and determinism that it sets.
 
     A trainer seeds Python, NumPy and torch for the whole process, sets thread counts and environment variables, and
     tells the loggers that it finds (W&B, MLflow, ...) of a new training. None of that is meant by a check.
+
+    Args:
+        module: See `safe_loading`.
     """
     with ExitStack() as stack:
         for restore in (*_random_states(), *_torch_globals()):
             stack.callback(restore)
-        stack.enter_context(quiet())
+        stack.enter_context(quiet(module))
         stack.enter_context(_alone())
         yield
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence Ultralytics' log, keep the environment as it is, and let a checkpoint install no package."""
+def quiet(module: nn.Module | None = None) -> Iterator[None]:
+    """Silence Ultralytics' log, keep the environment, and let files install no package and run no code.
+
+    Args:
+        module: See `safe_loading`.
+    """
     import ultralytics.nn.tasks as tasks
     from ultralytics.utils import LOGGER
 
@@ -41,20 +52,10 @@ def quiet() -> Iterator[None]:
         # A checkpoint that names an unknown module would have pip install a package of that name.
         with warnings.catch_warnings(), attribute(tasks, "check_requirements", _refuse), same_environment():
             warnings.simplefilter("ignore")
-            yield
+            with safe_loading(module=module):
+                yield
     finally:
         LOGGER.setLevel(level)
-
-
-@contextmanager
-def attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """`owner` with another value of one attribute, for a while."""
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
 
 
 @contextmanager
