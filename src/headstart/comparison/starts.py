@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from headstart.comparison.dataset import Dataset
-from headstart.comparison.recipes import SUFFIXES
+from headstart.comparison.recipes import CARRIERS, SUFFIXES
 from headstart.comparison.start_records import PretrainingFacts
 from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import Finetuner, StartSettings
@@ -139,6 +139,8 @@ def pretraining_of(start: Start) -> PretrainingFacts | None:
         search_seconds=resolved.get("search_seconds"),
         seconds=_seconds(folder / "metrics.jsonl"),
         device=str(resolved.get("device", "")),
+        fingerprint=str(resolved.get("images_fingerprint") or ""),
+        carriers={key: str(options[key]) for key in ("labels", *CARRIERS) if options.get(key)},
     )
 
 
