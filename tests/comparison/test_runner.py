@@ -599,6 +599,11 @@ def test_a_copy_that_was_saved_anew_fails_a_check(
     assert [check.key for check in found.failed_checks] == ["test leak"]
     assert told in found.failed_checks[0].evidence
     assert not found.ok
+    settings = resolve({name: str(value) for name, value in given.items()})
+    with prepare.open_folder(settings) as folder:
+        assert any(told in note for note in prepare.prepare(settings, folder).dataset.notes), (
+            "before anything is trained"
+        )
     labelled.unlink()
     images = tmp_path / "unlabelled"
     images.mkdir()

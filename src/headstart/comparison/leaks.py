@@ -37,7 +37,7 @@ class Leaks(NamedTuple):
         test: Among the labelled images.
         recordings: Frames of one recording among test and labelled images.
         starts: Start -> in its pretraining; those that had none are not there.
-        notes: Labelled and test images that cannot be read.
+        notes: What is to be said before the first training: these, and images that cannot be read.
     """
 
     test: LeakFacts
@@ -92,7 +92,12 @@ def look_for_leaks(
         found[start.name] = looks.judged(leak, looks.pairs(seen), seen, "pretraining images")
     clean = LeakFacts(outcome="passed", words=f"none of {len(dataset.pool):,} labelled images is a test image")
     test = looks.judged(clean, labelled, dataset.pool, "labelled images")
-    return Leaks(test, looks.recordings(dataset.pool), found, looks.notes([*dataset.pool, *dataset.test]))
+    beside = looks.beside(dataset.pool)
+    recordings = looks.recordings(dataset.pool, beside)
+    said = [test.words] if test.outcome == "failed" else []
+    said += [recordings.words] if beside else []
+    said += [f"{name}: {leak.words}" for name, leak in found.items() if leak.outcome == "failed"]
+    return Leaks(test, recordings, found, (*looks.notes([*dataset.pool, *dataset.test]), *said))
 
 
 class _Looks:
@@ -136,12 +141,14 @@ class _Looks:
             return LeakFacts(outcome="not known", words=words)
         return leak
 
-    def recordings(self, pool: Sequence[str]) -> LeakFacts:
-        """What is known of frames of one recording among test images and those at `pool`."""
-        others = self._of(pool)
-        if not any(map(likeness.numbered, self.test.paths)) or not any(map(likeness.numbered, others.paths)):
+    def beside(self, paths: Sequence[str]) -> list[tuple[str, str]]:
+        """(test image, other image) that look like frames beside each other, of the images at `paths`."""
+        return likeness.beside_each_other(self.test, self._of(paths))
+
+    def recordings(self, pool: Sequence[str], pairs: Sequence[tuple[str, str]]) -> LeakFacts:
+        """What is known of frames of one recording among test images and those at `pool`, of which `pairs` are some."""
+        if not any(map(likeness.numbered, self.test.paths)) or not any(map(likeness.numbered, pool)):
             return LeakFacts(outcome="not known", words="the names of the images have no running numbers")
-        pairs = likeness.beside_each_other(self.test, others)
         if not pairs:
             words = "no more test images look most like the labelled image beside them by number than by chance"
             return LeakFacts(outcome="passed", words=words)
