@@ -67,37 +67,37 @@ def look_for_leaks(
     Raises:
         UserError: Files of the same content are on both sides; with examples.
     """
-    pool = f"train of {dataset.yaml.name}"
-    groups: dict[str, Sequence[str]] = {pool: dataset.pool}
-    if named:
-        groups["unlabelled"] = named
-    own: dict[str, list[str]] = {}
-    for start in starts:
-        if start.name in recipes:
-            own[start.name] = groups[f"the images of {start.name}"] = list(find_images(recipes[start.name].data))
-        elif start.kind == "checkpoint" and (images := pretraining_images(pretrainings.get(start.name))):
-            own[start.name] = groups[f"the pretraining of {start.name}"] = images
+    own = _own_images(starts, pretrainings, recipes)
+    groups: dict[str, Sequence[str]] = {f"train of {dataset.yaml.name}": dataset.pool}
+    groups |= {"unlabelled": named} if named else {}
+    groups |= {f"the {'images' if name in recipes else 'pretraining'} of {name}": paths for name, paths in own.items()}
     refuse_leaks(dataset.test, groups)
     looks = _Looks(dataset.test, [path for paths in groups.values() for path in paths], cache)
-    labelled = looks.pairs(dataset.pool)
     found = {}
     for start in [one for one in starts if LONGER.get(one.kind, one.kind) != "scratch"]:
-        known, images = pretrainings.get(start.name), own.get(start.name, [])
-        if start.name in recipes:
-            words = f"none of {len(images):,} images that it learns from is a test image"
-            leak = LeakFacts(outcome="passed", words=words)
-        else:
-            leak = leak_of(start, known, images, len(named))
+        images = own.get(start.name, [])
+        leak = leak_of(start, pretrainings.get(start.name), images, len(named))
         seen = [*images, *(named if start.kind == "checkpoint" else [])]
-        found[start.name] = looks.judged(leak, looks.pairs(seen), seen, "pretraining images")
+        found[start.name] = looks.judged(leak, seen, "pretraining images")
     clean = LeakFacts(outcome="passed", words=f"none of {len(dataset.pool):,} labelled images is a test image")
-    test = looks.judged(clean, labelled, dataset.pool, "labelled images")
+    test = looks.judged(clean, dataset.pool, "labelled images")
     beside = looks.beside(dataset.pool)
     recordings = looks.recordings(dataset.pool, beside)
     said = [test.words] if test.outcome == "failed" else []
     said += [recordings.words] if beside else []
     said += [f"{name}: {leak.words}" for name, leak in found.items() if leak.outcome == "failed"]
     return Leaks(test, recordings, found, (*looks.notes([*dataset.pool, *dataset.test]), *said))
+
+
+def _own_images(
+    starts: Sequence[Start], pretrainings: Mapping[str, PretrainingFacts], recipes: Mapping[str, RecipeStart]
+) -> dict[str, list[str]]:
+    """Start -> the images that it was, or will be, pretrained on, as far as they are there."""
+    own = {
+        start.name: pretraining_images(pretrainings.get(start.name)) for start in starts if start.kind == "checkpoint"
+    }
+    own |= {name: list(find_images(recipe.data)) for name, recipe in recipes.items()}
+    return {name: images for name, images in own.items() if images}
 
 
 class _Looks:
@@ -125,13 +125,9 @@ class _Looks:
         known = tuple(path for path in dict.fromkeys(paths) if path in self._rows)
         return Thumbnails(known, self._values[[self._rows[path] for path in known]])
 
-    def pairs(self, paths: Sequence[str]) -> list[tuple[str, str]]:
-        """(test image, other image) that look the same, of the images at `paths`."""
-        return likeness.look_alike(self.test, self._of(paths))
-
-    def judged(self, leak: LeakFacts, pairs: Sequence[tuple[str, str]], paths: Sequence[str], what: str) -> LeakFacts:
-        """`leak`, which tells what was found by content, and what was found by looks."""
-        if pairs:
+    def judged(self, leak: LeakFacts, paths: Sequence[str], what: str) -> LeakFacts:
+        """`leak`, which tells what is known by content of the images at `paths`, and what they look like."""
+        if pairs := likeness.look_alike(self.test, self._of(paths)):
             count = len({one for one, _ in pairs})
             words = f"{count:,} of {len(self.test.paths):,} test images look the same as {what}: {_shown(pairs)}"
             return LeakFacts(outcome="failed", words=f"{words}. They may be saved anew or resized: take one side out")
@@ -175,10 +171,12 @@ def leak_of(start: Start, known: PretrainingFacts | None, images: Sequence[str],
     Args:
         start: The start.
         known: What its run folder tells.
-        images: Of its pretraining, as far as they are still there.
+        images: Of its pretraining, as far as they are there.
         named: How many images the user named.
     """
     used = known.images or 0 if known else 0
+    if start.kind == "recipe":
+        return LeakFacts(outcome="passed", words=f"none of {len(images):,} images that it learns from is a test image")
     if start.kind != "checkpoint":
         return LeakFacts(outcome="not known", words="the images behind published weights are not known")
     seen = max(len(images), named)
