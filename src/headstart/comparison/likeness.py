@@ -68,7 +68,8 @@ def thumbnail(path: str) -> npt.NDArray[np.float32]:
     """
     gray = cv2.cvtColor(read_image(path, _AREA), cv2.COLOR_RGB2GRAY).astype(np.float32)
     small: npt.NDArray[np.float32] = cv2.resize(gray, (SIDE, SIDE), interpolation=cv2.INTER_AREA).ravel()
-    return (small - small.mean()).astype(np.float32)
+    less: npt.NDArray[np.float32] = small - small.mean()
+    return less
 
 
 def thumbnails(paths: Sequence[str], cache: Path | None = None) -> Thumbnails:
