@@ -97,6 +97,11 @@ def flat(start: str, seed: int, value: float) -> CellResult:
             [flat(start, seed, 0.1 + 0.01 * seed + 0.02 * (start == "coco")) for start in STARTS for seed in SEEDS],
             "coco against scratch at 5% differ by the same 2.00 points in all 3 seeds: the seeds changed nothing",
         ),
+        (
+            "used",
+            [cell("coco", "5%", 1, used=fake_comparison.used("5%", test=1461))],
+            "coco at 5%, seed 1, test: 1,461 images, 1,461 of them with 2,922 objects were used, of 1,462 images",
+        ),
         ("device", [cell("coco", "5%", 1, device="cpu")], "some trainings ran on a GPU and some did not"),
         (
             "versions",
@@ -127,6 +132,28 @@ def test_a_test_image_among_the_labelled_images() -> None:
     content = results(data=data(leak=leak))
     assert check(content, "test leak").outcome == "failed"
     assert content.verdict == "These figures cannot be trusted: 2 labelled images are test images."
+
+
+def test_frames_of_one_recording_are_told_and_fail_nothing() -> None:
+    seen = LeakFacts(outcome="not known", words="9 of 1,462 test images look most like the labelled image beside them")
+    content = results(data=data(recordings=seen))
+    assert (check(content, "recordings").outcome, check(content, "recordings").evidence) == ("not known", seen.words)
+    assert content.trusted
+    assert check(results(data=data(recordings=None)), "recordings").outcome == "not known"
+
+
+def test_a_part_that_was_asked_for_is_not_what_the_lists_say() -> None:
+    """``fraction`` and ``classes`` of Ultralytics leave out some: then the starts are compared with each other."""
+    settings = fake_comparison.facts(STARTS, SEEDS).settings.model_copy(update={"extra": {"fraction": 0.5}})
+    half = [
+        cell(start, budget, seed, used=fake_comparison.used(budget, test=731))
+        for start in STARTS for budget in fake_comparison.BUDGETS for seed in SEEDS
+    ]  # fmt: skip
+    found = check(results(*half, settings=settings), "used")
+    assert (found.outcome, found.evidence) == ("not known", "extra.fraction leaves out some")
+    other = cell("coco", "5%", 1, used=fake_comparison.used("5%", test=730))
+    found = check(results(*half, other, settings=settings), "used")
+    assert (found.outcome, found.evidence) == ("failed", "at 5%, seed 1, the starts read different data")
 
 
 @pytest.mark.parametrize("outcome", ["failed", "not known"])
@@ -183,6 +210,7 @@ def test_what_nobody_wrote_down_is_not_known() -> None:
                 settings_sha256="",
                 versions={},
                 class_scores=(),
+                used=None,
                 arrived=Arrived(tensors=0, model=0, ema=0),
             )
             for start in STARTS
@@ -191,7 +219,7 @@ def test_what_nobody_wrote_down_is_not_known() -> None:
         ]
     )
     unknown = {one.key for one in content.checks if one.outcome == "not known"}
-    assert unknown == {"settings", "versions", "labelled", "arrived"}
+    assert unknown == {"settings", "versions", "labelled", "arrived", "used"}
     assert content.trusted
 
 
@@ -205,7 +233,7 @@ def test_nothing_done() -> None:
     outcomes = {one.key: one.outcome for one in content.checks}
     assert outcomes["complete"] == "failed"
     passed = {key for key, outcome in outcomes.items() if outcome == "passed"}
-    assert passed == {"test leak", "pretraining leak", "rates"}, "what is known before a training"
+    assert passed == {"test leak", "pretraining leak", "recordings", "rates"}, "what is known before a training"
 
 
 def test_one_rate_for_all() -> None:

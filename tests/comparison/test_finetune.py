@@ -12,6 +12,7 @@ import torch
 from headstart.comparison.finetune import finetune
 from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import FinetuneSettings, read_curve, read_result
+from headstart.detectors.ultralytics.untouched import leaving_data_alone
 from headstart.errors import UserError
 from headstart.jobs.scenes import draw_dataset
 
@@ -69,6 +70,16 @@ def test_one_epoch_from_a_checkpoint(settings: FinetuneSettings) -> None:
     assert (arrival.tensors, arrival.model, arrival.ema) == (499, 493, 493)
     assert {name.split(".", 3)[2] for name in arrival.skipped} == {"cv3"}
     assert read_result(result.folder) == result
+    lines = {
+        part: [
+            len(path.read_text().splitlines())
+            for path in (settings.folder.parents[1] / f"data/labels/{part}").iterdir()
+        ]
+        for part in ("train", "val")
+    }
+    assert result.used is not None
+    for counts, part, images in ((result.used.train, "train", 8), (result.used.test, "val", 4)):
+        assert (counts.images, counts.objects) == (images, sum(lines[part]))
 
     files = {path.relative_to(result.folder).as_posix() for path in result.folder.rglob("*") if path.is_file()}
     assert {"args.yaml", "results.csv", "train.log", "arrived.json", "weights/last.pt"} <= files
@@ -197,27 +208,47 @@ def test_a_batch_that_was_halved_fails_the_training(
 
     asked = dataclasses.replace(settings, name="halved", workers=0)
     monkeypatch.setattr(training, "_stay_offline", lambda: None)  # it changes settings of this process
-    for module, name in (("data.dataset", "save_dataset_cache_file"), ("data.utils", "_replace_image")):
-        monkeypatch.setattr(f"ultralytics.{module}.{name}", None)  # put back after what the training changes
+    keep_patches(monkeypatch)
     monkeypatch.setattr(DetectionTrainer, "preprocess_batch", full)
     with pytest.raises(UserError, match=r"batch: there is too little memory for 4 images in a batch; with 2 it"):
         training.train(asked)
     assert sizes == [4], "nothing was trained with another batch"
 
 
-def test_a_jpeg_without_its_end_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def keep_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put back at the end what a training changes of Ultralytics in its own process."""
+    from ultralytics.data import base, dataset, utils
+
+    for owner, names in (
+        (dataset, ("save_dataset_cache_file", "load_dataset_cache_file")),
+        (utils, ("ImageOps", "_replace_image")),
+        (base.BaseDataset, ("check_cache_disk",)),
+    ):
+        for name in names:
+            if hasattr(owner, name):
+                monkeypatch.setattr(owner, name, getattr(owner, name))
+    monkeypatch.setattr(base.BaseDataset, "npy_files", None, raising=False)
+
+
+@pytest.mark.parametrize("replaces", [True, False])
+def test_a_jpeg_without_its_end_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaces: bool
+) -> None:
+    """In versions of Ultralytics that replace the file, and in those that save in its place."""
     import cv2
     import numpy as np
-    from ultralytics.data import dataset, utils
+    from PIL import Image
+    from ultralytics.data import utils
 
-    from headstart.detectors.ultralytics.training import _leave_data_alone
-
-    monkeypatch.setattr(utils, "_replace_image", utils._replace_image)
-    monkeypatch.setattr(dataset, "save_dataset_cache_file", dataset.save_dataset_cache_file)
-    _leave_data_alone()
     image = tmp_path / "a.jpg"
     cv2.imwrite(str(image), np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
     cut = image.read_bytes()[:-2]
     image.write_bytes(cut)
-    assert utils.check_image(str(image))[1] == (64, 64)
+    keep_patches(monkeypatch)
+    with leaving_data_alone(tmp_path / "run"):
+        if replaces:
+            assert utils.check_image(str(image))[1] == (64, 64)
+        else:  # the line of version 8.4.9
+            utils.ImageOps.exif_transpose(Image.open(image)).save(str(image), "JPEG", subsampling=0, quality=100)
     assert image.read_bytes() == cut
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jpg"]

@@ -118,6 +118,45 @@ def test_leaks_are_found_by_content_not_by_name(tmp_path: Path) -> None:
         refuse_leaks(found.test, {"train": found.pool, "the pretraining of ssl": unlabelled})
 
 
+def test_images_that_are_not_there_are_said_and_left_out(tmp_path: Path) -> None:
+    path = dataset(tmp_path)
+    listed = [str(one) for one in sorted((tmp_path / "images/train").iterdir())]
+    (tmp_path / "train.txt").write_text("\n".join([str(tmp_path / "images/train/gone.jpg"), *listed]))
+    path.write_text(path.read_text().replace("images/train", "train.txt"))
+    found = read_dataset(path, "val", finetuner("yolo11n"))
+    assert len(found.pool) == 12
+    assert f"train: 1 of 13 images are not there, such as {tmp_path}/images/train/gone.jpg" in found.notes
+    (tmp_path / "train.txt").write_text("images/train/gone.jpg\n")
+    with pytest.raises(UserError, match=r"none of the 1 images of train is there: .*gone.jpg"):
+        read_dataset(path, "val", finetuner("yolo11n"))
+
+
+@pytest.mark.parametrize(
+    ("channels", "model", "message"),
+    [
+        ("1", "yolo11n", r"has channels: 1, and every start of yolo11n takes 3.*\n.*leave channels out"),
+        ("4", "gray.yaml", "has channels: 4, and every start of .*gray.yaml takes 1"),
+        ("'3'", "yolo11n", "has channels: '3', and every start of yolo11n takes 3"),
+        ("3", "yolo11n", ""),
+        ("1", "gray.yaml", ""),
+        ("1", "torchvision:fcos_resnet50_fpn", ""),
+    ],
+)
+def test_channels_that_no_start_takes_are_refused_before_anything_is_trained(
+    tmp_path: Path, channels: str, model: str, message: str
+) -> None:
+    path = dataset(tmp_path)
+    path.write_text(path.read_text() + f"channels: {channels}\n")
+    if model == "gray.yaml":
+        model = str(tmp_path / model)
+        Path(model).write_text("nc: 80\nchannels: 1\n")
+    if message:
+        with pytest.raises(UserError, match=f"(?s){message}"):
+            read_dataset(path, "val", finetuner(model), model)
+    else:
+        assert read_dataset(path, "val", finetuner(model), model).others["channels"] == int(channels)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -13,12 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import yaml
 
 import headstart
-from headstart.comparison import cost, prepare, runner
+from headstart.comparison import cost, leaks, prepare, runner
 from headstart.comparison.child import Stopped
 from headstart.comparison.facts import facts
 from headstart.comparison.grid import Cell, choose_rates, epochs_for, longer_cell
@@ -33,17 +35,19 @@ from headstart.detectors.finetuner import (
     CURVE,
     RESULT,
     Arrival,
-    ClassScore,
     FinetuneResult,
     FinetuneSettings,
     read_result,
     write_json,
-    write_scores,
 )
+from headstart.detectors.scores import ClassScore, write_scores
+from headstart.detectors.used import Counts, Used, write_used
 from headstart.errors import UserError
+from headstart.images.index import find_images
 from headstart.images.labels import label_path
 from headstart.jobs.compare_options import resolve
 from headstart.jobs.scenes import CLASSES, draw_dataset
+from untouched import untouched
 
 GAIN = {"scratch": 0.1, "coco": 0.3, "ssl": 0.2}
 
@@ -96,6 +100,17 @@ class FakeTraining:
         write_json(s.folder / ARRIVED, dataclasses.replace(arrival, **self.arrival))
         write_json(s.folder / RESULT, {"seconds": 2.0 * s.epochs + 5})
         write_scores(s.folder, [ClassScore(CLASSES[0], final, final, 3)])
+        write_used(s.folder, self.read(s))
+
+    def read(self, s: FinetuneSettings) -> Used:
+        """Every image of the lists, and every line of the labels beside them."""
+        content = yaml.safe_load(Path(s.data).read_text())
+        parts = [Path(content[part]).read_text().splitlines() for part in ("train", "val")]
+        found = [
+            [len(path.read_text().splitlines()) if (path := label_path(image)).is_file() else 0 for image in images]
+            for images in parts
+        ]
+        return Used(*(Counts(len(each), sum(map(bool, each)), sum(each)) for each in found))
 
 
 @pytest.fixture(scope="module")
@@ -253,11 +268,23 @@ def test_a_training_whose_files_are_damaged_is_trained_again(
     assert again.results == found.results
 
 
-def test_an_empty_record_says_what_to_do(fake: FakeTraining, options: dict[str, Any]) -> None:
-    found = headstart.compare(**options)
-    (found.folder / "compare.yaml").write_text("")
-    with pytest.raises(UserError, match=r"compare.yaml: cannot be read: it is empty\n  -> overwrite=true"):
-        headstart.compare(**options)
+@pytest.mark.parametrize("left", ["", "data: ["])
+def test_a_damaged_record_is_written_anew(
+    fake: FakeTraining, options: dict[str, Any], left: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What each training was asked for lies beside it: those that are done are kept, and others are not taken."""
+    found = headstart.compare(**{**options, "labels": "25%"})
+    for name in ("compare.yaml", "results.json", "detections.json"):
+        (found.folder / name).write_text(left)
+    before = len(fake.asked)
+    again = headstart.compare(**{**options, "labels": "25%"})
+    assert "compare.yaml is damaged and is written anew" in capsys.readouterr().err
+    assert len(fake.asked) == before
+    assert again.results == found.results
+    assert again.report is not None
+    (found.folder / "compare.yaml").write_text(left)
+    headstart.compare(**{**options, "labels": "25%", "epochs": 5})
+    assert [one.epochs for one in fake.asked[before:]] == [5] * 4, "another training"
 
 
 def test_ctrl_c_while_detecting_keeps_the_results(
@@ -485,7 +512,7 @@ def test_a_part_of_the_pretraining_images_leaves_a_leak_unknown(
         folder="runs/a", data=("images",), images=1000, method="dino", model="yolo11n.yaml", steps=10, seconds=1.0,
         device="cpu",
     )  # fmt: skip
-    found = prepare._leak(Start("ssl", "checkpoint", "a.pt"), run, looked, named)
+    found = leaks.leak_of(Start("ssl", "checkpoint", "a.pt"), run, ["a.jpg"] * looked, named)
     assert (found.outcome, found.words) == (outcome, f"{words} test image")
 
 
@@ -550,6 +577,82 @@ def test_keypoints_count_as_labelled_objects(options: dict[str, Any], data: Path
     with prepare.open_folder(settings) as folder:
         found = facts(prepare.prepare(settings, folder), "")
     assert found.data.labelled_test_images == 6
+
+
+def test_a_training_that_read_less_than_its_lists_fails_the_check(
+    fake: FakeTraining, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fake.read
+
+    def without_one(s: FinetuneSettings) -> Used:
+        used = whole(s)
+        less = dataclasses.replace(used.test, images=used.test.images - 1)
+        return dataclasses.replace(used, test=less) if s.name == "coco-100pc-seed1" else used
+
+    monkeypatch.setattr(fake, "read", without_one)
+    found = headstart.compare(**{**options, "labels": "100%", "report": False})
+    (check,) = found.failed_checks
+    assert check.key == "used"
+    told = r"coco at 100%, seed 1, test: 5 images, (\d of them with \d+ objects) were used, of 6 images, \1; see "
+    assert re.match(told, check.evidence)
+    assert not found.ok
+    monkeypatch.setattr(fake, "read", whole)
+    sound = headstart.compare(**{**options, "labels": "25%", "report": False, "out": options["out"].parent / "sound"})
+    assert sound.results is not None
+    (check,) = [one for one in sound.results.checks if one.key == "used"]
+    assert (check.outcome, sound.results.cells[0].meant) == ("passed", sound.results.cells[0].measured.used)
+
+
+def test_a_copy_that_was_saved_anew_fails_a_check(
+    fake: FakeTraining, options: dict[str, Any], data: Path, tmp_path: Path, weights: Path
+) -> None:
+    shutil.copytree(data.parent, tmp_path / "copy")
+    test, labelled = tmp_path / "copy/images/val/00002.jpg", tmp_path / "copy/images/train/renamed.png"
+    cv2.imwrite(str(labelled), cv2.resize(cv2.imread(str(test)), None, fx=1.5, fy=1.5))
+    given = {**options, "data": tmp_path / "copy" / data.name, "labels": "25%", "report": False}
+    found = headstart.compare(**given)
+    told = f"1 of 6 test images look the same as labelled images: {test} and {labelled}. They may be saved anew"
+    assert [check.key for check in found.failed_checks] == ["test leak"]
+    assert told in found.failed_checks[0].evidence
+    assert not found.ok
+    settings = resolve({name: str(value) for name, value in given.items()})
+    with prepare.open_folder(settings) as folder:
+        assert any(told in note for note in prepare.prepare(settings, folder).dataset.notes), (
+            "before anything is trained"
+        )
+    labelled.unlink()
+    images = tmp_path / "unlabelled"
+    images.mkdir()
+    cv2.imwrite(str(images / "a.jpg"), cv2.imread(str(test)), [cv2.IMWRITE_JPEG_QUALITY, 60])
+    run = run_folder(tmp_path / "ssl", weights, images)
+    given |= {"out": tmp_path / "other", "starts": f"scratch,ssl={run}", "longer": False}
+    assert [check.key for check in headstart.compare(**given).failed_checks] == ["pretraining leak"]
+
+
+def test_labelled_images_of_a_pretraining_are_looked_at(
+    fake: FakeTraining, options: dict[str, Any], weights: Path, data: Path, tmp_path: Path
+) -> None:
+    """What ``labels=`` named is no part of ``data=``, and was learnt from all the same."""
+    run = run_folder(tmp_path / "ssl", weights, data.parent / "images/unlabelled")
+    (tmp_path / "few.yaml").write_text(f"path: {data.parent}\ntrain: images/val\nnames: [a]\n")
+    content = yaml.safe_load((run / "settings.yaml").read_text())
+    content["options"]["labels"] = str(tmp_path / "few.yaml")
+    (run / "settings.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match="the pretraining of ssl: 6 of 12 files have the content of a test image"):
+        headstart.compare(**{**options, "starts": f"scratch,ssl={run}", "labels": "25%"})
+
+
+def test_images_that_are_not_those_of_the_pretraining_tell_nothing(data: Path) -> None:
+    folder = str(data.parent / "images/unlabelled")
+    known = PretrainingFacts(
+        folder="runs/a", data=(folder,), images=6, method="selftrain", model="yolo11n.yaml", steps=10, seconds=1.0,
+        device="cpu", fingerprint=find_images(folder).fingerprint(),
+    )  # fmt: skip
+    images, start = leaks.pretraining_images(known), Start("ssl", "checkpoint", "a.pt")
+    assert leaks.leak_of(start, known, images, 0).outcome == "passed"
+    other = leaks.leak_of(start, known.model_copy(update={"fingerprint": "0" * 32}), images, 0)
+    assert other.outcome == "not known"
+    assert other.words.startswith("the images that are there now are not those of its pretraining")
 
 
 def test_a_list_changed_behind_its_back_fails_the_cell(
@@ -633,12 +736,28 @@ def test_a_comparison_at_work_keeps_others_out(options: dict[str, Any]) -> None:
         pass
 
 
+def spiked(data: Path, folder: Path) -> Path:
+    """A copy of a data set with all that Ultralytics would write anew, read in a label's place, or remove."""
+    shutil.copytree(data.parent, folder)
+    first, second, *others = sorted((folder / "images/train").iterdir())
+    first.write_bytes(first.read_bytes().removesuffix(b"\xff\xd9"))
+    second.with_suffix(".npy").write_bytes(b"the user's own, and no array")
+    for image in others:
+        np.save(image.with_suffix(".npy"), np.zeros((3, 3), np.uint16))  # of other pixels than the image
+    for part in ("train", "val"):
+        (folder / f"labels/{part}.cache").write_bytes(b"another trainer's")
+    return folder / data.name
+
+
 def test_a_real_comparison(data: Path, weights: Path, tmp_path: Path) -> None:
     """Two trainings of one epoch, by Ultralytics, through everything: starts, arrival, scores of classes, pictures."""
-    found = headstart.compare(
-        data=data, starts=["scratch", f"coco={weights}"], labels=["8"], seeds=1, epochs=1, imgsz=64, batch=4,
-        lr=0.001, device="cpu", out=tmp_path / "out", pictures=2, workers=0,
-    )  # fmt: skip
+    mine = spiked(data, tmp_path / "mine")
+    with untouched(mine.parent):
+        found = headstart.compare(
+            data=mine, starts=["scratch", f"coco={weights}"], labels=["8"], seeds=1, epochs=1, imgsz=64, batch=4,
+            lr=0.001, device="cpu", out=tmp_path / "out", pictures=2, workers=0, extra={"cache": "disk"},
+        )  # fmt: skip
+    assert not list(found.folder.rglob("*.npy")), "decoded images go with their training"
     assert found.failed == ()
     content = found.results
     assert content is not None

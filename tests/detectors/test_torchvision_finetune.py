@@ -19,6 +19,7 @@ from headstart.detectors.finetuner import LAST, FinetuneResult, FinetuneSettings
 from headstart.detectors.torchvision import data, models, training
 from headstart.detectors.torchvision.finetuning import recipe
 from headstart.detectors.torchvision.scores import score
+from headstart.detectors.used import Counts, Used
 from headstart.errors import UserError
 
 NAME = "fasterrcnn_mobilenet_v3_large_320_fpn"
@@ -81,6 +82,7 @@ def test_a_training_learns_and_says_what_it_did(result: FinetuneResult, start: P
     assert [(one.name, one.objects) for one in result.classes] == [("a", 1), ("b", 1)]
     total = len(torch.load(start, weights_only=True))
     assert (result.arrival.tensors, result.arrival.model, result.arrival.skipped) == (total, total, ())
+    assert result.used == Used(Counts(images=5, labelled=4, objects=4), Counts(images=2, labelled=2, objects=2))
 
 
 def test_torchvision_loads_the_last_weights(result: FinetuneResult, start: Path) -> None:

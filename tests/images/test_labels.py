@@ -37,6 +37,17 @@ FILES: dict[str, tuple[str | bytes, tuple[int, int] | None]] = {
     "blank": (" \n\n", None),
     "blank lines": ("\n" + BOX + "\n\n" + BOX.replace("1", "0", 1), None),
     "twice": (BOX * 2, None),
+    "twice, written otherwise": (BOX + "1.0 .5 0.50 2e-1 0.4\n", None),
+    "clipped to the same box": ("0 0.5 0.5 1 1\n0 0.5 0.5 1.005 1.005\n", None),
+    "polygons of one box": ("0 0.1 0.1 0.5 0.1 0.5 0.5\n0 0.1 0.1 0.1 0.5 0.5 0.5\n", None),
+    "polygon twice": (POLYGON * 2, None),
+    "poses of one box": (POSE + POSE.replace("0.6 0.6", "0.7 0.6"), (2, 3)),
+    "pose twice": (POSE * 2, (2, 3)),
+    "windows lines": (BOX.replace("\n", "\r\n") * 2 + "0 0.5 0.5 0.1 0.1\r\n", None),
+    "old mac lines": (BOX.replace("\n", "\r") + "0 0.5 0.5 0.1 0.1\r", None),
+    "tabs": (BOX.replace(" ", "\t"), None),
+    "class -0": ("-0 0.5 0.5 0.1 0.1\n", None),
+    "class too high among others": (BOX * 3 + "7 0.5 0.5 0.1 0.1\n", None),
     "utf-8 mark": (b"\xef\xbb\xbf" + BOX.encode(), None),
     "utf-16": (BOX.encode("utf-16"), None),
     "utf-16 without a mark": (BOX.encode("utf-16-le"), None),
@@ -156,6 +167,7 @@ def test_a_survey_counts_and_gives_examples(tmp_path: Path) -> None:
         write(tmp_path / f"{number}.txt", "9 0.5 0.5 0.1 0.1\n" if number else BOX * 3)
     found = survey(images, 2)
     assert found.classes == {images[0]: {1}, images[5]: frozenset(), images[6]: frozenset()}
+    assert found.objects == {images[0]: 1, images[5]: 0, images[6]: 0}
     assert found.dropped == tuple(images[1:5])
     assert found.notes[0].startswith("4 of 7 images are left out for their label files: ")
     assert f"{tmp_path}/1.txt: line 1 has the class 9; there are 2 classes, from 0; " in found.notes[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from headstart.jobs.pretrain import pretrain
 from headstart.methods import find
 from headstart.pseudolabels.base import PseudoLabels
 from headstart.training import checkpoint
+from untouched import untouched
 
 SMALL: dict[str, Any] = {"batch": 4, "imgsz": 64, "local_imgsz": 32, "steps": 4, "save_every": 2, "log_every": 1}
 SMALL |= {"workers": 0, "device": "cpu", "report": False}
@@ -71,7 +73,8 @@ def test_what_was_trained_arrives_and_resuming_changes_nothing(
 ) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     given = options(method, image_folder, weights, tmp_path / "few")
-    run = pretrain(**given, out=str(whole))
+    with untouched(image_folder), untouched(tmp_path / "few") if "labels" in given else nullcontext():
+        run = pretrain(**given, out=str(whole))
     assert run.checkpoint is not None
     end = checkpoint.load(whole / "checkpoints")
 

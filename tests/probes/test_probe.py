@@ -17,6 +17,7 @@ from headstart.jobs.scenes import draw_dataset
 from headstart.probes.probe import Probe, Samples, measures
 from headstart.report import write_report
 from headstart.run import health
+from untouched import untouched
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,8 @@ def test_a_run_writes_and_draws_its_probes(scenes: Path, tmp_path: Path) -> None
 
 def test_the_command(scenes: Path, capsys) -> None:
     words = ["probe", "yolo11n.yaml", f"data={scenes}", "images=6", "imgsz=64"]
-    assert cli.main(words) == 0
+    with untouched(scenes.parents[1]):
+        assert cli.main(words) == 0
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.split() == ["backbone", "neck"]
     assert [row.split()[0] for row in rows] == ["spread", "spread_alarm", "rankme", "dse", "knn", "linear"]

@@ -34,6 +34,7 @@ from headstart.comparison.start_records import (
     RecipeRunFacts,
     StartFacts,
 )
+from headstart.comparison.used_records import CountFacts, UsedFacts
 
 NAMES = ["bolt", "nut", "washer", "wire", "wrench", "pliers", "hose & clamp", "label <old>"]
 # What each start is worth at 1 %, 5 % and 20 % of the labels in the end, and how many epochs it needs for half of it.
@@ -70,6 +71,15 @@ def recipe(start: str, seeds: list[int], known: PretrainingFacts) -> RecipeFacts
     )
 
 
+def used(budget: str, test: int = 1462) -> UsedFacts:
+    """Every image of a budget, and of the test images so many, with two objects each."""
+    train = BUDGETS[budget]
+    return UsedFacts(
+        train=CountFacts(images=train, labelled=train, objects=2 * train),
+        test=CountFacts(images=test, labelled=test, objects=2 * test),
+    )
+
+
 def cell(start: str, budget: str, seed: int, epochs: int = 20, random: Any = None, **changed: Any) -> CellResult:
     """A finished training whose curve rises to what `WORTH` says, give or take a little; fields may be changed."""
     random = random or np.random.default_rng([seed, *map(ord, start + budget)])
@@ -93,13 +103,14 @@ def cell(start: str, budget: str, seed: int, epochs: int = 20, random: Any = Non
         ),
         "rows_sha256": f"{start}{budget}{seed}", "arrived": Arrived(tensors=499, model=499, ema=499),
         "parameters": 2612173, "initial_sha256": f"{start}{seed}", "device": "cuda",
-        "versions": {"ultralytics": "8.4.190"},
+        "versions": {"ultralytics": "8.4.190"}, "used": used(budget),
     }  # fmt: skip
     figures |= {name: changed.pop(name) for name in list(changed) if name in figures}
     asked = {
         "kind": "main", "start": start, "budget": budget, "seed": seed, "lr": 0.001, "epochs": epochs,
         "images": BUDGETS[budget], "folder": f"cells/{start}-{budget.replace('%', 'pc')}-seed{seed}",
         "labels_sha256": f"{budget}{seed}", "start_sha256": f"{start}{seed}", "settings_sha256": "5e" * 32,
+        "meant": used(budget),
     }  # fmt: skip
     return CellResult(**{**asked, "state": "done", "figures": Figures(**figures), **changed})
 
@@ -124,6 +135,7 @@ def facts(starts: list[str], seeds: list[int], **changed: Any) -> Facts:
         yaml="airfield/fod-a.yaml", names=tuple(NAMES), train_images=5948, test_images=1462, labelled_test_images=1462,
         split="val", test_sha256="0" * 64,
         leak=LeakFacts(outcome="passed", words="none of 5,948 labelled images is a test image"),
+        recordings=LeakFacts(outcome="passed", words="no more test images look like their neighbors than by chance"),
     )  # fmt: skip
     content = {
         "name": "airfield", "command": "headstart compare data=fod-a.yaml",

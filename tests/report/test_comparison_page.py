@@ -118,7 +118,7 @@ def rows_of(page: Page) -> dict[str, tuple[str, str]]:
 
 def test_was_it_fair_says_what_the_facts_say(page: Page, folder: Path) -> None:
     shown = rows_of(page)
-    assert len(shown) == len(read_results(folder).checks) == 15
+    assert len(shown) == len(read_results(folder).checks) == 17
     assert {outcome for outcome, _ in shown.values()} == {"passed"}
     assert "All that follows" not in page.text
     assert shown["The start arrived whole in every training"][1].startswith("499 tensors bitwise equal")

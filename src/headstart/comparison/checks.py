@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.comparison.records import Arrived, CellResult, Check, ClassScore, Figures, Point, Results
 from headstart.comparison.start_records import CheckOutcome
+from headstart.comparison.used_records import CountFacts, UsedFacts
 from headstart.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def figures_of(result: FinetuneResult, device: str) -> Figures:
     Raises:
         UserError: Its ``results.csv`` cannot be read.
     """
-    arrival = result.arrival
+    arrival, used = result.arrival, result.used
     return Figures(
         map50_95=result.map50_95,
         map50=result.map50,
@@ -49,6 +50,7 @@ def figures_of(result: FinetuneResult, device: str) -> Figures:
         initial_sha256=arrival.initial,
         device=device,
         versions=dict(arrival.versions),
+        used=UsedFacts(train=CountFacts(**vars(used.train)), test=CountFacts(**vars(used.test))) if used else None,
     )
 
 
@@ -74,7 +76,8 @@ def make_checks(results: Results) -> tuple[Check, ...]:
     return tuple(
         make(results)
         for make in (
-            *(_complete, _labelled, _test_leak, _pretraining_leaks, _lists, _epochs, _settings, _rates, _network),
+            *(_complete, _labelled, _test_leak, _pretraining_leaks, _recordings, _lists, _used, _epochs, _settings),
+            *(_rates, _network),
             *(_arrived, _last_epoch, _seeds, _varied, _device, _versions),
         )
     )
@@ -119,7 +122,7 @@ def _labelled(results: Results) -> Check:
 def _test_leak(results: Results) -> Check:
     leak = results.data.leak
     wrong = [leak.words] if leak.outcome == "failed" else []
-    claim = "No test image is among the labelled images, by content"
+    claim = "No test image is among the labelled images, by content and by what it shows"
     return _check("test leak", claim, wrong, leak.outcome == "passed", leak.words)
 
 
@@ -131,8 +134,15 @@ def _pretraining_leaks(results: Results) -> Check:
     said = {outcome: [f"{', '.join(names)}: {words}" for words, names in of.items()] for outcome, of in told.items()}
     known = not said["not known"]
     evidence = "; ".join([*said["not known"], *said["passed"]]) or "no start was pretrained"
-    claim = "No test image is among the images that a start was pretrained on, by content"
+    claim = "No test image is among the images that a start was pretrained on, by content and by what it shows"
     return _check("pretraining leak", claim, said["failed"], known, evidence)
+
+
+def _recordings(results: Results) -> Check:
+    known = results.data.recordings
+    claim = "Test images are not frames beside labelled images in one recording"
+    passed = known is not None and known.outcome == "passed"
+    return _check("recordings", claim, [], passed, known.words if known else "nobody looked")
 
 
 def _groups(results: Results, *keys: str) -> dict[tuple[Any, ...], list[CellResult]]:
@@ -164,6 +174,28 @@ def _lists(results: Results) -> Check:
     evidence = f"equal sha256 of the lists at each of {compared} budgets and seeds" if values else _NOTHING
     claim = "At each budget and seed, every start has the same labelled images"
     return _check("lists", claim, wrong, bool(values), evidence)
+
+
+def _used(results: Results) -> Check:
+    """Ultralytics leaves out images that are gone or damaged, and labels that it rejects, with a line in its log."""
+    extra = (results.settings.model_extra or {}).get("extra") or {}
+    chosen = [name for name in ("fraction", "classes") if name in extra]
+    wrong, done = [], results.finished()
+    for cell in done:
+        read, meant = cell.measured.used, cell.meant
+        if read is None or meant is None or chosen:
+            continue
+        for part, one, other in (("train", read.train, meant.train), ("test", read.test, meant.test)):
+            if one != other:
+                wrong.append(f"{cell.shown}, {part}: {one.shown} were used, of {other.shown}; see its train.log")
+    more, _ = _equal(results, ("budget", "seed"), lambda c: c.measured.used, "the starts read different data")
+    known = bool(done) and all(cell.measured.used for cell in done) and not chosen
+    sizes = {cell.measured.used.train.shown for cell in done if cell.measured.used}
+    tests = {cell.measured.used.test.shown for cell in done if cell.measured.used}
+    evidence = f"to train on: {'; '.join(sorted(sizes))}. To measure on: {'; '.join(sorted(tests))}"
+    missing = f"extra.{chosen[0]} leaves out some" if chosen else "the trainings did not write down what they read"
+    claim = "Every training read all of its images and their objects"
+    return _check("used", claim, wrong + more, known, evidence if known else missing if done else _NOTHING)
 
 
 def _epochs(results: Results) -> Check:

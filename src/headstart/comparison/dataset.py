@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class Dataset:
         others: What else the YAML says that a training needs (``kpt_shape`` ...).
         keypoints: How many keypoints the labels hold, and numbers of each; None for labels of other than poses.
         classes: Image of the pool -> classes of its objects.
+        objects: Image of the pool or the test -> how many objects it has.
         notes: What of the label files cannot be used, and why: such images are in neither `pool` nor `test`.
     """
 
@@ -42,6 +44,7 @@ class Dataset:
     others: Mapping[str, Any]
     keypoints: tuple[int, int] | None = None
     classes: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    objects: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def write_part(self, path: Path, train: Path, test: Path | None = None) -> None:
@@ -51,20 +54,23 @@ class Dataset:
         path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def read_dataset(path: str | Path, split: str, trainer: Finetuner) -> Dataset:
+def read_dataset(path: str | Path, split: str, trainer: Finetuner, model: str = "") -> Dataset:
     """Read a dataset YAML, find its images, and read their label files.
 
     A data set that says how is downloaded by the family of `trainer`, where its images are not there yet.
 
     Raises:
-        UserError: It cannot be read, has no classes, or a part has no images or no labels.
+        UserError: It cannot be read, has no classes, or a part has no images or no labels; or its images are not of
+            the kind that `model` takes, where that is given.
     """
     found = read_dataset_yaml((find_dataset_yaml(str(path)) or Path(path)).resolve())
     if found.download and "train" in found.parts and not found.there("train"):
         trainer.fetch_dataset(found.file)
         found = read_dataset_yaml(found.file)
+    if problems := trainer.data_problems(model, found.content) if model else []:
+        raise UserError.several(problems)
     names, keypoints = found.class_names(), found.keypoints()
-    pool, test = _images(found, "train"), _images(found, split)
+    (pool, lost), (test, lost_test) = (_there(_images(found, part), found, part) for part in ("train", split))
     if not any(label_path(image).is_file() for image in pool):
         hint = f"expected {label_path(pool[0])} for {pool[0]}"
         raise UserError("train has no labels", where=str(found.file), hint=hint)
@@ -75,10 +81,22 @@ def read_dataset(path: str | Path, split: str, trainer: Finetuner) -> Dataset:
     for part, one in (("train", trained), (split, tested)):
         if not one.classes:
             raise UserError(f"none of the label files of {part} can be used: {one.notes[0]}", where=str(found.file))
-    notes = [f"{part}: {note}" for part, one in (("train", trained), (split, tested)) for note in one.notes]
+    told = (("train", (*lost, *trained.notes)), (split, (*lost_test, *tested.notes)))
+    notes = [f"{part}: {note}" for part, some in told for note in some]
     others = {key: found.content[key] for key in _CARRIED if key in found.content}
+    objects = {**trained.objects, **tested.objects}
     kept = tuple(trained.classes), tuple(tested.classes)
-    return Dataset(found.file, names, *kept, split, others, keypoints, trained.classes, tuple(notes))
+    return Dataset(found.file, names, *kept, split, others, keypoints, trained.classes, objects, tuple(notes))
+
+
+def _there(images: Sequence[str], found: DatasetYaml, part: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The images that are there, and what is to be said of the others: a trainer would leave them out in silence."""
+    there = tuple(image for image in images if os.path.exists(image))  # noqa: PTH110 - a Path for each costs more
+    if not there:
+        raise UserError(f"none of the {len(images):,} images of {part} is there: {images[0]}", where=str(found.file))
+    lost = len(images) - len(there)
+    first = next((image for image in images if not os.path.exists(image)), "")  # noqa: PTH110
+    return there, (f"{lost:,} of {len(images):,} images are not there, such as {first}",) if lost else ()
 
 
 def _images(found: DatasetYaml, part: str) -> tuple[str, ...]:

@@ -80,7 +80,8 @@ def _data_facts(prepared: Prepared) -> DataFacts:
         labelled_test_images=sum(has_objects(image, dataset.keypoints) for image in dataset.test),
         split=dataset.split,
         test_sha256=label_lists.file_hash(prepared.folder / "labels" / "test.txt"),
-        leak=prepared.test_leak,
+        leak=prepared.leaks.test,
+        recordings=prepared.leaks.recordings,
     )
 
 
@@ -107,7 +108,7 @@ def _start_facts(
         parameters=first.parameters if first else 0,
         sha256={key: file.sha256 for key, file in files.items()},
         pretraining=prepared.pretrainings.get(start.name),
-        leak=prepared.leaks.get(start.name),
+        leak=prepared.leaks.starts.get(start.name),
         recipe=_recipe_facts(prepared, start, own) if start.kind == "recipe" else None,
         longer=tuple(follows) if start.longer else (),
     )

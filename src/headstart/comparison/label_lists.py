@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from headstart.comparison.dataset import Dataset
+from headstart.comparison.used_records import CountFacts, UsedFacts
 from headstart.errors import UserError
 from headstart.files import content_hash, write_text
 from headstart.images.labels import label_path
@@ -33,6 +34,7 @@ class LabelList:
         test_sha256: Of the list of images that its trainings are measured on.
         annotations_sha256: Of what the label files of both lists hold: a corrected label makes it another training.
         own_annotations_sha256: Of what those of this list hold.
+        counts: Images and objects of this list, and of what its trainings are measured on.
     """
 
     file: Path
@@ -44,6 +46,7 @@ class LabelList:
     test_sha256: str
     annotations_sha256: str
     own_annotations_sha256: str
+    counts: UsedFacts
 
     def check(self) -> None:
         """Raise a `UserError` where the file is no longer what it was: the starts would not get the same images."""
@@ -123,7 +126,13 @@ def write_list(
         for some in (both, both[: len(images)])
     )
     measured = len(both) - len(images)
-    return LabelList(path, yaml, labels, len(images), measured, file_hash(path), file_hash(test), held, own)
+    counts = UsedFacts(train=_counted(images, dataset), test=_counted(both[len(images) :], dataset))
+    return LabelList(path, yaml, labels, len(images), measured, file_hash(path), file_hash(test), held, own, counts)
+
+
+def _counted(images: Sequence[str], dataset: Dataset) -> CountFacts:
+    objects = [dataset.objects.get(image, 0) for image in images]
+    return CountFacts(images=len(images), labelled=sum(one > 0 for one in objects), objects=sum(objects))
 
 
 def file_hash(path: Path) -> str:

@@ -1,15 +1,218 @@
-"""Test images among images that something was trained on, found by content."""
+"""Test images among images that something was trained on: by content, by what they show, and as frames beside others.
+
+Equal content is an error before the first training. Files that differ and look the same, copies saved anew, fail a
+check; frames of one recording on both sides are told, and leave open what the figures are worth elsewhere.
+"""
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from headstart.comparison import likeness
+from headstart.comparison.dataset import Dataset
+from headstart.comparison.likeness import Thumbnails
+from headstart.comparison.recipes import RecipeStart
+from headstart.comparison.start_records import LeakFacts, PretrainingFacts
+from headstart.comparison.starts import LONGER, Start
 from headstart.errors import UserError
 from headstart.files import content_hash
+from headstart.images.index import ImageIndex, find_images
+from headstart.run.display import make_console
 
 _SHOWN = 3
+MOST = 100_000
+"""Images that are decoded to look for copies among them; of more, evenly spread ones."""
+_MANY = 5_000
+"""Images from which on it is said that they are looked at: it takes a while."""
+
+
+class Leaks(NamedTuple):
+    """What is known of test images among images that something was trained on.
+
+    Attributes:
+        test: Among the labelled images.
+        recordings: Frames of one recording among test and labelled images.
+        starts: Start -> in its pretraining; those that had none are not there.
+        notes: What is to be said before the first training: these, and images that cannot be read.
+    """
+
+    test: LeakFacts
+    recordings: LeakFacts
+    starts: dict[str, LeakFacts]
+    notes: tuple[str, ...]
+
+
+def look_for_leaks(
+    dataset: Dataset,
+    starts: Sequence[Start],
+    pretrainings: Mapping[str, PretrainingFacts],
+    recipes: Mapping[str, RecipeStart],
+    named: Sequence[str],
+    cache: Path,
+) -> Leaks:
+    """Look for test images in the labelled pool and in every pretraining.
+
+    Args:
+        dataset: The labelled data.
+        starts: What is compared.
+        pretrainings: Start -> what its run folder tells.
+        recipes: Start -> the recipe that makes it.
+        named: Images of ``unlabelled=``.
+        cache: File that keeps what the images look like.
+
+    Raises:
+        UserError: Files of the same content are on both sides; with examples.
+    """
+    own = _own_images(starts, pretrainings, recipes)
+    groups: dict[str, Sequence[str]] = {f"train of {dataset.yaml.name}": dataset.pool}
+    groups |= {"unlabelled": named} if named else {}
+    groups |= {f"the {'images' if name in recipes else 'pretraining'} of {name}": paths for name, paths in own.items()}
+    refuse_leaks(dataset.test, groups)
+    looks = _Looks(dataset.test, [path for paths in groups.values() for path in paths], cache)
+    found = {}
+    for start in [one for one in starts if LONGER.get(one.kind, one.kind) != "scratch"]:
+        images = own.get(start.name, [])
+        leak = leak_of(start, pretrainings.get(start.name), images, len(named))
+        seen = [*images, *(named if start.kind == "checkpoint" else [])]
+        found[start.name] = looks.judged(leak, seen, "pretraining images")
+    clean = LeakFacts(outcome="passed", words=f"none of {len(dataset.pool):,} labelled images is a test image")
+    test = looks.judged(clean, dataset.pool, "labelled images")
+    beside = looks.beside(dataset.pool)
+    recordings = looks.recordings(dataset.pool, beside)
+    said = [test.words] if test.outcome == "failed" else []
+    said += [recordings.words] if beside else []
+    said += [f"{name}: {leak.words}" for name, leak in found.items() if leak.outcome == "failed"]
+    return Leaks(test, recordings, found, (*looks.notes([*dataset.pool, *dataset.test]), *said))
+
+
+def _own_images(
+    starts: Sequence[Start], pretrainings: Mapping[str, PretrainingFacts], recipes: Mapping[str, RecipeStart]
+) -> dict[str, list[str]]:
+    """Start -> the images that it was, or will be, pretrained on, as far as they are there."""
+    own = {
+        start.name: pretraining_images(pretrainings.get(start.name)) for start in starts if start.kind == "checkpoint"
+    }
+    own |= {name: list(find_images(recipe.data)) for name, recipe in recipes.items()}
+    return {name: images for name, images in own.items() if images}
+
+
+class _Looks:
+    """What test images and others look like.
+
+    Args:
+        test: Paths of the test images.
+        others: Paths of all images that something was trained on.
+        cache: File that keeps the thumbnails.
+    """
+
+    def __init__(self, test: Sequence[str], others: Iterable[str], cache: Path) -> None:
+        unique = sorted(set(others) - set(test))
+        every = -(-len(unique) // MOST) if unique else 1
+        self.looked = {*test, *unique[::every]}
+        if len(self.looked) > _MANY:
+            said = f"looking for copies of test images among {len(unique[::every]):,} images ..."
+            make_console(stderr=True).print(said, markup=False)
+        made = likeness.thumbnails([*test, *unique[::every]], cache)
+        self._values, self.unread = made.values, dict(made.unread)
+        self._rows = {path: row for row, path in enumerate(made.paths)}
+        self.test = self._of(test)
+
+    def _of(self, paths: Iterable[str]) -> Thumbnails:
+        known = tuple(path for path in dict.fromkeys(paths) if path in self._rows)
+        return Thumbnails(known, self._values[[self._rows[path] for path in known]])
+
+    def judged(self, leak: LeakFacts, paths: Sequence[str], what: str) -> LeakFacts:
+        """`leak`, which tells what is known by content of the images at `paths`, and what they look like."""
+        if pairs := likeness.look_alike(self.test, self._of(paths)):
+            count = len({one for one, _ in pairs})
+            words = f"{count:,} of {len(self.test.paths):,} test images look the same as {what}: {_shown(pairs)}"
+            return LeakFacts(outcome="failed", words=f"{words}. They may be saved anew or resized: take one side out")
+        left = len(set(paths) - self.looked)
+        if left and leak.outcome == "passed":
+            words = f"{leak.words} by content; by what they show, {len(set(paths)) - left:,} were looked at"
+            return LeakFacts(outcome="not known", words=words)
+        return leak
+
+    def beside(self, paths: Sequence[str]) -> list[tuple[str, str]]:
+        """(test image, other image) that look like frames beside each other, of the images at `paths`."""
+        return likeness.beside_each_other(self.test, self._of(paths))
+
+    def recordings(self, pool: Sequence[str], pairs: Sequence[tuple[str, str]]) -> LeakFacts:
+        """What is known of frames of one recording among test images and those at `pool`, of which `pairs` are some."""
+        if not any(map(likeness.numbered, self.test.paths)) or not any(map(likeness.numbered, pool)):
+            return LeakFacts(outcome="not known", words="the names of the images have no running numbers")
+        if not pairs:
+            words = "no more test images look most like the labelled image beside them by number than by chance"
+            return LeakFacts(outcome="passed", words=words)
+        words = f"{len(pairs):,} of {len(self.test.paths):,} test images look most like the labelled image beside them "
+        words += f"by number, as frames of one recording do: {_shown(pairs)}; on others the figures may be lower"
+        return LeakFacts(outcome="not known", words=words)
+
+    def notes(self, paths: Iterable[str]) -> tuple[str, ...]:
+        """What is to be said of images that cannot be read."""
+        told = [f"{path}: {self.unread[path]}" for path in dict.fromkeys(paths) if path in self.unread]
+        more = f"; and {len(told) - _SHOWN:,} more" if len(told) > _SHOWN else ""
+        said = f"{len(told):,} images cannot be read: {'; '.join(told[:_SHOWN])}{more}"
+        return (said,) if told else ()
+
+
+def _shown(pairs: Sequence[tuple[str, str]]) -> str:
+    more = f"; and {len(pairs) - _SHOWN:,} more" if len(pairs) > _SHOWN else ""
+    return "; ".join(f"{one} and {other}" for one, other in pairs[:_SHOWN]) + more
+
+
+def leak_of(start: Start, known: PretrainingFacts | None, images: Sequence[str], named: int) -> LeakFacts:
+    """What is known of a start's pretraining where no test image was found by content.
+
+    Args:
+        start: The start.
+        known: What its run folder tells.
+        images: Of its pretraining, as far as they are there.
+        named: How many images the user named.
+    """
+    used = known.images or 0 if known else 0
+    if start.kind == "recipe":
+        return LeakFacts(outcome="passed", words=f"none of {len(images):,} images that it learns from is a test image")
+    if start.kind != "checkpoint":
+        return LeakFacts(outcome="not known", words="the images behind published weights are not known")
+    seen = max(len(images), named)
+    if 0 < seen < used:
+        where = "are still there" if seen == len(images) else "were named by unlabelled="
+        words = f"{seen:,} of its {used:,} pretraining images {where}, and none of these is a test image"
+        return LeakFacts(outcome="not known", words=words)
+    if (
+        known
+        and known.fingerprint
+        and seen
+        and seen == len(images)
+        and _index(known).fingerprint() != known.fingerprint
+    ):
+        words = "the images that are there now are not those of its pretraining, and none of these is a test image"
+        return LeakFacts(outcome="not known", words=words)
+    if seen:
+        return LeakFacts(outcome="passed", words=f"none of {seen:,} pretraining images is a test image")
+    gone = "its pretraining images are not there any more" if known else "its pretraining images are not known"
+    return LeakFacts(outcome="not known", words=gone)
+
+
+def pretraining_images(known: PretrainingFacts | None) -> list[str]:
+    """The images of a pretraining, labelled ones among them, where they are still where it found them."""
+    if known is None or not known.data:
+        return []
+    try:
+        # Relative paths were relative to the folder that the pretraining was started in: as a rule, this one.
+        return [path for path in _index(known) if os.path.exists(path)]  # noqa: PTH110
+    except UserError:
+        return []
+
+
+def _index(known: PretrainingFacts) -> ImageIndex:
+    """The images of a pretraining as its options name them now."""
+    return find_images([*known.data, *filter(None, [known.carriers.get("labels")])])
 
 
 def on_both_sides(test: Sequence[str], others: Iterable[str]) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from headstart.comparison.budgets import Budget, check_budgets, parse_budgets
 from headstart.comparison.dataset import Dataset, read_dataset
 from headstart.comparison.detections import has_objects
 from headstart.comparison.label_lists import LabelList
-from headstart.comparison.leaks import refuse_leaks
+from headstart.comparison.leaks import Leaks, look_for_leaks
 from headstart.comparison.longer import most
 from headstart.comparison.pretrainings import FOLDER as PRETRAININGS
 from headstart.comparison.recipes import RecipeStart, coco_weights, placed, read_recipe
 from headstart.comparison.results import SETTINGS
-from headstart.comparison.start_records import LeakFacts, PretrainingFacts
-from headstart.comparison.starts import LONGER, Start, StartFile, build_starts, parse_starts, pretraining_of
+from headstart.comparison.start_records import PretrainingFacts
+from headstart.comparison.starts import Start, StartFile, build_starts, parse_starts, pretraining_of
 from headstart.detectors.find import finetuner
 from headstart.errors import UserError
 from headstart.files import Contents, OwnedFolder, explained, write_text
@@ -30,6 +30,7 @@ from headstart.images.dataset_yaml import find_dataset_yaml, shipped
 from headstart.images.index import find_images
 from headstart.images.labels import label_path
 from headstart.reading import parse_yaml
+from headstart.run.display import make_console
 from headstart.settings.schema import CompareSettings
 
 # A comparison may be given more starts, budgets and seeds, and be told to say more or less; all else is another one.
@@ -39,6 +40,7 @@ _MAY_CHANGE = {
 }
 _TRAININGS = ("cells", "search", "longer", PRETRAININGS)
 """Folders that hold trainings: without any, nothing is lost by other options."""
+_LOOKS = "thumbnails.npz"
 CONTENTS = Contents(
     what="a comparison",
     mark=SETTINGS,
@@ -62,8 +64,7 @@ class Prepared:
         files: (start, seed) -> its checkpoint.
         pretrainings: Start -> what its run folder tells.
         recipes: Start -> the recipe that makes it.
-        test_leak: What is known of test images among the labelled images.
-        leaks: Start -> what is known of test images in its pretraining.
+        leaks: What is known of test images among labelled images and pretraining images.
     """
 
     settings: CompareSettings
@@ -76,8 +77,7 @@ class Prepared:
     files: Mapping[tuple[str, int], StartFile]
     pretrainings: Mapping[str, PretrainingFacts]
     recipes: Mapping[str, RecipeStart]
-    test_leak: LeakFacts
-    leaks: Mapping[str, LeakFacts]
+    leaks: Leaks
 
 
 @contextmanager
@@ -114,11 +114,13 @@ def _begin(settings: CompareSettings, owned: OwnedFolder) -> None:
 def _refuse_other(asked: Mapping[str, Any], record: Path) -> None:
     try:
         known = parse_yaml(record.read_text(encoding="utf-8"))
-        if not isinstance(known, dict):
-            raise ValueError("it is empty")
-    except (OSError, ValueError) as error:
-        hint = "overwrite=true starts the comparison again, or choose another out="
-        raise UserError(f"cannot be read: {error}", where=str(record), hint=hint) from error
+    except (OSError, ValueError):
+        known = None
+    if not isinstance(known, dict):
+        # Each training has a mark of all that it was asked for: those of other options are made anew all the same.
+        told = f"{record} is damaged and is written anew; trainings that these options do not ask for are made anew"
+        make_console(stderr=True, soft_wrap=True).print(told, markup=False)
+        return
     now = {**asked, "data": _absolute(asked["data"])}
     problems = [
         UserError(f"was {known.get(key)!r} when the comparison began, is {value!r} now", where=key)
@@ -144,7 +146,7 @@ def prepare(settings: CompareSettings, folder: Path) -> Prepared:
         UserError: What a user can put right; see the parts.
     """
     trainer = finetuner(settings.model)
-    dataset = read_dataset(settings.data, settings.split, trainer)
+    dataset = read_dataset(settings.data, settings.split, trainer, settings.model)
     starts, _ = parse_starts(settings.starts, settings.model)
     budgets = sorted(parse_budgets(settings.labels)[0], key=lambda budget: budget.images(len(dataset.pool)))
     check_budgets(budgets, len(dataset.pool))
@@ -152,13 +154,13 @@ def prepare(settings: CompareSettings, folder: Path) -> Prepared:
     recipes = _recipes(settings, dataset, starts, folder / "labels")
     _refuse_nothing_to_follow(settings, starts, pretrainings, recipes)
     _refuse_unlabelled_test(dataset)
-    test_leak, leaks = _refuse_leaks(settings, dataset, starts, pretrainings, recipes)
+    named = list(find_images(settings.unlabelled)) if settings.unlabelled else []
+    leaks = look_for_leaks(dataset, starts, pretrainings, recipes, named, folder / "labels" / _LOOKS)
+    dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *leaks.notes))
     lists, search = _write_lists(settings, dataset, budgets, folder / "labels")
     there = _with_coco([start for start in starts if start.kind != "recipe"], settings, recipes)
     files = build_starts(there, settings.seeds, dataset, trainer.architecture(settings.model), folder / "starts")
-    return Prepared(
-        settings, folder, dataset, starts, budgets, lists, search, files, pretrainings, recipes, test_leak, leaks
-    )
+    return Prepared(settings, folder, dataset, starts, budgets, lists, search, files, pretrainings, recipes, leaks)
 
 
 def _recipes(
@@ -213,66 +215,6 @@ def _refuse_unlabelled_test(dataset: Dataset) -> None:
         hint = f"expected {label_path(dataset.test[0])} for {dataset.test[0]}; split=val or split=test names the part"
         what = f"{dataset.split} has no labelled objects: nothing can be measured on it"
         raise UserError(what, where=str(dataset.yaml), hint=hint)
-
-
-def _refuse_leaks(
-    settings: CompareSettings,
-    dataset: Dataset,
-    starts: Sequence[Start],
-    pretrainings: Mapping[str, PretrainingFacts],
-    recipes: Mapping[str, RecipeStart],
-) -> tuple[LeakFacts, dict[str, LeakFacts]]:
-    """Raise where test images are in the labelled pool or in a pretraining.
-
-    Returns:
-        What was looked at of the labelled images, and of the pretraining of each start that had one.
-    """
-    others: dict[str, Sequence[str]] = {f"train of {dataset.yaml.name}": dataset.pool}
-    found = {}
-    named = list(find_images(settings.unlabelled)) if settings.unlabelled else []
-    if named:
-        others["unlabelled"] = named
-    for start in starts:
-        known = pretrainings.get(start.name)
-        images = _pretraining_images(known) if start.kind == "checkpoint" else []
-        if images:
-            others[f"the pretraining of {start.name}"] = images
-        if start.name in recipes:
-            looked = list(find_images(recipes[start.name].data))
-            others[f"the images of {start.name}"] = looked
-            words = f"none of {len(looked):,} images that it learns from is a test image"
-            found[start.name] = LeakFacts(outcome="passed", words=words)
-        elif LONGER.get(start.kind, start.kind) != "scratch":
-            found[start.name] = _leak(start, known, len(images), len(named))
-    refuse_leaks(dataset.test, others)
-    return LeakFacts(outcome="passed", words=f"none of {len(dataset.pool):,} labelled images is a test image"), found
-
-
-def _leak(start: Start, known: PretrainingFacts | None, looked: int, named: int) -> LeakFacts:
-    """What is known where no test image was found: `looked` images of its own run folder, `named` by the user."""
-    used = known.images or 0 if known else 0
-    if start.kind != "checkpoint":
-        return LeakFacts(outcome="not known", words="the images behind published weights are not known")
-    seen = max(looked, named)
-    if 0 < seen < used:
-        where = "are still there" if seen == looked else "were named by unlabelled="
-        words = f"{seen:,} of its {used:,} pretraining images {where}, and none of these is a test image"
-        return LeakFacts(outcome="not known", words=words)
-    if seen:
-        return LeakFacts(outcome="passed", words=f"none of {seen:,} pretraining images is a test image")
-    gone = "its pretraining images are not there any more" if known else "its pretraining images are not known"
-    return LeakFacts(outcome="not known", words=gone)
-
-
-def _pretraining_images(known: PretrainingFacts | None) -> list[str]:
-    """The images of a pretraining, where they are still where it found them."""
-    if known is None or not known.data:
-        return []
-    try:
-        # Relative paths were relative to the folder that the pretraining was started in: as a rule, this one.
-        return [path for path in find_images(known.data) if os.path.exists(path)]  # noqa: PTH110
-    except UserError:
-        return []
 
 
 def _write_lists(

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 
 from headstart.comparison.start_records import CheckOutcome, LeakFacts, Record, StartFacts
 from headstart.comparison.statistics import Paired
+from headstart.comparison.used_records import UsedFacts
 
 FORMAT: Final = 2
 
@@ -46,6 +47,7 @@ class DataFacts(Record):
         split: The part of the YAML that these are.
         test_sha256: Of their list.
         leak: Test images among the images to cut budgets from.
+        recordings: Frames of one recording among both; None in older files.
     """
 
     yaml: str
@@ -56,6 +58,7 @@ class DataFacts(Record):
     split: str
     test_sha256: str
     leak: LeakFacts
+    recordings: LeakFacts | None = None
 
 
 class BudgetFacts(Record):
@@ -133,6 +136,7 @@ class Figures(Record):
         initial_sha256: Of the trainer's weights before the first step.
         device: cpu, mps or cuda.
         versions: Of what trained.
+        used: Images and objects that the trainer read; None where it did not say.
     """
 
     map50_95: float
@@ -146,6 +150,7 @@ class Figures(Record):
     initial_sha256: str
     device: str
     versions: dict[str, str]
+    used: UsedFacts | None = None
 
 
 class CellResult(Record):
@@ -167,6 +172,7 @@ class CellResult(Record):
         state: ``done``, ``failed``, or ``missing`` where it was not begun or was stopped.
         error: Why it failed.
         figures: What it gave; None unless it is done.
+        meant: Images and objects of its lists; None in older files.
     """
 
     kind: CellKind
@@ -183,6 +189,7 @@ class CellResult(Record):
     state: Literal["done", "failed", "missing"]
     error: str = ""
     figures: Figures | None = None
+    meant: UsedFacts | None = None
 
     @model_validator(mode="after")
     def _figures_when_done(self) -> CellResult:

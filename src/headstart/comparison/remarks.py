@@ -88,6 +88,13 @@ def made(start: StartFacts) -> str:
     return f"{text}; it brings in {' and '.join(told)}" if told else text
 
 
+def carried(start: StartFacts) -> str:
+    """What brought into the pretraining of a run folder what somebody learnt from labels; "" where nothing did."""
+    known = start.pretraining.carriers if start.pretraining and start.recipe is None else {}
+    told = [f"{key}={Path(value).name}" for key, value in known.items()]
+    return f"its pretraining was given {' and '.join(told)}" if told else ""
+
+
 def longer(start: StartFacts) -> str:
     """How much longer a start was fine-tuned, and which it follows; "" for the others."""
     if not start.longer:

@@ -278,6 +278,7 @@ class Running:
             state="done" if figures else "failed" if error else "missing",
             error=error,
             figures=figures,
+            meant=task.labels.counts,
         )
 
     def _detections(self, done: Sequence[Done[Training, FinetuneResult]]) -> None:
@@ -290,7 +291,7 @@ class Running:
             for one in done
             if one.result and (one.task.cell.budget, one.task.cell.seed) == (p.budgets[-1].name, p.settings.seeds[0])
         }
-        made = (p.folder / shown.FILE).is_file() and not self._trained
+        made = shown.there(p.folder) and not self._trained
         if made or not images or not weights:
             return
         model = finetuner(p.settings.model).architecture(p.settings.model)

@@ -11,6 +11,7 @@ from pydantic import Field
 from headstart.comparison.records import plain
 from headstart.comparison.results import read_json, validated
 from headstart.comparison.start_records import Record
+from headstart.errors import UserError
 from headstart.files import write_text
 
 FILE = "detections.json"
@@ -70,6 +71,15 @@ def write_detections(folder: Path, content: Detections) -> Path:
     path = folder / FILE
     write_text(path, json.dumps(plain(content), allow_nan=False) + "\n")
     return path
+
+
+def there(folder: Path) -> bool:
+    """Whether there is one that can be read; a damaged one is removed."""
+    try:
+        return read_detections(folder) is not None
+    except UserError:
+        (folder / FILE).unlink()
+        return False
 
 
 def read_detections(folder: Path) -> Detections | None:

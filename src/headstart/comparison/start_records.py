@@ -37,6 +37,8 @@ class PretrainingFacts(Record):
         search_seconds: Time spent in the search for objects before the first step, teacher included.
         seconds: Time spent in training.
         device: The device, in torch's words.
+        fingerprint: Of the list of its images; "" where it does not say.
+        carriers: What brought in what somebody learnt from labels: option -> labels, weights, teacher or detector.
     """
 
     folder: str
@@ -49,6 +51,8 @@ class PretrainingFacts(Record):
     device: str
     shown: int | None = None
     search_seconds: float | None = None
+    fingerprint: str = ""
+    carriers: dict[str, str] = {}
 
 
 class RecipeRunFacts(Record):

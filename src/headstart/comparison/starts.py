@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from headstart.comparison.dataset import Dataset
-from headstart.comparison.recipes import SUFFIXES
+from headstart.comparison.recipes import CARRIERS, SUFFIXES
 from headstart.comparison.start_records import PretrainingFacts
 from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import Finetuner, StartSettings
@@ -141,6 +141,8 @@ def _facts(folder: Path, content: Any) -> PretrainingFacts:
         search_seconds=resolved.get("search_seconds"),
         seconds=_seconds(folder / "metrics.jsonl"),
         device=str(resolved.get("device", "")),
+        fingerprint=str(resolved.get("images_fingerprint") or ""),
+        carriers={key: str(options[key]) for key in ("labels", *CARRIERS) if options.get(key)},
     )
 
 

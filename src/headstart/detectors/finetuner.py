@@ -4,8 +4,8 @@ A comparison knows nothing else of a family of detectors. Nothing here imports t
 
 A run's folder holds ``finetune.json`` (what was asked for), ``train.log``, ``arrived.json`` (the start, compared with
 the trainer's model and EMA tensor by tensor), ``results.csv`` (a row an epoch), ``classes.json`` (the scores of each
-class), ``weights/last.pt`` and ``result.json``. Figures are those of the last epoch's weights: an epoch chosen by its
-score on the test images would flatter.
+class), ``used.json`` (images and objects that were read), ``weights/last.pt`` and ``result.json``. Figures are those of
+the last epoch's weights: an epoch chosen by its score on the test images would flatter.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from headstart.detectors.handback import PARTS, Part
+from headstart.detectors.scores import ClassScore, read_scores
+from headstart.detectors.used import Used, read_used
 from headstart.errors import UserError, did_you_mean
 from headstart.files import write_text
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 MEASURED = 20
 """Epochs of a training that are measured on the test images, about; of a shorter one all are."""
 REQUEST, LOG, ARRIVED, RESULT, FAILED = "finetune.json", "train.log", "arrived.json", "result.json", "failed.json"
-CURVE, CLASSES = "results.csv", "classes.json"
+CURVE = "results.csv"
 LAST = Path("weights") / "last.pt"
 COLUMNS = ("epoch", "time", "metrics/mAP50-95(B)", "metrics/mAP50(B)")
 """Columns that ``results.csv`` has in any case, named as Ultralytics names them; ``time`` is in seconds."""
@@ -109,16 +111,6 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class ClassScore:
-    """One class on the test images: its name, box mAP50-95 and mAP50 in [0, 1], and how many objects it has there."""
-
-    name: str
-    map50_95: float
-    map50: float
-    objects: int
-
-
-@dataclass(frozen=True)
 class Arrival:
     """How much of the start stood in the trainer when the first step began.
 
@@ -155,6 +147,7 @@ class FinetuneResult:
         folder: The run folder; its weights are ``weights/last.pt``.
         arrival: What became of the start.
         classes: The last epoch's score of every class that the test images show.
+        used: What it read; None where that was not written down.
     """
 
     map50_95: float
@@ -164,6 +157,7 @@ class FinetuneResult:
     folder: Path
     arrival: Arrival
     classes: tuple[ClassScore, ...] = ()
+    used: Used | None = None
 
 
 @dataclass(frozen=True)
@@ -257,6 +251,10 @@ class Finetuner(ABC):
         """
         raise UserError("its images are not there, and nothing is downloaded for this model", where=str(yaml))
 
+    def data_problems(self, model: str, content: Mapping[str, Any]) -> list[UserError]:
+        """What `content` of a dataset YAML says that no start of `model` can be trained on."""
+        return []
+
     @abstractmethod
     def versions(self) -> Mapping[str, str]:
         """Versions of the packages that build starts and train."""
@@ -341,19 +339,6 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(content, indent=1, default=str) + "\n")
 
 
-def write_scores(folder: Path, scores: Sequence[ClassScore]) -> None:
-    """Write ``classes.json``: the scores of each class, of the last epoch measured."""
-    write_text(folder / CLASSES, json.dumps([vars(score) for score in scores]) + "\n")
-
-
-def read_scores(folder: Path) -> tuple[ClassScore, ...]:
-    """What `write_scores` wrote; empty where it did not."""
-    path = folder / CLASSES
-    if not path.is_file():
-        return ()
-    return tuple(ClassScore(**one) for one in json.loads(path.read_text(encoding="utf-8")))
-
-
 def read_curve(path: Path) -> tuple[Epoch, ...]:
     """Every epoch of a ``results.csv``, whose mAP is that of the last epoch measured so far.
 
@@ -388,9 +373,9 @@ def read_result(folder: str | Path) -> FinetuneResult:
         raw = json.loads((root / ARRIVED).read_text(encoding="utf-8"))
         curve = read_curve(root / CURVE)
         arrival = Arrival(**{**raw, "skipped": tuple(raw["skipped"])})
-        scores = read_scores(root)
+        scores, used = read_scores(root), read_used(root)
     except FileNotFoundError as error:
         raise UserError("is not a finished training", where=str(root), hint=f"{error.filename} is missing") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"a file of this training is damaged: {error}", where=str(root)) from error
-    return FinetuneResult(curve[-1].map50_95, curve[-1].map50, curve, seconds, root, arrival, scores)
+    return FinetuneResult(curve[-1].map50_95, curve[-1].map50, curve, seconds, root, arrival, scores, used)

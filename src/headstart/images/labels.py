@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import os
 import stat
+from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,22 +123,28 @@ def read_labels(path: Path, classes: int | None = None, keypoints: Sequence[int]
     except OSError as error:
         return Labels(path, (), (Problem(f"cannot be read: {error.strerror}"),))
     text, problems = _decoded(data)
-    rows: list[Row] = []
-    widths = set()
+    rows: dict[bytes, Row] = {}
+    widths, twice = set(), 0
     for number, line in enumerate(text.splitlines(), start=1):
         if words := line.split():
             widths.add(len(words) == 5)
             found = _row(words, number, classes, keypoints)
             if isinstance(found, Problem):
                 problems.append(found)
+            elif (same := _numbers(words)) in rows:
+                twice += 1
             else:
-                rows.append(found)
-    if len(widths) > 1 and not keypoints and any(row.points for row in rows):
+                rows[same] = found
+    if len(widths) > 1 and not keypoints and any(row.points for row in rows.values()):
         problems.append(Problem("mixes boxes and polygons"))
-    kept = list({row[:3]: row for row in reversed(rows)}.values())[::-1]
-    if len(kept) < len(rows):
-        problems.append(Problem(f"has {len(rows) - len(kept)} lines twice", drops_image=False))
-    return Labels(path, tuple(kept), tuple(problems))
+    if twice:
+        problems.append(Problem(f"has {twice} lines twice", drops_image=False))
+    return Labels(path, tuple(rows.values()), tuple(problems))
+
+
+def _numbers(words: Sequence[str]) -> bytes:
+    """Equal for lines of the same numbers, however they are written: in float32, as Ultralytics compares them."""
+    return array("f", [float(word) + 0.0 for word in words]).tobytes()
 
 
 def _decoded(data: bytes) -> tuple[str, list[Problem]]:
@@ -234,11 +241,13 @@ class Survey:
         classes: Image -> the classes of its objects, for the images that Ultralytics uses; empty for background.
         dropped: Images that Ultralytics leaves out.
         notes: What cannot be used and why, with counts and examples; empty where all is well.
+        objects: Image -> how many objects it has, for the images of `classes`.
     """
 
     classes: dict[str, frozenset[int]]
     dropped: tuple[str, ...]
     notes: tuple[str, ...]
+    objects: dict[str, int] = field(default_factory=dict)
 
 
 def survey(images: Iterable[str], classes: int | None = None, keypoints: Sequence[int] | None = None) -> Survey:
@@ -249,6 +258,7 @@ def survey(images: Iterable[str], classes: int | None = None, keypoints: Sequenc
         classes, keypoints: As for `read_labels`.
     """
     found: dict[str, frozenset[int]] = {}
+    objects: dict[str, int] = {}
     dropped: list[str] = []
     drops: list[str] = []
     lines: list[str] = []
@@ -259,7 +269,7 @@ def survey(images: Iterable[str], classes: int | None = None, keypoints: Sequenc
             first = next(problem for problem in labels.problems if problem.drops_image)
             drops.append(f"{labels.path}: {first}")
         else:
-            found[image] = labels.classes
+            found[image], objects[image] = labels.classes, len(labels.rows)
             lines += [f"{labels.path}: {problem}" for problem in labels.problems]
     total = len(found) + len(dropped)
     notes = []
@@ -267,7 +277,7 @@ def survey(images: Iterable[str], classes: int | None = None, keypoints: Sequenc
         notes.append(f"{len(drops):,} of {total:,} images are left out for their label files: {_examples(drops)}")
     if lines:
         notes.append(f"{len(lines):,} lines or files of labels have no effect: {_examples(lines)}")
-    return Survey(found, tuple(dropped), tuple(notes))
+    return Survey(found, tuple(dropped), tuple(notes), objects)
 
 
 def _examples(all_of_them: Sequence[str]) -> str:

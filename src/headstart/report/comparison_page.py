@@ -246,7 +246,7 @@ def _start(start: StartFacts) -> dict[str, Any]:
         told = [f"{known.method} from {Path(known.model).name}"]
         told += [f"{count:,} {what}" for count, what in ((known.images, "images"), (known.steps, "steps")) if count]
         told.append(f"{duration(known.seconds, gap=NO_BREAK)} on {known.device or 'an unknown device'}")
-        before = ", ".join(told)
+        before = "; ".join(filter(None, [", ".join(told), remarks.carried(start)]))
     before = remarks.made(start) or remarks.longer(start) or before
     weights = Path(start.weights).name if start.weights else "drawn from the seed"
     return {"name": start.name, "weights": weights, "parts": ", ".join(parts), "before": before}

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from headstart.detectors.used import Counts, count
 from headstart.errors import UserError
 from headstart.images.decode import DecodeError, read_image
 from headstart.images.labels import label_path, read_labels
@@ -38,6 +39,10 @@ class LabelledImages(Dataset[tuple[Tensor, Target]]):
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def counts(self) -> Counts:
+        """Images and objects, as the label files have them now."""
+        return count(len(read_labels(label_path(path), self.classes).rows) for path in self.paths)
 
     def __getitem__(self, place: int) -> tuple[Tensor, Target]:
         """Image float ``(3, H, W)``, RGB in [0, 1]; ``boxes`` ``(N, 4)`` in pixels; ``labels`` int64 ``(N,)`` from 1.

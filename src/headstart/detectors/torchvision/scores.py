@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from headstart.detectors.finetuner import ClassScore
+from headstart.detectors.scores import ClassScore
 from headstart.errors import UserError
 
 

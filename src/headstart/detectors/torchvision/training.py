@@ -26,14 +26,15 @@ from headstart.detectors.finetuner import (
     Arrival,
     FinetuneSettings,
     write_json,
-    write_scores,
 )
 from headstart.detectors.handback import shorten
+from headstart.detectors.scores import write_scores
 from headstart.detectors.tensors import fingerprint, mismatches, not_finite
 from headstart.detectors.torchvision import data, models
 from headstart.detectors.torchvision.models import Record
 from headstart.detectors.torchvision.recipe import recipe
 from headstart.detectors.torchvision.scores import Scores, score
+from headstart.detectors.used import Used, write_used
 from headstart.errors import UserError
 
 
@@ -118,6 +119,7 @@ class Training:
         images = data.LabelledImages(train_images, classes, imgsz, augment)
         self.batches = data.training_batches(images, settings.batch, settings.seed, workers)
         self.test = data.LabelledImages(test_images, classes, imgsz)
+        write_used(settings.folder, Used(images.counts(), self.test.counts()))
         self.optimizer = make_optimizer(settings.optimizer, model, settings.lr0, self.recipe)
         self.step, self.steps = 0, settings.epochs * len(self.batches)
 

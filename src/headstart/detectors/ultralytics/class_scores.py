@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from headstart.detectors.finetuner import ClassScore, write_scores
+from headstart.detectors.scores import ClassScore, write_scores
 
 
 class ScoreWriter:

@@ -20,6 +20,7 @@ from headstart.images.dataset_yaml import read_dataset_yaml
 OWN = {"model": "start", "data": "data", "epochs": "epochs", "imgsz": "imgsz", "batch": "batch", "lr0": "lr0"}
 OWN |= {"optimizer": "optimizer", "workers": "workers", "device": "device", "seed": "seed", "plots": "plots"}
 OWN |= {"name": "name", "project": "out"}
+_CHANNELS = 3
 _FIXED = {
     "pretrained": "every start is read from the file it names",
     "patience": "stopping early would choose the epoch by the test score",
@@ -86,6 +87,17 @@ class UltralyticsFinetuner(Finetuner):
                 problems.append(UserError("Ultralytics has no such argument", where=f"extra.{key}", hint=hint))
         return problems
 
+    def data_problems(self, model: str, content: Mapping[str, Any]) -> list[UserError]:
+        """See `Finetuner.data_problems`: the first convolution is as wide as the images have channels."""
+        given, own = content.get("channels", _CHANNELS), _channels(self.architecture(model))
+        if given == own:
+            return []
+        what = f"has channels: {given!r}, and every start of {model} takes {own}: none would arrive whole"
+        hint = f"leave channels out: images are then read with {own}"
+        if own == _CHANNELS:
+            hint += f"; or name a model YAML that says channels: {given}, and starts that were made with it"
+        return [UserError(what, where="data", hint=hint)]
+
     def fetch_dataset(self, yaml: Path) -> None:
         """See `Finetuner.fetch_dataset`."""
         from ultralytics.data.utils import check_det_dataset
@@ -133,6 +145,13 @@ def ultralytics_arguments() -> dict[str, Any]:
         raise UserError("ultralytics is not installed", hint="pip install ultralytics")
     text = (Path(spec.origin).parent / "cfg" / "default.yaml").read_text(encoding="utf-8")
     return dict(yaml.safe_load(text))
+
+
+def _channels(architecture: str) -> int:
+    """Channels of the images that a model YAML is for."""
+    path = Path(architecture)
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return int((content or {}).get("channels") or _CHANNELS)
 
 
 def _stem(model: str) -> str:

@@ -14,6 +14,9 @@ from headstart.detectors.finetuner import ARRIVED, FinetuneSettings, write_json
 from headstart.detectors.ultralytics.arrival import check_arrival
 from headstart.detectors.ultralytics.class_scores import ScoreWriter
 from headstart.detectors.ultralytics.safe_loading import refused, safe_loading
+from headstart.detectors.ultralytics.untouched import leaving_data_alone
+from headstart.detectors.ultralytics.used import used
+from headstart.detectors.used import write_used
 from headstart.errors import UserError
 
 
@@ -48,7 +51,6 @@ def _train(settings: FinetuneSettings) -> None:
     from ultralytics.nn.tasks import load_checkpoint
 
     _stay_offline()
-    _leave_data_alone()
     start, names = {}, {}
     if Path(settings.start).suffix == ".pt":
         # Read anew from the file, not taken from the YOLO object: it is the file that must arrive.
@@ -57,6 +59,8 @@ def _train(settings: FinetuneSettings) -> None:
 
     def on_train_start(trainer: Any) -> None:
         write_json(settings.folder / ARRIVED, check_arrival(trainer, start, names, str(settings.start)))
+        if read := used(trainer):
+            write_used(settings.folder, read)
 
     def on_train_epoch_start(trainer: Any) -> None:
         refuse_another_batch(trainer, settings.batch)
@@ -66,7 +70,8 @@ def _train(settings: FinetuneSettings) -> None:
     yolo.add_callback("on_train_start", on_train_start)
     yolo.add_callback("on_train_epoch_start", on_train_epoch_start)
     yolo.add_callback("on_fit_epoch_end", ScoreWriter(settings.folder).write)
-    yolo.train(trainer=_without_choice(yolo.task_map[yolo.task]["trainer"]), **arguments(settings))
+    with leaving_data_alone(settings.folder):
+        yolo.train(trainer=_without_choice(yolo.task_map[yolo.task]["trainer"]), **arguments(settings))
 
 
 def refuse_another_batch(trainer: Any, batch: int) -> None:
@@ -112,27 +117,6 @@ def _stay_offline() -> None:
     dict.update(SETTINGS, {**dict.fromkeys(trackers, False), "api_key": ""})
     look = downloads.is_url
     downloads.is_url = lambda url, check=False: not check and look(url)
-
-
-def _leave_data_alone() -> None:
-    """Write and read no label caches beside the labels, and mend no images.
-
-    One cache serves all lists of a folder: trainings side by side delete it under each other's hands, and fail. A JPEG
-    that lacks its end is read as it is; Ultralytics would write it anew in its place, compressed once more. A cache
-    that came with the labels is a pickle, whose code would run.
-    """
-    from ultralytics.data import dataset, utils
-
-    def keep_in_memory(prefix: str, path: Path, x: dict[str, Any], version: str) -> None:
-        x["version"] = version
-
-    def there_is_none(path: Path) -> None:
-        raise FileNotFoundError(path)
-
-    dataset.save_dataset_cache_file = keep_in_memory
-    dataset.load_dataset_cache_file = there_is_none
-    if hasattr(utils, "_replace_image"):  # a name of Ultralytics' own, which may go
-        utils._replace_image = lambda im_file, write: None
 
 
 def detect(weights: Path, images: Sequence[str], *, imgsz: int, device: str, least: float) -> list[list[list[float]]]:

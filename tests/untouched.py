@@ -1,0 +1,36 @@
+"""Nothing of a folder is changed, and nothing is added to it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int, str]]:
+    """All that lies below: mode, time of change in nanoseconds, and content."""
+    return {
+        str(path.relative_to(folder)): (
+            path.stat().st_mode,
+            path.stat().st_mtime_ns,
+            hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "",
+        )
+        for path in [folder, *folder.rglob("*")]
+    }
+
+
+@contextmanager
+def untouched(folder: Path) -> Iterator[None]:
+    """Fail where anything below `folder` is not as it was; the folder may be read alone in the meantime."""
+    everything = [folder, *folder.rglob("*")]
+    modes = {path: path.stat().st_mode for path in everything}
+    for path in everything:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    before = snapshot(folder)
+    try:
+        yield
+        assert snapshot(folder) == before
+    finally:
+        for path, mode in modes.items():
+            path.chmod(mode)
