@@ -15,7 +15,7 @@ import click
 
 from headstart.cli.parser import Asked, Group
 from headstart.cli.spec import Spec
-from headstart.errors import UserError
+from headstart.errors import RunError, UserError
 
 FAILED = 1
 MISTAKE = 2
@@ -25,7 +25,8 @@ INTERRUPTED = 130  # what a shell reports for Ctrl-C
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status.
 
-    0: done. 1: a run failed its own checks, or a fine-tuning failed. 2: a mistake in what was asked. 130: interrupted.
+    0: done. 1: a run failed its own checks, memory or storage gave out, or a fine-tuning failed. 2: a mistake in what
+    was asked. 130: interrupted.
     """
     from headstart.cli import completion
 
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return COMMANDS[asked.command].run(asked.given) if asked else 0
     except UserError as error:
         print(f"headstart: {error}", file=sys.stderr)
-        return MISTAKE
+        return FAILED if isinstance(error, RunError) else MISTAKE
     except (KeyboardInterrupt, click.Abort):
         print("headstart: interrupted", file=sys.stderr)
         return INTERRUPTED
