@@ -14,8 +14,8 @@ from headstart.images.loader import _Batches
 from headstart.training.step import Step
 
 WORDS = (
-    "pretrain model=yolo11n.yaml method=simclr batch=4 imgsz=64 steps=5 precision=32 device=cpu report=false log_every=1 "
-    "cache=off"
+    "pretrain model=yolo11n.yaml method=simclr batch=4 imgsz=64 steps=5 precision=32 device=cpu report=false "
+    "log_every=1 cache=off"
 )
 
 

@@ -42,7 +42,6 @@ def test_memory_that_runs_out_says_what_would_fit(raised: Exception, monkeypatch
     room = Memory(torch.device("cpu"), 64, 640)
     with pytest.raises(RunError) as told, room.explained(7):
         raise raised
-    assert told.value.__context__ is None  # its frames would keep the tensors
     assert "ran out at step 7: a step of 64 images of 640 pixels needs more than the 16.0 GiB" in str(told.value)
     assert "batch=16 should fit, or imgsz=320" in str(told.value)
 

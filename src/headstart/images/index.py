@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +233,9 @@ class _Finder:
                 self.notes.append(f"the folder {folder} was passed over: {error.strerror}")
                 self.keepable = False  # a permission that is granted changes no time
                 continue
+            if folder != root and (whose := _whose(entry.name for entry in entries)):
+                self.notes.append(f"the folder {folder} was passed over: {whose}")
+                continue
             below = []
             shown_at, real_at = folder.rstrip(os.sep) + os.sep, real.rstrip(os.sep) + os.sep
             for entry in entries:
@@ -328,6 +331,22 @@ class _Finder:
         self.example = self.example or train.example
         for resolved, shown in kept.items():
             self._keep(shown, resolved)
+
+
+_OUTPUTS = {
+    "a pretraining's output": {"settings.yaml", "log.txt", "checkpoints"},
+    "a comparison's output": {"compare.yaml", "cells"},
+    "the output of a training by Ultralytics": {"args.yaml", "weights"},
+}
+
+
+def _whose(names: Iterable[str]) -> str:
+    """What a folder with these names in it is, where its images are pictures of a run; else nothing.
+
+    With ``data=.`` and ``out`` below it a run would learn from what the one before has drawn.
+    """
+    there = set(names)
+    return next((what for what, marks in _OUTPUTS.items() if marks <= there), "")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -45,11 +45,7 @@ class Memory:
         except Exception as error:
             if not machine.is_out_of_memory(error):
                 raise
-            # Without the error: its frames hold the tensors of the step that failed.
-            what = self._what(step)
-        else:
-            return
-        raise RunError(what, where="batch", hint=self._hint())
+            raise RunError(self._what(step), where="batch", hint=self._hint()) from None
 
     def _what(self, step: int) -> str:
         used, most = self._used()
