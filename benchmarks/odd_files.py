@@ -53,7 +53,8 @@ def pixels(r: Random, height: int = 0, width: int = 0) -> np.ndarray:
 
 def pil(kind: str, mode: str = "RGB", shape: tuple[int, int] = (0, 0), frames: int = 1, **options: object) -> Make:
     def make(r: Random) -> bytes:
-        images = [Image.fromarray(pixels(r, *shape)) for _ in range(frames)]
+        first = pixels(r, *shape)
+        images = [Image.fromarray(np.roll(first, 9 * turn, axis=1)) for turn in range(frames)]
         images = [image.quantize(64) if mode == "P" else image.convert(mode) for image in images]
         buffer = io.BytesIO()
         more = {"save_all": True, "append_images": images[1:]} if frames > 1 else {}

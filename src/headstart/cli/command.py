@@ -16,6 +16,7 @@ import click
 from headstart.cli.parser import Asked, Group
 from headstart.cli.spec import Spec
 from headstart.errors import RunError, UserError
+from headstart.machine import is_out_of_memory
 
 FAILED = 1
 MISTAKE = 2
@@ -41,6 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         print("headstart: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except (MemoryError, RuntimeError) as error:  # torch has no class of its own for the memory of the machine
+        if not is_out_of_memory(error):
+            raise
+        print("headstart: memory ran out\n  -> use a smaller batch, imgsz or model, or fewer workers", file=sys.stderr)
+        return FAILED
     except BrokenPipeError:  # the reader of our output went away, e.g. `headstart pretrain --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -80,9 +80,9 @@ def _contents(path: str) -> bytes:
 def _storage_fails(path: str, what: str, error: Exception) -> RunError:
     tried = f"cannot be read: {what}, {len(WAITS) + 1} times in {sum(WAITS):.0f} seconds"
     if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
-        hint = "raise the limit of open files (ulimit -n), or use fewer workers; resume=true goes on"
+        hint = "raise the limit of open files (ulimit -n), or use fewer workers"
     else:
-        hint = "look at the disk or the network drive (or take this one file away); resume=true goes on with the run"
+        hint = "look at the disk or the network drive, or take this one file away"
     return RunError(tried, where=path, hint=hint)
 
 
