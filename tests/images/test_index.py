@@ -205,8 +205,8 @@ BAD = {
     "imagse": "data: no such file or folder: imagse\n  -> did you mean 'images'?",
     "images/tarin/x": "data: no such file or folder: images/tarin/x\n  -> did you mean 'train'?",
     "images/qqqqqq": "data: no such file or folder: images/qqqqqq\n  -> {tree}/images exists, but has no 'qqqqqq'",
-    "empty": "data: no images found in {tree}/empty\n  -> looked for jpg, jpeg, png, webp, bmp, tif, tiff in any case",
-    "other": "data: no images found in {tree}/other: 2 other files, such as a.heic\n  -> looked for jpg",
+    "empty": "data: no images found in {tree}/empty\n  -> looked for jpg, jpeg, png, webp, bmp, tif, tiff, avif, dng",
+    "other": "data: no images found in {tree}/other: 2 other files, such as a.gif\n  -> looked for jpg",
     "images/*.png": "data: no images found in {tree}/images/*.png\n",
     "images/**/[z-a].jpg": "data: the glob {tree}/images/**/[z-a].jpg is not valid: bad character range z-a",
     "movie.mp4": "data: {tree}/movie.mp4 is not an image, a list or a dataset YAML\n  -> give a folder",
@@ -224,7 +224,7 @@ BAD = {
 
 @pytest.mark.parametrize("data", BAD)
 def test_bad_input(tree: Path, data: str) -> None:
-    touch(tree, "images/train/1.jpg", "other/a.heic", "other/b.mov", "movie.mp4", "empty.txt")
+    touch(tree, "images/train/1.jpg", "other/a.gif", "other/b.mov", "movie.mp4", "empty.txt")
     (tree / "empty").mkdir()
     texts = {
         "words.txt": "hello\nworld\n",

@@ -38,7 +38,7 @@ _SHARE = 8
 """Part of the machine's memory that decoding one image may take: one eighth."""
 _FEW = 2**24
 _DENSEST = 2**14
-"""Pixels that one byte may stand for in an image of more than `_FEW`; deflate gets to 8256, others not that far."""
+"""Pixels that one byte may stand for in an image of more than `_FEW`; in a PNG it is 8256 at most."""
 WAITS = (0.1, 0.4, 1.5, 4.0)
 """Seconds before a file is tried again that storage could not give: a network drive may come back."""
 _PASSING_NAMES = """
@@ -157,7 +157,7 @@ def _refuse_too_large(header: Header, size: int, reduction: int) -> None:
     if header.pixels > MAX_PIXELS:
         raise DecodeError(f"too large: {shown}, more than {MAX_PIXELS}")
     if header.pixels > max(_FEW, _DENSEST * size):
-        raise DecodeError(f"damaged {header.kind} file: {size} bytes cannot hold the {shown} that it claims")
+        raise DecodeError(f"a plain color or a false claim: {shown} in {size} bytes")
     # As decoded and as RGB, in turn; libjpeg scales down while it decodes, but for what progressive files keep whole.
     needed = header.pixels * (3 * (max(8, header.depth) // 8) + 6) // reduction**2 + header.pixels * header.held
     if needed > _room():
@@ -205,7 +205,8 @@ def _decoded(data: bytes, header: Header, is_tiff: bool, reduction: int, notes: 
 
 
 def _rgb(pixels: Pixels) -> Pixels:
-    return cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
+    turned: Pixels = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_BGR2RGB)
+    return turned
 
 
 def _unreadable(kind: str) -> str:
@@ -235,7 +236,7 @@ def _opencv(buffer: Pixels, is_tiff: bool, reduction: int) -> npt.NDArray[Any] |
     if is_tiff:  # color keeps its file's layout, which OpenCV's COLOR flag would refuse for some; else as any other
         found, pages = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED, range=(0, 1))
         if found and pages[0].ndim == 3 and pages[0].shape[2] >= 3:
-            return pages[0][..., :3]
+            return np.asarray(pages[0][..., :3])
     flags = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
     return cv2.imdecode(buffer, flags.get(reduction, cv2.IMREAD_REDUCED_COLOR_8))
 

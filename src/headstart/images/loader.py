@@ -71,7 +71,7 @@ class PixelBatch:
         if processes.fits_shared_memory(self.pixels.numel()):
             try:
                 for tensor in (self.pixels, self.sizes, self.indices):
-                    tensor.share_memory_()
+                    tensor.share_memory_()  # type: ignore[no-untyped-call]
                 return self
             except (RuntimeError, OSError):  # another process was faster
                 pass
