@@ -85,6 +85,22 @@ def test_torn_files_say_nothing(root: Path) -> None:
     assert (machine.cores(root), machine.memory(root)) == (8, 1000 * MIB)
 
 
+def test_memory_that_there_is_does_not_depend_on_what_is_free(root: Path) -> None:
+    assert machine.memory_limit(root) == 9999999 * 1024
+    write(root, proc__self__cgroup="5:memory:/docker/abc\n0::/a/b\n")
+    group(root, "memory", {"memory.limit_in_bytes": str(700 * MIB), "memory.usage_in_bytes": str(699 * MIB)})
+    assert machine.memory_limit(root) == 700 * MIB
+    group(root, "a", {"memory.max": str(600 * MIB), "memory.current": str(599 * MIB)})
+    group(root, "a/b", {"memory.max": "max"})
+    assert machine.memory_limit(root) == 600 * MIB
+
+
+def test_shared_memory_is_what_is_free_there(root: Path) -> None:
+    assert machine.shared_memory(root) is None
+    (root / "dev/shm").mkdir(parents=True)
+    assert 0 < machine.shared_memory(root) < 2**60  # type: ignore[operator]
+
+
 def test_workers_go_by_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 24)
     assert machine.loader_workers("auto", CPU) == 12

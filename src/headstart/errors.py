@@ -34,7 +34,7 @@ class UserError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments would be lost when a loader process hands the error to its parent.
-        return (_rebuild, (self.what, self.where, self.hint))
+        return (_rebuild, (type(self), self.what, self.where, self.hint))
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
@@ -51,8 +51,12 @@ class UserError(Exception):
         return error
 
 
-def _rebuild(what: str, where: str | None, hint: str | None) -> UserError:
-    return UserError(what, where=where, hint=hint)
+class RunError(UserError):
+    """What ends work that was asked for rightly: memory, storage or the system gave out. The exit status is 1."""
+
+
+def _rebuild(kind: type[UserError], what: str, where: str | None, hint: str | None) -> UserError:
+    return kind(what, where=where, hint=hint)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

@@ -59,6 +59,46 @@ def memory(root: Path = _ROOT) -> int:
     return max(0, min((one for one in free if one is not None), default=_UNKNOWN_MEMORY))
 
 
+def memory_limit(root: Path = _ROOT) -> int:
+    """Bytes of memory that there are, used or not: of the machine, and within the limit of the cgroup.
+
+    Args:
+        root: Where ``/proc`` and ``/sys`` lie.
+    """
+    most = [_meminfo(root, "MemTotal:") or _physical()]
+    most += [_limit(folder / "memory.max") for folder in _groups(root, None)]
+    most += [_limit(folder / "memory.limit_in_bytes") for folder in _groups(root, "memory")]
+    return min((one for one in most if one), default=_UNKNOWN_MEMORY)
+
+
+def memory_used(root: Path = _ROOT) -> int:
+    """Bytes of memory that this process holds now; 0 where that cannot be told."""
+    with suppress(OSError, ValueError, IndexError, AttributeError):
+        pages = int((root / "proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this says that the memory of the machine or of a device ran out."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, by any of its names
+        return True
+    words = ("can't allocate memory", "out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def shared_memory(root: Path = _ROOT) -> int | None:
+    """Bytes that are free in ``/dev/shm``, through which processes hand tensors over; None where there is none.
+
+    Args:
+        root: Where ``/dev`` lies.
+    """
+    with suppress(OSError, AttributeError):  # Windows has no statvfs
+        found = os.statvfs(root / "dev/shm")
+        return found.f_bavail * found.f_frsize
+    return None
+
+
 def _groups(root: Path, controller: str | None) -> Iterator[Path]:
     """Folders of this process's cgroup and those above it, which limit it as well.
 
@@ -100,20 +140,39 @@ def _share_v1(folder: Path) -> float:
 
 
 def _machine_memory(root: Path) -> int | None:
+    free = _meminfo(root, "MemAvailable:")
+    if free is None and (whole := _physical()):  # no Linux: half of the memory is a guess
+        return whole // 2
+    return free
+
+
+def _meminfo(root: Path, name: str) -> int | None:
     with suppress(OSError, ValueError, IndexError):
         for line in (root / "proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
+            if line.startswith(name):
                 return int(line.split()[1]) * 1024
-    with suppress(OSError, ValueError, AttributeError):  # no Linux: half of the memory is a guess
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return None
+
+
+def _physical() -> int | None:
+    with suppress(OSError, ValueError, AttributeError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None
+
+
+def _limit(file: Path) -> int | None:
+    """Bytes of a cgroup's limit; None without one."""
+    with suppress(OSError, ValueError):
+        most = int(file.read_text())
+        return most if most < _NO_LIMIT else None
     return None
 
 
 def _room(folder: Path, limit: str, used: str, prefix: str) -> int | None:
     """Bytes that a cgroup leaves: its limit, less what is used and cannot be taken back; None without a limit."""
     with suppress(OSError, ValueError):
-        most = int((folder / limit).read_text())
-        if most >= _NO_LIMIT:
+        most = _limit(folder / limit)
+        if most is None:
             return None
         held = int((folder / used).read_text())
         return most - max(0, held - _reclaimable(folder / "memory.stat", prefix))

@@ -236,11 +236,6 @@ def test_damaged_png_is_refused(capfd) -> None:
     assert "[ WARN" not in capfd.readouterr().err
 
 
-def test_float_pixels_are_refused() -> None:
-    with pytest.raises(DecodeError, match="float32; only 8 and 16 bit"):
-        decode(opencv(".tif", RGB.astype(np.float32)))
-
-
 def test_random_bytes_never_raise_anything_else() -> None:
     random = np.random.default_rng(1)
     for name in ("rgb.jpg", "rgb.png", "rgb.webp", "rgb.bmp", "rgb.tif", "big.tif"):

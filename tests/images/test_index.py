@@ -205,8 +205,8 @@ BAD = {
     "imagse": "data: no such file or folder: imagse\n  -> did you mean 'images'?",
     "images/tarin/x": "data: no such file or folder: images/tarin/x\n  -> did you mean 'train'?",
     "images/qqqqqq": "data: no such file or folder: images/qqqqqq\n  -> {tree}/images exists, but has no 'qqqqqq'",
-    "empty": "data: no images found in {tree}/empty\n  -> looked for jpg, jpeg, png, webp, bmp, tif, tiff in any case",
-    "other": "data: no images found in {tree}/other: 2 other files, such as a.heic\n  -> looked for jpg",
+    "empty": "data: no images found in {tree}/empty\n  -> looked for jpg, jpeg, png, webp, bmp, tif, tiff, avif, dng",
+    "other": "data: no images found in {tree}/other: 2 other files, such as a.gif\n  -> looked for jpg",
     "images/*.png": "data: no images found in {tree}/images/*.png\n",
     "images/**/[z-a].jpg": "data: the glob {tree}/images/**/[z-a].jpg is not valid: bad character range z-a",
     "movie.mp4": "data: {tree}/movie.mp4 is not an image, a list or a dataset YAML\n  -> give a folder",
@@ -224,7 +224,7 @@ BAD = {
 
 @pytest.mark.parametrize("data", BAD)
 def test_bad_input(tree: Path, data: str) -> None:
-    touch(tree, "images/train/1.jpg", "other/a.heic", "other/b.mov", "movie.mp4", "empty.txt")
+    touch(tree, "images/train/1.jpg", "other/a.gif", "other/b.mov", "movie.mp4", "empty.txt")
     (tree / "empty").mkdir()
     texts = {
         "words.txt": "hello\nworld\n",
@@ -308,3 +308,41 @@ def test_index_is_compact_and_quick() -> None:
 def test_torch_and_ultralytics_stay_unimported() -> None:
     code = "import sys, headstart.images.index; print([m for m in ('torch', 'cv2', 'ultralytics') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_what_runs_have_drawn_below_the_data_is_passed_over(tree: Path) -> None:
+    """``data=.`` with ``out`` below it: a second run would learn from the pictures of the first."""
+    touch(tree, "a.jpg", "b/c.png")
+    before = list(find_images(tree))
+    marks = {
+        "pretraining": (["settings.yaml", "log.txt"], ["checkpoints"]),
+        "comparison": (["compare.yaml"], ["cells"]),
+        "Ultralytics": (["args.yaml"], ["weights"]),
+    }
+    for name, (files, folders) in marks.items():
+        run = tree / "runs" / name
+        (run / "assets").mkdir(parents=True)
+        (run / "assets" / "views.png").write_bytes(b"")
+        for folder in folders:
+            (run / folder).mkdir()
+        for file in files:
+            (run / file).write_text("")
+    index = find_images(tree)
+    assert list(index) == before
+    assert sum("was passed over" in note for note in index.notes) == 3
+    assert len(find_images(tree / "runs" / "comparison")) == 1  # named by the user itself
+
+
+def test_formats_that_are_not_read_are_counted(tree: Path) -> None:
+    touch(tree, "a.jpg", "x.gif", "y.GIF", "z.cr2", "labels.txt")
+    (note,) = [note for note in find_images(tree).notes if "passed over" in note]
+    assert ": 1 .cr2, 2 .gif (" in note
+
+
+def test_suffixes_are_those_of_ultralytics() -> None:
+    from ultralytics.data.utils import IMG_FORMATS
+
+    from headstart.images.sources import PASSED_OVER, SUFFIXES
+
+    assert {suffix[1:] for suffix in SUFFIXES} == set(IMG_FORMATS)
+    assert not set(PASSED_OVER) & set(SUFFIXES)

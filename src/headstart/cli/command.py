@@ -15,7 +15,8 @@ import click
 
 from headstart.cli.parser import Asked, Group
 from headstart.cli.spec import Spec
-from headstart.errors import UserError
+from headstart.errors import RunError, UserError
+from headstart.machine import is_out_of_memory
 
 FAILED = 1
 MISTAKE = 2
@@ -25,7 +26,8 @@ INTERRUPTED = 130  # what a shell reports for Ctrl-C
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status.
 
-    0: done. 1: a run failed its own checks, or a fine-tuning failed. 2: a mistake in what was asked. 130: interrupted.
+    0: done. 1: a run failed its own checks, memory or storage gave out, or a fine-tuning failed. 2: a mistake in what
+    was asked. 130: interrupted.
     """
     from headstart.cli import completion
 
@@ -36,10 +38,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return COMMANDS[asked.command].run(asked.given) if asked else 0
     except UserError as error:
         print(f"headstart: {error}", file=sys.stderr)
-        return MISTAKE
+        return FAILED if isinstance(error, RunError) else MISTAKE
     except (KeyboardInterrupt, click.Abort):
         print("headstart: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except (MemoryError, RuntimeError) as error:  # torch has no class of its own for the memory of the machine
+        if not is_out_of_memory(error):
+            raise
+        print("headstart: memory ran out\n  -> use a smaller batch, imgsz or model, or fewer workers", file=sys.stderr)
+        return FAILED
     except BrokenPipeError:  # the reader of our output went away, e.g. `headstart pretrain --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

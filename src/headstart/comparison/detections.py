@@ -79,20 +79,25 @@ def main(arguments: Sequence[str]) -> int:
         _shown(image, asked["keypoints"], {name: boxes[at] for name, boxes in found.items()})
         for at, image in enumerate(asked["images"])
     ]
-    write_detections(path.parent, Detections(least_confidence=LEAST_CONFIDENCE, images=tuple(images)))
+    shown = tuple(image for image in images if image is not None)
+    write_detections(path.parent, Detections(least_confidence=LEAST_CONFIDENCE, images=shown))
     return 0
 
 
-def _shown(image: str, keypoints: Sequence[int] | None, found: Mapping[str, tuple[FoundBox, ...]]) -> ShownImage:
-    """A test image, small enough to show, with its labels and what was found."""
+def _shown(image: str, keypoints: Sequence[int] | None, found: Mapping[str, tuple[FoundBox, ...]]) -> ShownImage | None:
+    """A test image, small enough to show, with its labels and what was found; None where it cannot be read."""
     import cv2
 
-    from headstart.images.decode import read_image
+    from headstart.images.decode import DecodeError, read_image
 
-    pixels = read_image(image)
+    try:
+        pixels = read_image(image)
+    except DecodeError as error:
+        print(f"{image} is not shown: {error.reason}", file=sys.stderr)
+        return None
     height, width = pixels.shape[:2]
     scale = min(1.0, _SHOWN_SIDE / max(height, width))
-    size = (round(width * scale), round(height * scale))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     _, data = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])
     rows = read_labels(label_path(image), keypoints=keypoints).rows

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from headstart import machine
 from headstart.errors import UserError
 from headstart.images.decode import DecodeError, Pixels, read_image
 from headstart.images.index import ImageIndex
-from headstart.images.loader import start_worker
 from headstart.images.readers import DeviceReader, FileReader, Reader, StoreReader
 from headstart.images.store import RESERVE, ImageStore, hold, store_folder, sweep_temporary
+from headstart.images.workers import produced
 
 Kind = Literal["auto", "ram", "disk", "device", "off"]
 SHARED_MEMORY = Path("/dev/shm")
@@ -239,7 +239,12 @@ def _in_memory(index: ImageIndex, max_area: int | None, need: Need, why: str) ->
         raise UserError(what, where="cache", hint="use cache=disk or cache=off (docker: --shm-size sets its size)")
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=SHARED_MEMORY))
     held = hold(folder)
-    store = ImageStore(folder, index, temporary=True)
+    try:
+        store = ImageStore(folder, index, temporary=True)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        what = f"no store can be made in {SHARED_MEMORY}: {error.strerror or error}"
+        raise UserError(what, where="cache", hint="use cache=disk or cache=off (docker: --shm-size)") from None
     return Cache("ram", StoreReader(index, max_area, store), why, store, _held=[held])
 
 
@@ -260,25 +265,30 @@ def _on_device(
             hint="use cache=disk",
         )
     reader = DeviceReader(len(index), device, need.total)
-    loader = DataLoader(
-        _All(index, max_area),
-        batch_size=None,
-        num_workers=workers,
-        worker_init_fn=start_worker,
-        generator=torch.Generator(),  # its own, as in loader.py
-    )
-    for row, found in enumerate(loader):
-        if isinstance(found, str):
-            reader.bad[row] = found
+    for row, found in enumerate(produced(_All(index, max_area), range(len(index)), workers)):
+        if isinstance(found, UserError):
+            raise found
+        if found.pixels is None:
+            reader.bad[row] = found.reason
         else:
-            reader.keep(row, found.numpy() if isinstance(found, torch.Tensor) else found)
+            reader.keep(row, found.pixels)
+            reader.notes += [(row, note) for note in found.notes]
         if progress:
             progress(row + 1, len(index))
     return Cache("device", reader, f"{why} on {device}")
 
 
-class _All(Dataset["Pixels | str"]):
-    """Every image once, in order: its pixels, or why there are none."""
+@dataclass
+class _Read:
+    """An image, or why there is none. Not a tuple, of which DataLoader would make tensors in shared memory."""
+
+    pixels: Pixels | None = None
+    notes: list[str] = field(default_factory=list)
+    reason: str = ""
+
+
+class _All(Dataset["_Read | UserError"]):
+    """Every image once, in order."""
 
     def __init__(self, index: ImageIndex, max_area: int | None) -> None:
         self.index, self.max_area = index, max_area
@@ -286,8 +296,11 @@ class _All(Dataset["Pixels | str"]):
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, row: int) -> Pixels | str:
+    def __getitem__(self, row: int) -> _Read | UserError:
+        notes: list[str] = []
         try:
-            return read_image(self.index.path(row), self.max_area)
+            return _Read(read_image(self.index.path(row), self.max_area, notes), notes)
         except DecodeError as error:
-            return error.reason
+            return _Read(reason=error.reason)
+        except UserError as error:
+            return error

@@ -1,66 +1,102 @@
 """From the bytes of an image file to RGB pixels, the same pixels that Ultralytics trains on.
 
-Ultralytics reads with OpenCV: EXIF orientation is applied to JPEG, PNG and WebP, 16 bit keeps its high byte, alpha
-is dropped. OpenCV, by version, answers a half-downloaded file with a half-gray image, so the ends of files are looked
-at first, and sizes too: a few bytes can claim a gigapixel.
+Ultralytics reads with OpenCV: EXIF orientation is applied to JPEG, PNG and WebP, alpha is dropped, of animations and
+documents the first frame or page is taken; AVIF and HEIC by their suffixes are read with Pillow. OpenCV, by version,
+answers a half-downloaded file with a half-gray image, so what a file claims (headers.py) is looked at first. More than
+8 bits are read by the range that they use (depth.py).
 """
 
 from __future__ import annotations
 
+import errno
+import importlib
+import io
 import os
 import stat
-import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import sqrt
+from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-Pixels = npt.NDArray[np.uint8]
+from headstart import machine
+from headstart.errors import RunError
+from headstart.images.depth import Pixels, bits_used, eight_bits
+from headstart.images.headers import TIFF, DecodeError, Header, read_header
+from headstart.images.resize import within_area
+
+__all__ = ["DecodeError", "Pixels", "decode", "read_image"]
 
 MAX_PIXELS = 2**28
 """A larger image (16384 x 16384) is refused before it is decoded: it would take 800 MB in every worker."""
 _MAX_BYTES = 16 * MAX_PIXELS
+_SHARE = 8
+"""Part of the machine's memory that decoding one image may take: one eighth."""
+_FEW = 2**24
+_DENSEST = 2**14
+"""Pixels that one byte may stand for in an image of more than `_FEW`; in a PNG it is 8256 at most."""
+WAITS = (0.1, 0.4, 1.5, 4.0)
+"""Seconds before a file is tried again that storage could not give: a network drive may come back."""
+_PASSING_NAMES = """
+    EIO ESTALE EMFILE ENFILE ETIMEDOUT EAGAIN EINTR ENOMEM ENOBUFS EREMOTEIO ENOTCONN ENETDOWN ENETUNREACH ENETRESET
+    EHOSTDOWN EHOSTUNREACH ECONNRESET ECONNABORTED ECONNREFUSED ESHUTDOWN EPROTO ENOLINK ECOMM
+"""
+_PASSING = frozenset(getattr(errno, name) for name in _PASSING_NAMES.split() if hasattr(errno, name))
+"""What says nothing of the file itself. Taken for unreadable, it would change what is trained."""
 
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG's start-of-frame markers, which carry the size
 
+def read_image(path: str | os.PathLike[str], max_area: int | None = None, notes: list[str] | None = None) -> Pixels:
+    """Decode the file at `path`; see `decode`. Whatever keeps it from being read is a DecodeError.
 
-class DecodeError(Exception):
-    """A file that gives no pixels.
-
-    Attributes:
-        reason: What is wrong with it, in plain words and without its path.
+    Raises:
+        RunError: Storage fails, also after a few tries: no fault of this file.
     """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-def read_image(path: str | os.PathLike[str], max_area: int | None = None) -> Pixels:
-    """Decode the file at `path`; see `decode`. Whatever keeps it from being read is a DecodeError."""
     path = os.fspath(path)
-    try:
-        info = os.stat(path)  # noqa: PTH116 - a Path for each of a million reads costs more than the stat
-        if not stat.S_ISREG(info.st_mode):  # opening a pipe would wait for ever
-            raise DecodeError("a folder, not a file" if stat.S_ISDIR(info.st_mode) else "not an ordinary file")
-        if info.st_size > _MAX_BYTES:
-            raise DecodeError(f"too large: a file of {info.st_size / 2**30:.0f} GiB")
-        with open(path, "rb") as file:  # noqa: PTH123
-            data = file.read()
-    except FileNotFoundError:
-        raise DecodeError("no such file") from None
-    except PermissionError:
-        raise DecodeError("no permission to read it") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise DecodeError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    return decode(data, max_area=max_area, suffix=os.path.splitext(path)[1])  # noqa: PTH122
+    return decode(_contents(path), max_area=max_area, suffix=os.path.splitext(path)[1], notes=notes)  # noqa: PTH122
 
 
-def decode(data: bytes, *, max_area: int | None = None, suffix: str = "") -> Pixels:
+def _contents(path: str) -> bytes:
+    for wait in (*WAITS, None):
+        try:
+            return _bytes(path)
+        except FileNotFoundError:
+            raise DecodeError("no such file") from None
+        except PermissionError:
+            raise DecodeError("no permission to read it") from None
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            what = getattr(error, "strerror", None) or error
+            if getattr(error, "errno", None) not in _PASSING:
+                raise DecodeError(f"cannot be read: {what}") from None
+            if wait is None:
+                raise _storage_fails(path, f"{what}", error) from None
+            time.sleep(wait)
+    raise AssertionError
+
+
+def _storage_fails(path: str, what: str, error: Exception) -> RunError:
+    tried = f"cannot be read: {what}, {len(WAITS) + 1} times in {sum(WAITS):.0f} seconds"
+    if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+        hint = "raise the limit of open files (ulimit -n), or use fewer workers"
+    else:
+        hint = "look at the disk or the network drive, or take this one file away"
+    return RunError(tried, where=path, hint=hint)
+
+
+def _bytes(path: str) -> bytes:
+    info = os.stat(path)  # noqa: PTH116 - a Path for each of a million reads costs more than the stat
+    if not stat.S_ISREG(info.st_mode):  # opening a pipe would wait for ever
+        raise DecodeError("a folder, not a file" if stat.S_ISDIR(info.st_mode) else "not an ordinary file")
+    if info.st_size > min(_MAX_BYTES, _room()):
+        raise DecodeError(f"too large: a file of {info.st_size / 2**30:.1f} GiB")
+    with open(path, "rb") as file:  # noqa: PTH123
+        return file.read()
+
+
+def decode(data: bytes, *, max_area: int | None = None, suffix: str = "", notes: list[str] | None = None) -> Pixels:
     """Decode an image file's bytes.
 
     Args:
@@ -68,62 +104,164 @@ def decode(data: bytes, *, max_area: int | None = None, suffix: str = "") -> Pix
         max_area: Where height times width is larger, the image is scaled down to at most that many pixels, aspect
             kept and anti-aliased; None keeps every pixel.
         suffix: The file's suffix, which decides whether Ultralytics reads it as TIFF; by the content when empty.
+        notes: Gets what was done to read it, beyond decoding, in words.
 
     Returns:
-        uint8 (H, W, 3), RGB, contiguous. Without `max_area`: the pixels of ``ultralytics.utils.patches.imread``.
+        uint8 (H, W, 3), RGB, contiguous. Without `max_area`: the pixels of ``ultralytics.utils.patches.imread``, but
+        for what depth.py reads by its range.
 
     Raises:
-        DecodeError: The file is empty, truncated, no image, not of 8 or 16 bit, or of more than `MAX_PIXELS`.
+        DecodeError: The file is empty, truncated, no image, of more than `MAX_PIXELS`, or too large for this machine.
     """
     if not data:
         raise DecodeError("empty file")
-    size = _checked_size(data)
-    if size is not None and size[0] * size[1] > MAX_PIXELS:
-        raise DecodeError(f"too large: {size[1]} x {size[0]} pixels, more than {MAX_PIXELS}")
-    is_tiff = suffix.lower() in (".tif", ".tiff") if suffix else data[:4] in _TIFF
+    header = read_header(data)
+    suffix = suffix.lower()
+    is_tiff = suffix in (".tif", ".tiff") if suffix else data[:4] in TIFF
     reduction = 1
-    if max_area is not None and size is not None and data[:2] == b"\xff\xd8" and not is_tiff:
-        reduction = _jpeg_reduction(*size, max_area)
+    if max_area is not None and header.kind == "JPEG" and not is_tiff:
+        reduction = _jpeg_reduction(header.height, header.width, max_area)
+    _refuse_too_large(header, len(data), reduction)
+    if not header.ended:
+        data = _with_end(data)
+        _note(notes, "JPEG without its end marker: nothing of the picture is missing")
     try:
         with _quiet_opencv():
-            image = _opencv(np.frombuffer(data, np.uint8), is_tiff, reduction)
-            return image if max_area is None else _shrunk(image, max_area)
+            image = _pillow(data, header.kind) if suffix in (".avif", ".heic", ".heif") else None
+            if image is None:
+                image = _decoded(data, header, is_tiff, reduction, notes)
+            return image if max_area is None else within_area(image, max_area)
     except (cv2.error, MemoryError) as error:
         raise DecodeError(f"cannot be decoded: {getattr(error, 'err', '') or 'out of memory'}") from None
 
 
-def _opencv(buffer: Pixels, is_tiff: bool, reduction: int) -> Pixels:
-    """RGB pixels of `buffer`, by the calls that Ultralytics makes."""
-    image = None
+def _note(notes: list[str] | None, text: str) -> None:
+    if notes is not None and text:
+        notes.append(text)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is refused before it is decoded
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _room() -> int:
+    """Bytes that decoding one image may take: of the memory there is, not of what is free, so that it is the same
+    for a run that goes on."""
+    return machine.memory_limit() // _SHARE
+
+
+def _refuse_too_large(header: Header, size: int, reduction: int) -> None:
+    shown = f"{header.width} x {header.height} pixels"
+    if header.pixels > MAX_PIXELS:
+        raise DecodeError(f"too large: {shown}, more than {MAX_PIXELS}")
+    if header.pixels > max(_FEW, _DENSEST * size):
+        raise DecodeError(f"a plain color or a false claim: {shown} in {size} bytes")
+    # As decoded and as RGB, in turn; libjpeg scales down while it decodes, but for what progressive files keep whole.
+    needed = header.pixels * (3 * (max(8, header.depth) // 8) + 6) // reduction**2 + header.pixels * header.held
+    if needed > _room():
+        most = f"{_room() / 2**30:.1f} GiB are allowed on this machine (1/{_SHARE} of its memory)"
+        raise DecodeError(f"too large: {shown} take {needed / 2**30:.1f} GiB to decode; {most}")
+
+
+def _with_end(data: bytes) -> bytes:
+    """A JPEG with the end marker that it lacks.
+
+    Whether anything else is missing: two different fillings give the same pixels only where no decoder needs them.
+    Pillow decodes them, for it prints nothing.
+
+    Raises:
+        DecodeError: A part of the picture is missing.
+    """
+    whole = data.rstrip(b"\0")  # a file of full size that was never filled
+    whole += b"\0" * whole.endswith(b"\xff")
+    fillings = (b"\x55\x2a" * 40, b"\xa3\x1c\x77" * 30)
+    first, second = (_pillow(whole + filling + b"\xff\xd9", "JPEG") for filling in fillings)
+    if first is None or second is None or not np.array_equal(first, second):
+        raise DecodeError("truncated JPEG file: its end is missing")
+    return whole + b"\xff\xd9"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Decoding
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _decoded(data: bytes, header: Header, is_tiff: bool, reduction: int, notes: list[str] | None) -> Pixels:
+    """RGB pixels by OpenCV; what has more than 8 bits by the range that it uses."""
+    buffer = np.frombuffer(data, np.uint8)
+    deep = _deep(buffer, header) if header.depth > 8 else None
+    if deep is not None and not _as_ultralytics(deep):
+        pixels, note = eight_bits(deep)
+        _note(notes, note)
+        return _rgb(pixels)
+    image = _opencv(buffer, is_tiff, reduction)
+    if image is None:
+        raise DecodeError(_unreadable(header.kind))
+    pixels, note = eight_bits(image)
+    _note(notes, note)
+    return _rgb(pixels)
+
+
+def _rgb(pixels: Pixels) -> Pixels:
+    turned: Pixels = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_BGR2RGB)
+    return turned
+
+
+def _unreadable(kind: str) -> str:
+    if kind == "HEIC":
+        return "HEIC file: it can be read when pi-heif is installed (pip install pi-heif), and named .heic"
+    return f"damaged or truncated {kind} file"
+
+
+def _as_ultralytics(deep: npt.NDArray[Any]) -> bool:
+    """Whether the high byte is all that there is to see; Ultralytics' own calls are made then."""
+    return bool(deep.dtype == np.uint8 or (deep.dtype == np.uint16 and bits_used(deep) == 16))
+
+
+def _deep(buffer: Pixels, header: Header) -> npt.NDArray[Any] | None:
+    """Pixels in the file's own numbers, (H, W, 3), BGR; None where OpenCV has none."""
+    flags = cv2.IMREAD_UNCHANGED if header.kind == "TIFF" else cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    image = cv2.imdecode(buffer, flags)
+    if image is None:
+        return None
+    if image.ndim == 2 or image.shape[2] < 3:  # gray, with alpha or without
+        image = np.repeat(image.reshape(*image.shape[:2], -1)[..., :1], 3, axis=2)
+    return np.ascontiguousarray(image[..., :3])
+
+
+def _opencv(buffer: Pixels, is_tiff: bool, reduction: int) -> npt.NDArray[Any] | None:
+    """BGR pixels of `buffer`, by the calls that Ultralytics makes."""
     if is_tiff:  # color keeps its file's layout, which OpenCV's COLOR flag would refuse for some; else as any other
         found, pages = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED, range=(0, 1))
         if found and pages[0].ndim == 3 and pages[0].shape[2] >= 3:
-            image = pages[0][..., :3]
-    if image is None:
-        flags = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
-        image = cv2.imdecode(buffer, flags.get(reduction, cv2.IMREAD_REDUCED_COLOR_8))
-    if image is None:
-        known = _kind(buffer[:16].tobytes())
-        raise DecodeError(f"damaged or truncated {known} file" if known else "not an image")
-    if image.dtype == np.uint16:
-        image = (image >> 8).astype(np.uint8)
-    if image.dtype != np.uint8:
-        raise DecodeError(f"pixels are {image.dtype}; only 8 and 16 bit are read")
-    pixels: Pixels = np.ascontiguousarray(image[..., ::-1]) if is_tiff else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    return pixels
+            return np.asarray(pages[0][..., :3])
+    flags = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
+    return cv2.imdecode(buffer, flags.get(reduction, cv2.IMREAD_REDUCED_COLOR_8))
 
 
-def _shrunk(image: Pixels, max_area: int) -> Pixels:
-    """`image` scaled down to at most `max_area` pixels by area averaging; itself where it is small enough."""
-    height, width = image.shape[:2]
-    if height * width <= max_area:
-        return image
-    scale = sqrt(max_area / (height * width))
-    new_height, new_width = max(1, int(height * scale)), max(1, int(width * scale))
-    if new_height * new_width > max_area:  # a line of pixels: the short side cannot shrink with the long one
-        new_height, new_width = min(new_height, max_area), min(new_width, max_area)
-    small: Pixels = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_AREA)
-    return small
+def _pillow(data: bytes, kind: str) -> Pixels | None:
+    """RGB pixels by Pillow, turned upright; None where it cannot.
+
+    By the format's own class: once Ultralytics is imported, ``Image.open`` has pip install something for a file that it
+    does not know.
+    """
+    modules = {
+        "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),
+        "AVIF": ("PIL.AvifImagePlugin", "AvifImageFile"),
+        "HEIC": ("pi_heif", "HeifImageFile"),
+    }
+    if kind not in modules:
+        return None
+    from PIL import ImageOps
+
+    module, name = modules[kind]
+    try:
+        with getattr(importlib.import_module(module), name)(io.BytesIO(data)) as image:
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except Exception:  # whatever a plugin raises; its absence too
+        return None
 
 
 def _jpeg_reduction(height: int, width: int, max_area: int) -> int:
@@ -140,90 +278,3 @@ def _quiet_opencv() -> Iterator[None]:
         yield
     finally:
         cv2.utils.logging.setLogLevel(level)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What a file says about itself: kind, size, and whether its end is there
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def _kind(head: bytes) -> str | None:
-    """The format that a file's first bytes announce, or None."""
-    if head[:4] in _TIFF:
-        return "TIFF"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WebP"
-    starts = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"BM": "BMP", b"GIF8": "GIF"}
-    return next((name for start, name in starts.items() if head.startswith(start)), None)
-
-
-def _checked_size(data: bytes) -> tuple[int, int] | None:
-    """(height, width) by the header, before orientation; None where the format keeps it elsewhere.
-
-    Raises:
-        DecodeError: The header is damaged, or the file's end is missing.
-    """
-    readers = {"JPEG": _jpeg_size, "PNG": _png_size, "BMP": _bmp_size, "WebP": _webp_size, "TIFF": _tiff_size}
-    kind = _kind(data[:16])
-    if kind not in readers:
-        return None
-    try:
-        return readers[kind](data)
-    except (struct.error, IndexError):
-        raise DecodeError(f"truncated {kind} file: its header ends too early") from None
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Walk the segments up to the scan; the end marker must follow the scan (a thumbnail has its own before it)."""
-    at, size = 2, None
-    while True:
-        marker = data[at + 1]
-        if data[at] != 0xFF or marker == 0xFF:  # stray or fill bytes between segments, which libjpeg skips too
-            at += 1
-            continue
-        if marker in _FRAMES:
-            size = struct.unpack_from(">HH", data, at + 5)
-        if marker == 0xDA:
-            break
-        # Restart markers and the like stand alone; all others carry their length.
-        at += 2 if 0xD0 <= marker <= 0xD8 or marker == 0x01 else 2 + struct.unpack_from(">H", data, at + 2)[0]
-    if data.rfind(b"\xff\xd9", at) < 0:  # in a scan 0xFF is followed by 0x00 or a restart marker only
-        raise DecodeError("truncated JPEG file: its end is missing")
-    return size
-
-
-def _png_size(data: bytes) -> tuple[int, int]:
-    if data.rfind(b"IEND\xaeB`\x82") < 0:
-        raise DecodeError("truncated PNG file: its end is missing")
-    width, height = struct.unpack_from(">II", data, 16)
-    return height, width
-
-
-def _bmp_size(data: bytes) -> tuple[int, int]:
-    if struct.unpack_from("<I", data, 14)[0] == 12:  # OS/2's short header
-        width, height = struct.unpack_from("<HH", data, 18)
-    else:
-        width, height = struct.unpack_from("<ii", data, 18)
-    return abs(height), abs(width)  # a negative height: rows from top to bottom
-
-
-def _webp_size(data: bytes) -> None:
-    """WebP ends at 16383 x 16383, which is within `MAX_PIXELS`: only its length is looked at."""
-    if len(data) < struct.unpack_from("<I", data, 4)[0] + 8:
-        raise DecodeError("truncated WebP file: its end is missing")
-
-
-def _tiff_size(data: bytes) -> tuple[int, int] | None:
-    """Size of the first page: tags 256 (width) and 257 (height) of its directory, in TIFF or BigTIFF."""
-    order = "<" if data[:2] == b"II" else ">"
-    big = 43 in (data[2], data[3])
-    at = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0]
-    count = struct.unpack_from(order + ("Q" if big else "H"), data, at)[0]
-    first, step = (at + 8, 20) if big else (at + 2, 12)
-    size: dict[int, int] = {}
-    for entry in range(first, first + step * min(count, 4096), step):
-        tag, kind = struct.unpack_from(order + "HH", data, entry)
-        if tag in (256, 257):
-            layout = {3: "H", 4: "I", 16: "Q"}.get(kind, "I")
-            size[tag] = struct.unpack_from(order + layout, data, entry + (12 if big else 8))[0]
-    return (size[257], size[256]) if len(size) == 2 else None

@@ -10,7 +10,8 @@ import glob
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,16 @@ import numpy.typing as npt
 
 from headstart.errors import UserError
 from headstart.images import index_cache
-from headstart.images.sources import SUFFIXES, Data, Source, absolute, check_sources, is_image_name, parse_sources
+from headstart.images.sources import (
+    PASSED_OVER,
+    SUFFIXES,
+    Data,
+    Source,
+    absolute,
+    check_sources,
+    is_image_name,
+    parse_sources,
+)
 
 __all__ = ["SUFFIXES", "ImageIndex", "check_sources", "find_images"]
 
@@ -136,7 +146,7 @@ def find_images(data: Data, keep: Path | None = None) -> ImageIndex:
     names = [source.path for source in sources]
     if not finder.found:
         raise finder.nothing(names)
-    index = ImageIndex(sorted(finder.found.values()), names, finder.notes, finder.left_out)
+    index = ImageIndex(sorted(finder.found.values()), names, [*finder.notes, *finder.passed_over()], finder.left_out)
     if path is not None and finder.keepable and index.save(path, finder.watched):
         return ImageIndex.load(path, check=False) or index  # mapped, in place of the copy in memory
     return index
@@ -149,6 +159,7 @@ class _Finder:
         found: Shown path of each image by its resolved path, which tells duplicates.
         notes: What was passed over, in sentences.
         other: Number of files passed over for their suffix; `example` is one of them.
+        formats: How many of them are images of a format that is not read, by suffix.
         watched: Folders and lists that the outcome depends on, as they were before they were read.
         keepable: Whether these are all that it depends on.
     """
@@ -159,6 +170,7 @@ class _Finder:
         self.left_out = 0
         self.other = 0
         self.example = ""
+        self.formats: Counter[str] = Counter()
         self.watched: dict[str, index_cache.Stamp] = {}
         self.keepable = True
         self._real_folders: dict[str, str] = {}
@@ -221,6 +233,9 @@ class _Finder:
                 self.notes.append(f"the folder {folder} was passed over: {error.strerror}")
                 self.keepable = False  # a permission that is granted changes no time
                 continue
+            if folder != root and (whose := _whose(entry.name for entry in entries)):
+                self.notes.append(f"the folder {folder} was passed over: {whose}")
+                continue
             below = []
             shown_at, real_at = folder.rstrip(os.sep) + os.sep, real.rstrip(os.sep) + os.sep
             for entry in entries:
@@ -241,9 +256,19 @@ class _Finder:
         if found is not None:
             self.watched[path] = found
 
+    def passed_over(self) -> list[str]:
+        """What is said of images whose suffix is not read."""
+        if not self.formats:
+            return []
+        kinds = ", ".join(f"{number} {suffix}" for suffix, number in sorted(self.formats.items()))
+        return [f"passed over, for Ultralytics does not train on such files: {kinds} (convert them to use them)"]
+
     def _pass_over(self, name: str) -> None:
         self.other += 1
         self.example = min(self.example, name) if self.example else name
+        suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
+        if suffix in PASSED_OVER:
+            self.formats[suffix] += 1
 
     def _add_glob(self, pattern: str) -> None:
         self.keepable = False  # it depends on folders that Python's glob does not tell
@@ -302,9 +327,26 @@ class _Finder:
         self.notes += train.notes
         self.left_out += left_out
         self.other += train.other
+        self.formats += train.formats
         self.example = self.example or train.example
         for resolved, shown in kept.items():
             self._keep(shown, resolved)
+
+
+_OUTPUTS = {
+    "a pretraining's output": {"settings.yaml", "log.txt", "checkpoints"},
+    "a comparison's output": {"compare.yaml", "cells"},
+    "the output of a training by Ultralytics": {"args.yaml", "weights"},
+}
+
+
+def _whose(names: Iterable[str]) -> str:
+    """What a folder with these names in it is, where its images are pictures of a run; else nothing.
+
+    With ``data=.`` and ``out`` below it a run would learn from what the one before has drawn.
+    """
+    there = set(names)
+    return next((what for what, marks in _OUTPUTS.items() if marks <= there), "")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from headstart.errors import UserError
 from headstart.files import write_atomically
 
-FORMAT = 1
+FORMAT = 2
 FEWEST = 20_000
 """Images from which on an index is kept: fewer are found in a moment."""
 MOST_FOLDERS = 100_000

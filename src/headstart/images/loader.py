@@ -7,24 +7,28 @@ exactly the images that it would have seen.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import cycle
-from math import ceil
+from math import ceil, isqrt
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset, get_worker_info
 
-from headstart.errors import UserError
+from headstart import machine
+from headstart.errors import RunError, UserError
+from headstart.images import workers as processes
 from headstart.images.decode import DecodeError, Pixels
 from headstart.images.index import ImageIndex
 from headstart.images.readers import FileReader, Reader
+from headstart.images.resize import within_side
+
+PADDING = 8
+"""Pixels that an image may take in a batch, padding and all, of the largest image that the loader allows."""
+_UNBOUNDED = 2**20  # pixels of the largest image, where the loader allows any
 
 
 def steps_for(epochs: float, images: int, batch: int) -> int:
@@ -42,12 +46,14 @@ class PixelBatch:
         sizes: int64 (B, 2), height and width of each image.
         indices: int64 (B,), position of each image in the index.
         skipped: (path, reason) of the files that turned out unreadable on the way to this batch, each once a run.
+        notes: (path, what was done) of those that were read in a way worth knowing, each once a run.
     """
 
     pixels: Tensor
     sizes: Tensor
     indices: Tensor
     skipped: list[tuple[str, str]]
+    notes: list[tuple[str, str]] = field(default_factory=list)
 
     def to(self, device: torch.device | str) -> PixelBatch:
         """The batch with its pixels on `device`; from pinned memory the copy overlaps with what the device is doing.
@@ -60,11 +66,49 @@ class PixelBatch:
         """The batch with its pixels in page-locked memory."""
         return replace(self, pixels=self.pixels.pin_memory())
 
+    def shared(self) -> PixelBatch | Parcel:
+        """The batch as a loader process hands it over: in shared memory, or where that is full as bytes in a pipe."""
+        if processes.fits_shared_memory(self.pixels.numel()):
+            try:
+                for tensor in (self.pixels, self.sizes, self.indices):
+                    tensor.share_memory_()  # type: ignore[no-untyped-call]
+                return self
+            except (RuntimeError, OSError):  # another process was faster
+                pass
+        pixels = self.pixels.permute(0, 2, 3, 1).numpy()
+        return Parcel(pixels, self.sizes.numpy(), self.indices.numpy(), self.skipped, self.notes)
+
+
+@dataclass
+class Parcel:
+    """A `PixelBatch` without tensors, which travels through a pipe."""
+
+    pixels: Pixels
+    sizes: npt.NDArray[np.int64]
+    indices: npt.NDArray[np.int64]
+    skipped: list[tuple[str, str]]
+    notes: list[tuple[str, str]]
+
+    def opened(self) -> PixelBatch:
+        """The batch."""
+        pixels, sizes, indices = map(torch.from_numpy, (self.pixels, self.sizes, self.indices))
+        return PixelBatch(pixels.permute(0, 3, 1, 2), sizes, indices, self.skipped, self.notes)
+
+    def pin_memory(self) -> PixelBatch:
+        """The batch with its pixels in page-locked memory."""
+        return self.opened().pin_memory()
+
 
 class ImageLoader:
     """Iterates over the `PixelBatch` of each step from `start_step` to `steps`.
 
     An unreadable image is replaced by a later one of the stream, so that batches keep their size, and is reported.
+    Where the shapes of a batch would pad it to more than `PADDING` times what its images may have, the longest are
+    scaled down.
+
+    Attributes:
+        workers: Processes that decode.
+        note: What is worth knowing of how they hand over, in a sentence; mostly empty.
 
     Args:
         index: The images.
@@ -105,11 +149,13 @@ class ImageLoader:
         self.workers = workers
         self._steps = range(start_step, steps)
         self._pin = pin
-        self._batches = _Batches(
-            index, stream or Stream(len(index), batch, seed, rank, world), reader or FileReader(index, max_area)
-        )
+        stream = stream or Stream(len(index), batch, seed, rank, world)
+        area = max_area or _UNBOUNDED
+        self._batches = _Batches(index, stream, reader or FileReader(index, max_area), area)
+        self.note = _hand_over_note(workers, batch // world * area * 3)
         self._running: Generator[PixelBatch, None, None] | None = None
         self._reported: set[str] = set()
+        self._noted: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -132,67 +178,29 @@ class ImageLoader:
         return self._running
 
     def _iterate(self) -> Generator[PixelBatch, None, None]:
-        loader: DataLoader[PixelBatch | UserError] = DataLoader(
-            self._batches,
-            batch_size=None,  # a sample of ours is a whole batch
-            sampler=self._steps,
-            num_workers=self.workers,
-            pin_memory=self._pin,
-            worker_init_fn=start_worker,
-            generator=torch.Generator(),  # its own: a draw from the global one would set a resumed run apart
-        )
-        with _interrupts_held():
-            batches = iter(loader)
-        try:
-            while (batch := _next(batches)) is not None:
-                yield replace(batch, skipped=self._unreported(batch.skipped))
-        finally:
-            end = getattr(batches, "_shutdown_workers", None)  # or they would go on until the garbage is collected
-            if end is not None:
-                with suppress(RuntimeError):  # raised by the signal of a worker that was killed: `_next` tells that
-                    end()
-
-    def _unreported(self, skipped: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Every worker finds a bad file for itself: the first report counts."""
-        new = [(path, reason) for path, reason in skipped if path not in self._reported]
-        self._reported.update(path for path, _ in new)
-        return new
+        for item in processes.produced(self._batches, self._steps, self.workers, pin=self._pin):
+            if isinstance(item, UserError):
+                raise item
+            batch = item.opened() if isinstance(item, Parcel) else item
+            yield replace(batch, skipped=_new(batch.skipped, self._reported), notes=_new(batch.notes, self._noted))
 
 
-def _next(batches: Iterator[PixelBatch | UserError]) -> PixelBatch | None:
-    try:
-        batch = next(batches, None)
-    except (RuntimeError, EOFError, ConnectionError) as error:  # the last two: it died while handing a batch over
-        ended = isinstance(error, (EOFError, ConnectionError)) or "DataLoader worker (pid" in str(error)
-        if not ended or str(error).startswith("Caught "):  # an error in our own code, told with its worker's trace
-            raise
-        hint = "too little memory, or too little shared memory (docker: --shm-size)? Try fewer workers, or workers=0"
-        raise UserError(
-            f"a loader process was ended by the system ({error or 'in mid-batch'})", where="workers", hint=hint
-        ) from None
-    if isinstance(batch, UserError):
-        raise batch
-    return batch
+def _new(items: list[tuple[str, str]], known: set[str]) -> list[tuple[str, str]]:
+    """Every worker finds a file for itself: what the first says of it counts."""
+    new = [(path, text) for path, text in items if path not in known]
+    known.update(path for path, _ in new)
+    return new
 
 
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold back Ctrl-C while workers start: they inherit that, else one interrupted before its set-up would end."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows, where `start_worker` alone has to do
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def start_worker(_: int) -> None:
-    """What each worker does first: one thread, and no ear for Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which saves and then ends us
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
+def _hand_over_note(workers: int, size: int) -> str:
+    """What is said where batches of `size` bytes, as many as are under way, do not fit shared memory."""
+    free, needed = machine.shared_memory(), size * (processes.AHEAD * workers + 1)
+    if not workers or free is None or free >= needed:
+        return ""
+    return (
+        f"/dev/shm has {free / 2**20:.0f} MiB free, {workers} loader processes may need {needed / 2**20:.0f}: what "
+        "does not fit goes through pipes, somewhat slower (docker: --shm-size; or fewer workers)"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -235,24 +243,38 @@ class Stream:
         return int(self._order[1][place])
 
 
-class _Batches(Dataset["PixelBatch | UserError"]):
+class _Batches(Dataset["PixelBatch | Parcel | UserError"]):
     """The batch of a step, decoded wherever it is asked for.
 
     An error is returned, not raised: DataLoader would rewrite a raised one as a worker's stack trace.
     """
 
-    def __init__(self, index: ImageIndex, stream: Stream, reader: Reader) -> None:
-        self.index, self.stream, self.reader = index, stream, reader
+    def __init__(self, index: ImageIndex, stream: Stream, reader: Reader, area: int) -> None:
+        self.index, self.stream, self.reader, self.area = index, stream, reader, area
         self._bad: dict[int, str] = {}
+        self._noted: set[int] = set()
 
-    def __getitem__(self, step: int) -> PixelBatch | UserError:
+    def __getitem__(self, step: int) -> PixelBatch | Parcel | UserError:
         before = len(self._bad)
         rows = self.stream.rows(step)
-        images = [self._read(row) for row in rows]
-        if not self._replace(step, rows, images):
-            return self._nothing_readable()
-        skipped = [(self.index.path(row), reason) for row, reason in list(self._bad.items())[before:]]
-        return _collate([image for image in images if image is not None], rows, skipped)
+        try:
+            images = [self._read(row) for row in rows]
+            if not self._replace(step, rows, images):
+                return self._nothing_readable()
+            skipped = [(self.index.path(row), reason) for row, reason in list(self._bad.items())[before:]]
+            batch = _collate([image for image in images if image is not None], rows, skipped, self._notes(), self.area)
+        except UserError as error:  # storage that fails
+            return error
+        except MemoryError:
+            what = f"there is not enough memory for a batch of {len(rows)} images"
+            return RunError(what, where="batch", hint="use a smaller batch, or fewer workers")
+        return batch.shared() if get_worker_info() is not None and batch.pixels.device.type == "cpu" else batch
+
+    def _notes(self) -> list[tuple[str, str]]:
+        new = {row: note for row, note in self.reader.notes if row not in self._noted}
+        self.reader.notes.clear()
+        self._noted.update(new)
+        return [(self.index.path(row), note) for row, note in new.items()]
 
     def _read(self, row: int) -> Pixels | Tensor | None:
         if row in self._bad:
@@ -295,7 +317,15 @@ class _Batches(Dataset["PixelBatch | UserError"]):
         return UserError(what, where="data", hint=f"look at {self.index.path(row)}, for one")
 
 
-def _collate(images: list[Pixels | Tensor], rows: list[int], skipped: list[tuple[str, str]]) -> PixelBatch:
+def _collate(
+    images: list[Pixels | Tensor],
+    rows: list[int],
+    skipped: list[tuple[str, str]],
+    notes: list[tuple[str, str]],
+    area: int,
+) -> PixelBatch:
+    """One tensor of all images; of none of them are more than `area` pixels, as a rule."""
+    images = _bounded(images, PADDING * max(area, *(image.shape[0] * image.shape[1] for image in images)))
     sizes = [(image.shape[0], image.shape[1]) for image in images]
     height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
     first = images[0]
@@ -310,4 +340,16 @@ def _collate(images: list[Pixels | Tensor], rows: list[int], skipped: list[tuple
         for place, image in enumerate(images):
             pixels[place, : image.shape[0], : image.shape[1]] = torch.as_tensor(image)
     batch = pixels.permute(0, 3, 1, 2)
-    return PixelBatch(batch, torch.tensor(sizes, dtype=torch.int64), torch.tensor(rows, dtype=torch.int64), skipped)
+    where = torch.tensor(sizes, dtype=torch.int64), torch.tensor(rows, dtype=torch.int64)
+    return PixelBatch(batch, *where, skipped, notes)
+
+
+def _bounded(images: list[Pixels | Tensor], most: int) -> list[Pixels | Tensor]:
+    """The images as they are; where padding would take more than `most` pixels each, with no side above its root.
+
+    Very wide images and very tall ones in one batch: a line of 100,000 pixels and a column of as many take 30 GB each.
+    """
+    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+    if height * width <= most:
+        return images
+    return [within_side(image, isqrt(most)) for image in images]

@@ -17,7 +17,13 @@ from headstart.images.store import ImageStore
 
 
 class Reader(Protocol):
-    """Gives pixels by the position in an index. Copied or pickled into every worker."""
+    """Gives pixels by the position in an index. Copied or pickled into every worker.
+
+    Attributes:
+        notes: What was done to read an image, beyond decoding: its position, and words. Cleared by who takes them.
+    """
+
+    notes: list[tuple[int, str]]
 
     def read(self, row: int) -> Pixels | Tensor:
         """Image `row`: uint8 (H, W, 3), RGB; not to be written to.
@@ -33,17 +39,22 @@ class FileReader:
 
     def __init__(self, index: ImageIndex, max_area: int | None) -> None:
         self.index, self.max_area = index, max_area
+        self.notes: list[tuple[int, str]] = []
 
     def read(self, row: int) -> Pixels:
         """Decode image `row`."""
-        return read_image(self.index.path(row), self.max_area)
+        notes: list[str] = []
+        pixels = read_image(self.index.path(row), self.max_area, notes)
+        self.notes += [(row, note) for note in notes]
+        return pixels
 
 
-class StoreReader:
+class StoreReader(FileReader):
     """Looks into a store first, and keeps there what it has to decode."""
 
     def __init__(self, index: ImageIndex, max_area: int | None, store: ImageStore) -> None:
-        self.index, self.max_area, self.store = index, max_area, store
+        super().__init__(index, max_area)
+        self.store = store
 
     def read(self, row: int) -> Pixels:
         """Image `row` from the store, or decoded."""
@@ -52,10 +63,10 @@ class StoreReader:
             # Before decoding: if the file changes meanwhile, its time does not fit the slot, and it is decoded again.
             info = os.stat(path)  # noqa: PTH116 - as in decode.py
         except (OSError, ValueError):
-            return read_image(path, self.max_area)  # which says what is wrong
+            return super().read(row)  # which says what is wrong
         pixels = self.store.get(row, info)
         if pixels is None:
-            pixels = read_image(path, self.max_area)
+            pixels = super().read(row)
             self.store.put(row, path, info, pixels)
         return pixels
 
@@ -72,6 +83,7 @@ class DeviceReader:
     def __init__(self, images: int, device: torch.device, capacity: int) -> None:
         self.device, self.block = device, max(capacity, 2**20)
         self.bad: dict[int, str] = {}
+        self.notes: list[tuple[int, str]] = []
         self._places: list[tuple[int, int, int, int] | None] = [None] * images
         self._blocks: list[Tensor] = []
         self._end = 0

@@ -15,8 +15,16 @@ TRIES = 4
 """Files looked at for each image wanted: with more broken ones than that, fewer images are found."""
 
 
-def sample_images(images: ImageIndex, number: int, max_area: int) -> Iterator[tuple[str, Tensor]]:
+def sample_images(
+    images: ImageIndex, number: int, max_area: int, skipped: list[tuple[str, str]] | None = None
+) -> Iterator[tuple[str, Tensor]]:
     """Up to `number` readable images, evenly spread over the index; their neighbors where some cannot be read.
+
+    Args:
+        images: What to choose from.
+        number: How many.
+        max_area: Pixels that an image is scaled down to.
+        skipped: Gets the path of each image that cannot be read, and why.
 
     Yields:
         Path, and uint8 (3, H, W), RGB, scaled down to `max_area` pixels where it is larger.
@@ -29,7 +37,9 @@ def sample_images(images: ImageIndex, number: int, max_area: int) -> Iterator[tu
             return
         try:
             pixels = read_image(images.path(at), max_area=max_area)
-        except DecodeError:
+        except DecodeError as error:
+            if skipped is not None:
+                skipped.append((images.path(at), error.reason))
             continue
         found += 1
         yield images.path(at), torch.from_numpy(pixels).permute(2, 0, 1)

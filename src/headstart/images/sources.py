@@ -14,7 +14,15 @@ from headstart.errors import UserError, did_you_mean
 from headstart.images import dataset_yaml
 from headstart.images.dataset_yaml import read_dataset_yaml, shipped
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".dng", ".heic", ".heif", ".jp2", ".mpo",
+)  # fmt: skip
+"""Those of images that Ultralytics trains on."""
+PASSED_OVER = (
+    ".gif", ".jfif", ".jpe", ".jxl", ".j2k", ".exr", ".hdr", ".pfm", ".pgm", ".ppm", ".pbm", ".pnm", ".pam", ".ras",
+    ".tga", ".psd", ".svg", ".ico", ".arw", ".cr2", ".cr3", ".nef", ".orf", ".raf", ".rw2", ".dcm", ".nii", ".fits",
+)  # fmt: skip
+"""Those of images too, but neither Ultralytics nor headstart reads files that are called so."""
 _EXPECTED = f"give a folder, a glob, a .txt list, a dataset .yaml, or images ({', '.join(s[1:] for s in SUFFIXES)})"
 
 Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]

@@ -12,6 +12,7 @@ that was written twice.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import mmap
 import os
@@ -43,6 +44,8 @@ SLOT = np.dtype(
         ("height", "<u4"), ("width", "<u4"), ("check", "<u4"), ("unused", "<u4"),
     ]
 )  # fmt: skip
+DECODING = "by the range"
+"""Changed when the same file gives other pixels than before: what is kept is then decoded anew."""
 _LAYOUT = struct.Struct("<QQQqQQIIII")
 _HEADER = 64  # bytes before the first slot: format, number of images, estimated bytes an image
 _ALIGN = 64
@@ -214,7 +217,7 @@ class ImageStore:
         try:
             with temporary.open("wb") as file:
                 file.write(struct.pack("<QQ", FORMAT, len(index)).ljust(_HEADER, b"\0"))
-                file.truncate(_HEADER + 64 * len(index))
+                _reserve(file, _HEADER + 64 * len(index))
             if earlier:
                 slots = np.memmap(temporary, SLOT, mode="r+", offset=_HEADER)
                 hashes = np.fromiter(map(path_hash, index), np.uint64, len(index))
@@ -257,7 +260,7 @@ class ImageStore:
 
 def store_folder(parent: Path, index: ImageIndex, max_area: int | None) -> Path:
     """Where the store of these sources at this size lies: another OpenCV may decode to other pixels."""
-    key = "\0".join([*index.sources, str(max_area), cv2.__version__, str(FORMAT)])
+    key = "\0".join([*index.sources, str(max_area), cv2.__version__, str(FORMAT), DECODING])
     return parent / hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=10).hexdigest()
 
 
@@ -310,6 +313,17 @@ def _publish(temporary: Path, path: Path) -> None:
         pass
     except OSError:  # a file system without hard links
         temporary.replace(path)
+
+
+def _reserve(file: BinaryIO, length: int) -> None:
+    """Give a file its length and its place: a hole that a full disk cannot fill would end a process that maps it."""
+    file.truncate(length)
+    with suppress(AttributeError):  # no such call on this system
+        try:
+            os.posix_fallocate(file.fileno(), 0, length)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
 
 
 def _lock(file: BinaryIO) -> bool:

@@ -9,7 +9,6 @@ from statistics import median
 
 import torch
 
-from headstart.errors import UserError
 from headstart.images.index import ImageIndex
 from headstart.images.loader import ImageLoader
 from headstart.images.readers import FileReader
@@ -20,6 +19,7 @@ from headstart.methods.base import Method
 from headstart.methods.schedules import Progress
 from headstart.pseudolabels.base import PseudoLabels
 from headstart.run.display import duration
+from headstart.training.memory import known
 from headstart.training.step import Step, unchanged
 from headstart.views.spec import needed_area
 
@@ -88,8 +88,10 @@ def outlook(job: Job, make: Make, arithmetic: Arithmetic) -> Outlook | None:
         try:
             labels, search = _searched(job, images, device) if job.declared.method.needs.pseudolabels else (None, 0.0)
             step = _step(job, make(labels), images, few, arithmetic)
-        except UserError:  # told by the run itself, with what else it finds
-            return None
+        except Exception as error:
+            if known(error) is None:
+                raise
+            return None  # told by the run itself, with what else it finds
     return Outlook(job.steps, s.batch, step, search)
 
 

@@ -39,6 +39,7 @@ from headstart.settings.resolve import budget_seconds
 from headstart.settings.schema import ProposalOptions
 from headstart.training import budget, checkpoint
 from headstart.training.loop import Every, Length, Outcome, train
+from headstart.training.memory import known
 from headstart.training.step import Step
 from headstart.views.spec import needed_area
 
@@ -85,9 +86,11 @@ def pretrain(**options: Any) -> Run:
     folder = job.open_folder()
     try:
         return _Pretraining(job, folder).run()
-    except UserError as error:
-        with suppress(UserError):  # on a full disk: `error` says more
-            folder.log(f"stopped: {error}")
+    except Exception as raised:
+        if error := known(raised):
+            with suppress(UserError):  # on a full disk: `error` says more
+                folder.log(f"stopped: {error}")
+            raise error from None
         raise
     finally:
         folder.close()
@@ -139,7 +142,7 @@ class _Pretraining:
             if s.budget:
                 self.steps = self._within_budget(method, cache)
             loader = stack.enter_context(self._loader(method, cache, self.steps, self._start))
-            display = self._begin(cache, loader.workers, method.shown(s.batch))
+            display = self._begin(cache, loader, method.shown(s.batch))
             with display:
                 outcome = train(
                     method,
@@ -156,7 +159,7 @@ class _Pretraining:
                     resume=self.state,
                     arithmetic=self.arithmetic,
                 )
-        self._say_times(display, outcome, cache)
+        self._say_times(display, outcome.shares, cache)
         if outcome.interrupted:
             return self._interrupted(display, outcome)
         return self._finish(display, method, outcome, labels)
@@ -242,8 +245,7 @@ class _Pretraining:
 
     def _announce(self) -> None:
         """Say what was chosen and what it will take, before anything long begins."""
-        job, console = self.job, make_console(stderr=True, soft_wrap=True)
-        lines = [*job.why]
+        job, console, lines = self.job, make_console(stderr=True, soft_wrap=True), [*self.job.why]
         if job.fit:
             warning = "" if job.fit.ok or not job.declared.method.needs.pseudolabels else "WARNING: "
             lines.insert(0, f"{warning}{job.fit.sentence()}")
@@ -253,15 +255,14 @@ class _Pretraining:
             self.folder.log(line)
             console.print(line)
 
-    def _begin(self, cache: Cache, workers: int, shown: int) -> Display:
+    def _begin(self, cache: Cache, loader: ImageLoader, shown: int) -> Display:
         """Write down what the run is, and say it."""
         job, detector = self.job, self.detector
-        facts = self._facts(workers) | {"cache": cache.kind, "shown": shown, "search_seconds": self.searched}
+        facts = self._facts(loader.workers) | {"cache": cache.kind, "shown": shown, "search_seconds": self.searched}
         if not job.record:
             self.folder.write_settings(job.used(), facts, job.asked)
         self.folder.start_loggers()
-        display = Display(self.steps, self._start, cached=cache.share())
-        backbone = detector.backbone
+        display, backbone = Display(self.steps, self._start, cached=cache.share()), detector.backbone
         lines = [
             f"{facts['images']} images, {detector.name} ({detector.task}), backbone {backbone.width} wide at stride "
             f"{backbone.stride}",
@@ -272,6 +273,7 @@ class _Pretraining:
             *self._going_on(facts),
             self.arithmetic.why,
             cache.why,
+            *filter(None, [loader.note]),
         ]
         for line in lines:
             self._tell(display, line)
@@ -317,10 +319,9 @@ class _Pretraining:
         fit, used = self.job.fit, self.job.declared.method.needs.pseudolabels
         return {"objects": {**fit.as_dict(), "used": used}} if fit else {}
 
-    def _say_times(self, display: Display, outcome: Outcome, cache: Cache) -> None:
-        shares = outcome.shares
+    def _say_times(self, display: Display, shares: dict[str, float], cache: Cache) -> None:
         times = [clock.sentence(shares), clock.advice(shares, self.facts)] if any(shares.values()) else []
-        for line in filter(None, [*times, cache.ended]):
+        for line in filter(None, [*times, cache.ended, *self.folder.noted()]):
             self._tell(display, line)
 
     # -- how it ends --------------------------------------------------------------------------------------------------
@@ -344,9 +345,8 @@ class _Pretraining:
         advised = write_settings(job, folder.path) if handback.ok else None
         problem = self._label_images(display, method) if job.given and handback.ok else None
         drawn = job.run.report and self._draw(display, method, outcome, labels)
-        display.say(f"{outcome.step} steps in {duration(outcome.seconds)}, {folder.skipped} images skipped")
-        if folder.skipped:
-            display.say(f"skipped images and why: {folder.path / 'skipped.csv'}")
+        why = f"; which and why: {folder.path / 'skipped.csv'}" if folder.skipped else ""
+        display.say(f"{outcome.step} steps in {duration(outcome.seconds)}, {folder.skipped} images skipped{why}")
         if drawn:
             display.say(f"report:    {folder.path / 'report.html'}")
         if not handback.ok:
@@ -390,8 +390,8 @@ class _Pretraining:
         """Write the checkpoint; it gets its name when every tensor was found in it."""
         job, folder, detector = self.job, self.folder, self.detector
         info = {"method": job.declared.name, "export": job.run.export, "steps": step, "images": len(self.images)}
-        unverified = folder.path / UNVERIFIED
         folder.result.unlink(missing_ok=True)
+        unverified = folder.path / UNVERIFIED
         detector.save(unverified, info)
         handback = detector.verify(unverified, trained=trained)
         write_text(folder.path / "handback.json", json.dumps(handback.as_dict(), indent=2) + "\n")

@@ -12,6 +12,7 @@ from headstart.images.index import find_images
 from headstart.jobs.signature import plain
 from headstart.machine import parse_device
 from headstart.probes.probe import Probe, Samples
+from headstart.run.display import make_console
 from headstart.settings.resolve import resolve_options
 from headstart.settings.schema import ProbeSettings
 from headstart.trust import granted
@@ -64,6 +65,10 @@ def probe(
     with granted(s.trust):
         detector = load_detector(str(path))
     samples = Samples.read(find_images(s.data), number=s.images, imgsz=s.imgsz, labels=s.labels)
+    if samples.skipped:
+        file, reason = samples.skipped[0]
+        told = f"{len(samples.skipped)} files could not be read, others were taken: {file} ({reason})"
+        make_console(stderr=True, soft_wrap=True).print(told + (", ..." if len(samples.skipped) > 1 else ""))
     found = {}
     for part in ("backbone", "neck"):
         trunk = detector.trunk(neck=part == "neck").to(device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from lightly.loss.regularizer import DSERegularizer
@@ -32,26 +32,29 @@ class Samples:
         boxes: Labelled boxes of each, ``(n, 4)`` in shares of its sides; empty without labels.
         classes: int64, of all boxes in the order of the images.
         owner: int64, the image of each box.
+        skipped: Path of each image that was to be looked at and could not be read, and why.
     """
 
     pixels: Tensor
     boxes: list[Tensor]
     classes: Tensor
     owner: Tensor
+    skipped: list[tuple[str, str]] = field(default_factory=list)
 
     @classmethod
     def read(cls, images: ImageIndex, *, number: int, imgsz: int, labels: bool) -> Samples:
         """Up to `number` images, evenly spread over the index; with `labels` also the boxes that lie beside them."""
         pixels: list[Tensor] = []
         found: list[Tensor] = []
-        for path, image in sample_images(images, number, max_area=4 * imgsz**2):
+        skipped: list[tuple[str, str]] = []
+        for path, image in sample_images(images, number, 4 * imgsz**2, skipped):
             pixels.append(_squeezed(image, imgsz))
             found.append(torch.from_numpy(read_labels(label_path(path)).array()) if labels else torch.zeros(0, 5))
         if not pixels:
             raise UserError("no image can be read of those that were tried", where="data", hint="look at the files")
         owner = torch.tensor([place for place, boxes in enumerate(found) for _ in range(len(boxes))], dtype=torch.long)
         rows = torch.cat(found)
-        return cls(torch.stack(pixels), [boxes[:, 1:] for boxes in found], rows[:, 0].long(), owner)
+        return cls(torch.stack(pixels), [boxes[:, 1:] for boxes in found], rows[:, 0].long(), owner, skipped)
 
 
 def _squeezed(image: Tensor, size: int) -> Tensor:

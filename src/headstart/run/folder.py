@@ -8,6 +8,7 @@ import json
 import math
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,11 +26,11 @@ CONTENTS = Contents(
     what="a run",
     mark="settings.yaml",
     files=(
-        "settings.yaml", "metrics.jsonl", "events.jsonl", "log.txt", "skipped.csv", "handback.json", "start.pt",
-        "headstart.pt", "unverified.pt", "finetune.yaml", "report.html", "pseudolabels.pt", "teacher.json",
+        "settings.yaml", "metrics.jsonl", "events.jsonl", "log.txt", "skipped.csv", "noted.csv", "handback.json",
+        "start.pt", "headstart.pt", "unverified.pt", "finetune.yaml", "report.html", "pseudolabels.pt", "teacher.json",
     ),
     folders=("checkpoints", "assets", "loggers"),
-    before=("log.txt", "skipped.csv", "start.pt", "pseudolabels.pt", "checkpoints", "loggers"),
+    before=("log.txt", "skipped.csv", "noted.csv", "start.pt", "pseudolabels.pt", "checkpoints", "loggers"),
 )  # fmt: skip
 """What a run writes, and so all that overwrite=true may remove."""
 
@@ -45,6 +46,7 @@ class RunFolder:
         self.path = path
         self._streams: dict[str, TextIO] = {}
         self._skipped: set[str] = set()
+        self._noted: Counter[str] = Counter()
         self._made: list[Logger] = []
         self._loggers: list[Logger] = []
         self._owned = OwnedFolder(path, CONTENTS)
@@ -190,18 +192,31 @@ class RunFolder:
 
     def skip(self, items: list[tuple[str, str]]) -> None:
         """List images that could not be used in ``skipped.csv``, each once: (path, reason)."""
-        new = [item for item in items if item[0] not in self._skipped]
-        if not new:
+        new: dict[str, str] = {}
+        for path, reason in items:
+            if path not in self._skipped:
+                new.setdefault(path, reason)
+        self._skipped.update(new)
+        self._rows("skipped.csv", "reason", [*new.items()])
+
+    def note(self, items: list[tuple[str, str]]) -> None:
+        """List images that were read in a way worth knowing in ``noted.csv``: (path, what was done)."""
+        self._noted.update(note for _, note in items)
+        self._rows("noted.csv", "note", items)
+
+    def noted(self) -> list[str]:
+        """What was noted since the folder was opened, in sentences with the number of images."""
+        return [f"{count:,} images: {note} (noted.csv lists them)" for note, count in self._noted.most_common()]
+
+    def _rows(self, name: str, column: str, rows: list[tuple[str, str]]) -> None:
+        if not rows:
             return
         with explained(self.path):
-            stream = self._stream("skipped.csv")
+            stream = self._stream(name)
             writer = csv.writer(stream)
             if stream.tell() == 0:
-                writer.writerow(["path", "reason"])
-            for path, reason in new:
-                if path not in self._skipped:
-                    self._skipped.add(path)
-                    writer.writerow([path, reason])
+                writer.writerow(["path", column])
+            writer.writerows(rows)
             stream.flush()
 
     def close(self) -> None:

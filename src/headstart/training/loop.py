@@ -27,6 +27,7 @@ from headstart.run.folder import RunFolder
 from headstart.run.health import Health
 from headstart.settings.schema import MethodSettings
 from headstart.training import checkpoint
+from headstart.training.memory import Memory
 from headstart.training.step import Step
 
 
@@ -112,7 +113,7 @@ def train(
         arithmetic: Memory layout of the network, and whether it is compiled; by default neither is changed.
 
     Raises:
-        UserError: The loss is no longer finite, the disk is full, no image can be read.
+        UserError: The loss is no longer finite, the disk is full, no image can be read, a loader process was ended.
     """
     step = 0
     if arithmetic and arithmetic.channels_last:
@@ -129,6 +130,7 @@ def train(
     marked_step = step
     batches = iter(loader)
     clock = Clock(fabric.device)
+    memory = Memory(fabric.device, length.batch, max(spec.size for spec in method.view_specs()))
     untried = bool(arithmetic and arithmetic.compile)
 
     loss: Tensor | None = None
@@ -145,17 +147,23 @@ def train(
 
             # -- images and views
             clock.start("wait")
-            batch = next(batches).to(fabric.device)
-            clock.start("views")
+            try:
+                batch = next(batches)
+            except UserError as error:  # of loader processes or storage; the weights are those of the last whole step
+                raise _saved(error, save if loss is not None else None, step) from None
             run.skip(batch.skipped)
-            views = one_step.views(batch, step)
+            run.note(batch.notes)
+            with memory.explained(step):
+                batch = batch.to(fabric.device)
+                clock.start("views")
+                views = one_step.views(batch, step)
 
-            # -- one step
-            clock.start("step")
-            if untried:
-                untried = False
-                run.log(one_step.compile(views, progress))
-            loss = one_step(views, progress)
+                # -- one step
+                clock.start("step")
+                if untried:
+                    untried = False
+                    run.log(one_step.compile(views, progress))
+                loss = one_step(views, progress)
             step += 1
             clock.start("other")
             for kind, message in method.news():
@@ -188,6 +196,18 @@ def train(
                 save()
     save()
     return Outcome(step, step < length.steps, time.perf_counter() - began, clock.overall())
+
+
+def _saved(error: UserError, save: Callable[[], None] | None, step: int) -> UserError:
+    """The error, with what was trained saved before it ends the run."""
+    if save is None:
+        return error
+    try:
+        save()
+    except UserError:  # a full disk, say: `error` came first
+        return error
+    told = f"step {step} is saved: resume=true goes on from there"
+    return type(error)(error.what, where=error.where, hint=f"{error.hint}; {told}" if error.hint else told)
 
 
 def _refuse_nan(loss: float, step: int, run: RunFolder, options: MethodSettings) -> None:

@@ -1,0 +1,158 @@
+"""Processes that load: how they start, hand over and end, and what is said when the system ends one.
+
+Whatever happens to one of them is told where the next item is asked for, between two steps, so that what was trained
+until then can be saved.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import queues
+from typing import Any
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from headstart import machine
+from headstart.errors import RunError
+
+AHEAD = 2
+"""Items that each process has ready, as DataLoader has it by default."""
+_END = object()
+_NOT_HANDED_OVER = 70  # an exit status that nothing else here uses
+_HELP = "use fewer workers or a smaller batch, or workers=0; in docker, --shm-size gives more shared memory"
+
+
+def produced(dataset: Dataset[Any], order: Sequence[int], workers: int, *, pin: bool = False) -> Generator[Any]:
+    """The items of a dataset in order, made by processes ahead of time; the processes end with the generator.
+
+    Args:
+        dataset: Copied into every process.
+        order: What to get of it, one by one.
+        workers: Processes; 0 makes all of it in this one.
+        pin: Whether items come in page-locked memory.
+
+    Raises:
+        RunError: Processes cannot be started, or the system ends one.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_size=None,  # an item of ours is a whole batch
+        sampler=order,
+        num_workers=workers,
+        prefetch_factor=AHEAD if workers else None,
+        pin_memory=pin,
+        worker_init_fn=start_worker,
+        generator=torch.Generator(),  # its own: a draw from the global one would set a resumed run apart
+    )
+    items = _started(loader)
+    try:
+        while (item := _next(items, workers)) is not _END:
+            yield item
+    finally:
+        _end(items)
+
+
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+    try:
+        with _signals_held():
+            items = iter(loader)
+    except OSError as error:  # no locks without shared memory, no processes without memory
+        what = f"loader processes cannot be started: {error.strerror or error}"
+        raise RunError(what, where="workers", hint=_HELP) from None
+    _leave_deaths_to_next()
+    return items
+
+
+def _next(items: Iterator[Any], workers: int) -> Any:
+    try:
+        return next(items, _END)
+    except (RuntimeError, EOFError, OSError) as error:  # the last two: it died while handing something over
+        text = str(error)
+        raised_within = text.startswith("Caught ") and "pin memory thread" not in text
+        if not workers or raised_within:  # an error in our own code, told with its worker's trace
+            raise
+        if "Too many open files" in text:
+            raise RunError(
+                "this process has too many files open to get what the loader processes read",
+                where="workers",
+                hint="raise the limit (ulimit -n 4096), or use workers=0",
+            ) from None
+        if not isinstance(error, (EOFError, OSError)) and "DataLoader worker (pid" not in text:
+            raise
+        raise RunError(_how_it_ended(items), where="workers", hint=_HELP) from None
+
+
+def _how_it_ended(items: Iterator[Any]) -> str:
+    """What became of the processes, by their exit status."""
+    ended = [worker for worker in getattr(items, "_workers", ()) if worker.exitcode]
+    codes = [worker.exitcode for worker in ended]
+    if _NOT_HANDED_OVER in codes:
+        return "a loader process could not hand over what it read: shared memory is full, or too many files are open"
+    if not codes:
+        return "a loader process was ended by the system in mid-batch"
+    why = {-signal.SIGKILL: "memory ran out, as a rule", -getattr(signal, "SIGBUS", 7): "shared memory is full"}
+    name = signal.Signals(-codes[0]).name if codes[0] < 0 else f"exit status {codes[0]}"
+    reason = f": {why[codes[0]]}" if codes[0] in why else ""
+    return f"a loader process was ended by the system ({name}{reason})"
+
+
+def _end(items: Iterator[Any]) -> None:
+    """End the processes now: else they would go on until the garbage is collected."""
+    shutdown = getattr(items, "_shutdown_workers", None)
+    if shutdown is None:
+        return
+    with suppress(RuntimeError, OSError):  # of a process that was killed, which `_next` tells
+        shutdown()
+    for worker in getattr(items, "_workers", ()):
+        if worker.is_alive():  # stuck in a file or behind a lock; it does not listen to terminate()
+            worker.kill()
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Hold back Ctrl-C and SIGTERM while workers start: they inherit that, else one signalled early would end."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, where `start_worker` alone has to do
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _leave_deaths_to_next() -> None:
+    """Take back the handler with which torch raises in whatever line runs when a worker dies, in the midst of a step
+    too: asked for the next item, it looks after its workers all the same, every few seconds."""
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        return
+    handler = signal.getsignal(signal.SIGCHLD)
+    if getattr(handler, "__module__", "").startswith("torch.utils.data"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def start_worker(_: int) -> None:
+    """What each worker does first: one thread, no ear for Ctrl-C and SIGTERM, and an end where it would be stuck."""
+    # Both are for the main process, which saves and then ends us; systemd and terminals send them to the whole group.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    queues.Queue._on_queue_feeder_error = staticmethod(_die)  # type: ignore[attr-defined]
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def _die(error: Exception, item: object) -> None:
+    """What cannot be handed over would be printed and forgotten, and waited for until the end of time."""
+    os._exit(_NOT_HANDED_OVER)
+
+
+def fits_shared_memory(size: int) -> bool:
+    """Whether `size` bytes can be handed over in shared memory; beyond its end a process is killed, not told."""
+    free = machine.shared_memory()
+    return free is None or free > size + size // 8 + 2**20
