@@ -115,7 +115,6 @@ def pretrain(
     settle: float = ...,
     labelled: float | None = ...,
     rounds: int = ...,
-    corners: float = ...,
     ema: float = ...,
     average: bool = ...,
     keep: float = ...,
@@ -254,8 +253,6 @@ def pretrain(
         labelled: selftrain: share of labelled images in the steps between; none: their share of all images, a tenth
             at least
         rounds: selftrain: how often the teacher labels the images; the learning rate falls to 0 before each time
-        corners: selftrain: weight of the corners of the teacher's boxes beside those of true ones; 0: their classes
-            alone are learnt
         ema: selftrain: momentum of the teacher's weights
         average: selftrain: take the mean of the teachers at the end of burn-in and of every round, not the last
             alone
