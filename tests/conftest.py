@@ -8,6 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+if os.environ.get("PYTEST_XDIST_WORKER"):  # tests side by side share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import headstart  # noqa: F401 - before torch, for what it sets there
 
 os.environ.setdefault("YOLO_OFFLINE", "true")  # Ultralytics looks for updates and fonts otherwise

@@ -253,7 +253,7 @@ def write_bad(folder: Path) -> None:
     ("name", "message"),
     [
         ("other.pth", "is of another architecture than fasterrcnn_mobilenet_v3_large_320_fpn: 626 of 626"),
-        ("pickled.pt", "cannot be read as a state dict"),
+        ("pickled.pt", "state dict"),
         ("list.pt", "holds no state dict"),
         ("cut.pt", "cannot be read as a state dict"),
     ],

@@ -22,6 +22,7 @@ from headstart.detectors.find import check_model, load_detector
 from headstart.detectors.handback import HandBack
 from headstart.detectors.ultralytics import model_files
 from headstart.errors import UserError
+from headstart.trust import granted
 
 
 def changed(detector: Detector, neck: bool = False) -> dict[str, torch.Tensor]:
@@ -275,7 +276,12 @@ def test_a_checkpoint_that_names_an_unknown_package_installs_nothing(
     torch.save({"model": module.Thing()}, tmp_path / "foreign.pt")
     monkeypatch.delitem(sys.modules, "no_such_package")
     monkeypatch.setattr(subprocess, "check_output", lambda *a, **k: pytest.fail("pip was called"))
-    with pytest.raises(UserError, match="it needs the package 'no_such_package', which is not installed"):
+    with pytest.raises(UserError, match=r"code of no_such_package\.Thing, which is no known layer"):
+        load_detector(tmp_path / "foreign.pt")
+    with (
+        granted(True),
+        pytest.raises(UserError, match="it needs the package 'no_such_package', which is not installed"),
+    ):
         load_detector(tmp_path / "foreign.pt")
 
 

@@ -182,18 +182,19 @@ def test_a_script_that_slips_through_is_not_run(data: Path, mark: Path, monkeypa
 
 
 def test_caches_that_came_with_the_data(tmp_path: Path, mark: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ultralytics.data import dataset, utils
+    from ultralytics.data import base, dataset, utils
     from ultralytics.models.yolo.world import train as world
 
-    from headstart.detectors.ultralytics import training
+    from headstart.detectors.ultralytics.untouched import leaving_data_alone
 
-    for owner, name in ((dataset, "save_dataset_cache_file"), (dataset, "load_dataset_cache_file")):
-        monkeypatch.setattr(owner, name, getattr(owner, name))  # put back afterwards
-    if hasattr(utils, "_replace_image"):
-        monkeypatch.setattr(utils, "_replace_image", utils._replace_image)
+    changed = [(dataset, "save_dataset_cache_file"), (dataset, "load_dataset_cache_file"), (utils, "ImageOps")]
+    changed += [(base.BaseDataset, "check_cache_disk"), (utils, "_replace_image")]
+    for owner, name in changed:
+        if hasattr(owner, name):
+            monkeypatch.setattr(owner, name, getattr(owner, name))  # put back afterwards
+    monkeypatch.setattr(base.BaseDataset, "npy_files", None, raising=False)
     cache = hostile.label_cache(tmp_path, mark)
-    training._leave_data_alone()
-    with pytest.raises(FileNotFoundError):
+    with leaving_data_alone(tmp_path / "run"), pytest.raises(FileNotFoundError):
         dataset.load_dataset_cache_file(cache)
     torch.save({"person": hostile.Payload(mark)}, tmp_path / "text_embeddings_clip_ViT-B_32.pt")
     with safe_loading(), pytest.raises(Exception, match=r"posix\.mkdir"):
