@@ -11,11 +11,12 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -135,6 +136,71 @@ def content_hash(path: str) -> str:
         return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
     except OSError:
         return ""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Checksums
+# ---------------------------------------------------------------------------------------------------------------------
+
+_SEAL = b"headstart blake2b "
+_DIGITS = 64
+_END = b"PK\x05\x06"  # of the record that ends a zip file, 22 bytes long where it has no comment
+
+
+def seal(path: Path) -> None:
+    """Give a zip file, which ``torch.save`` writes, a checksum of all its bytes: as its comment, which readers skip.
+
+    Raises:
+        ValueError: It is no zip file, or has a comment already.
+    """
+    with path.open("r+b") as file:
+        file.seek(-22, os.SEEK_END)
+        end = file.read()
+        if not end.startswith(_END) or end[-2:] != b"\0\0":
+            raise ValueError(f"{path} does not end as a zip file")
+        file.seek(-2, os.SEEK_END)
+        file.write((len(_SEAL) + _DIGITS).to_bytes(2, "little") + _SEAL)
+        file.seek(0)
+        digest = _digest(file, os.fstat(file.fileno()).st_size)
+        file.seek(0, os.SEEK_END)
+        file.write(digest.encode())
+
+
+def check_seal(path: Path) -> bool:
+    """Whether a file has the checksum of `seal`; without one (older files) the sums of its parts are looked at.
+
+    Raises:
+        ValueError: It is not what was written; says what was found.
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        file.seek(max(0, size - len(_SEAL) - _DIGITS))
+        tail = file.read()
+        if tail.startswith(_SEAL):
+            file.seek(0)
+            if _digest(file, size - _DIGITS).encode() != tail[len(_SEAL) :]:
+                raise ValueError("its bytes are not those that were written: the checksum differs")
+            return True
+    try:
+        with zipfile.ZipFile(path) as parts:
+            broken = parts.testzip()
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"it is cut short or no zip file: {str(error).lower()}") from error
+    except Exception as error:  # what its damage provokes: a name that is no UTF-8, a method that does not exist
+        raise ValueError(f"its table of contents is damaged: {type(error).__name__}") from error
+    if broken:
+        raise ValueError(f"the checksum of its part {broken} differs")
+    return False
+
+
+def _digest(file: BinaryIO, length: int) -> str:
+    """Of the next `length` bytes; read in parts, so that a large file takes no memory."""
+    found = hashlib.blake2b(digest_size=_DIGITS // 2)
+    while length > 0 and (part := file.read(min(length, 2**20))):
+        found.update(part)
+        length -= len(part)
+    return found.hexdigest()
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.errors import UserError
-from headstart.files import write_atomically
+from headstart.files import check_seal, seal, write_atomically
 
 MARGIN = 1.4
 """Side of the square around an object from which its features are taken, in longer sides of its box."""
@@ -107,8 +107,12 @@ class PseudoLabels:
             path: Where to.
             rows: Of the whole index, where the run uses these images alone.
         """
-        content = {**self.tensors(), "rows": rows}
-        write_atomically(path, lambda temporary: torch.save(content, temporary))
+
+        def write(temporary: Path) -> None:
+            torch.save({**self.tensors(), "rows": rows}, temporary)
+            seal(temporary)
+
+        write_atomically(path, write)
 
     @classmethod
     def load(cls, path: Path) -> tuple[PseudoLabels, Tensor | None]:
@@ -118,10 +122,11 @@ class PseudoLabels:
             UserError: It is not there or damaged.
         """
         try:
+            check_seal(path)
             content = torch.load(path, weights_only=True)
             rows = content.pop("rows")
             return cls(**content), rows
-        except (OSError, RuntimeError, TypeError, KeyError, EOFError, UnpicklingError) as error:
+        except (OSError, ValueError, RuntimeError, TypeError, KeyError, EOFError, UnpicklingError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             hint = "start the run again with overwrite=true"
             raise UserError(

@@ -1,20 +1,28 @@
 """The complete state of a pretraining: save, load, verify.
 
-A checkpoint holds tensors and plain values only, so that it loads without unpickling code (``weights_only=True``).
+A checkpoint holds tensors and plain values only, so that it loads without unpickling code (``weights_only=True``), and
+a checksum of its bytes: torch looks at none, and would load what a failing disk has changed.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from headstart.detectors.handback import shorten
 from headstart.errors import UserError
-from headstart.files import write_atomically
+from headstart.files import check_seal, seal, write_atomically
 
-FORMAT = 1
+FORMAT = 2
+"""2 has a checksum; 1, of versions before 0.2, has none."""
+DAMAGED = ".damaged"
+"""What the name of a checkpoint that cannot be gone on from ends with, until a new one is written."""
 _NAME = re.compile(r"step-(\d+)\.pt")
 
 
@@ -31,35 +39,84 @@ def save(folder: Path, state: dict[str, Any], keep: int = 2) -> Path:
     """
     path = folder / f"step-{state['step']:08d}.pt"
     content = {"format": FORMAT, **state}
-    write_atomically(path, lambda temporary: torch.save(content, temporary))
-    for old in _all(folder)[:-keep]:
+
+    def write(temporary: Path) -> None:
+        torch.save(content, temporary)
+        seal(temporary)
+
+    write_atomically(path, write)
+    for old in [*_all(folder)[:-keep], *folder.glob(f"*{DAMAGED}")]:
         old.unlink(missing_ok=True)
     return path
 
 
 def load(folder: Path) -> dict[str, Any]:
-    """The newest readable checkpoint in `folder`, on the CPU.
+    """The newest good checkpoint in `folder`, on the CPU.
 
     Raises:
-        UserError: There is none, or none can be read.
+        UserError: There is none, or none is whole.
+    """
+    return newest(folder)[0]
+
+
+def newest(folder: Path) -> tuple[dict[str, Any], dict[Path, str]]:
+    """The newest good checkpoint in `folder`, and what was found in those after it.
+
+    Returns:
+        Its content, on the CPU; and newer checkpoints that are damaged, each with what is wrong, in words.
+
+    Raises:
+        UserError: There is none, or none is whole.
     """
     paths = _all(folder)
     if not paths:
         raise UserError(
             "there is no checkpoint to go on from", where=str(folder), hint="start again with overwrite=true"
         )
-    reasons = []
+    damaged: dict[Path, str] = {}
     for path in reversed(paths):
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            if state.get("format") != FORMAT:
-                raise ValueError(f"format {state.get('format')}, not {FORMAT}")
-            return state
+            return _read(path), damaged
         except Exception as error:  # a torn zip file raises whatever its damage provokes
-            reasons.append(f"{path.name} ({type(error).__name__})")
-    raise UserError(
-        f"no checkpoint can be read: {', '.join(reasons)}", where=str(folder), hint="start again with overwrite=true"
-    )
+            damaged[path] = (str(error).strip() or type(error).__name__).splitlines()[0]
+    listed = "; ".join(f"{path.name} ({reason})" for path, reason in damaged.items())
+    what = f"no checkpoint of this run is whole: {listed}"
+    raise UserError(what, where=str(folder), hint="bring back a copy of one, or start again with overwrite=true")
+
+
+def set_aside(damaged: dict[Path, str]) -> list[str]:
+    """Give checkpoints that are damaged another name, so that none is taken for the newest again; a sentence each."""
+    for path in damaged:
+        with suppress(OSError):  # where it stays, it is found again
+            path.replace(path.with_name(path.name + DAMAGED))
+    return [f"checkpoint {path.name} is damaged and is not used: {reason}" for path, reason in damaged.items()]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    sealed = check_seal(path)
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    version = state.get("format")
+    if version not in (1, FORMAT):
+        raise ValueError(f"it has format {version}, this version of headstart reads 1 and {FORMAT}")
+    if version == FORMAT and not sealed:
+        raise ValueError("its checksum is missing")
+    if broken := [name for name, tensor in _tensors(state, "") if _broken(tensor)]:
+        raise ValueError(f"it holds NaN or infinity in {shorten(broken)}")
+    return state
+
+
+def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, (dict, list, tuple)):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, part in parts:
+            yield from _tensors(part, f"{name}.{key}".lstrip("."))
+
+
+def _broken(tensor: Tensor) -> bool:
+    """Whether it holds NaN or +infinity; a mask may hold -infinity."""
+    return tensor.is_floating_point() and bool((~(tensor < torch.inf)).any())
 
 
 def _all(folder: Path) -> list[Path]:
