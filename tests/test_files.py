@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -239,6 +240,39 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before(tmp_path) -> None:
         checkpoint.save(tmp_path, {"step": step})
     (tmp_path / "step-00000002.pt").write_bytes((tmp_path / "step-00000002.pt").read_bytes()[:100])
     assert checkpoint.load(tmp_path)["step"] == 1
+
+
+def test_one_flipped_bit_anywhere_is_found_and_named(tmp_path) -> None:
+    """torch reads it without a word where it lies in the weights."""
+    for step in (1, 2):
+        checkpoint.save(tmp_path, {"step": step, "weights": {"a": torch.linspace(0, 1, 4096)}})
+    newest = tmp_path / "step-00000002.pt"
+    whole = newest.read_bytes()
+    random = np.random.default_rng(0)
+    for at in [*random.integers(0, len(whole), 60).tolist(), len(whole) - 1]:
+        newest.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << int(random.integers(8)))]) + whole[at + 1 :])
+        state, damaged = checkpoint.newest(tmp_path)
+        assert state["step"] == 1, at
+        assert list(damaged) == [newest]
+    newest.write_bytes(whole)
+    assert checkpoint.newest(tmp_path)[1] == {}
+    (tmp_path / "step-00000001.pt").unlink()
+    newest.write_bytes(whole[:-1])
+    with pytest.raises(UserError, match=r"no checkpoint of this run is whole: step-00000002\.pt \("):
+        checkpoint.load(tmp_path)
+
+
+def test_a_checkpoint_that_is_not_finite_is_not_gone_on_from(tmp_path) -> None:
+    checkpoint.save(tmp_path, {"step": 1, "weights": {"a": torch.ones(2), "mask": torch.tensor([-torch.inf])}})
+    checkpoint.save(tmp_path, {"step": 2, "weights": {"a": torch.tensor([1.0, torch.nan])}})
+    state, damaged = checkpoint.newest(tmp_path)
+    assert state["step"] == 1
+    assert damaged == {tmp_path / "step-00000002.pt": "it holds NaN or infinity in weights.a"}
+
+
+def test_a_checkpoint_of_before_the_checksum_is_read(tmp_path) -> None:
+    torch.save({"format": 1, "step": 3}, tmp_path / "step-00000003.pt")
+    assert checkpoint.load(tmp_path)["step"] == 3
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no zip file"])

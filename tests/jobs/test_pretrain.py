@@ -327,6 +327,31 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     )
 
 
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_gone_on_from(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def die(self: Display, now: int, *_: Any) -> None:
+        if now == STEPS:
+            raise SystemError("it is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Display, "update", die)
+        with pytest.raises(SystemError):
+            pretrain(tmp_path / "killed", images, save_every=1)
+    saved = sorted((tmp_path / "killed" / "checkpoints").glob("step-*.pt"))
+    content = bytearray(saved[-1].read_bytes())
+    content[len(content) // 2] ^= 16  # one bit of a weight
+    saved[-1].write_bytes(content)
+    capsys.readouterr()
+    rest = headstart.pretrain(resume=True, out=str(tmp_path / "killed"))
+    told = f"checkpoint {saved[-1].name} is damaged and is not used: its bytes are not those that were written"
+    assert told in capsys.readouterr().err
+    assert told in (rest.folder / "log.txt").read_text()
+    whole = pretrain(tmp_path / "whole", images)
+    expected, found = weights(whole.checkpoint), weights(rest.checkpoint)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
 def test_a_run_that_ended_before_its_first_checkpoint_begins_again(
     image_folder: Path, run: headstart.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,9 +15,11 @@ from pydantic.fields import FieldInfo
 from headstart.errors import UserError
 from headstart.methods import find
 from headstart.plugins import is_python_file
+from headstart.run.display import make_console
 from headstart.run.folder import RunFolder
 from headstart.settings.resolve import as_plain, in_memory, unknown, untrusted
 from headstart.settings.schema import RENAMED, Options, PretrainSettings
+from headstart.training import checkpoint
 
 MAY_CHANGE = {
     "out", "resume", "overwrite", "workers", "device", "log_every", "save_every", "probe_every", "report", "cache",
@@ -152,3 +154,18 @@ def _same(field: FieldInfo, one: Any, other: Any) -> bool:
         return bool(adapter.validate_python(one) == adapter.validate_python(other))
     except ValidationError:
         return False
+
+
+def saved_state(folder: RunFolder) -> dict[str, Any] | None:
+    """The newest good checkpoint of a run; None of one that ended before its first. Damaged ones are named.
+
+    Raises:
+        UserError: None is whole; or the run was finished, and has lost its own.
+    """
+    if not folder.result.is_file() and not any(folder.checkpoints.glob("step-*.pt")):
+        return None
+    state, damaged = checkpoint.newest(folder.checkpoints)
+    for line in checkpoint.set_aside(damaged):
+        folder.log(line)
+        make_console(stderr=True, soft_wrap=True).print(line, style="bold red", markup=False)
+    return state

@@ -19,7 +19,7 @@ from headstart.files import write_text
 from headstart.images.cache import Cache, open_cache
 from headstart.images.loader import ImageLoader, steps_for
 from headstart.jobs.finetune_file import how_to_go_on, write_settings
-from headstart.jobs.going_on import START, command
+from headstart.jobs.going_on import START, command, saved_state
 from headstart.jobs.labelled import RowReader
 from headstart.jobs.outlook import outlook
 from headstart.jobs.pictures import PICTURES, draw
@@ -37,7 +37,7 @@ from headstart.run.display import Display, Filling, duration, make_console
 from headstart.run.folder import RunFolder
 from headstart.settings.resolve import budget_seconds
 from headstart.settings.schema import ProposalOptions
-from headstart.training import budget, checkpoint
+from headstart.training import budget
 from headstart.training.loop import Every, Length, Outcome, train
 from headstart.training.memory import known
 from headstart.training.step import Step
@@ -103,9 +103,7 @@ class _Pretraining:
     def __init__(self, job: Job, folder: RunFolder) -> None:
         self.job, self.folder, self.detector = job, folder, job.detector
         self.images, self.steps = job.images, job.steps
-        # A run that ended before its first checkpoint goes on from step 0; one that was finished has lost its own.
-        saved = folder.result.is_file() or any(folder.checkpoints.glob("step-*.pt"))
-        self.state = checkpoint.load(folder.checkpoints) if job.record and saved else None
+        self.state = saved_state(folder) if job.record else None
         if job.record:
             folder.truncate_metrics(self._start + 1)
         s = job.run
