@@ -19,6 +19,7 @@ from headstart.jobs.prepare import prepare
 from headstart.pseudolabels.fit import Fit
 from headstart.report.pretraining_verdict import judge
 from headstart.report.run_reader import find_run
+from headstart.training import checkpoint
 
 FITS = Fit("trained", 24, score=0.3, again=0.9)
 ASTRAY = Fit("trained", 24, score=0.0001, again=0.3)
@@ -276,9 +277,9 @@ def begin(image_folder: Path, out: Path, **options: Any) -> dict[str, Any]:
     given = {**SMALL, "data": str(image_folder), "method": "byol", "hidden_dim": 32, "steps": 2, "out": str(out)}
     given = {key: value for key, value in {**given, **options}.items() if value is not None}
     headstart.pretrain(**given)
-    (next((out / "checkpoints").glob("step-00000002.pt"))).rename(out / "checkpoints" / "step-00000001.pt")
-    state = torch.load(out / "checkpoints" / "step-00000001.pt", weights_only=True)
-    torch.save({**state, "step": 1}, out / "checkpoints" / "step-00000001.pt")
+    state = checkpoint.load(out / "checkpoints")
+    (out / "checkpoints" / "step-00000002.pt").unlink()
+    checkpoint.save(out / "checkpoints", {**state, "step": 1})
     return given
 
 

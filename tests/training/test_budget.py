@@ -52,11 +52,11 @@ def test_a_budget_sets_the_steps_and_leaves_everything_else_as_it_was(image_fold
     common |= {"workers": 0, "device": "cpu", "report": False, "log_every": 1, "save_every": 1000}
     budget, plain = tmp_path / "budget", tmp_path / "plain"
     began = time.perf_counter()
-    pretrain(**common, budget="3s", out=str(budget))
-    assert time.perf_counter() - began < 20  # about 3 s; the wide margin is for a machine that is busy
+    pretrain(**common, budget="6s", out=str(budget))
+    assert time.perf_counter() - began < 40  # about 6 s; the wide margin is for a machine that is busy
     found = yaml.safe_load((budget / "settings.yaml").read_text())
     steps = found["resolved"]["steps"]
-    assert found["options"]["budget"] == "3s"
+    assert found["options"]["budget"] == "6s"
     assert steps > LEAST
     pretrain(**common, steps=steps, out=str(plain))
     ends = [checkpoint.load(out / "checkpoints")["method"] for out in (budget, plain)]
