@@ -76,8 +76,12 @@ def test_a_terminal_has_its_own_sequences_and_no_others(monkeypatch: pytest.Monk
 
 def test_a_name_that_is_no_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
     made, _ = console(monkeypatch)
-    made.file = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    shown = io.BytesIO()
+    made.file = io.TextIOWrapper(shown, encoding="utf-8")
     made.print(Text("bad\udcff.jpg"))
+    made.file.flush()
+    assert b"bad" in shown.getvalue()
+    assert b".jpg" in shown.getvalue()
 
 
 def test_errors(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
