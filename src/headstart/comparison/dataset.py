@@ -91,12 +91,14 @@ def read_dataset(path: str | Path, split: str, trainer: Finetuner, model: str = 
 
 def _there(images: Sequence[str], found: DatasetYaml, part: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The images that are there, and what is to be said of the others: a trainer would leave them out in silence."""
-    there = tuple(image for image in images if os.path.exists(image))  # noqa: PTH110 - a Path for each costs more
+    there: list[str] = []
+    lost: list[str] = []
+    for image in images:
+        (there if os.path.exists(image) else lost).append(image)  # noqa: PTH110 - a Path for each costs more
     if not there:
         raise UserError(f"none of the {len(images):,} images of {part} is there: {images[0]}", where=str(found.file))
-    lost = len(images) - len(there)
-    first = next((image for image in images if not os.path.exists(image)), "")  # noqa: PTH110
-    return there, (f"{lost:,} of {len(images):,} images are not there, such as {first}",) if lost else ()
+    told = f"{len(lost):,} of {len(images):,} images are not there, such as {lost[0]}" if lost else ""
+    return tuple(there), (told,) if told else ()
 
 
 def _images(found: DatasetYaml, part: str) -> tuple[str, ...]:

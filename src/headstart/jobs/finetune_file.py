@@ -19,8 +19,10 @@ NAME = "finetune.yaml"
 
 def write_settings(job: Job, folder: Path) -> Path | None:
     """Write the file into the run's `folder`; None where the detector's trainer reads none."""
-    labelled = len(job.given.rows) if job.given else 300
-    settings = job.detector.finetune_settings(job.run.imgsz, labelled, detects=job.given is not None)
+    if job.given:
+        settings = job.detector.finetune_settings(job.run.imgsz, len(job.given.rows), detects=True)
+    else:
+        settings = job.detector.finetune_settings(job.run.imgsz)
     if settings is None:
         return None
     path = folder / NAME

@@ -167,5 +167,5 @@ def saved_state(folder: RunFolder) -> dict[str, Any] | None:
     state, damaged = checkpoint.newest(folder.checkpoints)
     for line in checkpoint.set_aside(damaged):
         folder.log(line)
-        make_console(stderr=True, soft_wrap=True).print(line, style="bold red", markup=False)
+        make_console(stderr=True, soft_wrap=True).print(line, style="bold red")
     return state

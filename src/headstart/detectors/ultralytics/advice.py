@@ -25,16 +25,16 @@ def settings(imgsz: int, labelled: int, *, measured: bool, detects: bool = False
         measured: Whether such a detector was trained so; the figures are those of ``task=detect``.
         detects: Whether the start detects the user's classes already: it needs little more, and at a low rate.
     """
-    seen = "measured, docs/evidence.md" if measured else "measured for task=detect alone, docs/evidence.md"
-    steps = FEW_STEPS if detects else STEPS
-    epochs = max(1, round(steps * BATCH / labelled))
     if detects:
-        seen = seen.replace("docs/evidence.md", "EXPERIMENTS.md (one seed)")
+        steps, source = FEW_STEPS, "EXPERIMENTS.md (one seed)"
         length = "it detects already and may be used as it is; 16 epochs of it were worse than 6"
         rate, other = 0.0001, "0.001 cost 2 points of mAP50-95"
     else:
+        steps, source = STEPS, "docs/evidence.md"
         length = "200 to 600 steps; the lead over COCO's weights is largest at 200"
         rate, other = 0.001, "other rates were not compared there"
+    seen = f"measured, {source}" if measured else f"measured for task=detect alone, {source}"
+    epochs = max(1, round(steps * BATCH / labelled))
     size = f"{seen} (160)" if imgsz == 160 and measured else "not measured (160 was)"
     return {
         "epochs": Advised(
