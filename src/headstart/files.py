@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
+from headstart.aside import GONE, Aside
 from headstart.errors import UserError
 
 LOCK = ".lock"
@@ -27,8 +28,6 @@ LOCK = ".lock"
 
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 _HINT_OTHER = "choose an empty or new folder"
-_ASIDE, _MOVING, _GONE = ".replaced", ".replaced-moving", ".replaced-gone"
-"""In a folder: what a new run is to replace, whole; the same on its way there or back; the same, to be removed."""
 
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "free some space, or choose another folder with out="),
@@ -275,6 +274,7 @@ class OwnedFolder:
     def __init__(self, path: Path, contents: Contents) -> None:
         self.path, self.contents = path, contents
         self._lock: FileLock | None = None
+        self._aside = Aside(path, (*contents.folders, *contents.files))
 
     @property
     def begun(self) -> bool:
@@ -284,7 +284,7 @@ class OwnedFolder:
     @property
     def replacing(self) -> bool:
         """Whether something of ours is set aside in it, which what is written there now has not replaced yet."""
-        return any((self.path / name).is_dir() for name in (_ASIDE, _MOVING))
+        return bool(self._aside)
 
     @property
     def unbegun(self) -> bool:
@@ -329,8 +329,7 @@ class OwnedFolder:
         for name in self.contents.folders:
             sweep_unfinished(self.path / name, deep=True)
         with explained(self.path):
-            self._move_back()
-            shutil.rmtree(self.path / _GONE, ignore_errors=True)
+            self._aside.settle()
 
     def set_aside(self) -> None:
         """Keep what is ours within the folder, out of the way of what is to replace it; killed, nothing is lost.
@@ -338,41 +337,17 @@ class OwnedFolder:
         Raises:
             UserError: It cannot be moved.
         """
-        moving = self.path / _MOVING
-        if self.replacing:  # what has not replaced it yet ended early: it goes, what was set aside stays so
-            self.clear()
-            return
         with explained(self.path):
-            moving.mkdir()
-            for path in self._ours(self.path):
-                path.rename(moving / path.name)
-            moving.rename(self.path / _ASIDE)
+            self._aside.set(self.clear)
 
     def put_back(self) -> None:
         """Bring back what was set aside, in place of what was to replace it."""
-        if (self.path / _ASIDE).is_dir():
-            self.clear()
-            (self.path / _ASIDE).rename(self.path / _MOVING)
-        self._move_back()
+        with explained(self.path):
+            self._aside.put_back(self.clear)
 
     def replaced(self) -> None:
         """Remove what was set aside."""
-        with suppress(OSError):
-            if (self.path / _ASIDE).is_dir():
-                (self.path / _ASIDE).rename(self.path / _GONE)
-            shutil.rmtree(self.path / _GONE, ignore_errors=True)
-
-    def _move_back(self) -> None:
-        """Finish, or take back, a move that was cut short: nothing of a replacement is there then."""
-        moving = self.path / _MOVING
-        if moving.is_dir():
-            for path in self._ours(moving):
-                path.rename(self.path / path.name)
-            moving.rmdir()
-
-    def _ours(self, folder: Path) -> list[Path]:
-        names = (*self.contents.folders, *self.contents.files)
-        return [folder / name for name in names if (folder / name).exists()]
+        self._aside.remove()
 
     def release(self) -> None:
         """Let others in."""
@@ -398,7 +373,7 @@ class OwnedFolder:
 
 def _passing(name: str) -> bool:
     """Whether it is a lock, or what a killed write or removal has left: no reason not to write here."""
-    return name in (LOCK, _GONE) or _TEMPORARY.fullmatch(name) is not None
+    return name in (LOCK, GONE) or _TEMPORARY.fullmatch(name) is not None
 
 
 def _filled(item: Path) -> bool:

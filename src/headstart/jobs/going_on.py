@@ -16,7 +16,7 @@ from headstart.files import check_seal
 from headstart.methods import find
 from headstart.run.folder import RunFolder
 from headstart.settings.resolve import as_plain, in_memory, unknown
-from headstart.settings.schema import RENAMED, Options, PretrainSettings
+from headstart.settings.schema import RENAMED, Options, PretrainSettings, truth
 
 MAY_CHANGE = {
     "out", "resume", "overwrite", "workers", "device", "log_every", "save_every", "probe_every", "report", "cache",
@@ -42,6 +42,8 @@ def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict
     Raises:
         UserError: No ``out``, no run there, or options that would make it another run, all of them together.
     """
+    if truth(given.get("overwrite")):
+        problems = [*problems, UserError("give one of the two, not both", where="resume, overwrite")]
     if not given.get("out"):
         raise UserError("say which run to go on with", where="resume", hint="add out=<its folder>")
     folder = RunFolder.open(Path(str(given["out"])))
@@ -66,7 +68,7 @@ def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict
         used["teacher"] = given.get("teacher")
         # Where pseudo-labels are needed it was used before the first step, and is not needed once they are found.
         needs = declared.method.needs
-        needed = needs.teacher or (needs.pseudolabels and not (folder.path / FOUND).is_file())
+        needed = needs.teacher or (needs.pseudolabels and early and not (folder.path / FOUND).is_file())
         if used["teacher"] is None and needed:
             what = "was a network in memory, which a run cannot keep"
             raise UserError(what, where="teacher", hint="give it again")

@@ -68,7 +68,7 @@ def loaded(job: Job) -> Tools:
     """The detector and the teacher that the options of a run name."""
     options = job.options
     assert isinstance(options, ProposalOptions)
-    finder = job.detector if options.proposals is None else load_detector(options.proposals)
+    finder = job.detector if options.proposals is None else load_detector(options.proposals, where="proposals")
     return Tools(finder, teacher_of(options, neck=False))
 
 

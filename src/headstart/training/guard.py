@@ -69,4 +69,5 @@ def norm(tensors: Iterable[Tensor]) -> Tensor:
     if not listed:
         return torch.zeros(())
     each = torch.stack(torch._foreach_norm(listed))
-    return each.norm()
+    total: Tensor = torch.linalg.vector_norm(each)
+    return total
