@@ -17,6 +17,7 @@ from headstart.files import (
     OwnedFolder,
     json_line,
     read_json_lines,
+    seal,
     sweep_unfinished,
     write_atomically,
     write_json_lines,
@@ -232,14 +233,14 @@ def test_checkpoint_loads_without_unpickling_code_and_keeps_two(tmp_path) -> Non
         checkpoint.save(tmp_path, {"step": step, "weights": {"a": torch.full((2,), float(step))}})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002.pt", "step-00000003.pt"]
     assert torch.load(tmp_path / "step-00000003.pt", weights_only=True)["step"] == 3
-    assert checkpoint.load(tmp_path)["weights"]["a"].tolist() == [3, 3]
+    assert checkpoint.newest(tmp_path)[0]["weights"]["a"].tolist() == [3, 3]
 
 
 def test_a_torn_checkpoint_gives_way_to_the_one_before(tmp_path) -> None:
     for step in (1, 2):
         checkpoint.save(tmp_path, {"step": step})
     (tmp_path / "step-00000002.pt").write_bytes((tmp_path / "step-00000002.pt").read_bytes()[:100])
-    assert checkpoint.load(tmp_path)["step"] == 1
+    assert checkpoint.newest(tmp_path)[0]["step"] == 1
 
 
 def test_one_flipped_bit_anywhere_is_found_and_named(tmp_path) -> None:
@@ -259,20 +260,22 @@ def test_one_flipped_bit_anywhere_is_found_and_named(tmp_path) -> None:
     (tmp_path / "step-00000001.pt").unlink()
     newest.write_bytes(whole[:-1])
     with pytest.raises(UserError, match=r"no checkpoint of this run is whole: step-00000002\.pt \("):
-        checkpoint.load(tmp_path)
+        checkpoint.newest(tmp_path)
 
 
 def test_a_checkpoint_that_is_not_finite_is_not_gone_on_from(tmp_path) -> None:
     checkpoint.save(tmp_path, {"step": 1, "weights": {"a": torch.ones(2), "mask": torch.tensor([-torch.inf])}})
-    checkpoint.save(tmp_path, {"step": 2, "weights": {"a": torch.tensor([1.0, torch.nan])}})
+    path = tmp_path / "step-00000002.pt"  # as a version wrote it that did not look
+    torch.save({"format": checkpoint.FORMAT, "step": 2, "weights": {"a": torch.tensor([1.0, torch.nan])}}, path)
+    seal(path)
     state, damaged = checkpoint.newest(tmp_path)
     assert state["step"] == 1
-    assert damaged == {tmp_path / "step-00000002.pt": "it holds NaN or infinity in weights.a"}
+    assert damaged == {path: "it holds NaN or infinity in weights.a"}
 
 
 def test_a_checkpoint_of_before_the_checksum_is_read(tmp_path) -> None:
     torch.save({"format": 1, "step": 3}, tmp_path / "step-00000003.pt")
-    assert checkpoint.load(tmp_path)["step"] == 3
+    assert checkpoint.newest(tmp_path)[0]["step"] == 3
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no zip file"])
@@ -280,4 +283,4 @@ def test_no_usable_checkpoint(tmp_path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "step-00000002.pt").write_bytes(content)
     with pytest.raises(UserError, match="overwrite=true"):
-        checkpoint.load(tmp_path)
+        checkpoint.newest(tmp_path)[0]

@@ -13,7 +13,7 @@ SOURCE = Path(headstart.__file__).parent
 # From the bottom to the top; a module imports from layers below its own, or from its own folder. A module may stand in
 # a layer of its own, below that of its folder: a contract that others work with.
 LAYERS = [
-    ["errors", "reading"],
+    ["errors", "reading", "aside"],
     ["files", "machine", "plugins", "trust"],
     ["settings"],
     ["run"],

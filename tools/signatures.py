@@ -23,7 +23,7 @@ from typing import Any, Literal
 from headstart.detectors.ultralytics import load_into as load_into
 from headstart.errors import UserError as UserError
 from headstart.jobs.compare import Comparison as Comparison
-from headstart.jobs.pretrain import Run as Run
+from headstart.jobs.ending import Run as Run
 
 __all__ = ["Comparison", "Run", "UserError", "compare", "load_into", "pretrain", "probe"]
 '''

@@ -17,7 +17,8 @@ from headstart.errors import UserError
 if TYPE_CHECKING:
     from headstart.detectors.ultralytics import load_into
     from headstart.jobs.compare import Comparison, compare
-    from headstart.jobs.pretrain import Run, pretrain
+    from headstart.jobs.ending import Run
+    from headstart.jobs.pretrain import pretrain
     from headstart.jobs.probe import probe
 
 __all__ = ["Comparison", "Run", "UserError", "compare", "load_into", "pretrain", "probe"]
@@ -27,7 +28,7 @@ __all__ = ["Comparison", "Run", "UserError", "compare", "load_into", "pretrain",
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 # Imported when first used: torch and Ultralytics take seconds, a misspelt option should not.
-_HOMES = {"pretrain": "jobs.pretrain", "Run": "jobs.pretrain", "probe": "jobs.probe"}
+_HOMES = {"pretrain": "jobs.pretrain", "Run": "jobs.ending", "probe": "jobs.probe"}
 _HOMES |= {"compare": "jobs.compare", "Comparison": "jobs.compare", "load_into": "detectors.ultralytics"}
 
 

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
+from headstart.aside import GONE, Aside
 from headstart.errors import UserError
 from headstart.reading import parse_json
 
@@ -274,11 +275,17 @@ class OwnedFolder:
     def __init__(self, path: Path, contents: Contents) -> None:
         self.path, self.contents = path, contents
         self._lock: FileLock | None = None
+        self._aside = Aside(path, (*contents.folders, *contents.files))
 
     @property
     def begun(self) -> bool:
         """Whether it holds its mark, and so something of ours to go on with, or to replace."""
         return (self.path / self.contents.mark).is_file()
+
+    @property
+    def replacing(self) -> bool:
+        """Whether something of ours is set aside in it, which what is written there now has not replaced yet."""
+        return bool(self._aside)
 
     @property
     def unbegun(self) -> bool:
@@ -297,7 +304,7 @@ class OwnedFolder:
             return UserError("is a file, not a folder", where=where)
         if busy := in_use(self.path):
             return busy
-        if self.begun or self.unbegun or not self.path.is_dir():
+        if self.begun or self.unbegun or self.replacing or not self.path.is_dir():
             return None
         try:
             names = [item.name for item in self.path.iterdir()]
@@ -322,6 +329,26 @@ class OwnedFolder:
         sweep_unfinished(self.path)
         for name in self.contents.folders:
             sweep_unfinished(self.path / name, deep=True)
+        with explained(self.path):
+            self._aside.settle()
+
+    def set_aside(self) -> None:
+        """Keep what is ours within the folder, out of the way of what is to replace it; killed, nothing is lost.
+
+        Raises:
+            UserError: It cannot be moved.
+        """
+        with explained(self.path):
+            self._aside.set(self.clear)
+
+    def put_back(self) -> None:
+        """Bring back what was set aside, in place of what was to replace it."""
+        with explained(self.path):
+            self._aside.put_back(self.clear)
+
+    def replaced(self) -> None:
+        """Remove what was set aside."""
+        self._aside.remove()
 
     def release(self) -> None:
         """Let others in."""
@@ -346,8 +373,8 @@ class OwnedFolder:
 
 
 def _passing(name: str) -> bool:
-    """Whether it is a lock, or what a killed write has left: no reason not to write here."""
-    return name == LOCK or _TEMPORARY.fullmatch(name) is not None
+    """Whether it is a lock, or what a killed write or removal has left: no reason not to write here."""
+    return name in (LOCK, GONE) or _TEMPORARY.fullmatch(name) is not None
 
 
 def _filled(item: Path) -> bool:

@@ -277,7 +277,7 @@ def begin(image_folder: Path, out: Path, **options: Any) -> dict[str, Any]:
     given = {**SMALL, "data": str(image_folder), "method": "byol", "hidden_dim": 32, "steps": 2, "out": str(out)}
     given = {key: value for key, value in {**given, **options}.items() if value is not None}
     headstart.pretrain(**given)
-    state = checkpoint.load(out / "checkpoints")
+    state = checkpoint.newest(out / "checkpoints")[0]
     (out / "checkpoints" / "step-00000002.pt").unlink()
     checkpoint.save(out / "checkpoints", {**state, "step": 1})
     return given

@@ -24,6 +24,7 @@ from headstart.detectors.find import load_detector
 from headstart.run import health
 from headstart.run.display import Display
 from headstart.training import loop
+from headstart.training.step import Step
 
 STEPS = 6
 SMALL = {
@@ -257,13 +258,13 @@ def test_the_teacher_can_be_exported(images: Path, tmp_path: Path) -> None:
 # -- interruption and resume ------------------------------------------------------------------------------------------
 
 
-def press_ctrl_c_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def press_ctrl_c_at(step: int, monkeypatch: pytest.MonkeyPatch, number: int = signal.SIGINT) -> None:
     show = Display.update
 
     def update(self: Display, now: int, *rest: Any) -> None:
         show(self, now, *rest)
         if now == step:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 
     monkeypatch.setattr(Display, "update", update)
 
@@ -410,11 +411,70 @@ def test_resume_keeps_the_settings(run: headstart.Run) -> None:
     assert "leave these options out, or start a new run" in str(caught.value)
 
 
+def test_a_run_is_not_replaced_by_one_that_fails_before_its_first_step(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = pretrain(tmp_path / "a", images, steps=2)
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+
+    def fail(self: Step, *_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Step, "__call__", fail)
+    with pytest.raises(MemoryError):
+        pretrain(tmp_path / "a", images, steps=1, overwrite=True)
+    assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
+    assert f"the run that was in {run.folder} before is there again" in capsys.readouterr().err
+    with pytest.raises(UserError, match="resume, overwrite: give one of the two, not both"):
+        headstart.pretrain(data=str(images), out=str(tmp_path / "a"), resume=True, overwrite=True)
+
+
 def test_overwrite_starts_anew(images: Path, tmp_path: Path) -> None:
     pretrain(tmp_path / "a", images, steps=2)
     again = pretrain(tmp_path / "a", images, steps=1, overwrite=True)
     assert [line["step"] for line in metrics(again.folder)] == [1]
     assert [path.name for path in (again.folder / "checkpoints").iterdir()] == ["step-00000001.pt"]
+
+
+PHASES = {
+    "cache": "headstart.jobs.pretrain.open_cache",
+    "budget": "headstart.training.budget.measure",
+    "first step": "",
+    "hand-back": "headstart.jobs.pretrain._Pretraining._hand_back",
+    "report": "headstart.jobs.pretrain.draw",
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_run_that_a_system_ends_at_any_time_goes_on(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], phase: str
+) -> None:
+    """As Slurm does, with a warning; with the command that began it, and resume=true."""
+    monkeypatch.setattr("headstart.training.budget.steps_within", lambda *_, **__: 3)
+    given = {"steps": None, "budget": "1h"} if phase == "budget" else {"steps": 3}
+    given |= {"report": phase == "report", "locals": 0, "hidden_dim": 32, "output_dim": 64}
+
+    def ended(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        raise AssertionError("not ended")
+
+    with monkeypatch.context() as patch:
+        if phase == "first step":
+            press_ctrl_c_at(1, patch, signal.SIGUSR1)
+            assert pretrain(tmp_path / "cut", images, **given).interrupted
+        else:
+            patch.setattr(PHASES[phase], ended)
+            with pytest.raises(KeyboardInterrupt):
+                pretrain(tmp_path / "cut", images, **given)
+    assert f"headstart pretrain resume=true out={tmp_path / 'cut'}" in capsys.readouterr().err
+    rest = headstart.pretrain(**{**SMALL, "data": str(images), **given}, out=str(tmp_path / "cut"), resume=True)
+    assert [line["step"] for line in metrics(rest.folder)] == [1, 2, 3]
+    whole = pretrain(tmp_path / "whole", images, **{**given, "report": False})
+    expected, found = weights(whole.checkpoint), weights(rest.checkpoint)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    record = yaml.safe_load((rest.folder / "settings.yaml").read_text())
+    assert record["resolved"]["steps"] == 3
+    assert record["options"]["resume"] is False
 
 
 # -- what goes wrong while it runs ------------------------------------------------------------------------------------
@@ -434,20 +494,60 @@ def test_a_collapse_is_said_while_it_happens(
     assert (event["step"], event["kind"]) == (2, "alarm")
 
 
-def test_a_loss_that_is_not_a_number_ends_the_run_with_what_to_do(images: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_a_number_ends_the_run_with_what_to_do(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil_loss_at(3, monkeypatch)
     with pytest.raises(UserError) as caught:
-        pretrain(tmp_path / "hot", images, steps=20, optimizer="sgd", lr=1e30)
-    assert "is not a number, so the weights are no longer usable" in str(caught.value)
-    assert "start again with overwrite=true and a lower rate, e.g. lr=1e+29" in str(caught.value)
-    assert "stopped: " in (tmp_path / "hot" / "log.txt").read_text()
+        pretrain(tmp_path / "hot", images, steps=20, log_every=100, save_every=1, probe_every=0)
+    told = "the loss at step 3, or its gradients, is not a number, so the weights are no longer usable"
+    assert told in str(caught.value)
+    assert "start again with overwrite=true and a lower rate, e.g. lr=0.0001" in str(caught.value)
+    assert told in (tmp_path / "hot" / "log.txt").read_text()
+    names = sorted(path.name for path in (tmp_path / "hot" / "checkpoints").iterdir())
+    assert names == ["step-00000001.pt", "step-00000002.pt"]
+    kept = torch.load(tmp_path / "hot" / "checkpoints" / names[-1], weights_only=True)["method"]
+    assert all(bool(torch.isfinite(one).all()) for one in kept.values() if one.is_floating_point())
 
 
-def test_weights_of_a_loss_that_is_not_a_number_are_never_saved(images: Path, tmp_path: Path) -> None:
-    """The first loss is that of the start; the next one is looked at before it is saved, though not logged."""
-    hot = {"optimizer": "sgd", "lr": 1e30, "save_every": 1, "log_every": 100, "probe_every": 0}
-    with pytest.raises(UserError, match="the loss at step 2 is not a number"):
-        pretrain(tmp_path / "hot", images, steps=20, **hot)
-    assert [path.name for path in (tmp_path / "hot" / "checkpoints").iterdir()] == ["step-00000001.pt"]
+def spoil_loss_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Step._gradients
+
+    def gradients(self: Step, views: Any, progress: Any) -> torch.Tensor:
+        loss = real(self, views, progress)
+        return loss * torch.nan if progress.step + 1 == step else loss
+
+    monkeypatch.setattr(Step, "_gradients", gradients)
+
+
+@pytest.mark.parametrize("lr", [1e6, 1e30])
+def test_a_rate_that_explodes_is_not_healthy(images: Path, tmp_path: Path, lr: float) -> None:
+    """Batch normalization hides it from the loss, which is finite all the way at a rate of 1e6."""
+    with pytest.raises(
+        UserError, match=r"the weights at step 1 have grown to .* times their norm at the start, beyond"
+    ):
+        pretrain(tmp_path / "hot", images, lr=lr)
+    assert not list((tmp_path / "hot" / "checkpoints").iterdir())
+    (event,) = [json.loads(line) for line in (tmp_path / "hot" / "events.jsonl").read_text().splitlines()]
+    assert event["message"].startswith("The weights have grown to ")
+
+
+@pytest.mark.parametrize("option", ["model", "init", "teacher"])
+def test_a_start_that_holds_nan_is_refused_by_name(
+    run: headstart.Run, images: Path, tmp_path: Path, option: str
+) -> None:
+    broken = torch.load(run.checkpoint, weights_only=False)
+    with torch.no_grad():
+        broken["model"].state_dict()["model.2.cv1.conv.weight"].view(-1)[7] = torch.nan
+    torch.save(broken, tmp_path / "broken.pt")
+    given = {"method": "distill"} if option == "teacher" else {"method": "dino"}
+    with pytest.raises(
+        UserError, match=rf"{option}: .* holds NaN or infinity in 1 of \d+ tensors: .*2\.cv1\.conv\.weight"
+    ):
+        headstart.pretrain(
+            data=str(images), out=str(tmp_path / "run"), device="cpu", **{**given, option: str(tmp_path / "broken.pt")}
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_full_disk_is_said_and_the_last_checkpoint_stays(

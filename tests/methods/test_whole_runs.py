@@ -76,7 +76,7 @@ def test_what_was_trained_arrives_and_resuming_changes_nothing(
     with untouched(image_folder), untouched(tmp_path / "few") if "labels" in given else nullcontext():
         run = pretrain(**given, out=str(whole))
     assert run.checkpoint is not None
-    end = checkpoint.load(whole / "checkpoints")
+    end = checkpoint.newest(whole / "checkpoints")[0]
 
     # What arrived: the student's own tensors, the neck's among them where it is trained.
     found, start = YOLO(run.checkpoint).model, YOLO(weights).model.state_dict()
@@ -116,7 +116,7 @@ def test_what_was_trained_arrives_and_resuming_changes_nothing(
     (cut / "checkpoints" / "step-00000004.pt").unlink()
     again = {"teacher": given["teacher"]} if "teacher" in given else {}
     pretrain(out=str(cut), resume=True, **again)
-    resumed = checkpoint.load(cut / "checkpoints")
+    resumed = checkpoint.newest(cut / "checkpoints")[0]
     assert same(resumed["method"], end["method"])
     assert same(resumed["optimizer"], end["optimizer"])
     lines = [(folder / "metrics.jsonl").read_text().splitlines() for folder in (whole, cut)]
@@ -157,7 +157,9 @@ def test_a_teachers_features_are_clustered_before_the_first_step(
     shutil.copytree(run, other)
     (other / "checkpoints" / "step-00000004.pt").unlink()
     pretrain(out=str(other), resume=True)
-    assert same(checkpoint.load(other / "checkpoints")["method"], checkpoint.load(run / "checkpoints")["method"])
+    assert same(
+        checkpoint.newest(other / "checkpoints")[0]["method"], checkpoint.newest(run / "checkpoints")[0]["method"]
+    )
 
 
 def test_a_gentler_rate_with_init(image_folder: Path, weights: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,8 +41,103 @@ def test_overwrite_removes_what_a_run_wrote_and_nothing_else(tmp_path) -> None:
     folder.metrics({"step": 1})
     (tmp_path / "my notes.txt").write_text("mine")
     folder.close()
-    RunFolder.create(tmp_path, overwrite=True).close()
+    again = RunFolder.create(tmp_path, overwrite=True)
+    again.under_way()
+    again.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "checkpoints", "my notes.txt"]
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {one.relative_to(path).as_posix(): one.read_bytes() for one in path.rglob("*") if one.is_file()}
+
+
+def finished(path: Path) -> dict[str, bytes]:
+    """A run with a checkpoint; what it holds."""
+    folder = make(path)
+    folder.metrics({"step": 1})
+    (path / "checkpoints" / "step-00000001.pt").write_bytes(b"weights")
+    folder.close()
+    return contents(path)
+
+
+def test_a_run_is_replaced_when_the_new_one_has_done_a_step_and_not_before(tmp_path) -> None:
+    before = finished(tmp_path)
+    new = RunFolder.create(tmp_path, overwrite=True)
+    new.write_settings({"batch": 5}, {})
+    new.log("it fails before its first step")
+    assert new.put_back()
+    new.end()
+    assert contents(tmp_path) == before
+    new = RunFolder.create(tmp_path, overwrite=True)
+    new.write_settings({"batch": 5}, {})
+    new.under_way()
+    assert not new.put_back()
+    new.end()
+    assert sorted(contents(tmp_path)) == [".lock", "settings.yaml"]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing after it is done."""
+
+
+def calls(monkeypatch: pytest.MonkeyPatch, at: int) -> list[str]:
+    """Count renames and removals; the one at `at` is not done, and the process with it ends."""
+    seen: list[str] = []
+    for owner, name in ((Path, "rename"), (Path, "unlink"), (Path, "rmdir"), (Path, "mkdir"), (shutil, "rmtree")):
+        monkeypatch.setattr(owner, name, counted(getattr(owner, name), name, seen, at))
+    return seen
+
+
+def counted(real, name: str, seen: list[str], at: int):
+    def call(*given, **more):
+        seen.append(name)
+        if len(seen) > at:
+            raise Killed
+        return real(*given, **more)
+
+    return call
+
+
+@pytest.mark.parametrize("asked", ["resume", "overwrite"])
+def test_a_run_that_is_replaced_survives_a_kill_at_any_point(tmp_path, monkeypatch, asked: str) -> None:
+    for at in range(100):
+        path = tmp_path / str(at)
+        before = finished(path)
+        folder = RunFolder(path)
+        with monkeypatch.context() as patch:
+            seen = calls(patch, at)
+            try:
+                folder._owned.take()
+                folder._owned.set_aside()
+                folder._owned.put_back()
+                done = True
+            except Killed:
+                done = False
+        folder._owned.release()  # as the system does for a process that is killed
+        assert "another run" not in str(run.refusal(path, overwrite=False))
+        if asked == "resume":
+            RunFolder.open(path).end()
+        else:
+            again = RunFolder.create(path, overwrite=True)
+            assert again.put_back()
+            again.end()
+        assert contents(path) == before, (at, seen)
+        if done:
+            break
+    assert at > 8, "every move is a point to be killed at"
+
+
+def test_a_killed_run_that_was_to_replace_another_is_gone_on_with(tmp_path) -> None:
+    finished(tmp_path)
+    killed = RunFolder.create(tmp_path, overwrite=True)
+    killed.write_settings({"batch": 5}, {"steps": None})
+    killed._owned.release()
+    again = RunFolder.open(tmp_path)
+    again.take()
+    assert again.read_settings()["options"] == {"batch": 5}
+    again.under_way()
+    again.end()
+    assert sorted(contents(tmp_path)) == [".lock", "settings.yaml"]
 
 
 def test_a_folder_with_other_things_is_never_taken(tmp_path) -> None:

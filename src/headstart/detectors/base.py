@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.detectors.handback import PARTS, HandBack, Part, shorten
-from headstart.detectors.tensors import differences
+from headstart.detectors.tensors import differences, not_finite
 from headstart.errors import UserError
 from headstart.pseudolabels.base import PseudoLabelHead
 
@@ -209,8 +209,9 @@ class Detector(ABC):
             source: Where it is from, for messages.
 
         Raises:
-            UserError: The backbone does not fit completely; nothing is changed then.
+            UserError: The backbone does not fit completely, or a tensor holds NaN; nothing is changed then.
         """
+        refuse_not_finite(state, source, where="init")
         own = self.module.state_dict()
         wrong = differences(own, state, source) | differences(state, own, self.name)
         backbone = {name: reason for name, reason in wrong.items() if self.part_of(name) == "backbone"}
@@ -230,6 +231,22 @@ class Detector(ABC):
                 counts.append(f"{part} {sum(name not in wrong for name in names)} of {len(names)} tensors")
         self.notes += (f"{', '.join(counts)} came from {source}",)
         self.trained = True
+
+
+def refuse_not_finite(state: Mapping[str, Tensor], source: str, *, where: str) -> None:
+    """Refuse weights that are no numbers: whatever starts from them, or learns from them, is lost.
+
+    Args:
+        state: Of a network.
+        source: Where it is from, for messages.
+        where: The option that names it.
+
+    Raises:
+        UserError: Tensors of it hold NaN or infinity; names them.
+    """
+    if broken := not_finite(state):
+        what = f"{source} holds NaN or infinity in {len(broken)} of {len(state)} tensors: {shorten(broken)}"
+        raise UserError(what, where=where, hint="give weights of a training that did not blow up")
 
 
 @contextmanager

@@ -148,7 +148,7 @@ def check_init(model: Any, init: str) -> list[UserError]:
     return [] if Path(init).is_file() else [UserError(f"{init} does not exist", where="init")]
 
 
-def load_detector(model: Any, init: str | Path | None = None) -> Detector:
+def load_detector(model: Any, init: str | Path | None = None, *, where: str = "model") -> Detector:
     """Load or build a detector for pretraining.
 
     Args:
@@ -157,11 +157,19 @@ def load_detector(model: Any, init: str | Path | None = None) -> Detector:
             with the family's prefix ("torchvision:retinanet_resnet50_fpn": random weights), or a checkpoint of it.
         init: A checkpoint of the same architecture whose tensors are loaded over the model's, by name and shape.
             Its backbone must fit completely; `Detector.notes` says how much of neck and head did.
+        where: The option that names `model`, for messages about its weights.
 
     Raises:
-        UserError: The model is not found, cannot be read, built or trained, or `init` is of another architecture.
+        UserError: The model is not found, cannot be read, built or trained, holds NaN, or `init` is of another
+            architecture.
     """
-    return family(model).load(model, init)
+    from headstart.detectors.base import Detector, refuse_not_finite
+
+    found = family(model).load(model, init)
+    if isinstance(found, Detector):
+        source = str(model) if isinstance(model, (str, Path)) else found.name
+        refuse_not_finite(found.module.state_dict(), source, where=where)
+    return found
 
 
 def finetuner(model: str) -> Finetuner:

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from headstart import machine
 from headstart.errors import RunError
+from headstart.run.stopping import SIGNALS
 
 AHEAD = 2
 """Items that each process has ready, as DataLoader has it by default."""
@@ -116,11 +117,11 @@ def _end(items: Iterator[Any]) -> None:
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Hold back Ctrl-C and SIGTERM while workers start: they inherit that, else one signalled early would end."""
+    """Hold back Ctrl-C and its like while workers start: they inherit that, else one signalled early would end."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows, where `start_worker` alone has to do
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, set(SIGNALS))
     try:
         yield
     finally:
@@ -138,10 +139,10 @@ def _leave_deaths_to_next() -> None:
 
 
 def start_worker(_: int) -> None:
-    """What each worker does first: one thread, no ear for Ctrl-C and SIGTERM, and an end where it would be stuck."""
-    # Both are for the main process, which saves and then ends us; systemd and terminals send them to the whole group.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """What each worker does first: one thread, no ear for Ctrl-C and its like, and an end where it would be stuck."""
+    # They are for the main process, which saves and then ends us; systemd and terminals send them to the whole group.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     queues.Queue._on_queue_feeder_error = staticmethod(_die)  # type: ignore[attr-defined]
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

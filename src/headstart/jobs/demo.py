@@ -12,7 +12,8 @@ from pathlib import Path
 from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.jobs.compare import Comparison, compare
-from headstart.jobs.pretrain import Run, pretrain
+from headstart.jobs.ending import Run
+from headstart.jobs.pretrain import pretrain
 from headstart.jobs.scenes import draw_dataset
 from headstart.run.display import duration, make_console
 

@@ -28,7 +28,7 @@ def fit_of(run: PretrainSettings, options: ProposalOptions, detector: Detector, 
     device = torch.device(str(parse_device(run.device)))
     samples = sample_images(images, IMAGES, 2 * search.imgsz**2)
     with torch.random.fork_rng(devices=[]):  # the method's heads are to be those of a run without this look
-        finder = detector if options.proposals is None else load_detector(options.proposals)
+        finder = detector if options.proposals is None else load_detector(options.proposals, where="proposals")
         finder.module.to(device)
         try:
             fit = look(finder, samples, search, device=device, labels=_boxes if run.probe_labels else None)

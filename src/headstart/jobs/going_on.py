@@ -13,12 +13,13 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from headstart.errors import UserError
+from headstart.files import check_seal
 from headstart.methods import find
 from headstart.plugins import is_python_file
 from headstart.run.display import make_console
 from headstart.run.folder import RunFolder
 from headstart.settings.resolve import as_plain, in_memory, unknown, untrusted
-from headstart.settings.schema import RENAMED, Options, PretrainSettings
+from headstart.settings.schema import RENAMED, Options, PretrainSettings, truth
 from headstart.training import checkpoint
 
 MAY_CHANGE = {
@@ -30,6 +31,8 @@ NAMED = {"model", "init", "proposals", "teacher"}
 """Options that may name published weights, which a run downloads."""
 START = "start.pt"
 """In a run folder: the detector that was given as an object in memory, as the run began."""
+FOUND = "pseudolabels.pt"
+"""In a run folder: the objects that were found before the first step."""
 _OBJECT = re.compile(r"live (\w+) \((.*)\)")
 """An object in memory, as records from before version 0.2 tell of it."""
 
@@ -43,6 +46,8 @@ def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict
     Raises:
         UserError: No ``out``, no run there, or options that would make it another run, all of them together.
     """
+    if truth(given.get("overwrite")):
+        problems = [*problems, UserError("give one of the two, not both", where="resume, overwrite")]
     if not given.get("out"):
         raise UserError("say which run to go on with", where="resume", hint="add out=<its folder>")
     folder = RunFolder.open(Path(str(given["out"])))
@@ -63,22 +68,39 @@ def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict
         raise UserError.several(problems)
     if str(used.get("preset")) not in declared.presets:
         used["preset"] = None
-    if used.get("budget"):  # what it came to when the run began, so that the schedules stay the same
+    early = record["resolved"].get("steps", 0) is None
+    if used.get("budget") and not early:  # what it came to when the run began, so that the schedules stay the same
         used |= {"budget": None, "steps": record["resolved"]["steps"]}
-    elif not used.get("steps") and not used.get("epochs"):  # a default length, which older versions did not record
+    elif not (early or used.get("steps") or used.get("epochs")):  # a default length, which older versions left out
         used["steps"] = record["resolved"].get("steps")
     if (folder.path / START).is_file():
-        used["model"] = str(folder.path / START)
+        used["model"] = str(_whole(folder.path / START))
     if in_memory(used.get("teacher")):
         used["teacher"] = given.get("teacher")
-        # Where pseudo-labels are needed it was used before the first step, and is not needed any more.
-        if used["teacher"] is None and declared.method.needs.teacher:
+        # Where pseudo-labels are needed it was used before the first step, and is not needed once they are found.
+        needs = declared.method.needs
+        needed = needs.teacher or (needs.pseudolabels and early and not (folder.path / FOUND).is_file())
+        if used["teacher"] is None and needed:
             what = "was a network in memory, which a run cannot keep"
             raise UserError(what, where="teacher", hint="give it again")
         if used["teacher"] is None:  # nor is what was said of it
             used |= dict.fromkeys({"teacher_weights", "teacher_mean", "teacher_std"} & used.keys())
     kept = {key: value for key, value in given.items() if key in MAY_CHANGE}
     return {**used, **kept, "resume": True, "overwrite": False}, record
+
+
+def _whole(start: Path) -> Path:
+    """The detector that the run began with, as it was written.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    try:
+        check_seal(start)
+    except (OSError, ValueError) as error:
+        what = f"the detector that this run began with is damaged: {error}"
+        raise UserError(what, where=str(start), hint="bring back a copy of it, or start a new run") from error
+    return start
 
 
 def command(folder: Path, options: Mapping[str, Any]) -> str:
@@ -103,7 +125,7 @@ def _read(folder: RunFolder) -> dict[str, Any]:
             raise ValueError("options and resolved are needed")
         if not isinstance(record["options"].get("method"), str):
             raise ValueError("options has no method")
-        if record["options"].get("budget") and not isinstance(record["resolved"].get("steps"), int):
+        if record["options"].get("budget") and not isinstance(record["resolved"].get("steps", ""), (int, type(None))):
             raise ValueError("resolved has no steps")
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"cannot be read: {error}", where=str(folder.path / "settings.yaml")) from error

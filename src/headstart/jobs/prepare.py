@@ -78,6 +78,11 @@ class Job:
         """Steps as given or chosen, or from the epochs; of a budget, which is measured later, those of one epoch."""
         return steps_of(self.run, len(self.images))
 
+    @property
+    def early(self) -> bool:
+        """Whether this goes on with a run that ended before its steps were known, while it searched or measured."""
+        return self.record is not None and self.record["resolved"].get("steps", 0) is None
+
     def used(self) -> dict[str, Any]:
         """The options that are used, for ``settings.yaml``."""
         return {

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from lightning_fabric import Fabric
 
 from headstart.detectors.handback import HandBack
 from headstart.errors import UserError
-from headstart.files import write_text
+from headstart.files import seal, write_text
 from headstart.images.cache import Cache, open_cache
 from headstart.images.loader import ImageLoader, steps_for
+from headstart.jobs.ending import Run, ended_early
 from headstart.jobs.finetune_file import how_to_go_on, write_settings
 from headstart.jobs.going_on import START, command, saved_state
 from headstart.jobs.labelled import RowReader
@@ -35,6 +35,7 @@ from headstart.pseudolabels.base import PseudoLabels
 from headstart.run import clock
 from headstart.run.display import Display, Filling, duration, make_console
 from headstart.run.folder import RunFolder
+from headstart.run.stopping import ended_by_signals
 from headstart.settings.resolve import budget_seconds
 from headstart.settings.schema import ProposalOptions
 from headstart.training import budget
@@ -44,31 +45,6 @@ from headstart.training.step import Step
 from headstart.views.spec import needed_area
 
 UNVERIFIED = "unverified.pt"
-
-
-@dataclass
-class Run:
-    """A pretraining that ended.
-
-    Attributes:
-        folder: The run folder.
-        checkpoint: The detector to fine-tune, ``YOLO(run.checkpoint)``; None where the run was interrupted, or where
-            weights did not arrive in it.
-        handback: What arrived in it, tensor by tensor.
-        step: Steps done.
-        interrupted: Whether Ctrl-C ended it; ``pretrain(out=run.folder, resume=True)`` goes on.
-    """
-
-    folder: Path
-    checkpoint: Path | None
-    handback: HandBack | None
-    step: int
-    interrupted: bool
-
-    @property
-    def ok(self) -> bool:
-        """Whether the run ended and every tensor arrived."""
-        return self.handback is not None and self.handback.ok
 
 
 @with_signature("pretrain")
@@ -85,16 +61,16 @@ def pretrain(**options: Any) -> Run:
     # Before there is a folder: a run that cannot begin leaves none behind.
     folder = job.open_folder()
     try:
-        return _Pretraining(job, folder).run()
-    except Exception as raised:
-        if error := known(raised):
-            with suppress(UserError):  # on a full disk: `error` says more
-                folder.log(f"stopped: {error}")
+        with ended_by_signals():
+            return _Pretraining(job, folder).run()
+    except BaseException as raised:
+        error = known(raised) or raised
+        ended_early(folder, error, new=job.record is None, again=command(folder.path, job.used()))
+        if error is not raised:
             raise error from None
         raise
     finally:
-        folder.close()
-        folder.discard_unbegun()
+        folder.end()
 
 
 class _Pretraining:
@@ -120,14 +96,15 @@ class _Pretraining:
         """Search, build the method, measure the budget, train, hand back."""
         s, job = self.job.run, self.job
         self.folder.make_loggers(s.loggers)
-        if not job.record and not isinstance(s.model, (str, Path)):
-            self.detector.save(self.folder.path / START, {})
+        if not job.record:
+            self._write_down()
         self._announce()
         labels = None
         searching = time.perf_counter()
         if job.declared.method.needs.pseudolabels:
             labels, self.images = pseudolabels_of(job, self.folder, self.steps, self.fabric.device)
             self.searched = round(time.perf_counter() - searching, 1)
+            self.folder.keep()  # it may have taken hours
         method = self._method(labels)
         trained = set(method.handed_back("student"))
         rest = {name: tensor for name, tensor in self.detector.module.state_dict().items() if name not in trained}
@@ -167,6 +144,15 @@ class _Pretraining:
         return int(self.state["step"]) if self.state else 0
 
     # -- before the first step ----------------------------------------------------------------------------------------
+
+    def _write_down(self) -> None:
+        """Write what a killed run is gone on with from, before anything long begins."""
+        job, start = self.job, self.folder.path / START
+        if not isinstance(job.run.model, (str, Path)):
+            self.detector.save(start, {})
+            seal(start)
+        early = {"images": len(job.images), "images_fingerprint": job.images.fingerprint(), "steps": None}
+        self.folder.write_settings(job.used(), {**early, **self._objects()}, job.asked)
 
     @property
     def _budget(self) -> float:
@@ -259,6 +245,10 @@ class _Pretraining:
         facts = self._facts(loader.workers) | {"cache": cache.kind, "shown": shown, "search_seconds": self.searched}
         if not job.record:
             self.folder.write_settings(job.used(), facts, job.asked)
+        elif job.early:
+            record = job.record
+            self.folder.write_settings(record["options"], {**record["resolved"], **facts}, record.get("asked"))
+        self.folder.keep()
         self.folder.start_loggers()
         display, backbone = Display(self.steps, self._start, cached=cache.share()), detector.backbone
         lines = [

@@ -16,6 +16,7 @@ from headstart.detectors.find import load_detector
 from headstart.errors import UserError
 from headstart.images.index import ImageIndex
 from headstart.images.loader import ImageLoader, steps_for
+from headstart.jobs.going_on import FOUND
 from headstart.jobs.prepare import Job
 from headstart.machine import loader_workers
 from headstart.pseudolabels.base import PseudoLabels
@@ -28,8 +29,6 @@ from headstart.teachers.base import Teacher, TeacherSource
 from headstart.teachers.load import load_teacher
 from headstart.training import budget
 
-FILE = "pseudolabels.pt"
-
 
 def pseudolabels_of(job: Job, folder: RunFolder, steps: int, device: torch.device) -> tuple[PseudoLabels, ImageIndex]:
     """What is found on the images that a run will see, and these images; in a run that goes on, as it was found.
@@ -37,16 +36,17 @@ def pseudolabels_of(job: Job, folder: RunFolder, steps: int, device: torch.devic
     Raises:
         UserError: Nothing is found; or a run that goes on has other images, or has lost its pseudo-labels.
     """
-    if job.record:
-        if job.record["resolved"].get("images_fingerprint") != job.images.fingerprint():
-            what = "the images are not those on which this run found its objects"
-            raise UserError(what, where="data", hint="bring the images back, or start a new run")
-        labels, rows = PseudoLabels.load(folder.path / FILE)
+    if job.record and job.record["resolved"].get("images_fingerprint") != job.images.fingerprint():
+        what = "the images are not those on which this run found its objects"
+        raise UserError(what, where="data", hint="bring the images back, or start a new run")
+    path = folder.path / FOUND
+    if job.record and (path.is_file() or not job.early):
+        labels, rows = PseudoLabels.load(path)
     else:
         # Loading a teacher draws random numbers; the method's heads are to be those of any other run.
         with torch.random.fork_rng(devices=[]):
             labels, rows = _search(job, folder, steps, device)
-        labels.save(folder.path / FILE, rows)
+        labels.save(path, rows)
     return labels, job.images if rows is None else job.images.subset(rows.tolist())
 
 
@@ -68,7 +68,7 @@ def loaded(job: Job) -> Tools:
     """The detector and the teacher that the options of a run name."""
     options = job.options
     assert isinstance(options, ProposalOptions)
-    finder = job.detector if options.proposals is None else load_detector(options.proposals)
+    finder = job.detector if options.proposals is None else load_detector(options.proposals, where="proposals")
     return Tools(finder, teacher_of(options, neck=False))
 
 

@@ -16,7 +16,7 @@ from headstart.run.health import WARMUP, Health
 
 _JUDGED = (
     "loss", "teacher_entropy", "teacher_entropy_max", "feature_spread", "spread_alarm",
-    "probe_rankme", "probe_rankme_start", "probe_knn", "probe_knn_start",
+    "probe_rankme", "probe_rankme_start", "probe_knn", "probe_knn_start", "weight_growth",
 )  # fmt: skip
 PARTS = ("backbone", "neck", "head")
 _NAMED = 5
@@ -113,6 +113,8 @@ def _finding(run: FoundRun, health: Health, alarmed: bool) -> tuple[str, str, st
         return "calm", "Nothing logged yet", "No step has been logged, so there is nothing to judge yet."
     if "loss" in health.active:
         return "bad", "Blown up", "The loss stopped being a number: these weights are not usable."
+    if "weights" in health.active:
+        return "bad", "Blown up", "The weights grew beyond bounds: do not expect them to help."
     if health.active:
         return "bad", "Collapsed", "At the end a collapse alarm was sounding: do not expect these weights to help."
     if steps[-1] < WARMUP + 1 or len(steps) < health.patience:

@@ -17,7 +17,16 @@ from typing import Any, TextIO
 import yaml
 
 from headstart.errors import UserError, printable
-from headstart.files import Contents, OwnedFolder, explained, json_line, read_json_lines, write_json_lines, write_text
+from headstart.files import (
+    Contents,
+    OwnedFolder,
+    explained,
+    in_use,
+    json_line,
+    read_json_lines,
+    write_json_lines,
+    write_text,
+)
 from headstart.reading import parse_yaml
 from headstart.run.loggers import Logger, Status, open_loggers
 from headstart.run.provenance import git_state, versions
@@ -50,10 +59,11 @@ class RunFolder:
         self._made: list[Logger] = []
         self._loggers: list[Logger] = []
         self._owned = OwnedFolder(path, CONTENTS)
+        self._kept = self._trained = False
 
     @classmethod
     def create(cls, path: Path, *, overwrite: bool = False) -> RunFolder:
-        """Make the folder.
+        """Make the folder. A run that is to be replaced is set aside until `under_way`.
 
         Raises:
             UserError: It holds a run already (unless `overwrite`), or something that is not a run.
@@ -63,7 +73,10 @@ class RunFolder:
             raise problem
         run = cls(path)
         run.take()
-        run._owned.clear()
+        if run._owned.begun or run._owned.replacing:
+            run._owned.set_aside()
+        else:
+            run._owned.clear()
         with explained(path):
             (path / "checkpoints").mkdir(exist_ok=True)
         return run
@@ -76,10 +89,28 @@ class RunFolder:
         """
         self._owned.take()
 
-    def discard_unbegun(self) -> None:
-        """Remove what a run that ended before it had settings has left: it would stand in the way of the next one."""
-        if not self._owned.begun:
-            self.close()
+    def under_way(self) -> None:
+        """Say that the first step is done: a run that this one replaces is removed."""
+        self._kept = self._trained = True
+        self._owned.replaced()
+
+    def keep(self) -> None:
+        """Say that what was written so far is worth to go on from, should the run end before its first step."""
+        self._kept = True
+
+    def put_back(self) -> bool:
+        """Bring back the run that this one was to replace, where its first step was not done; whether there was one."""
+        if self._trained or not self._owned.replacing:
+            return False
+        self._close_files()
+        self._owned.put_back()
+        self._kept = True
+        return True
+
+    def end(self) -> None:
+        """Close it; what stands for nothing, and would be in the way of the next run, is removed."""
+        self.close()
+        if not self._kept:
             self._owned.discard()
 
     @classmethod
@@ -89,9 +120,16 @@ class RunFolder:
         Raises:
             UserError: There is no run.
         """
-        if not OwnedFolder(path, CONTENTS).begun:
+        owned = OwnedFolder(path, CONTENTS)
+        if owned.replacing and not in_use(path):
+            owned.take()
+            if not owned.begun:  # what was to replace it was killed before it had settings
+                owned.put_back()
+            owned.release()
+        if not owned.begun:
             raise UserError("there is no run to resume", where=f"out={path}", hint="leave out resume=true to start one")
         run = cls(path)
+        run._kept = True
         if (path / "skipped.csv").is_file():
             with (path / "skipped.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
                 run._skipped = {row["path"] for row in csv.DictReader(stream) if row.get("path")}
@@ -224,6 +262,9 @@ class RunFolder:
         with suppress(UserError):  # a full disk: a better message is on its way
             self.finish("failed")  # whoever ends well has said so before
         self._owned.release()
+        self._close_files()
+
+    def _close_files(self) -> None:
         for stream in self._streams.values():
             with suppress(OSError):  # likewise
                 stream.close()
@@ -245,9 +286,9 @@ class RunFolder:
 def refusal(path: Path, *, overwrite: bool) -> UserError | None:
     """Why a new run may not be written to `path`, or None where it may."""
     owned = OwnedFolder(path, CONTENTS)
-    if (problem := owned.refusal()) or overwrite or not (owned.begun or owned.unbegun):
+    if (problem := owned.refusal()) or overwrite or not (owned.begun or owned.unbegun or owned.replacing):
         return problem
-    if not owned.begun:
+    if owned.unbegun:
         what = "there is a run in this folder that ended before its first step"
         return UserError(what, where=f"out={path}", hint="overwrite=true replaces it, or choose another folder")
     hint = "resume=true goes on with it, overwrite=true replaces it, or choose another folder"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 UNIFORM = 0.98
 """Alarm above this share of log K, the entropy of K equal answers."""
@@ -13,7 +14,7 @@ PEAKED = 0.02
 SPREAD = 0.3
 """Alarm below this share of 1/sqrt(D), the spread of features that fill the sphere evenly."""
 WARMUP = 100
-"""Steps without alarms (a non-finite loss excepted): a fresh teacher does answer almost uniformly."""
+"""Steps without alarms (but of loss and weights that explode): a fresh teacher does answer almost uniformly."""
 PATIENCE = 3
 """Readings in a row beyond a line before it is said: one odd batch is no collapse."""
 
@@ -22,10 +23,18 @@ RANK = 0.3
 FORGOTTEN = 0.05
 """Alarm where a probe tells labelled boxes apart less well than before the first step, by this much."""
 
+GROWN = 100.0
+"""Alarm where the norm of what is trained is so many times what it was before the first step. Trainings from random
+weights end at a few times it; batch normalization divides larger weights out, so that the loss does not show them."""
+
 _MARGIN = 0.02
 """How far back inside the line, as a share of log K, entropy must come before its alarm may sound again."""
 _SPREAD_MARGIN = 1.2
 """The same for the spread, as a factor on its line."""
+
+
+_AT_ONCE = ("loss", "weights")
+"""Kinds that are never a passing thing."""
 
 
 @dataclass
@@ -33,10 +42,10 @@ class Health:
     """Watches a run's measures and turns a collapse into sentences, each kind said once until it recovers.
 
     Attributes:
-        warmup: Steps before which only a non-finite loss is an alarm.
+        warmup: Steps before which only a non-finite loss and exploding weights are alarms.
         patience: Readings in a row beyond a line before its alarm sounds.
-        active: Kinds that sound now, in the order in which they began: ``loss``, ``uniform``, ``peaked``, ``spread``,
-            ``rank``, ``forgotten``.
+        active: Kinds that sound now, in the order in which they began: ``loss``, ``weights``, ``uniform``, ``peaked``,
+            ``spread``, ``rank``, ``forgotten``.
 
     Example:
         >>> Health().update(7, {"loss": float("nan")})[0][:36]
@@ -53,9 +62,9 @@ class Health:
 
         Args:
             step: The step, counted from the start of the run.
-            measures: Any of ``loss``, ``teacher_entropy`` and ``teacher_entropy_max`` (nats), ``feature_spread`` and
-                ``spread_alarm``; ``probe_rankme`` and ``probe_knn``, each with its ``_start``. What is missing or, but
-                for the loss, not finite is left out.
+            measures: Any of ``loss``, ``weight_growth``, ``teacher_entropy`` and ``teacher_entropy_max`` (nats),
+                ``feature_spread`` and ``spread_alarm``; ``probe_rankme`` and ``probe_knn``, each with its ``_start``.
+                What is missing or, but for the loss, not a number is left out.
         """
         sentences = []
         for kind, beyond, back in _judge(measures):
@@ -63,10 +72,18 @@ class Health:
             if kind in self.active:
                 if back:
                     self.active.remove(kind)
-            elif (kind == "loss" and beyond) or (count >= self.patience and step >= self.warmup):
+            elif (kind in _AT_ONCE and beyond) or (count >= self.patience and step >= self.warmup):
                 self.active.append(kind)
                 sentences.append(sentence(kind, step, measures))
         return sentences
+
+    def state(self) -> dict[str, Any]:
+        """What was said and seen, as plain values: a resumed run says nothing twice."""
+        return {"active": list(self.active), "beyond": dict(self._beyond)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.active, self._beyond = list(state["active"]), dict(state["beyond"])
 
 
 def _judge(measures: Mapping[str, float]) -> list[tuple[str, bool, bool]]:
@@ -75,6 +92,8 @@ def _judge(measures: Mapping[str, float]) -> list[tuple[str, bool, bool]]:
     if "loss" in measures:
         finite = math.isfinite(measures["loss"])
         judged.append(("loss", not finite, finite))
+    if not math.isnan(growth := measures.get("weight_growth", math.nan)):
+        judged.append(("weights", growth >= GROWN, growth < GROWN / 2))
     entropy, most = measures.get("teacher_entropy", math.nan), measures.get("teacher_entropy_max", math.nan)
     if math.isfinite(entropy) and math.isfinite(most) and most > 0:
         share = entropy / most
@@ -98,6 +117,12 @@ def sentence(kind: str, step: int, measures: Mapping[str, float]) -> str:
         return (
             f"The loss at step {step} is not a number: the update has blown up and the weights are no longer usable. "
             "Stop and start again with a lower learning rate, and in float32 if this ran in half precision."
+        )
+    if kind == "weights":
+        return (
+            f"The weights have grown to {measures['weight_growth']:.3g} times their norm at the start: the learning "
+            "rate is far too high. The loss need not show it, but what they knew is lost, and little is learnt. Stop "
+            "and start again with a lower learning rate."
         )
     if kind == "spread":
         return (

@@ -9,6 +9,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from headstart import plugins
+from headstart.detectors.base import refuse_not_finite
 from headstart.errors import UserError
 from headstart.teachers.base import Teacher, TeacherSource
 
@@ -40,7 +41,7 @@ def load_teacher(source: TeacherSource, *, neck: bool = True) -> Teacher:
         neck: Whether a detector gives its pyramid, or else the last map of its backbone.
 
     Raises:
-        UserError: It is not found, cannot be downloaded, or gives no feature map.
+        UserError: It is not found, cannot be downloaded, gives no feature map, or holds NaN.
     """
     if problems := check_teacher(source):
         raise UserError.several(problems)
@@ -48,6 +49,8 @@ def load_teacher(source: TeacherSource, *, neck: bool = True) -> Teacher:
     if missing := [name for name in ("name", "widths", "strides") if not hasattr(found, name)]:
         hint = "headstart.teachers.base.FrozenTeacher measures them"
         raise UserError(f"the {type(found).__name__} does not set {', '.join(missing)}", where="teacher", hint=hint)
+    # Weights alone: a mask among the buffers may well hold -infinity.
+    refuse_not_finite(dict(found.named_parameters()), str(found.name), where="teacher")
     return found.frozen()
 
 

@@ -35,9 +35,12 @@ def save(folder: Path, state: dict[str, Any], keep: int = 2) -> Path:
         keep: How many to keep; the second is there in case that the newest cannot be read.
 
     Raises:
-        UserError: Full disk, no permission. The earlier checkpoints are kept then.
+        UserError: Full disk, no permission; or a tensor holds NaN or +infinity. The earlier checkpoints are kept then.
     """
     path = folder / f"step-{state['step']:08d}.pt"
+    if broken := _broken(state):
+        what = f"the state at step {state['step']} holds NaN or infinity and is not saved: {shorten(broken)}"
+        raise UserError(what, where=str(folder), hint="start again with overwrite=true and a lower rate")
     content = {"format": FORMAT, **state}
 
     def write(temporary: Path) -> None:
@@ -48,15 +51,6 @@ def save(folder: Path, state: dict[str, Any], keep: int = 2) -> Path:
     for old in [*_all(folder)[:-keep], *folder.glob(f"*{DAMAGED}")]:
         old.unlink(missing_ok=True)
     return path
-
-
-def load(folder: Path) -> dict[str, Any]:
-    """The newest good checkpoint in `folder`, on the CPU.
-
-    Raises:
-        UserError: There is none, or none is whole.
-    """
-    return newest(folder)[0]
 
 
 def newest(folder: Path) -> tuple[dict[str, Any], dict[Path, str]]:
@@ -100,7 +94,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"it has format {version}, this version of headstart reads 1 and {FORMAT}")
     if version == FORMAT and not sealed:
         raise ValueError("its checksum is missing")
-    if broken := [name for name, tensor in _tensors(state, "") if _broken(tensor)]:
+    if broken := _broken(state):
         raise ValueError(f"it holds NaN or infinity in {shorten(broken)}")
     return state
 
@@ -114,9 +108,18 @@ def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
             yield from _tensors(part, f"{name}.{key}".lstrip("."))
 
 
-def _broken(tensor: Tensor) -> bool:
-    """Whether it holds NaN or +infinity; a mask may hold -infinity."""
-    return tensor.is_floating_point() and bool((~(tensor < torch.inf)).any())
+def _broken(state: Any) -> list[str]:
+    """Names of the tensors that hold NaN or +infinity (a mask may hold -infinity); a device is waited for once."""
+    found: dict[torch.device, list[tuple[str, Tensor]]] = {}
+    for name, tensor in _tensors(state, ""):
+        if tensor.is_floating_point():
+            found.setdefault(tensor.device, []).append((name, (tensor < torch.inf).all()))
+    whole = [(name, fine) for one in found.values() for name, fine in zip(*_listed(one), strict=True)]
+    return [name for name, fine in whole if not fine]
+
+
+def _listed(flags: list[tuple[str, Tensor]]) -> tuple[list[str], list[bool]]:
+    return [name for name, _ in flags], torch.stack([flag for _, flag in flags]).tolist()
 
 
 def _all(folder: Path) -> list[Path]:

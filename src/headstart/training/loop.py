@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning_fabric import Fabric
@@ -25,10 +21,14 @@ from headstart.run.clock import Clock
 from headstart.run.display import Display
 from headstart.run.folder import RunFolder
 from headstart.run.health import Health
+from headstart.run.stopping import interruptible
 from headstart.settings.schema import MethodSettings
 from headstart.training import checkpoint
+from headstart.training.guard import EXPLODED, Growth
 from headstart.training.memory import Memory
 from headstart.training.step import Step
+
+_UNUSABLE = "the loss at step {}, or its gradients, is not a number, so the weights are no longer usable"
 
 
 @dataclass(frozen=True)
@@ -113,33 +113,41 @@ def train(
         arithmetic: Memory layout of the network, and whether it is compiled; by default neither is changed.
 
     Raises:
-        UserError: The loss is no longer finite, the disk is full, no image can be read, a loader process was ended.
+        UserError: A loss, a gradient or a weight is no longer finite, weights explode, the disk is full, no image can
+            be read, a loader process was ended.
     """
-    step = 0
+    step = int(resume["step"]) if resume else 0
     if arithmetic and arithmetic.channels_last:
         method.to(memory_format=torch.channels_last)
-    if resume:
-        method.load_state_dict(resume["method"])
     one_step = Step(method, options, fabric, seed)
+    growth, health = Growth(method), Health()
     if resume:
-        one_step.optimizer.load_state_dict(resume["optimizer"])
-        _set_random_state(resume["random"])
-        step = int(resume["step"])
-    health = Health()
+        one_step.restore(resume)
+        _set_random_state(resume["random"], fabric.device)
+        health.restore(resume.get("health", health.state()))
     began = mark = time.perf_counter()
-    marked_step = step
+    first = marked_step = step
     batches = iter(loader)
     clock = Clock(fabric.device)
     memory = Memory(fabric.device, length.batch, max(spec.size for spec in method.view_specs()))
     untried = bool(arithmetic and arithmetic.compile)
 
-    loss: Tensor | None = None
+    def refuse(what: str) -> NoReturn:
+        hint = f"start again with overwrite=true and a lower rate, e.g. lr={options.lr / 10:g}"
+        raise UserError(what, where=str(run.path), hint=hint)
+
+    def refuse_exploded(found: float) -> None:
+        if not found < EXPLODED:
+            refuse(f"the weights at step {step} have grown to {found:.3g} times their norm at the start, beyond use")
 
     def save() -> None:
-        if loss is not None:  # None: no step is left to take
-            _refuse_nan(float(loss.detach()), step, run, options)
-        state = {"step": step, "method": method.state_dict(), "optimizer": one_step.optimizer.state_dict()}
-        checkpoint.save(run.checkpoints, {**state, "rest": rest, "random": _random_state()})
+        if step == first:  # nothing was learnt: what there is stays
+            return
+        if (bad := one_step.finite.first()) is not None:
+            refuse(_UNUSABLE.format(bad + 1))
+        refuse_exploded(growth())
+        state = {"step": step, **one_step.state(), "health": health.state()}
+        checkpoint.save(run.checkpoints, {**state, "rest": rest, "random": _random_state(fabric.device)})
 
     with interruptible() as stop:
         while step < length.steps and not stop.is_set():
@@ -150,7 +158,7 @@ def train(
             try:
                 batch = next(batches)
             except UserError as error:  # of loader processes or storage; the weights are those of the last whole step
-                raise _saved(error, save if loss is not None else None, step) from None
+                raise _saved(error, save if step != first else None, step) from None
             run.skip(batch.skipped)
             run.note(batch.notes)
             with memory.explained(step):
@@ -166,15 +174,18 @@ def train(
                 loss = one_step(views, progress)
             step += 1
             clock.start("other")
+            if step == first + 1:
+                run.under_way()
+            bad = one_step.finite.seen()
             for kind, message in method.news():
                 run.event(step, kind, message)
                 run.teacher(method.teacher_record())
                 display.alarm(message) if kind == "alarm" else display.say(message)
 
             # -- what it looks like
-            probing = probe is not None and (step % every.probe == 0 or step == length.steps)
-            if step % every.log == 0 or step == length.steps or step == 1 or probing:
-                values = {"loss": float(loss.detach()), **method.measures()}
+            probing = probe is not None and bad is None and (step % every.probe == 0 or step == length.steps)
+            if step % every.log == 0 or step == length.steps or step == 1 or probing or bad is not None:
+                values = {"loss": float(loss.detach()), "weight_growth": growth(), **method.measures()}
                 shares = clock.shares()
                 now = time.perf_counter()
                 values |= probe() if probe and probing else {}
@@ -191,7 +202,10 @@ def train(
                     display.alarm(message)
                 display.update(step, epoch, values, timing["images_per_second"], health.active, run.skipped)
                 mark, marked_step = time.perf_counter(), step  # not `now`: a probe is no part of the next rate
-                _refuse_nan(values["loss"], step, run, options)
+                bad = one_step.finite.first()
+                refuse_exploded(values["weight_growth"])
+            if bad is not None:
+                refuse(_UNUSABLE.format(bad + 1))
             if step % every.save == 0 and step < length.steps:
                 save()
     save()
@@ -210,41 +224,16 @@ def _saved(error: UserError, save: Callable[[], None] | None, step: int) -> User
     return type(error)(error.what, where=error.where, hint=f"{error.hint}; {told}" if error.hint else told)
 
 
-def _refuse_nan(loss: float, step: int, run: RunFolder, options: MethodSettings) -> None:
-    if not math.isfinite(loss):
-        raise UserError(
-            f"the loss at step {step} is not a number, so the weights are no longer usable",
-            where=str(run.path),
-            hint=f"start again with overwrite=true and a lower rate, e.g. lr={options.lr / 10:g}",
-        )
+def _random_state(device: torch.device) -> dict[str, Any]:
+    """Of the CPU and of the one device that the run computes on: others may be missing where it goes on."""
+    state = {"cpu": torch.get_rng_state()}
+    return {**state, "device": torch.get_device_module(device).get_rng_state()} if device.type != "cpu" else state
 
 
-@contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets, so that a step is finished and saved; a second Ctrl-C stops at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
-        yield stop
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _random_state() -> dict[str, Any]:
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
-
-
-def _set_random_state(state: dict[str, Any]) -> None:
+def _set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["cpu"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    # Earlier versions kept a list, of every GPU that there was.
+    kept = state.get("device", (state.get("cuda") or [None])[0])
+    if kept is not None and device.type != "cpu":
+        with suppress(RuntimeError, TypeError):  # the state of another kind of device
+            torch.get_device_module(device).set_rng_state(kept)

@@ -16,6 +16,8 @@ from headstart.methods import schedules
 from headstart.methods.base import Method
 from headstart.methods.schedules import Progress
 from headstart.settings.schema import MethodSettings
+from headstart.training.guard import Finite
+from headstart.training.guard import norm as norm_of
 from headstart.training.optimizer import make_optimizer
 from headstart.views.render import make_views
 from headstart.views.spec import View
@@ -36,6 +38,7 @@ class Step:
         method: The method, on the device.
         optimizer: Of what is trained.
         rate: Learning rate of the last step.
+        finite: Whether every loss and every gradient was finite so far.
     """
 
     def __init__(self, method: Method, options: MethodSettings, fabric: Fabric, seed: int) -> None:
@@ -47,6 +50,7 @@ class Step:
         self._specs = method.view_specs()
         self._random = torch.Generator()
         self.rate = 0.0
+        self.finite = Finite(fabric.device)
 
     def views(self, batch: PixelBatch, step: int) -> list[View]:
         """The views of a batch on the device."""
@@ -54,7 +58,10 @@ class Step:
         return make_views(batch.pixels, batch.sizes, self._specs, self._random, batch.indices)
 
     def __call__(self, views: list[View], progress: Progress) -> Tensor:
-        """Update the weights once; the loss, a scalar on the device."""
+        """Update the weights once; the loss, a scalar on the device.
+
+        On a CPU, where looking costs nothing, an update that is not finite is not made.
+        """
         o = self.options
         self.rate = schedules.learning_rate(self.method.cycle(progress), o.lr, o.warmup, o.schedule)
         for group in self.optimizer.param_groups:
@@ -63,11 +70,44 @@ class Step:
             self.method.before_step(progress)
         loss = self._gradients(views, progress)
         self.method.after_backward(progress)
-        if o.clip is not None:
-            self.fabric.clip_gradients(self._module, self._wrapped, max_norm=o.clip, error_if_nonfinite=False)
-        self._wrapped.step()
+        norm = self._clipped()
+        self.finite.note(progress.step, [loss] if self._scaled else [loss, norm])
+        if self.fabric.device.type != "cpu" or self.finite.first() is None:
+            self._wrapped.step()
         self._wrapped.zero_grad()
         return loss
+
+    @property
+    def _scaled(self) -> bool:
+        """Whether the loss is scaled, as in fp16: gradients that overflow are no fault then, the scaler skips them."""
+        return bool(self.scaler_state())
+
+    def _clipped(self) -> Tensor:
+        """Norm of the gradients, which are clipped where that is wanted."""
+        if self.options.clip is None:
+            trained = (parameter.grad for group in self.optimizer.param_groups for parameter in group["params"])
+            return norm_of(gradient for gradient in trained if gradient is not None).to(self.fabric.device)
+        norm: Tensor | None = self.fabric.clip_gradients(
+            self._module, self._wrapped, max_norm=self.options.clip, error_if_nonfinite=False
+        )
+        assert norm is not None
+        return norm
+
+    def scaler_state(self) -> dict[str, Any]:
+        """Of what scales the loss, as fp16 needs it; empty in other precisions."""
+        return dict(self.fabric._precision.state_dict())
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on, beside images and views: method, optimizer, scale of the loss."""
+        state = {"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {**state, "scaler": self.scaler_state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave, of this version or an earlier one, which kept no scale."""
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state.get("scaler"):
+            self.fabric._precision.load_state_dict(state["scaler"])
 
     def _gradients(self, views: list[View], progress: Progress) -> Tensor:
         loss: Tensor = self._module(_Input(views, progress))

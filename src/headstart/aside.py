@@ -1,0 +1,69 @@
+"""What is to be replaced, kept within its own folder until it has been: killed at any point, nothing is lost.
+
+All of it moves into ``.replaced-moving``, which then becomes ``.replaced`` in one step; back again the same way. What
+is to be removed becomes ``.replaced-gone`` first.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+GONE = ".replaced-gone"
+"""In a folder: what was replaced and is being removed."""
+_ASIDE, _MOVING = ".replaced", ".replaced-moving"
+
+
+class Aside:
+    """What is set aside in a folder; one process at a time may change it.
+
+    Args:
+        path: The folder.
+        names: Of what may be set aside.
+    """
+
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
+        self.path, self.names = path, names
+
+    def __bool__(self) -> bool:
+        """Whether something is, or is on its way."""
+        return any((self.path / name).is_dir() for name in (_ASIDE, _MOVING))
+
+    def settle(self) -> None:
+        """Take back, or finish, a move that was cut short: nothing of a replacement is there then."""
+        moving = self.path / _MOVING
+        if moving.is_dir():
+            self._move(moving, self.path)
+            moving.rmdir()
+        shutil.rmtree(self.path / GONE, ignore_errors=True)
+
+    def set(self, clear: Callable[[], None]) -> None:
+        """Set aside what is there; or, where something is already, `clear` what was to replace it and ended early."""
+        moving = self.path / _MOVING
+        if self:
+            clear()
+            return
+        moving.mkdir()
+        self._move(self.path, moving)
+        moving.rename(self.path / _ASIDE)
+
+    def put_back(self, clear: Callable[[], None]) -> None:
+        """`clear` what is there, and bring back what was set aside."""
+        if (self.path / _ASIDE).is_dir():
+            clear()
+            (self.path / _ASIDE).rename(self.path / _MOVING)
+        self.settle()
+
+    def remove(self) -> None:
+        """Remove it: it is replaced."""
+        with suppress(OSError):
+            if (self.path / _ASIDE).is_dir():
+                (self.path / _ASIDE).rename(self.path / GONE)
+            shutil.rmtree(self.path / GONE, ignore_errors=True)
+
+    def _move(self, source: Path, target: Path) -> None:
+        for path in [source / name for name in self.names]:
+            if path.exists():
+                path.rename(target / path.name)

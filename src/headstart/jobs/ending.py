@@ -1,0 +1,67 @@
+"""How a pretraining ends: what is handed out, and what is left of one that ends early."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.text import Text
+
+from headstart.detectors.handback import HandBack
+from headstart.errors import UserError
+from headstart.run.display import make_console
+from headstart.run.folder import RunFolder
+from headstart.run.stopping import Stopped
+
+
+@dataclass
+class Run:
+    """A pretraining that ended.
+
+    Attributes:
+        folder: The run folder.
+        checkpoint: The detector to fine-tune, ``YOLO(run.checkpoint)``; None where the run was interrupted, or where
+            weights did not arrive in it.
+        handback: What arrived in it, tensor by tensor.
+        step: Steps done.
+        interrupted: Whether Ctrl-C ended it; ``pretrain(out=run.folder, resume=True)`` goes on.
+    """
+
+    folder: Path
+    checkpoint: Path | None
+    handback: HandBack | None
+    step: int
+    interrupted: bool
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run ended and every tensor arrived."""
+        return self.handback is not None and self.handback.ok
+
+
+def ended_early(folder: RunFolder, error: BaseException, *, new: bool, again: str) -> None:
+    """Say what is left of a run that ends by an error or a signal, and bring back the one that it was to replace.
+
+    Args:
+        folder: Of the run.
+        error: What ends it.
+        new: Whether it began just now.
+        again: The command that goes on with it.
+    """
+    if isinstance(error, UserError):
+        with suppress(UserError):  # on a full disk: `error` says more
+            folder.log(f"stopped: {error}")
+    asked = isinstance(error, KeyboardInterrupt)
+    # A system that ends the run will start it again; a person, or an error, has changed the plan.
+    if new and not isinstance(error, Stopped) and folder.put_back():
+        say(f"the run that was in {folder.path} before is there again, as it was")
+    elif asked:
+        folder.keep()
+        say("stopped; everything up to the last checkpoint is saved. To go on:")
+        say(f"  {again}")
+
+
+def say(line: str) -> None:
+    """Print a line on standard error."""
+    make_console(stderr=True, soft_wrap=True).print(Text(line))

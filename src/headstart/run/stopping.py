@@ -1,0 +1,61 @@
+"""How a run is asked to stop: Ctrl-C, SIGTERM (systemd, docker, a scheduler), SIGUSR1 (a warning by Slurm)."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+AGAIN = 0.5
+"""Seconds after which another Ctrl-C is a second one; a launcher and the terminal may both hand on the first."""
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+"""Those that ask a run to stop; Windows has no SIGUSR1."""
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGTERM or SIGUSR1, where there is nothing to save: the run is asked to end, as by Ctrl-C."""
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """An event that these signals set, so that a step is finished and saved; a second Ctrl-C stops at once."""
+    stop = threading.Event()
+    first = 0.0
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal first
+        if not stop.is_set():
+            first = time.monotonic()
+            stop.set()
+        elif number == signal.SIGINT and time.monotonic() - first > AGAIN:
+            raise KeyboardInterrupt
+
+    with _handled(SIGNALS, ask):
+        yield stop
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGUSR1 end what is done here as Ctrl-C does, by an exception: `Stopped`."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Stopped
+
+    with _handled([number for number in SIGNALS if number != signal.SIGINT], end):
+        yield
+
+
+@contextmanager
+def _handled(numbers: Iterable[int], act: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
+        yield
+        return
+    before = {number: signal.signal(number, act) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
