@@ -418,10 +418,10 @@ def test_a_run_is_not_replaced_by_one_that_fails_before_its_first_step(
     before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
 
     def fail(self: Step, *_: Any) -> None:
-        raise MemoryError
+        raise RuntimeError("a fault of the driver")
 
     monkeypatch.setattr(Step, "__call__", fail)
-    with pytest.raises(MemoryError):
+    with pytest.raises(RuntimeError, match="a fault of the driver"):
         pretrain(tmp_path / "a", images, steps=1, overwrite=True)
     assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
     assert f"the run that was in {run.folder} before is there again" in capsys.readouterr().err
