@@ -36,6 +36,14 @@ def test_the_parts_of_a_training() -> None:
     assert rates == [(0, 10), (9, 10), (0, 10), (9, 10), (0, 20), (19, 20)]
 
 
+@pytest.mark.parametrize(("burn_in", "settle"), [(1.0, 0.0), (0.5, 0.5), (1.0, 0.3), (0.99, 0.0)])
+def test_where_the_teacher_never_labels_all_steps_are_on_labelled_images(burn_in: float, settle: float) -> None:
+    made = method(burn_in=burn_in, settle=settle, held_out=0.7)
+    order, labelled = made.order(STEPS), set(tiny.given_labels().rows.tolist())
+    assert {row for step in range(STEPS) for row in order.rows(step)} == labelled
+    assert made._label_steps(STEPS) == []
+
+
 def test_held_out_images_come_in_the_last_part_only() -> None:
     made = method(held_out=0.7)
     held = set(made._held.tolist())

@@ -124,10 +124,10 @@ class Selftrain(Method):
         """Labelled images that are not held out, unlabelled ones, labelled ones with those held out."""
         number = self.context.batch if self._in_mosaics(step, steps) else -(-self.context.batch // 4)
         first, last = self._between(steps)
-        if step < first and first < steps:
-            return number, 0, 0
-        if step >= last or not len(self._unlabelled):
+        if step >= last or first >= last or not len(self._unlabelled):  # nothing is labelled from here on, or ever
             return 0, 0, number
+        if step < first:
+            return number, 0, 0
         share = self.settings.labelled
         if share is None:
             share = max(LEAST_SHARE, len(self._known) / (len(self._known) + len(self._unlabelled)))
