@@ -207,11 +207,13 @@ def pretrain(
         guard: dino: let the teacher's entropy steer its temperature away from collapse
         teacher: distill: who is learnt from: a YOLO's .pt, the name of a timm model, or a torch module; objects:
             network whose features are clustered: a YOLO's .pt, the name of a timm model, or a torch module; none:
-            the backbone of the detector that finds the objects
-        teacher_weights: distill, objects: file with the weights of a timm model as teacher; none: timm's own,
-            downloaded once
-        teacher_mean: distill, objects: mean of each color that a torch module as teacher was trained with; none: 0
-        teacher_std: distill, objects: standard deviation of each color, likewise; none: 1
+            the backbone of the detector that finds the objects; selftrain: trained network whose features tell the
+            classes of what is found, e.g. a timm model's name; none: the detector names them itself
+        teacher_weights: distill, objects, selftrain: file with the weights of a timm model as teacher; none: timm's
+            own, downloaded once
+        teacher_mean: distill, objects, selftrain: mean of each color that a torch module as teacher was trained
+            with; none: 0
+        teacher_std: distill, objects, selftrain: standard deviation of each color, likewise; none: 1
         jitter: distill: probability of changed colors, which both networks see; objects, selftrain: probability of
             changed colors
         cosine: distill: weight of one minus cosine between the features of a cell

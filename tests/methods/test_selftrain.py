@@ -18,7 +18,8 @@ STEPS = 40
 
 def method(**options: Any) -> Selftrain:
     made = tiny.build(
-        "selftrain", **{"held_out": 0, "labelled": 0.5, "burn_in": 0.25, "settle": 0.25, "rounds": 2, **options}
+        "selftrain",
+        **{"teacher": None, "held_out": 0, "labelled": 0.5, "burn_in": 0.25, "settle": 0.25, "rounds": 2, **options},
     )
     assert isinstance(made, Selftrain)
     return made
@@ -103,7 +104,7 @@ class Sees:
 
     def __init__(self, made: Selftrain, scores: dict[int, float]) -> None:
         self.scores, self.asked = scores, []  # type: ignore[var-annotated]
-        made.context.__dict__["read"] = self.read
+        made._labeller._read = self.read
         self.rows: Tensor = torch.zeros(0)
         made.teacher.forward = lambda images: [images]  # type: ignore[method-assign]
         made.teacher_head.detections = self.found  # type: ignore[method-assign]

@@ -111,7 +111,9 @@ def build(name: str, preset: str | None = None, **options: Any) -> Method:
         local_imgsz=run.local_imgsz,
         batch=run.batch,
         seed=run.seed,
-        teacher=load_teacher(TeacherSource(given["teacher"])) if needs.teacher else None,
+        teacher=load_teacher(TeacherSource(given["teacher"]))
+        if needs.teacher and given["teacher"] is not None
+        else None,
         pseudolabels=found() if needs.pseudolabels else None,
         head=_head(needs, resolved) if needs.trains == "all" else None,
         given=given_labels() if needs.labels else None,

@@ -53,7 +53,7 @@ def check_method(given: Mapping[str, Any], name: str, method: type[Method]) -> l
         problems.append(UserError(what, where="export", hint=f"use export={method.exports[0]}"))
     if (method.needs.teacher or method.needs.pseudolabels) and given.get("teacher") is not None:
         problems += check_teacher(TeacherSource.of(given))
-    elif method.needs.pseudolabels:  # who must have a teacher is told so elsewhere
+    elif method.needs.pseudolabels or method.needs.labels:  # who must have a teacher is told so elsewhere
         left = [one for one in ("weights", "mean", "std") if given.get(f"teacher_{one}") is not None]
         problems += [UserError("has no effect without teacher=", where=f"teacher_{one}") for one in left]
     if method.needs.pseudolabels:

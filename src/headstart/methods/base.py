@@ -36,7 +36,8 @@ class Needs:
     Attributes:
         trains: What of the detector is trained: ``backbone`` (the student returns its last map), ``neck`` (backbone and
             neck: the student returns the pyramid that the head reads) or ``all`` (the head too: `Context.head`).
-        teacher: A trained network to learn from while it trains; its ``Settings`` are `TeacherOptions`.
+        teacher: A trained network to learn from while it trains, where one is given; its ``Settings`` are
+            `TeacherOptions`.
         pseudolabels: Boxes and labels of the images, found before the first step; its ``Settings`` are
             `ProposalOptions`.
         labels: Labels that the user gives for some of the images; its ``Settings`` are `LabelOptions`. The head then
@@ -80,7 +81,7 @@ class Context:
         local_imgsz: Side of the local crops, pixels.
         batch: Images a step.
         seed: Of the run.
-        teacher: Where it needs one.
+        teacher: Where it needs one, and one is given.
         pseudolabels: Where it needs them: those of the run's images, by their place in the index.
         head: Where all is trained: the detector's own, with an output for each pseudo-label, or for each class of the
             labels that the user gives.

@@ -30,8 +30,9 @@ from headstart.methods.weight_mean import WeightMean
 from headstart.probes import metrics
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.history import agrees, drift
-from headstart.pseudolabels.labelling import Detections, Labelling, agreement, detect, told
-from headstart.settings.schema import DetectionSettings, LabelOptions
+from headstart.pseudolabels.labeller import Labeller
+from headstart.pseudolabels.labelling import Detections, Labelling, agreement, told
+from headstart.settings.schema import DetectionSettings, LabelOptions, TeacherOptions
 from headstart.views.mosaic import boxes_in_view, detection_view, mosaics
 from headstart.views.spec import View, ViewSpec
 
@@ -42,8 +43,14 @@ LEAST_SHARE = 0.1
 tenth gave 0.750 mAP50 in 1,200 steps, half of each step 0.735 in 2,400 (mAP50-95 0.589 and 0.592, EXPERIMENTS.md)."""
 
 
-class Settings(DetectionSettings, LabelOptions):
+class Settings(DetectionSettings, LabelOptions, TeacherOptions):
     """Options of the selftrain method."""
+
+    teacher: Any = Field(
+        None,
+        description="trained network whose features tell the classes of what is found, e.g. a timm model's name; none: "
+        "the detector names them itself",
+    )
 
     close_mosaic: float = Field(0.1, ge=0, le=1, description="share of the steps, at the end, without mosaics")
     burn_in: float = Field(0.6, ge=0, le=1, description="share of the steps, at the start, on labelled images alone")
@@ -78,7 +85,7 @@ PRESETS: dict[str, dict[str, Any]] = {"default": {"export": "teacher"}}
 class Selftrain(Method):
     """Detection of the user's classes, on given labels and on a teacher's."""
 
-    needs = Needs(trains="all", labels=True)
+    needs = Needs(trains="all", labels=True, teacher=True)
     exports = ("student", "teacher")
 
     def __init__(self, settings: Settings, context: Context) -> None:
@@ -90,6 +97,17 @@ class Selftrain(Method):
         self.teacher_head: PseudoLabelHead = frozen_copy(context.head)
         self._given = context.given
         self._held, self._known = _held_out(context.given, settings.held_out, context.seed)
+        self._labeller = Labeller(
+            context.read,
+            context.given.labels,
+            self._known,
+            len(context.names),
+            imgsz=-(-(settings.label_imgsz or context.imgsz) // 32) * 32,
+            least=settings.unsure,
+            most=settings.max_objects,
+            namer=context.teacher,
+            seed=context.seed,
+        )
         everything = torch.arange(len(context.given))
         has = torch.zeros(len(everything), dtype=torch.bool)
         has[context.given.rows] = True
@@ -257,18 +275,10 @@ class Selftrain(Method):
         return {name: self.get_submodule(name) for name in names}
 
     def _found(self, rows: list[int], network: nn.Module, head: PseudoLabelHead) -> Detections:
-        """What a detector finds on the images at these rows."""
-        assert self.context.read is not None, "there is nothing to read images with"
-        s = self.settings
-        imgsz = -(-(s.label_imgsz or self.context.imgsz) // 32) * 32
-        device = next(network.parameters()).device
+        """What a detector finds on the images at these rows, named by the given network where there is one."""
         network.eval()
         head.eval()
-        parts = [
-            detect(network, head, batch.to(device), imgsz, least=s.unsure, most=s.max_objects)
-            for batch in self.context.read(rows, 2 * imgsz**2)
-        ]
-        return Detections.join(parts)
+        return self._labeller.found(rows, network, head)
 
     def _remember(self, step: int, found: Detections, judged: Detections | None) -> None:
         names = self.context.names

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.ops import batched_nms, roi_align
+from torchvision.ops import batched_nms
 
 from headstart.detectors.base import evaluating
 from headstart.errors import UserError
 from headstart.images.loader import PixelBatch
-from headstart.pseudolabels.base import MARGIN, ProposalSource, PseudoLabels
+from headstart.pseudolabels.base import ProposalSource, PseudoLabels
 from headstart.pseudolabels.cluster import clustered
+from headstart.pseudolabels.looks import looks_of
 from headstart.settings.schema import ProposalOptions
 from headstart.teachers.base import Teacher
 from headstart.views.boxes import area
@@ -29,8 +30,6 @@ UNSURE = 0.02
 never taught and finds."""
 OVERLAP = 0.5
 """Intersection over union from which two boxes are one object."""
-LOOK = 160
-"""Pixels a side to which the square around an object, `MARGIN`, is scaled; none is smaller than a fifth of that."""
 
 
 @dataclass(frozen=True)
@@ -155,11 +154,9 @@ def _of_batch(
     owner = torch.arange(len(images), device=device).repeat_interleave(found.shape[1])
     owner, boxes, scores = chosen(owner, found[..., :4].flatten(0, 1), found[..., 4].flatten(), sizes, search)
     with nullcontext() if isinstance(looks, Teacher) else evaluating(looks):
-        parts = zip(torch.split(owner, 64), torch.split(boxes, 64), strict=True)
-        shifted = images - GRAY  # what lies outside of an image is read as 0
-        features = [_features(looks, shifted, *part) for part in parts if len(part[0])]
+        features = looks_of(looks, images, owner, boxes)
     rows = batch.indices[new][owner.cpu()]
-    return rows, (boxes / sizes.repeat(1, 2)[owner]).cpu(), scores.cpu(), torch.cat([torch.zeros(0).half(), *features])
+    return rows, (boxes / sizes.repeat(1, 2)[owner]).cpu(), scores.cpu(), features
 
 
 def chosen(
@@ -187,18 +184,6 @@ def chosen(
     best = scores.new_zeros(len(sizes)).scatter_reduce(0, owner, scores, "amax")
     good = (place < search.max_objects) & (scores >= search.min_score * best[owner])
     return owner[good], boxes[good], scores[good]
-
-
-def _features(looks: nn.Module, shifted: Tensor, owner: Tensor, boxes: Tensor) -> Tensor:
-    """How objects look: a network's last map of a square around each, averaged; float16 ``(N, C)`` on the CPU."""
-    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-    side = ((boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True) * MARGIN).clamp_min(LOOK / 5)
-    squares = torch.cat([owner[:, None].to(boxes.dtype), middle - side / 2, middle + side / 2], 1)
-    looked = roi_align(shifted, squares, LOOK, sampling_ratio=2, aligned=True) + GRAY
-    if isinstance(looks, Teacher):
-        looked = looked.contiguous(memory_format=torch.channels_last)
-    last = looks(looked)[-1].float().mean((2, 3))
-    return functional.normalize(last, dim=1).half().cpu()
 
 
 def fitted(pixels: Tensor, sizes: Tensor, size: int) -> tuple[Tensor, Tensor]:

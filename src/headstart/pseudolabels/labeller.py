@@ -1,0 +1,86 @@
+"""Finds objects of the user's classes on images: by a detector, and by a network that names what the detector finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from headstart.images.loader import PixelBatch
+from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
+from headstart.pseudolabels.box_classifier import AREA, LEAST_SCORE, BoxClassifier
+from headstart.pseudolabels.labelling import Detections, detect
+from headstart.teachers.base import Teacher
+
+LEARNT_FROM = 2000
+"""Labelled images that a network learns the names of classes from, at most."""
+_LEAST, _MOST = 0.002, 8  # score and number of the boxes on a labelled image among which those that are no object are
+
+
+class Labeller:
+    """What one finds on images, batch after batch.
+
+    Args:
+        read: Brings the images at some rows; see `headstart.methods.base.Context.read`.
+        labels: Those that the user gives, for all rows of the index.
+        known: int64 ``(K,)``: rows of the labelled images that may be learnt from.
+        classes: How many there are.
+        imgsz: Side of the square at which images are looked at, pixels, a multiple of 32.
+        least: Least score of what is found.
+        most: Objects an image at most.
+        namer: Network that tells the classes of what the detector finds; None: the detector tells them.
+        seed: Of the choice among many labelled images.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[Sequence[int], int], Iterable[PixelBatch]] | None,
+        labels: PseudoLabels,
+        known: Tensor,
+        classes: int,
+        *,
+        imgsz: int,
+        least: float,
+        most: int,
+        namer: Teacher | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._read, self._labels, self._known, self._classes = read, labels, known, classes
+        self._imgsz, self._least, self._most = imgsz, least, most
+        self._namer, self._seed = namer, seed
+
+    def found(self, rows: Sequence[int], network: nn.Module, head: PseudoLabelHead) -> Detections:
+        """What a detector in evaluation mode finds on the images at these rows."""
+        if self._namer is None:
+            batches = self._detected(rows, network, head, self._least, self._most)
+            return Detections.join([found for _, found in batches])
+        classifier = self._classifier(self._namer, network, head)
+        batches = self._detected(rows, network, head, min(LEAST_SCORE, self._least), self._most, AREA)
+        found = Detections.join([classifier.named(batch, found) for batch, found in batches])
+        return found.those(found.scores >= self._least)
+
+    def _classifier(self, namer: Teacher, network: nn.Module, head: PseudoLabelHead) -> BoxClassifier:
+        """Learnt anew from the labelled images: what the detector takes for objects changes as it learns."""
+        random = torch.Generator().manual_seed(self._seed * 1_000_003 + 500_000)
+        some = self._known[torch.randperm(len(self._known), generator=random)[:LEARNT_FROM]].sort().values
+        made = BoxClassifier(namer, self._classes)
+        batches = self._detected(some.tolist(), network, head, _LEAST, _MOST, AREA)
+        made.learn([made.looks(batch, found, *self._labels.of(batch.indices)) for batch, found in batches])
+        return made
+
+    def _detected(
+        self,
+        rows: Sequence[int],
+        network: nn.Module,
+        head: PseudoLabelHead,
+        least: float,
+        most: int,
+        area: int = 0,
+    ) -> Iterator[tuple[PixelBatch, Detections]]:
+        """Batches of the images, of so many pixels each at most, and what is found on them."""
+        assert self._read is not None, "there is nothing to read images with"
+        device = next(network.parameters()).device
+        for batch in self._read(rows, max(area, 2 * self._imgsz**2)):
+            there = batch.to(device)
+            yield there, detect(network, head, there, self._imgsz, least=least, most=most)
