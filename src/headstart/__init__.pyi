@@ -261,7 +261,8 @@ def pretrain(
         keep: selftrain: score from which what the teacher finds is taken for an object
         unsure: selftrain: score below which it is taken for background
         held_out: selftrain: share of the labelled images that the teacher's labels are judged on
-        label_imgsz: selftrain: longer side at which the teacher looks at images, pixels; none: imgsz
+        label_imgsz: selftrain: side of the views of burn-in, and at which its teacher looks at images, pixels;
+            none: imgsz
         invariance: vicreg: weight of the distance between the two views
         covariance: vicreg: weight of the covariances between outputs
         options: options of a method of your own, by name; they may also be given as they are

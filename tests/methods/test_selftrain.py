@@ -99,6 +99,19 @@ def test_the_mean_of_the_ends_of_the_cycles_labels_and_is_handed_back(average: b
     assert {last[name] for name in last.keys() - counters} == {5.0 if average else 10.0}
 
 
+def test_burn_in_may_see_larger_views_than_what_is_trained_after_it() -> None:
+    """256 pixels in the first 10 of 40 steps, and when its teacher labels; its weights are no part of the mean."""
+    made = method(label_imgsz=250)
+    assert [spec.size for spec in made.view_specs()] == [256]
+    sizes = [made.specs_at(Progress(step, STEPS, 0.0))[0].size for step in (0, 9, 10, 39)]
+    assert sizes == [256, 256, 128, 128]
+    seen = Sees(made, dict.fromkeys(range(tiny.IMAGES), 0.9))
+    made.before_step(Progress(10, STEPS, 0.0))
+    assert (seen.size, made._mean.number) == (256, 0)
+    made.before_step(Progress(20, STEPS, 0.0))
+    assert (seen.size, made._mean.number) == (128, 1)
+
+
 class Sees:
     """In place of the teacher's network and head: one box on every image, as sure as its row says."""
 
@@ -106,6 +119,7 @@ class Sees:
         self.scores, self.asked = scores, []  # type: ignore[var-annotated]
         made._labeller._read = self.read
         self.rows: Tensor = torch.zeros(0)
+        self.size = 0
         made.teacher.forward = lambda images: [images]  # type: ignore[method-assign]
         made.teacher_head.detections = self.found  # type: ignore[method-assign]
 
@@ -116,6 +130,7 @@ class Sees:
             yield one
 
     def found(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        self.size = maps[0].shape[-1]
         scores = torch.zeros(len(self.rows), 1, 8)
         scores[:, 0, 5] = torch.tensor([self.scores.get(row, 0.0) for row in self.rows.tolist()])
         return torch.tensor([[[32.0, 32, 64, 96]]]).repeat(len(self.rows), 1, 1), scores

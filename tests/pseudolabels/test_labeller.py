@@ -53,10 +53,8 @@ class Reads:
 @pytest.mark.parametrize("named", [True, False])
 def test_the_detector_says_where_and_the_network_what(named: bool) -> None:
     reads = Reads()
-    labeller = Labeller(
-        reads, GIVEN, torch.tensor([0, 1]), 2, imgsz=64, least=0.05, most=9, namer=colors() if named else None
-    )
-    found = labeller.found([2, 3], nn.Conv2d(3, 1, 1), Finds())
+    labeller = Labeller(reads, GIVEN, torch.tensor([0, 1]), 2, least=0.05, most=9, namer=colors() if named else None)
+    found = labeller.found([2, 3], nn.Conv2d(3, 1, 1), Finds(), 64)
     assert found.looked.tolist() == [2, 3]
     assert reads.asked == ([[0, 1], [2, 3]] if named else [[2, 3]]), "what is held out is not learnt from"
     if named:

@@ -127,7 +127,9 @@ def _step(job: Job, method: Method, images: ImageIndex, few: int, arithmetic: Ar
         for number, batch in enumerate(loader):
             read = time.perf_counter()
             # Always the first of many: no step at which a method does more, such as labelling images.
-            loss = step(step.views(batch.to(fabric.device), number), Progress(0, 1_000_000, 0.0))
+            loss = step(
+                step.views(batch.to(fabric.device), Progress(number, 1_000_000, 0.0)), Progress(0, 1_000_000, 0.0)
+            )
             float(loss.detach())  # waits for the device
             done = time.perf_counter()
             reading.append(read - mark)

@@ -81,6 +81,10 @@ class Anchored(Method):
         """As the method."""
         return self.inner.view_specs()
 
+    def specs_at(self, progress: Progress) -> list[ViewSpec]:
+        """Those of the method."""
+        return self.inner.specs_at(progress)
+
     def order(self, steps: int) -> Stream | None:
         """As the method."""
         return self.inner.order(steps)

@@ -131,7 +131,11 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def view_specs(self) -> list[ViewSpec]:
-        """The views that `forward` gets of every batch, in this order."""
+        """The views that `forward` gets of every batch, in this order; where steps differ, the largest of each."""
+
+    def specs_at(self, progress: Progress) -> list[ViewSpec]:
+        """The views of one step, none larger than in `view_specs`."""
+        return self.view_specs()
 
     @abstractmethod
     def forward(self, views: list[View], progress: Progress) -> Tensor:

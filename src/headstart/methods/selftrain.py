@@ -31,7 +31,7 @@ from headstart.probes import metrics
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.history import agrees, drift
 from headstart.pseudolabels.labeller import Labeller
-from headstart.pseudolabels.labelling import Detections, Labelling, agreement, told
+from headstart.pseudolabels.labelling import Detections, Labelling, agreement, replaced, told
 from headstart.settings.schema import DetectionSettings, LabelOptions, TeacherOptions
 from headstart.views.mosaic import boxes_in_view, detection_view, mosaics
 from headstart.views.spec import View, ViewSpec
@@ -74,7 +74,9 @@ class Settings(DetectionSettings, LabelOptions, TeacherOptions):
         0.1, ge=0, lt=1, description="share of the labelled images that the teacher's labels are judged on"
     )
     label_imgsz: int | None = Field(
-        None, ge=32, description="longer side at which the teacher looks at images, pixels; none: imgsz"
+        None,
+        ge=32,
+        description="side of the views of burn-in, and at which its teacher looks at images, pixels; none: imgsz",
     )
     max_objects: int = Field(100, ge=1, description="objects an image at most that the teacher labels")
 
@@ -102,7 +104,6 @@ class Selftrain(Method):
             context.given.labels,
             self._known,
             len(context.names),
-            imgsz=-(-(settings.label_imgsz or context.imgsz) // 32) * 32,
             least=settings.unsure,
             most=settings.max_objects,
             namer=context.teacher,
@@ -127,8 +128,22 @@ class Selftrain(Method):
 
     def view_specs(self) -> list[ViewSpec]:
         """One view, as near to a detector's training as crops come: colors and shapes tell objects apart."""
+        return [self._spec(max(self._burn_in_imgsz, self.context.imgsz))]
+
+    def specs_at(self, progress: Progress) -> list[ViewSpec]:
+        """Burn-in may see more than what is trained after it."""
+        first, last = self._between(progress.steps)
+        burning = progress.step < first < last
+        return [self._spec(self._burn_in_imgsz if burning else self.context.imgsz)]
+
+    def _spec(self, imgsz: int) -> ViewSpec:
         s = self.settings
-        return [detection_view(self.context.imgsz, s.view_scale, letterbox=s.letterbox, jitter=s.jitter)]
+        return detection_view(imgsz, s.view_scale, letterbox=s.letterbox, jitter=s.jitter)
+
+    @property
+    def _burn_in_imgsz(self) -> int:
+        """Side of the views of burn-in, and of what its teacher labels."""
+        return -(-(self.settings.label_imgsz or self.context.imgsz) // 32) * 32
 
     def order(self, steps: int) -> MixedStream:
         """Labelled images alone, then both kinds, then labelled ones alone; in steps without mosaics a quarter of them.
@@ -244,14 +259,21 @@ class Selftrain(Method):
         self._mean = self._averaged()
         self.teacher.load_state_dict(self._mean.states["teacher"])
         self.teacher_head.load_state_dict(self._mean.states["teacher_head"])
-        found = self._found(rows, self.teacher, self.teacher_head)
-        judged = self._found(self._held.tolist(), self.teacher, self.teacher_head) if len(self._held) else None
+        imgsz = self.specs_at(progress._replace(step=max(0, progress.step - 1)))[0].size  # what it was trained at
+        found = self._labeller.found(rows, self.teacher, self.teacher_head, imgsz)
+        judged = (
+            self._labeller.found(self._held.tolist(), self.teacher, self.teacher_head, imgsz)
+            if len(self._held)
+            else None
+        )
+        if imgsz != self.specs_at(progress)[0].size:  # weights that see images at another size are no part of the mean
+            self._mean = WeightMean()
         self._remember(progress.step, found, judged)
         if self.drifted:
             self._go_back()
             return
         sure = found.scores >= self.settings.keep
-        self._labels = _replaced(self._labels, found, torch.where(sure, found.labels, -1))
+        self._labels = replaced(self._labels, found, torch.where(sure, found.labels, -1))
         self._known_rows = self._known_rows.clone()
         # Where it is sure of nothing there may be what it does not know yet, and not only background.
         self._known_rows[found.looked] = torch.isin(found.looked, found.rows[sure])
@@ -273,12 +295,6 @@ class Selftrain(Method):
     def _networks(self) -> dict[str, nn.Module]:
         names = ("student", "head", "teacher", "teacher_head")
         return {name: self.get_submodule(name) for name in names}
-
-    def _found(self, rows: list[int], network: nn.Module, head: PseudoLabelHead) -> Detections:
-        """What a detector finds on the images at these rows, named by the given network where there is one."""
-        network.eval()
-        head.eval()
-        return self._labeller.found(rows, network, head)
 
     def _remember(self, step: int, found: Detections, judged: Detections | None) -> None:
         names = self.context.names
@@ -313,7 +329,7 @@ class Selftrain(Method):
             network, head = frozen_copy(self.teacher), frozen_copy(self.teacher_head)
             network.load_state_dict(averaged["teacher"])
             head.load_state_dict(averaged["teacher_head"])
-        return Labelling.split(self._found(list(rows), network, head), self.settings.keep)
+        return Labelling.split(self._labeller.found(list(rows), network, head, self.context.imgsz), self.settings.keep)
 
     def teacher_record(self) -> dict[str, Any]:
         """What the teacher has labelled so far, and by which scores."""
@@ -376,19 +392,3 @@ def _held_out(given: Any, share: float, seed: int) -> tuple[Tensor, Tensor]:
 
 def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: one.clone() if isinstance(one, Tensor) else one for name, one in state.items()}
-
-
-def _replaced(labels: PseudoLabels, found: Detections, classes: Tensor) -> PseudoLabels:
-    """`labels` with those of the images that were looked at replaced by what was `found`."""
-    images = len(labels.first) - 1
-    looked = torch.zeros(images, dtype=torch.bool)
-    looked[found.looked] = True
-    owner = torch.repeat_interleave(torch.arange(images), labels.first.diff())
-    stay = ~looked[owner]
-    return PseudoLabels.gather(
-        images,
-        torch.cat([owner[stay], found.rows]),
-        torch.cat([labels.boxes[stay], found.boxes]),
-        torch.cat([labels.scores[stay], found.scores]),
-        torch.cat([labels.labels[stay], classes]),
-    )

@@ -26,7 +26,6 @@ class Labeller:
         labels: Those that the user gives, for all rows of the index.
         known: int64 ``(K,)``: rows of the labelled images that may be learnt from.
         classes: How many there are.
-        imgsz: Side of the square at which images are looked at, pixels, a multiple of 32.
         least: Least score of what is found.
         most: Objects an image at most.
         namer: Network that tells the classes of what the detector finds; None: the detector tells them.
@@ -40,32 +39,41 @@ class Labeller:
         known: Tensor,
         classes: int,
         *,
-        imgsz: int,
         least: float,
         most: int,
         namer: Teacher | None = None,
         seed: int = 0,
     ) -> None:
         self._read, self._labels, self._known, self._classes = read, labels, known, classes
-        self._imgsz, self._least, self._most = imgsz, least, most
+        self._least, self._most = least, most
         self._namer, self._seed = namer, seed
 
-    def found(self, rows: Sequence[int], network: nn.Module, head: PseudoLabelHead) -> Detections:
-        """What a detector in evaluation mode finds on the images at these rows."""
+    def found(self, rows: Sequence[int], network: nn.Module, head: PseudoLabelHead, imgsz: int) -> Detections:
+        """What a detector, which is put into evaluation mode, finds on the images at these rows.
+
+        Args:
+            rows: Of the images in the index.
+            network: Up to the pyramid.
+            head: Of the detector.
+            imgsz: Side of the square at which images are looked at, pixels; rounded up to a multiple of 32.
+        """
+        network.eval()
+        head.eval()
+        imgsz = -(-imgsz // 32) * 32
         if self._namer is None:
-            batches = self._detected(rows, network, head, self._least, self._most)
+            batches = self._detected(rows, network, head, imgsz, self._least, self._most)
             return Detections.join([found for _, found in batches])
-        classifier = self._classifier(self._namer, network, head)
-        batches = self._detected(rows, network, head, min(LEAST_SCORE, self._least), self._most, AREA)
+        classifier = self._classifier(self._namer, network, head, imgsz)
+        batches = self._detected(rows, network, head, imgsz, min(LEAST_SCORE, self._least), self._most, AREA)
         found = Detections.join([classifier.named(batch, found) for batch, found in batches])
         return found.those(found.scores >= self._least)
 
-    def _classifier(self, namer: Teacher, network: nn.Module, head: PseudoLabelHead) -> BoxClassifier:
+    def _classifier(self, namer: Teacher, network: nn.Module, head: PseudoLabelHead, imgsz: int) -> BoxClassifier:
         """Learnt anew from the labelled images: what the detector takes for objects changes as it learns."""
         random = torch.Generator().manual_seed(self._seed * 1_000_003 + 500_000)
         some = self._known[torch.randperm(len(self._known), generator=random)[:LEARNT_FROM]].sort().values
         made = BoxClassifier(namer, self._classes)
-        batches = self._detected(some.tolist(), network, head, _LEAST, _MOST, AREA)
+        batches = self._detected(some.tolist(), network, head, imgsz, _LEAST, _MOST, AREA)
         made.learn([made.looks(batch, found, *self._labels.of(batch.indices)) for batch, found in batches])
         return made
 
@@ -74,6 +82,7 @@ class Labeller:
         rows: Sequence[int],
         network: nn.Module,
         head: PseudoLabelHead,
+        imgsz: int,
         least: float,
         most: int,
         area: int = 0,
@@ -81,6 +90,6 @@ class Labeller:
         """Batches of the images, of so many pixels each at most, and what is found on them."""
         assert self._read is not None, "there is nothing to read images with"
         device = next(network.parameters()).device
-        for batch in self._read(rows, max(area, 2 * self._imgsz**2)):
+        for batch in self._read(rows, max(area, 2 * imgsz**2)):
             there = batch.to(device)
-            yield there, detect(network, head, there, self._imgsz, least=least, most=most)
+            yield there, detect(network, head, there, imgsz, least=least, most=most)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms, box_iou
 
 from headstart.images.loader import PixelBatch
-from headstart.pseudolabels.base import PseudoLabelHead
+from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.search import fitted
 
 OVERLAP = 0.6
@@ -143,6 +143,22 @@ def detect(
     shares = boxes[kept] / sizes[owner]
     rows = batch.indices[owner.cpu()]
     return Detections(rows, shares.float().cpu(), best[kept].float().cpu(), label[kept].cpu(), batch.indices.clone())
+
+
+def replaced(labels: PseudoLabels, found: Detections, classes: Tensor) -> PseudoLabels:
+    """`labels` with those of the images that were looked at replaced by what was `found`."""
+    images = len(labels.first) - 1
+    looked = torch.zeros(images, dtype=torch.bool)
+    looked[found.looked] = True
+    owner = torch.repeat_interleave(torch.arange(images), labels.first.diff())
+    stay = ~looked[owner]
+    return PseudoLabels.gather(
+        images,
+        torch.cat([owner[stay], found.rows]),
+        torch.cat([labels.boxes[stay], found.boxes]),
+        torch.cat([labels.scores[stay], found.scores]),
+        torch.cat([labels.labels[stay], classes]),
+    )
 
 
 @dataclass(frozen=True)

@@ -85,9 +85,10 @@ def _timed(step: Step, loader: ImageLoader, most: int, budget: float) -> tuple[f
     """Seconds a step, and how many were timed."""
     began, ends = time.perf_counter(), [0.0]
     for number, batch in enumerate(loader):
-        views = step.views(batch.to(step.fabric.device), number)
         # A step of the run's middle: neither its learning rate nor what is frozen at its start changes what it takes.
-        float(step(views, Progress(number, 1_000_000, 0.0)).detach())  # waits for the device
+        progress = Progress(number, 1_000_000, 0.0)
+        views = step.views(batch.to(step.fabric.device), progress)
+        float(step(views, progress).detach())  # waits for the device
         ends.append(time.perf_counter() - began)
         if len(ends) > WARMUP + most or (len(ends) > WARMUP + LEAST and ends[-1] > SHARE * budget):
             break

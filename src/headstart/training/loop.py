@@ -164,7 +164,7 @@ def train(
             with memory.explained(step):
                 batch = batch.to(fabric.device)
                 clock.start("views")
-                views = one_step.views(batch, step)
+                views = one_step.views(batch, progress)
 
                 # -- one step
                 clock.start("step")

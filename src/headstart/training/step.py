@@ -47,15 +47,15 @@ class Step:
         self.optimizer = make_optimizer(method, options, fused=fused)
         self._module, self._wrapped = fabric.setup(_Loss(method), self.optimizer)
         self._module.train()
-        self._specs = method.view_specs()
         self._random = torch.Generator()
         self.rate = 0.0
         self.finite = Finite(fabric.device)
 
-    def views(self, batch: PixelBatch, step: int) -> list[View]:
+    def views(self, batch: PixelBatch, progress: Progress) -> list[View]:
         """The views of a batch on the device."""
-        self._random.manual_seed(self.seed * 1_000_003 + step)
-        return make_views(batch.pixels, batch.sizes, self._specs, self._random, batch.indices)
+        self._random.manual_seed(self.seed * 1_000_003 + progress.step)
+        specs = self.method.specs_at(progress)
+        return make_views(batch.pixels, batch.sizes, specs, self._random, batch.indices)
 
     def __call__(self, views: list[View], progress: Progress) -> Tensor:
         """Update the weights once; the loss, a scalar on the device.
