@@ -25,7 +25,7 @@ LAYERS = [
     ["methods"],
     ["training"],
     ["comparison"],
-    ["report"],
+    ["report", "doctor", "embedding", "export"],
     ["jobs"],
     ["cli"],
     ["__main__"],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,16 @@ def _probe(given: dict[str, Any]) -> int:
     return 0
 
 
+def _doctor(given: dict[str, Any]) -> int:
+    s = _settings("doctor", given)
+    from headstart.jobs.doctor import doctor, show
+
+    with redirect_stdout(sys.stderr):  # what libraries print must not stand in the JSON
+        found = doctor(s)
+    show(found, s.json)
+    return 0 if found.ok else FAILED
+
+
 def _demo(given: dict[str, Any]) -> int:
     s = _settings("demo", given)
     from headstart.jobs.demo import demo
@@ -160,6 +171,12 @@ COMMANDS = {
             "RUN_OR_CHECKPOINT data=IMAGES [key=value ...]",
             _probe,
             positional="source",
+        ),
+        Spec(
+            "doctor",
+            "look at the machine and at a data set: what is wrong, and what to do",
+            "[data=DATA.yaml] [key=value ...] [--json]",
+            _doctor,
         ),
         Spec("demo", "pretrain and fine-tune on images that it draws itself; needs nothing", "[key=value ...]", _demo),
         Spec(
