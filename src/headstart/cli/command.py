@@ -132,6 +132,17 @@ def _doctor(given: dict[str, Any]) -> int:
     return 0 if found.ok else FAILED
 
 
+def _embed(given: dict[str, Any]) -> int:
+    s = _settings("embed", given)
+    from headstart.jobs.embed import embed
+    from headstart.run.display import make_console
+
+    console = make_console(soft_wrap=True)
+    for line in embed(s).lines():
+        console.print(line)
+    return 0
+
+
 def _demo(given: dict[str, Any]) -> int:
     s = _settings("demo", given)
     from headstart.jobs.demo import demo
@@ -177,6 +188,12 @@ COMMANDS = {
             "look at the machine and at a data set: what is wrong, and what to do",
             "[data=DATA.yaml] [key=value ...] [--json]",
             _doctor,
+        ),
+        Spec(
+            "embed",
+            "features of images and boxes as Parquet, near-duplicates, and what to label next",
+            "data=IMAGES [key=value ...]",
+            _embed,
         ),
         Spec("demo", "pretrain and fine-tune on images that it draws itself; needs nothing", "[key=value ...]", _demo),
         Spec(

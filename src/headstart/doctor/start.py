@@ -17,8 +17,8 @@ _COCO = 80
 OBJECTS = (
     "likely best: objects, continued from these weights, is ahead of them early in a training",
     "weak: one data set (FOD-A, of whose objects COCO's detector finds 89 %), yolo11n at 160 px, 5 % of the labels: "
-    "+7.0 points of mAP50-95 [+4.3, +9.6] after 200 steps, six seeds; after 600 steps no difference could be told (+1.4 "
-    "[-4.0, +6.8], three seeds)",
+    "+7.0 points of mAP50-95 [+4.3, +9.6] after 200 steps, six seeds; after 600 steps no difference could be told "
+    "(+1.4 [-4.0, +6.8], three seeds)",
 )
 OPEN = (
     "likely best: not known; between objects and the plain weights nothing is known where such a share of "
