@@ -143,6 +143,17 @@ def _embed(given: dict[str, Any]) -> int:
     return 0
 
 
+def _export(given: dict[str, Any]) -> int:
+    s = _settings("export", given)
+    from headstart.jobs.export import export
+    from headstart.run.display import make_console
+
+    console = make_console(soft_wrap=True)
+    for line in export(s).lines():
+        console.print(line)
+    return 0
+
+
 def _demo(given: dict[str, Any]) -> int:
     s = _settings("demo", given)
     from headstart.jobs.demo import demo
@@ -194,6 +205,13 @@ COMMANDS = {
             "features of images and boxes as Parquet, near-duplicates, and what to label next",
             "data=IMAGES [key=value ...]",
             _embed,
+        ),
+        Spec(
+            "export",
+            "the backbone as safetensors, ONNX or a timm model, checked, with a model card",
+            "RUN_OR_PT [format=safetensors|onnx|timm] [key=value ...]",
+            _export,
+            positional="source",
         ),
         Spec("demo", "pretrain and fine-tune on images that it draws itself; needs nothing", "[key=value ...]", _demo),
         Spec(

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from headstart import machine
-from headstart.doctor.findings import Finding
+from headstart.doctor.findings import Finding, Outcome
 from headstart.errors import UserError
 from headstart.images.cache import default_folder
 from headstart.run.provenance import versions
@@ -139,7 +139,7 @@ def folder_findings() -> list[Finding]:
     ]
 
 
-def _folder(name: str, path: Path, use: str, outcome: str, do: str) -> Finding:
+def _folder(name: str, path: Path, use: str, outcome: Outcome, do: str) -> Finding:
     """A folder that is written to, or the one that it would be made in; nothing is left there."""
     there = next(one for one in (path, *path.parents) if one.is_dir())
     free = shutil.disk_usage(there).free
@@ -149,8 +149,7 @@ def _folder(name: str, path: Path, use: str, outcome: str, do: str) -> Finding:
             file.write(b"headstart")
     except OSError as error:
         words = f"{path}, for {use}, cannot be written to: {error.strerror}"
-        severity = "wrong" if outcome == "wrong" else "note"
-        return Finding(f"folders.{name}", severity, words, do, facts={**facts, "writable": False})
+        return Finding(f"folders.{name}", outcome, words, do, facts={**facts, "writable": False})
     words = f"{path}, for {use}: {_size(free)} free"
     if free < LITTLE:
         return Finding(f"folders.{name}", "note", words, f"free some space, or {do}", facts=facts)

@@ -54,8 +54,8 @@ class Tables:
         """Append what is known of a batch."""
         names = [text_of(path) for path in paths]
         sides = {"width": [wide for _, wide in found.sizes], "height": [high for high, _ in found.sizes]}
-        uncertainty = found.uncertainty or [None] * len(names)
-        columns = {"image": names, **sides, "labelled": labelled, "uncertainty": uncertainty}
+        uncertainty: list[Any] = list(found.uncertainty or [None] * len(names))
+        columns: dict[str, list[Any]] = {"image": names, **sides, "labelled": labelled, "uncertainty": uncertainty}
         self._append("images", columns, found.features)
         if "boxes" in self._writers and any(found.boxes):
             owned = [(name, box) for name, some in zip(names, found.boxes, strict=True) for box in some]

@@ -235,7 +235,9 @@ def _kept(found: _Stream, files: dict[str, Path], kept: Any) -> tuple[list[int],
     else:
         write_atomically(files["images"], lambda one: write(one, None))
     kept.flush()
-    features: Features = np.memmap(kept, np.float32, "r", shape=(len(rows), width)) if rows else np.zeros((0, width))
+    if not rows:
+        raise UserError("no image can be read of those that are there", where="data", hint="look at the files")
+    features: Features = np.memmap(kept, np.float32, "r", shape=(len(rows), width))
     return rows, features, uncertainty
 
 
