@@ -104,6 +104,19 @@ def test_labels_and_a_detector_of_their_classes(drawn: Path, tmp_path: Path) -> 
     )
 
 
+def test_a_network_that_finds_nothing_describes_labelled_boxes(drawn: Path, tmp_path: Path) -> None:
+    labels = str(drawn / "scenes" / "scenes.yaml")
+    made = embedded(drawn, tmp_path / "f.parquet", model="yolo11n-cls.yaml", labels=labels, next=0)
+    assert set(table(tmp_path / "f.boxes.parquet")["source"].to_pylist()) == {"label"}
+    assert made.notes == [
+        "yolo11n-cls.yaml has random weights: its features say little",
+        "yolo11n-cls (classify) finds no objects of its own: boxes are those of labels alone",
+    ]
+    assert not (tmp_path / "f.next.csv").exists()
+    with pytest.raises(UserError, match=r"uncertainty: the head of yolo11n-cls .*\n  -> leave uncertainty= out"):
+        embedded(drawn, tmp_path / "g.parquet", model="yolo11n-cls.yaml", uncertainty=True)
+
+
 def test_what_is_there_is_not_replaced_unasked(drawn: Path, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "f.next.csv").write_text("mine")
     with pytest.raises(UserError, match=r"out: .*f.next.csv is there already\n  -> give another name, or overwrite"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from headstart.export.card import text
 from headstart.jobs.export import Exported, export
 from headstart.settings.tools import ExportSettings
 
+PAGE = Path(__file__).parents[2] / "docs" / "export.md"
 safetensors = pytest.importorskip("safetensors.torch")
 
 
@@ -92,6 +94,20 @@ def test_the_card_of_a_run(run: Path, tmp_path: Path) -> None:
     assert "backbone 207 of 207 tensors" in body
     assert text(comparison.verdict) in body
     assert "AGPL-3.0" in body
+
+
+def test_the_example_of_the_page_runs(yolo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "runs" / "a"
+    folder.mkdir(parents=True)
+    (folder / "headstart.pt").write_bytes(yolo.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    page = PAGE.read_text(encoding="utf-8").split("## What timm can load")[1]
+    (line,) = re.findall(r"^    headstart (.+)$", page, re.MULTILINE)
+    assert cli.main(line.split()) == 0
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    held: dict[str, Any] = {}
+    exec(code, held)
+    assert torch.equal(held["model"].model[0].conv.weight, YOLO(str(yolo)).model.float().model[0].conv.weight)
 
 
 def test_the_card_of_a_checkpoint_says_what_is_not_known(yolo: Path, tmp_path: Path) -> None:

@@ -62,7 +62,8 @@ def read_part(found: DatasetYaml, name: str, classes: int | None, keypoints: Seq
         what = f"{name}: {error.what}{found.looked_for(name) if name in found.parts else ''}"
         raise UserError(what, where=str(found.file), hint=error.hint) from None
     there = tuple(path for path in named if os.path.exists(path))  # noqa: PTH110 - a Path for each costs more
-    part = Part(name, there, tuple(path for path in named if path not in set(there)))
+    known = set(there)
+    part = Part(name, there, tuple(path for path in named if path not in known))
     for image in there:
         labels = read_labels(label_path(image), classes, keypoints)
         told = [f"{labels.path}: {problem}" for problem in labels.problems]

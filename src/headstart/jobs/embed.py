@@ -97,7 +97,7 @@ def embed(s: EmbedSettings) -> Embedded:
     uncertain = _uncertain(s, detector, given)
     if not detector.trained:
         made.notes.append(f"{s.model} has random weights: its features say little")
-    search = Search.of(ProposalOptions(proposal_imgsz=s.imgsz), 0) if s.boxes else None
+    search = _search(s, detector, made, device)
     describe = Describer(detector, level=s.level, imgsz=s.imgsz, device=device, search=search, uncertain=uncertain)
     reader = RowReader(images, loader_workers(s.workers, device), skipped=made.skipped)
     reader.progress = Filling(label="describing images")
@@ -165,10 +165,38 @@ def _labelled(labels: str, images: ImageIndex) -> _Given:
 
 
 def _uncertain(s: EmbedSettings, detector: Detector, given: _Given | None) -> bool:
-    """Whether the uncertainty of the model's classes is looked at."""
-    if s.uncertainty != "auto" or not s.next:
-        return bool(s.uncertainty) and s.uncertainty != "auto"
-    return given is not None and detector.trained and tuple(detector.names.values()) == given.dataset.class_names()
+    """Whether the uncertainty of the model's classes is looked at.
+
+    Raises:
+        UserError: It is wanted, and the model's head gives no classes.
+    """
+    if not s.next or s.uncertainty is False:
+        return False
+    if s.uncertainty == "auto":
+        own = tuple(detector.names.values())
+        if given is None or not detector.trained or own != given.dataset.class_names():
+            return False
+    try:
+        detector.class_head()
+    except UserError as error:
+        if s.uncertainty == "auto":
+            return False
+        raise UserError(error.what, where="uncertainty", hint="leave uncertainty= out") from None
+    return True
+
+
+def _search(s: EmbedSettings, detector: Detector, made: Embedded, device: torch.device) -> Search | None:
+    """What of the model's own detections counts as an object; None where it gives none, or none are wanted."""
+    if not s.boxes:
+        return None
+    try:
+        detector.propose(torch.zeros(1, 3, 64, 64, device=device))
+    except UserError:
+        made.notes.append(
+            f"{detector.name} ({detector.task}) finds no objects of its own: boxes are those of labels alone"
+        )
+        return None
+    return Search.of(ProposalOptions(proposal_imgsz=s.imgsz), 0)
 
 
 def _about(s: EmbedSettings, detector: Detector) -> dict[str, Any]:
@@ -204,7 +232,7 @@ def _described(
     about: dict[str, Any],
 ) -> _Stream:
     batches = reader(range(len(images)), 2 * describe.imgsz**2)
-    labels = given.boxes if given and describe.search else None
+    labels = given.boxes if given and "boxes" in made.files else None
     return _Stream((describe(batch, labels) for batch in batches), images, given, made, about)
 
 
