@@ -97,6 +97,25 @@ def test_what_is_on_both_sides(scenes: Path) -> None:
     assert found["copies.val.train.alike"].details == (f"{val / '00001.jpg'} and {train / '00002.jpg'}",)
 
 
+def test_frames_of_one_recording_on_both_sides(tmp_path: Path) -> None:
+    """A camera that moves over ground: every second frame is held out; each looks most like one beside it."""
+    random = np.random.default_rng(0)
+    ground = cv2.GaussianBlur(random.normal(size=(120, 800)).astype(np.float32), (0, 0), 9)
+    ground = (120 + 30 * ground / ground.std()).clip(0, 255)
+    for number in range(40):
+        frame = ground[:, 12 * number : 12 * number + 160].astype(np.uint8)
+        cv2.imwrite(str(tmp_path / f"frame_{number:03d}.png"), cv2.merge([frame] * 3))
+    frames = sorted(map(str, tmp_path.iterdir()))
+    held_out, others = pictures.look_at(frames[1::2]).made, pictures.look_at(frames[::2]).made
+    (found,) = pictures.copy_findings("val", "train", held_out, others)
+    assert (found.about, found.outcome) == ("copies.val.train.recordings", "note")
+    assert found.facts["images"] == 20
+    apart = pictures.copy_findings(
+        "val", "train", *(pictures.look_at(some).made for some in (frames[24:], frames[:16]))
+    )
+    assert [one.outcome for one in apart] == ["ok"]
+
+
 def test_images_to_pretrain_on_are_compared_with_val_as_well(scenes: Path) -> None:
     more = scenes / "images" / "unlabelled"
     shutil.copy(scenes / "images" / "val" / "00005.jpg", more / "x.jpg")

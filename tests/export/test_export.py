@@ -137,14 +137,14 @@ def test_half_an_export_is_none(yolo: Path, tmp_path: Path, monkeypatch: pytest.
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_there(yolo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="there is no such file"):
         exported(tmp_path / "no.pt")
     with pytest.raises(UserError, match=r"holds no headstart.pt"):
         exported(tmp_path)
     monkeypatch.setattr("headstart.export.formats.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"format=onnx needs onnx and onnxruntime\n  -> pip install onnx onnxruntime"):
-        exported(tmp_path / "no.pt", format="onnx")
+        exported(yolo, format="onnx")
 
 
 # -- ONNX -------------------------------------------------------------------------------------------------------------

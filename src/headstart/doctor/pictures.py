@@ -153,7 +153,8 @@ def copy_findings(held_out: str, other: str, test: Thumbnails, others: Thumbnail
     known = {one for one, _ in same}
     near = likeness.nearest(test.values, others.values)
     alike = [pair for pair in likeness.look_alike(test, others, near) if pair[0] not in known]
-    beside = likeness.beside_each_other(test, others, near)
+    known |= {one for one, _ in alike}
+    beside = [pair for pair in likeness.beside_each_other(test, others, near) if pair[0] not in known]
     found = []
     for kind, some, words in (
         ("content", same, f"of {held_out} have the content of an image of {other}"),

@@ -53,7 +53,7 @@ def card(known: Known) -> str:
     """The text of ``README.md``: a head of YAML, as model hubs read it, and sections."""
     detector = known.detector
     license = _LICENSES.get(detector.license, "other")
-    head = {"library_name": {"timm": "timm"}.get(known.format, known.format), "license": license}
+    head: dict[str, Any] = {"library_name": {"timm": "timm"}.get(known.format, known.format), "license": license}
     head |= {"tags": ["object-detection", "backbone", "headstart"]}
     level = detector.backbone
     parts = [

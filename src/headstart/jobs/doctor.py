@@ -84,7 +84,8 @@ def _sources(s: DoctorSettings) -> tuple[Path | None, tuple[str, ...]]:
         named.append(s.data)
     file = find_dataset_yaml(labelled) if labelled else None
     if labelled and file is None:
-        raise UserError(f"no such dataset YAML: {labelled}", where="labels" if s.labels else "data")
+        hint = "give the path of an Ultralytics dataset YAML"
+        raise UserError(f"no such dataset YAML: {labelled}", where="labels" if s.labels else "data", hint=hint)
     return file, tuple(find_images(named)) if named else ()
 
 

@@ -101,7 +101,10 @@ def embed(s: EmbedSettings) -> Embedded:
     describe = Describer(detector, level=s.level, imgsz=s.imgsz, device=device, search=search, uncertain=uncertain)
     reader = RowReader(images, loader_workers(s.workers, device), skipped=made.skipped)
     reader.progress = Filling(label="describing images")
-    with tempfile.TemporaryFile(dir=files["images"].parent) as kept:
+    with explained(files["images"]):
+        files["images"].parent.mkdir(parents=True, exist_ok=True)
+        kept = tempfile.TemporaryFile(dir=files["images"].parent)  # noqa: SIM115 - of a folder that may refuse it
+    with kept:
         found = _described(describe, reader, images, given, made, _about(s, detector))
         rows, features, uncertainty = _kept(found, files, kept)
         _write_duplicates(s, images, rows, features, made, device)
@@ -123,17 +126,15 @@ def _files(s: EmbedSettings) -> dict[str, Path]:
         UserError: They cannot be, or are there already.
     """
     out = Path(s.out).expanduser()
-    if problem := tables.missing():
-        raise problem
     if out.suffix != ".parquet":
         raise UserError(f"must end in .parquet, not {s.out!r}", where="out")
+    if problem := tables.missing():
+        raise problem
     files = {"images": out, "duplicates": _beside(out, "duplicates.csv"), "skipped": _beside(out, "skipped.csv")}
     files |= {"boxes": _beside(out, "boxes.parquet")} if s.boxes else {}
     files |= {"next": _beside(out, "next.csv")} if s.next else {}
     if there := [path for path in files.values() if path.exists() and not s.overwrite]:
         raise UserError(f"{there[0]} is there already", where="out", hint="give another name, or overwrite=true")
-    with explained(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
     return files
 
 

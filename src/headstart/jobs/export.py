@@ -54,9 +54,9 @@ def export(s: ExportSettings) -> Exported:
         UserError: Nothing can be exported from what was named, or a package is missing.
         RunError: What was written is not what the detector gives.
     """
+    checkpoint, run = _source(Path(s.source).expanduser())
     if problem := formats.missing(s.format):
         raise problem
-    checkpoint, run = _source(Path(s.source).expanduser())
     comparison = read_results(Path(s.comparison)) if s.comparison else None
     folder = OwnedFolder(Path(s.out).expanduser() if s.out else checkpoint.with_name(f"export-{s.format}"), CONTENTS)
     if refused := folder.refusal():
