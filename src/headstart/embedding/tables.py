@@ -54,7 +54,8 @@ class Tables:
         """Append what is known of a batch."""
         names = [text_of(path) for path in paths]
         sides = {"width": [wide for _, wide in found.sizes], "height": [high for high, _ in found.sizes]}
-        uncertainty: list[Any] = list(found.uncertainty or [None] * len(names))
+        unknown: list[Any] = [None] * len(names)
+        uncertainty: list[Any] = unknown if found.uncertainty is None else list(found.uncertainty)
         columns: dict[str, list[Any]] = {"image": names, **sides, "labelled": labelled, "uncertainty": uncertainty}
         self._append("images", columns, found.features)
         if "boxes" in self._writers and any(found.boxes):
