@@ -183,7 +183,7 @@ def test_onnx_that_differs_is_removed(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.fixture(scope="module")
-def retina(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def retina() -> TorchvisionDetector:
     """A torchvision detector's checkpoint; with a ResNet-18, which is small, in place of the 50."""
     from torchvision.models.detection import RetinaNet
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
@@ -191,7 +191,7 @@ def retina(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None, norm_layer=torch.nn.BatchNorm2d)
     backbone.body.train()(torch.rand(2, 3, 64, 64))
-    return TorchvisionDetector("retinanet_resnet18_fpn", RetinaNet(backbone, 3), ["none", "a", "b"])  # type: ignore[return-value]
+    return TorchvisionDetector("retinanet_resnet18_fpn", RetinaNet(backbone, 3), ["none", "a", "b"])
 
 
 def test_timm_takes_a_resnet_of_torchvision(retina: Any, tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ from headstart.settings.tools import DoctorSettings
 from headstart.trust import granted
 
 UNLABELLED = "images"
+MANY = 5_000
+"""Images from which on it is said that they are looked at: it takes a while."""
 
 
 def doctor(s: DoctorSettings) -> Report:
@@ -116,6 +118,8 @@ def _images(images: Mapping[str, Sequence[str]], parts: Mapping[str, Part], imgs
     """Whether they can be read, their sizes, and the same ones on both sides."""
     looks: dict[str, Looks] = {}
     found: list[Finding] = []
+    if (total := sum(map(len, images.values()))) > MANY:
+        make_console(stderr=True).print(f"looking at {total:,} images ...")
     for name, paths in images.items():
         looks[name] = pictures.look_at(paths)
         found += pictures.read_findings(name, looks[name])
