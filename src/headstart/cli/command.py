@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,38 @@ def _probe(given: dict[str, Any]) -> int:
     return 0
 
 
+def _doctor(given: dict[str, Any]) -> int:
+    s = _settings("doctor", given)
+    from headstart.jobs.doctor import doctor, show
+
+    with redirect_stdout(sys.stderr):  # what libraries print must not stand in the JSON
+        found = doctor(s)
+    show(found, s.json)
+    return 0 if found.ok else FAILED
+
+
+def _embed(given: dict[str, Any]) -> int:
+    s = _settings("embed", given)
+    from headstart.jobs.embed import embed
+    from headstart.run.display import make_console
+
+    console = make_console(soft_wrap=True)
+    for line in embed(s).lines():
+        console.print(line)
+    return 0
+
+
+def _export(given: dict[str, Any]) -> int:
+    s = _settings("export", given)
+    from headstart.jobs.export import export
+    from headstart.run.display import make_console
+
+    console = make_console(soft_wrap=True)
+    for line in export(s).lines():
+        console.print(line)
+    return 0
+
+
 def _demo(given: dict[str, Any]) -> int:
     s = _settings("demo", given)
     from headstart.jobs.demo import demo
@@ -159,6 +192,25 @@ COMMANDS = {
             "measure the features of a run or a checkpoint, without training",
             "RUN_OR_CHECKPOINT data=IMAGES [key=value ...]",
             _probe,
+            positional="source",
+        ),
+        Spec(
+            "doctor",
+            "look at the machine and at a data set: what is wrong, and what to do",
+            "[data=DATA.yaml] [key=value ...] [--json]",
+            _doctor,
+        ),
+        Spec(
+            "embed",
+            "features of images and boxes as Parquet, near-duplicates, and what to label next",
+            "data=IMAGES [key=value ...]",
+            _embed,
+        ),
+        Spec(
+            "export",
+            "the backbone as safetensors, ONNX or a timm model, checked, with a model card",
+            "RUN_OR_PT [format=safetensors|onnx|timm] [key=value ...]",
+            _export,
             positional="source",
         ),
         Spec("demo", "pretrain and fine-tune on images that it draws itself; needs nothing", "[key=value ...]", _demo),

@@ -81,21 +81,24 @@ def _options(spec: Spec, words: Sequence[str], incomplete: str) -> Iterator[Sugg
 
 def _awaiting(words: Sequence[str], known: Mapping[str, FieldInfo]) -> str | None:
     """The key whose value comes next: the last word is ``--key``, and not itself a value."""
+    from headstart.cli.options import stands_alone
+
     waiting: str | None = None
     for word in words:
         key = waiting is None and word.startswith("--") and "=" not in word
-        waiting = plain(word) if key and not (plain(word) in known and known[plain(word)].annotation is bool) else None
+        waiting = plain(word) if key and not (plain(word) in known and stands_alone(known[plain(word)])) else None
     return waiting
 
 
 def _keys(known: Mapping[str, FieldInfo], words: Sequence[str], incomplete: str) -> Iterator[Suggestion]:
     """The names of options that were not given yet."""
+    from headstart.cli.options import stands_alone
     from headstart.settings.words import takes_many
 
     dashes = "--" if incomplete.startswith("-") else ""
     for name, field in known.items():
         if last_value(name, words) is None or takes_many(field):
-            word = f"{dashes}{name}" if dashes and field.annotation is bool else f"{dashes}{name}="
+            word = f"{dashes}{name}" if dashes and stands_alone(field) else f"{dashes}{name}="
             yield from _starting(incomplete, [(word, str(field.description))])
     if dashes:
         yield from _starting(incomplete, [("--help", "show the options")])

@@ -193,7 +193,15 @@ def shown_default(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-_VALUES = {"out": "PATH", "cfg": "FILE", "init": "FILE", "method": "NAME", "preset": "NAME", "budget": "TIME"}
+_VALUES = {
+    "out": "PATH",
+    "cfg": "FILE",
+    "init": "FILE",
+    "method": "NAME",
+    "preset": "NAME",
+    "budget": "TIME",
+    "json": "FILE",
+}
 
 
 def metavar(annotation: Any) -> str:

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from headstart.errors import UserError
 from headstart.methods import find
-from headstart.settings import method_file, schema
+from headstart.settings import method_file, schema, tools
 from headstart.settings.method_file import MethodFile, NotLiteralError
 from headstart.settings.schema import RENAMED, Options
 from headstart.settings.words import Word, guessed, understood
@@ -23,8 +23,14 @@ CFG = FieldInfo.from_annotated_attribute(
 
 def settings_of(command: str) -> type[Options]:
     """The class that declares the options of a command."""
-    found: type[Options] = getattr(schema, f"{command.capitalize()}Settings")
+    name = f"{command.capitalize()}Settings"
+    found: type[Options] = getattr(schema, name, None) or getattr(tools, name)
     return found
+
+
+def stands_alone(field: FieldInfo) -> bool:
+    """Whether an option may be given without a value, for true: a truth value, or one that a string says more of."""
+    return field.annotation is bool or field.annotation == bool | str
 
 
 def read_method(name: str) -> MethodFile:

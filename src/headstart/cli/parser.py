@@ -41,11 +41,11 @@ class Command(click.Command):
 
             click.echo(help.page(self.spec, [word for word in args if word not in HELP]))
             ctx.exit()
-        from headstart.cli.options import fields_of
+        from headstart.cli.options import fields_of, stands_alone
 
         fields = fields_of(self.spec.name, last_value("method", args))
         ctx.meta["fields"] = fields
-        return super().parse_args(ctx, as_options(args, {name for name in fields if fields[name].annotation is bool}))
+        return super().parse_args(ctx, as_options(args, {name for name in fields if stands_alone(fields[name])}))
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """An option for every field, in both spellings."""

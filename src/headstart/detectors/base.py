@@ -72,6 +72,7 @@ class Detector(ABC):
         levels: The pyramid that the head reads, in the head's order; a classifier's is its backbone map.
         trained: Whether it starts from trained weights (a checkpoint), not from random ones.
         notes: What a user should know about how it was loaded, a sentence each.
+        license: Of the family's published weights and code, by its SPDX name; "" where it is not known.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Detector(ABC):
     levels: tuple[Level, ...]
     trained: bool
     notes: tuple[str, ...] = ()
+    license: str = ""
 
     @abstractmethod
     def trunk(self, neck: bool = False) -> Trunk:
@@ -135,6 +137,15 @@ class Detector(ABC):
     def _no_objects(self) -> UserError:
         what = f"{self.name} ({self.task}) is not a detector whose head can be trained on boxes alone"
         return UserError(what, where="method", hint="use method=pyramid, which trains backbone and neck of any model")
+
+    def timm_backbone(self) -> tuple[str, dict[str, Tensor]]:
+        """The backbone as a model of timm: its name there, and its tensors by timm's names.
+
+        Raises:
+            UserError: timm has no such architecture, or names its tensors otherwise.
+        """
+        what = f"timm has no backbone of {self.name}"
+        raise UserError(what, where="format", hint="use format=safetensors, or format=onnx")
 
     @abstractmethod
     def part_of(self, tensor_name: str) -> Part:

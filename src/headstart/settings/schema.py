@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 Scale = tuple[float, float]
-_TRUST = "let code run that files bring along: pickled classes, scripts in YAMLs, Python files that a file names"
+TRUST = "let code run that files bring along: pickled classes, scripts in YAMLs, Python files that a file names"
 
 
 def _word(value: Any) -> Any:
@@ -119,7 +119,7 @@ class PretrainSettings(Options):
         description="look at labels beside the images, for probes and for whether found objects fit; never trained on",
     )
     report: bool = Field(True, description="draw report.html at the end")
-    trust: bool = Field(False, description=_TRUST)
+    trust: bool = Field(False, description=TRUST)
     loggers: Strings = Field(
         [],
         description="where measures go beside the run's folder: csv, tensorboard, or the path of a .py with a logger",
@@ -306,7 +306,7 @@ class CompareSettings(Options):
     overwrite: bool = Field(False, description="replace the comparison in out=")
     pictures: int = Field(6, ge=0, le=24, description="test images on which the detections of all starts are shown")
     report: bool = Field(True, description="draw report.html at the end")
-    trust: bool = Field(False, description=_TRUST)
+    trust: bool = Field(False, description=TRUST)
     extra: dict[str, Any] = Field(
         {}, description="more arguments of the detector's own trainer (Ultralytics' train); single ones as key=value"
     )
@@ -321,7 +321,7 @@ class ProbeSettings(Options):
     imgsz: int = Field(224, ge=32, multiple_of=32, description="side to which they are stretched, pixels")
     labels: bool = Field(True, description="use labels that lie beside the images for a kNN of boxes")
     device: str = Field("cpu", description="auto, cpu, cuda, mps, or the index of a GPU")
-    trust: bool = Field(False, description=_TRUST)
+    trust: bool = Field(False, description=TRUST)
 
 
 class ReportSettings(Options):

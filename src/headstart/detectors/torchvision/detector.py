@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,8 @@ class TorchvisionDetector(Detector):
         init: A state dict to load over them.
     """
 
+    license = "BSD-3-Clause"
+
     def __init__(
         self, name: str, module: nn.Module, classes: Collection[str], trained: bool = False, init: str | None = None
     ) -> None:
@@ -78,6 +81,14 @@ class TorchvisionDetector(Detector):
     def trunk(self, neck: bool = False) -> PyramidTrunk:
         """See `Detector.trunk`."""
         return PyramidTrunk(self.module, neck)
+
+    def timm_backbone(self) -> tuple[str, dict[str, Tensor]]:
+        """See `Detector.timm_backbone`: torchvision's ResNets are timm's, tensor by tensor; its MobileNets are not."""
+        match = re.search(r"_(resnet\d+)_fpn", self.name)
+        if match is None:
+            what = f"timm names the tensors of the backbone of {self.name} otherwise"
+            raise UserError(what, where="format", hint="use format=safetensors, or a model with a ResNet")
+        return match[1], own_state(self._body())
 
     def part_of(self, tensor_name: str) -> Part:
         """See `Detector.part_of`."""

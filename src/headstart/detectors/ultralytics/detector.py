@@ -56,6 +56,8 @@ class UltralyticsDetector(Detector):
         init: A checkpoint to load over it.
     """
 
+    license = "AGPL-3.0"
+
     def __init__(self, live: Any, module: Any, init: str | Path | None = None) -> None:
         check_trainable(module, str(live.model_name))
         for passing in ("criterion", "clip_model"):

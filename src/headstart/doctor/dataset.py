@@ -1,0 +1,195 @@
+"""The labels of a data set, by the one reader: what is used, what is left out, and which classes are there."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from headstart.doctor.findings import Finding, lost, of_error
+from headstart.errors import UserError
+from headstart.images.dataset_yaml import DatasetYaml
+from headstart.images.index import find_images
+from headstart.images.labels import label_path, read_labels
+
+FEW = 10
+"""Objects of a class in train below which it is said to be rare."""
+_MOSTLY = 0.5
+Box = tuple[float, float, float, float]
+
+
+@dataclass
+class Part:
+    """The images and labels of one part of a data set.
+
+    Attributes:
+        name: ``train``, ``val`` or ``test``.
+        images: Paths of the images that are there.
+        missing: Paths that are named and not there.
+        objects: Image -> its boxes, x0, y0, x1, y1 as shares of its sides; empty for background. Those that a trainer
+            leaves out are not in it.
+        classes: How many objects each class has.
+        unlabelled: Images without a label file.
+        dropped: Why images are left out, one line each: file, line and reason.
+        ineffective: Lines and files that have no effect.
+    """
+
+    name: str
+    images: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    objects: dict[str, list[Box]] = field(default_factory=dict)
+    classes: Counter[int] = field(default_factory=Counter)
+    unlabelled: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    ineffective: list[str] = field(default_factory=list)
+
+    @property
+    def labelled(self) -> list[str]:
+        """Images that show an object."""
+        return [image for image, boxes in self.objects.items() if boxes]
+
+
+def read_part(found: DatasetYaml, name: str, classes: int | None, keypoints: Sequence[int] | None) -> Part:
+    """Read a part of a data set.
+
+    Raises:
+        UserError: The YAML does not name it, or no image of it is found.
+    """
+    try:
+        named = list(find_images(found.paths(name)))
+    except UserError as error:
+        what = f"{name}: {error.what}{found.looked_for(name) if name in found.parts else ''}"
+        raise UserError(what, where=str(found.file), hint=error.hint) from None
+    there = tuple(path for path in named if os.path.exists(path))  # noqa: PTH110 - a Path for each costs more
+    known = set(there)
+    part = Part(name, there, tuple(path for path in named if path not in known))
+    for image in there:
+        labels = read_labels(label_path(image), classes, keypoints)
+        told = [f"{labels.path}: {problem}" for problem in labels.problems]
+        if labels.dropped:
+            part.dropped += told
+            continue
+        part.ineffective += told
+        part.objects[image] = [row.box for row in labels.rows]
+        part.classes.update(row.label for row in labels.rows)
+        if not labels.path.is_file():
+            part.unlabelled.append(image)
+    return part
+
+
+def label_findings(part: Part) -> list[Finding]:
+    """What of a part's images and labels is used, and what is left out."""
+    about, name, number = f"labels.{part.name}", part.name, len(part.images)
+    found = []
+    if part.missing:
+        total = number + len(part.missing)
+        words = f"{name}: {len(part.missing):,} of {total:,} images are not there"
+        do = "mend the list of images: a trainer leaves these out without a word"
+        found.append(Finding(f"images.{name}", lost(len(part.missing), total), words, do, part.missing))
+    left = number - len(part.objects)
+    if left:
+        words = f"{name}: {left:,} of {number:,} images are left out for their label files"
+        do = "mend these lines: a trainer drops the whole image for one of them"
+        found.append(Finding(f"{about}.dropped", lost(left, number), words, do, tuple(part.dropped)))
+    if part.ineffective:
+        words = f"{name}: {len(part.ineffective):,} lines or files of labels have no effect"
+        found.append(Finding(f"{about}.ineffective", "note", words, details=tuple(part.ineffective)))
+    return [*found, *_no_objects(part), _used(part)]
+
+
+def _no_objects(part: Part) -> Iterator[Finding]:
+    about, name = f"labels.{part.name}.objects", part.name
+    if part.objects and not part.labelled:
+        expected = label_path(part.images[0])
+        why = "has no label file" if len(part.unlabelled) == len(part.objects) else "has no object in its labels"
+        words = f"{name}: every image {why}, so that nothing can be {'learnt' if name == 'train' else 'measured'}"
+        yield Finding(about, "wrong", words, f"expected {expected} for {part.images[0]}")
+    elif len(part.unlabelled) > _MOSTLY * len(part.images):
+        words = (
+            f"{name}: {len(part.unlabelled):,} of {len(part.images):,} images have no label file: they are taught as "
+        )
+        words += "images without objects"
+        do = "if nobody labelled them, take them out of the data set, and pretrain on them with data="
+        yield Finding(about, "note", words, do, tuple(part.unlabelled))
+
+
+def _used(part: Part) -> Finding:
+    objects, labelled = part.classes.total(), part.labelled
+    empty = len(part.objects) - len(labelled)
+    words = f"{part.name}: {len(part.objects):,} images are used: {len(labelled):,} with {objects:,} objects, "
+    words += f"{empty:,} without ({len(part.unlabelled):,} have no label file)"
+    facts = {
+        "images": len(part.images),
+        "used": len(part.objects),
+        "with_objects": len(labelled),
+        "objects": objects,
+        "without_label_file": len(part.unlabelled),
+        "missing": len(part.missing),
+    }
+    return Finding(f"labels.{part.name}", "ok", words, facts=facts)
+
+
+def class_findings(names: Sequence[str], parts: Mapping[str, Part]) -> list[Finding]:
+    """How many objects each class has, and what cannot be learnt or measured for want of them.
+
+    Args:
+        names: Of the classes, by index.
+        parts: By name; ``train`` and whatever else was read.
+    """
+    train = parts["train"].classes if "train" in parts else Counter()
+    counts = {name: {part: one.classes[at] for part, one in parts.items()} for at, name in enumerate(names)}
+    found = [_counted(names, train, counts)]
+    twice = [name for name, number in Counter(names).items() if number > 1]
+    if twice:
+        words = f"names several classes alike: {', '.join(twice)}"
+        found.append(Finding("classes.names", "note", words, "give each class a name of its own"))
+    for part, one in parts.items():
+        if part != "train" and (unknown := [names[at] for at in sorted(one.classes) if not train[at]]):
+            words = f"{len(unknown)} classes are in {part} and not in train: they count as 0 in its mAP"
+            do = "label some images of them for train, or divide the images anew"
+            found.append(Finding(f"classes.{part}_only", "wrong", words, do, tuple(unknown)))
+    never = [name for at, name in enumerate(names) if not any(one.classes[at] for one in parts.values())]
+    if never:
+        words = f"{len(never)} of {len(names)} classes have no object anywhere"
+        found.append(Finding("classes.never", "note", words, "look at names: in the dataset YAML", tuple(never)))
+    rare = [(number, names[at]) for at, number in train.items() if number < FEW]
+    if rare:
+        words = (
+            f"{len(rare)} classes have fewer than {FEW} objects in train: what is said of them is a matter of chance"
+        )
+        details = tuple(f"{name}: {number}" for number, name in sorted(rare))
+        found.append(Finding("classes.rare", "note", words, "label more of them, or look at the others' mAP", details))
+    return found
+
+
+def _counted(names: Sequence[str], train: Counter[int], counts: Mapping[str, Mapping[str, int]]) -> Finding:
+    ordered = [(names[at], number) for at, number in train.most_common() if number]
+    if not ordered:
+        return Finding("classes", "ok", f"{len(names)} classes", facts={"counts": counts})
+    (most, high), (least, low) = ordered[0], ordered[-1]
+    shown = f"{most} {high:,}" + (f" to {least} {low:,}" if len(ordered) > 1 else "")
+    words = f"{len(ordered)} of {len(names)} classes are in train, objects from {shown}"
+    return Finding("classes", "ok", words, facts={"counts": counts})
+
+
+def named_classes(found: DatasetYaml) -> tuple[tuple[str, ...], tuple[int, int] | None, list[Finding]]:
+    """Class names and keypoints, and what is wrong with these."""
+    try:
+        return found.class_names(), found.keypoints(), []
+    except UserError as error:
+        return (), None, of_error("classes.names", error)
+
+
+def orphan_findings(parts: Sequence[Part]) -> list[Finding]:
+    """Label files beside those of the parts' images that no image of theirs goes with."""
+    wanted = {label_path(image) for part in parts for image in part.images}
+    if not any(path.is_file() for path in wanted):
+        return []
+    beside = {path for folder in {one.parent for one in wanted} if folder.is_dir() for path in folder.glob("*.txt")}
+    others = sorted(str(path) for path in beside - wanted if path.name != "classes.txt")
+    if not others:
+        return []
+    words = f"{len(others):,} label files have no image in {' and '.join(part.name for part in parts)}"
+    do = "look whether images are missing, or named otherwise"
+    return [Finding("labels.orphans", "note", words, do, tuple(others))]

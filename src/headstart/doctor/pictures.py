@@ -1,0 +1,178 @@
+"""The images of a data set: those that cannot be read, odd sizes, and the same ones on both sides of a division."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from headstart import machine
+from headstart.comparison import likeness
+from headstart.comparison.leaks import MOST, on_both_sides
+from headstart.comparison.likeness import Thumbnails
+from headstart.doctor.dataset import Box, Part
+from headstart.doctor.findings import Finding, lost, pairs
+from headstart.images.headers import DecodeError, read_header
+
+STRIP = 4.0
+"""Ratio of the sides from which an image is a strip: of a square that it fits into it fills a quarter at most."""
+TINY = 32
+"""Pixels: the largest stride of most detectors; a smaller image is one cell of the coarsest map."""
+STRIDE = 8
+"""Pixels: the smallest stride of most detectors; a smaller object is less than a cell of the finest map."""
+_MANY_SMALL = 0.2
+
+
+class Looks(NamedTuple):
+    """What images look like.
+
+    Attributes:
+        made: Thumbnails of those that can be read.
+        left: How many were not looked at, of very many.
+    """
+
+    made: Thumbnails
+    left: int
+
+
+def look_at(images: Sequence[str]) -> Looks:
+    """Decode images to small ones; of more than `MOST`, evenly spread ones."""
+    every = -(-len(images) // MOST) if images else 1
+    looked = images[::every]
+    return Looks(likeness.thumbnails(looked), len(images) - len(looked))
+
+
+def read_findings(name: str, looks: Looks) -> list[Finding]:
+    """Images that cannot be read."""
+    made = looks.made
+    total = len(made.paths) + len(made.unread)
+    unread = tuple(f"{path}: {reason}" for path, reason in made.unread)
+    if not unread:
+        left = f" ({looks.left:,} more were not looked at)" if looks.left else ""
+        return [Finding(f"images.{name}.read", "ok", f"{name}: all of {total:,} images can be read{left}")]
+    words = f"{name}: {len(unread):,} of {total:,} images cannot be read"
+    do = "take them out or save them anew: they are skipped"
+    return [Finding(f"images.{name}.read", lost(len(unread), total), words, do, unread)]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sizes
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def sizes_of(images: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Width and height of each image whose header can be read; of more than `MOST`, of evenly spread ones."""
+    every = -(-len(images) // MOST) if images else 1
+
+    def one(path: str) -> tuple[int, int] | None:
+        try:
+            header = read_header(Path(path).read_bytes())
+        except (DecodeError, OSError):
+            return None
+        return header.width, header.height
+
+    looked = images[::every]
+    with ThreadPoolExecutor(max(1, machine.cores())) as pool:
+        return {path: size for path, size in zip(looked, pool.map(one, looked), strict=True) if size}
+
+
+def size_findings(sizes: Mapping[str, tuple[int, int]]) -> list[Finding]:
+    """The sizes of images, and those that are odd."""
+    if not sizes:
+        return []
+    common, number = Counter(sizes.values()).most_common(1)[0]
+    low = min(sizes.values(), key=lambda size: size[0] * size[1])
+    high = max(sizes.values(), key=lambda size: size[0] * size[1])
+    words = f"{len(sizes):,} images of {_shown(low)} to {_shown(high)} pixels, most often {_shown(common)} ({number:,})"
+    facts = {"images": len(sizes), "least": low, "greatest": high, "commonest": common}
+    found = [Finding("sizes", "ok", words, facts=facts)]
+    strips = [path for path, (wide, high) in sizes.items() if max(wide, high) >= STRIP * min(wide, high)]
+    if strips:
+        words = f"{len(strips):,} images are {STRIP:g} times as long as wide, or more: most of what a detector sees of "
+        words += "them is the gray around them"
+        do = "cut them into pieces, or train with rect=True"
+        found.append(Finding("sizes.strips", "note", words, do, _named(strips, sizes)))
+    tiny = [path for path, size in sizes.items() if min(size) < TINY]
+    if tiny:
+        words = f"{len(tiny):,} images have a side of less than {TINY} pixels"
+        found.append(Finding("sizes.tiny", "note", words, "look whether these are images", _named(tiny, sizes)))
+    return found
+
+
+def object_findings(part: Part, sizes: Mapping[str, tuple[int, int]], imgsz: int) -> list[Finding]:
+    """How large the objects are once an image is scaled to `imgsz`, and how many are smaller than a cell."""
+    sides = [
+        side
+        for image in part.labelled
+        if image in sizes
+        for side in (_side(box, sizes[image], imgsz) for box in part.objects[image])
+    ]
+    if not sides:
+        return []
+    small, middle = sum(side < STRIDE for side in sides) / len(sides), median(sides)
+    words = f"objects in {part.name} at imgsz={imgsz}: median {middle:.0f} pixels a side, {small:.0%} below {STRIDE}, "
+    words += "the finest stride"
+    facts = {"median": middle, "below_stride": small, "imgsz": imgsz}
+    do = f"raise imgsz (imgsz={2 * imgsz}), or cut the images into pieces" if small >= _MANY_SMALL else ""
+    return [Finding("sizes.objects", "note" if do else "ok", words, do, facts=facts)]
+
+
+def _side(box: Box, size: tuple[int, int], imgsz: int) -> float:
+    """Square root of a box's area in pixels, where the image's longer side is `imgsz`."""
+    scale = imgsz / max(size)
+    wide, high = (box[2] - box[0]) * size[0] * scale, (box[3] - box[1]) * size[1] * scale
+    return float((wide * high) ** 0.5)
+
+
+def _shown(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _named(paths: Sequence[str], sizes: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
+    return tuple(f"{path}: {_shown(sizes[path])}" for path in paths)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The same on both sides
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def copy_findings(held_out: str, other: str, test: Thumbnails, others: Thumbnails) -> list[Finding]:
+    """Images that are measured on and trained on: by content, by what they show, and as frames beside others.
+
+    Args:
+        held_out: What is measured on, for words: ``val``.
+        other: What is trained on: ``train``.
+        test, others: Their images.
+    """
+    about = f"copies.{held_out}.{other}"
+    same = on_both_sides(test.paths, others.paths)
+    known = {one for one, _ in same}
+    near = likeness.nearest(test.values, others.values)
+    alike = [pair for pair in likeness.look_alike(test, others, near) if pair[0] not in known]
+    known |= {one for one, _ in alike}
+    beside = [pair for pair in likeness.beside_each_other(test, others, near) if pair[0] not in known]
+    found = []
+    for kind, some, words in (
+        ("content", same, f"of {held_out} have the content of an image of {other}"),
+        ("alike", alike, f"of {held_out} look the same as one of {other}, saved anew or resized"),
+    ):
+        if some:
+            count = len({one for one, _ in some})
+            do = "take them out on one side: a score on images that were trained on says nothing"
+            told = f"{count:,} of {len(test.paths):,} images {words}"
+            found.append(Finding(f"{about}.{kind}", "wrong", told, do, pairs(some), {"images": count}))
+    if beside:
+        words = (
+            f"{len(beside):,} of {len(test.paths):,} images of {held_out} look most like the image of {other} beside "
+        )
+        words += "them by number, as frames of one recording do"
+        do = "put whole recordings on one side: on new ones the score may be lower"
+        found.append(Finding(f"{about}.recordings", "note", words, do, pairs(beside), {"images": len(beside)}))
+    if not found:
+        words = f"no image of {held_out} is one of {other}: by content, by what they show, as frames beside each other"
+        found.append(Finding(about, "ok", words))
+    return found

@@ -1,0 +1,124 @@
+"""The command as it is typed: what it prints, writes and exits with."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from ultralytics import YOLO
+
+from headstart import cli, machine
+from headstart.cli.options import stands_alone
+from headstart.doctor import system
+from headstart.doctor.findings import Finding
+from headstart.jobs.scenes import draw_dataset
+from headstart.settings.tools import DoctorSettings
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sound data set, and beside it the file of a detector with random weights."""
+    folder = tmp_path_factory.mktemp("scenes")
+    draw_dataset(folder / "d", unlabelled=2, train=6, val=4, imgsz=96)
+    YOLO("yolo11n.yaml", verbose=False).save(folder / "net.pt")
+    return folder
+
+
+def test_json_alone_and_in_a_file(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["doctor", f"data={scenes / 'd' / 'scenes.yaml'}", "model=no.pt", "device=cpu"]
+    assert cli.main([*words, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["format"], printed["ok"]) == (1, True)
+    assert cli.main([*words, f"json={tmp_path / 'found.json'}"]) == 0
+    assert "train: 6 images are used" in capsys.readouterr().out
+    written = json.loads((tmp_path / "found.json").read_text())
+    assert [one["about"] for one in written["findings"]] == [one["about"] for one in printed["findings"]]
+
+
+def test_what_spoils_a_training_is_the_exit_status(scenes: Path, tmp_path: Path, capsys) -> None:
+    shutil.copytree(scenes / "d", tmp_path / "d")
+    shutil.rmtree(tmp_path / "d" / "labels" / "train")
+    assert cli.main(["doctor", f"data={tmp_path / 'd' / 'scenes.yaml'}", "model=no.pt", "device=cpu"]) == 1
+    assert "WRONG  train: every image has no label file, so that nothing can be learnt" in capsys.readouterr().out
+    assert cli.main(["doctor", f"data={tmp_path / 'x.yaml'}"]) == 2
+
+
+def test_the_measure_by_a_real_detector(scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Random weights that were saved pass for trained ones: they find next to nothing, so objects is not advised."""
+    words = ["doctor", f"data={scenes / 'd' / 'scenes.yaml'}", f"model={scenes / 'net.pt'}", "device=cpu", "--json"]
+    assert cli.main(words) == 0
+    found = {one["about"]: one for one in json.loads(capsys.readouterr().out)["findings"]}
+    facts = found["start.measure"]["facts"]
+    assert facts["images"] == 6
+    lines = [line for file in (scenes / "d" / "labels" / "train").iterdir() for line in file.read_text().splitlines()]
+    assert facts["labelled"] == len(lines)
+    assert found["start.likely"]["facts"]["likely"] == "coco"
+
+
+def test_only_what_a_string_makes_more_precise_stands_alone() -> None:
+    alone = [name for name, field in DoctorSettings.model_fields.items() if stands_alone(field)]
+    assert alone == ["json", "trust"]
+
+
+# -- the machine ------------------------------------------------------------------------------------------------------
+
+
+def told(found: list[Finding], about: str) -> Finding:
+    (one,) = [one for one in found if one.about == about]
+    return one
+
+
+def test_this_machine_computes() -> None:
+    found = system.device_findings()
+    assert "precision=" in told([one for one in found if one.facts.get("device") == "cpu"], "devices.computes").words
+    assert not [one for one in found if one.outcome == "wrong"]
+
+
+def test_a_device_that_computes_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda self, other: self)
+    assert system._computes(machine.Device("cpu")).words == "cpu computes wrongly: 4096.0 is not 262144"
+
+
+def test_torchvision_of_another_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(*_: object) -> None:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr("torchvision.ops.nms", absent)
+    (found,) = system._operators()
+    assert found.outcome == "wrong"
+    assert "nms does not exist" in found.words
+
+
+def test_versions_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = ["numpy>=99", "no-such-package>=1", "click>=1", "timm>=99 ; extra == 'timm'"]
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: needed)
+    words = [one.words for one in system._unfit()]
+    assert len(words) == 2
+    assert words[0].startswith("numpy is ")
+    assert words[0].endswith("; numpy>=99 is needed")
+    assert words[1] == "no-such-package is not installed; no-such-package>=1 is needed"
+
+
+@pytest.mark.parametrize(("outcome", "expected"), [("wrong", "wrong"), ("note", "note")])
+def test_a_folder_that_cannot_be_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: str, expected: str
+) -> None:
+    def refuse(dir: Path) -> None:  # as a read-only file system does; the tests may run as root
+        raise OSError(30, os.strerror(30))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    found = system._folder("runs", tmp_path / "a" / "b", "runs", outcome, "give out=")
+    assert (found.outcome, found.do) == (expected, "give out=")
+    assert not (tmp_path / "a").exists()
+
+
+def test_little_space_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage: Callable[[Path], object] = lambda path: type("Usage", (), {"free": 10})()  # noqa: E731
+    monkeypatch.setattr("shutil.disk_usage", usage)
+    assert system._folder("runs", tmp_path, "runs", "wrong", "give out=").outcome == "note"
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,146 @@
+"""The command, on drawn images: what is in its files, and the example of its page."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+import torch
+from ultralytics import YOLO
+
+from headstart import cli
+from headstart.errors import UserError
+from headstart.jobs.embed import embed
+from headstart.jobs.scenes import CLASSES, draw_dataset
+from headstart.settings.tools import EmbedSettings
+
+pytest.importorskip("pyarrow")
+PAGE = Path(__file__).parents[2] / "docs" / "embed.md"
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 images without labels, one of them twice and one damaged; 4 with labels; a network of their classes."""
+    folder = tmp_path_factory.mktemp("embed")
+    torch.manual_seed(0)
+    draw_dataset(folder / "scenes", unlabelled=24, train=4, val=1, imgsz=64)
+    pool = folder / "scenes" / "images" / "unlabelled"
+    cv2.imwrite(str(pool / "copy.jpg"), cv2.imread(str(pool / "00003.jpg")), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    (pool / "damaged.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    live = YOLO("yolo11n.yaml", verbose=False)
+    live.save(folder / "coco.pt")
+    from headstart.detectors.find import load_detector
+
+    load_detector(str(folder / "coco.pt")).with_classes(CLASSES).save(folder / "mine.pt", {})
+    return folder
+
+
+def embedded(drawn: Path, out: Path, **options: Any) -> Any:
+    given = {"model": str(drawn / "coco.pt"), "imgsz": 64, "workers": 0, "device": "cpu", **options}
+    return embed(EmbedSettings(data=str(drawn / "scenes" / "images" / "unlabelled"), out=str(out), **given))
+
+
+def table(path: Path) -> Any:
+    from pyarrow import parquet
+
+    return parquet.read_table(path)
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_files_of_a_pool_without_labels(drawn: Path, tmp_path: Path) -> None:
+    made = embedded(drawn, tmp_path / "f.parquet", next=5)
+    images, boxes = table(tmp_path / "f.parquet"), table(tmp_path / "f.boxes.parquet")
+    assert images.num_rows == made.images == 25
+    pool = drawn / "scenes" / "images" / "unlabelled"
+    assert sorted(images["image"].to_pylist()) == sorted(str(one) for one in pool.iterdir() if one.stem != "damaged")
+    assert set(images["width"].to_pylist()) == set(images["height"].to_pylist()) == {64}
+    features = torch.tensor(images["feature"].to_pylist())
+    assert features.shape == (25, 256)
+    assert torch.allclose(features.norm(dim=1), torch.ones(25), atol=1e-5)
+    about = json.loads(images.schema.metadata[b"headstart"])
+    assert (about["level"], about["imgsz"], about["widths"]) == ("backbone", 64, [256])
+    assert boxes.num_rows == made.boxes
+    assert set(boxes["source"].to_pylist()) <= {"detection"}
+    (skipped,) = lines(tmp_path / "f.skipped.csv")
+    assert skipped["image"] == str(pool / "damaged.jpg")
+    chosen = lines(tmp_path / "f.next.csv")
+    assert [one["rank"] for one in chosen] == ["1", "2", "3", "4", "5"]
+    assert [one["image"] for one in chosen] == made.chosen
+    assert {one["uncertainty"] for one in chosen} == {""}
+    pairs = lines(tmp_path / "f.duplicates.csv")
+    assert (pairs[0]["image"], pairs[0]["other"]) == (str(pool / "00003.jpg"), str(pool / "copy.jpg"))
+    assert not [one for one in tmp_path.iterdir() if one.name.startswith(".")]
+
+
+def test_labels_and_a_detector_of_their_classes(drawn: Path, tmp_path: Path) -> None:
+    labels = drawn / "scenes" / "scenes.yaml"
+    made = embedded(drawn, tmp_path / "f.parquet", model=str(drawn / "mine.pt"), labels=str(labels), next=3)
+    boxes = table(tmp_path / "f.boxes.parquet").to_pylist()
+    written = [
+        (str(drawn / "scenes" / "images" / "train" / f"{file.stem}.jpg"), int(line.split()[0]))
+        for file in (drawn / "scenes" / "labels" / "train").iterdir()
+        for line in file.read_text().splitlines()
+    ]
+    assert sorted((one["image"], one["class"]) for one in boxes if one["source"] == "label") == sorted(written)
+    images = table(tmp_path / "f.parquet").to_pylist()
+    labelled = {one["image"] for one in images if one["labelled"]}
+    assert len(labelled) == 4
+    assert not labelled & set(made.chosen)
+    chosen = lines(tmp_path / "f.next.csv")
+    known = {one["image"]: one["uncertainty"] for one in images}
+    assert [float(one["uncertainty"]) for one in chosen] == pytest.approx(
+        [known[path] for path in made.chosen], abs=1e-4
+    )
+
+
+def test_a_network_that_finds_nothing_describes_labelled_boxes(drawn: Path, tmp_path: Path) -> None:
+    labels = str(drawn / "scenes" / "scenes.yaml")
+    made = embedded(drawn, tmp_path / "f.parquet", model="yolo11n-cls.yaml", labels=labels, next=0)
+    assert set(table(tmp_path / "f.boxes.parquet")["source"].to_pylist()) == {"label"}
+    assert made.notes == [
+        "yolo11n-cls.yaml has random weights: its features say little",
+        "yolo11n-cls (classify) finds no objects of its own: boxes are those of labels alone",
+    ]
+    assert not (tmp_path / "f.next.csv").exists()
+    with pytest.raises(UserError, match=r"uncertainty: the head of yolo11n-cls .*\n  -> leave uncertainty= out"):
+        embedded(drawn, tmp_path / "g.parquet", model="yolo11n-cls.yaml", uncertainty=True)
+
+
+def test_what_is_there_is_not_replaced_unasked(drawn: Path, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "f.next.csv").write_text("mine")
+    with pytest.raises(UserError, match=r"out: .*f.next.csv is there already\n  -> give another name, or overwrite"):
+        embedded(drawn, tmp_path / "f.parquet")
+    assert (tmp_path / "f.next.csv").read_text() == "mine"
+    with pytest.raises(UserError, match=r"out: must end in .parquet"):
+        embedded(drawn, tmp_path / "f.csv")
+    monkeypatch.setattr("headstart.embedding.tables.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pyarrow is not installed, .*\n  -> pip install pyarrow"):
+        embedded(drawn, tmp_path / "g.parquet")
+
+
+def test_the_example_of_the_page_runs(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """The commands and the Python of docs/embed.md, in their order, where the page has its files."""
+    text = PAGE.read_text(encoding="utf-8").split("## A worked example")[1].split("\n## ")[0]
+    shutil.copytree(drawn / "scenes", tmp_path / "scenes")
+    shutil.copy(drawn / "mine.pt", tmp_path / "mine.pt")
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"^    headstart (.+)$", text, re.MULTILINE)
+    assert commands
+    for line in commands:
+        assert cli.main([*shlex.split(line), "imgsz=64", "workers=0", "device=cpu"]) == 0
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    held: dict[str, Any] = {}
+    exec(code, held)
+    assert len(held["nearest"]) == 5
+    assert held["nearest"][0] == held["asked"]  # of all boxes the asked one is nearest to itself
