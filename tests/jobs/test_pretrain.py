@@ -710,11 +710,12 @@ def test_a_budget_bounds_the_search_for_objects(
     monkeypatch.setattr(budget, "steps_within", lambda *_, **__: 3)
     headstart.pretrain(**given, out=str(tmp_path / "run"))
     assert "budget=60s is enough to search 4 of 24 images: the run uses these" in capsys.readouterr().err
-    labels, rows = PseudoLabels.load(tmp_path / "run" / "pseudolabels.pt")
+    labels, rows, seconds = PseudoLabels.load(tmp_path / "run" / "pseudolabels.pt")
     assert rows is not None
     assert len(rows) == len(labels.first) - 1 == 4
     record = yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())
     assert (record["resolved"]["images"], record["resolved"]["steps"]) == (4, 3)
+    assert record["resolved"]["search_seconds"] == seconds > 0
     again = headstart.pretrain(**given, out=str(tmp_path / "run"), resume=True)
     assert again.step == 3
 

@@ -33,6 +33,8 @@ START = "start.pt"
 """In a run folder: the detector that was given as an object in memory, as the run began."""
 FOUND = "pseudolabels.pt"
 """In a run folder: the objects that were found before the first step."""
+PARTS = "search"
+"""In a run folder: what was found so far, until all is."""
 _OBJECT = re.compile(r"live (\w+) \((.*)\)")
 """An object in memory, as records from before version 0.2 tell of it."""
 

@@ -90,7 +90,7 @@ class _Pretraining:
         self.arithmetic: Arithmetic = choose(s.precision, s.channels_last, s.compile, device, recorded)
         self.fabric: Fabric = make_fabric(self.device, self.arithmetic.precision)
         self.began = time.perf_counter()
-        self.searched = 0.0
+        self.searched = self.before = 0.0
 
     def run(self) -> Run:
         """Search, build the method, measure the budget, train, hand back."""
@@ -100,10 +100,10 @@ class _Pretraining:
             self._write_down()
         self._announce()
         labels = None
-        searching = time.perf_counter()
         if job.declared.method.needs.pseudolabels:
-            labels, self.images = pseudolabels_of(job, self.folder, self.steps, self.fabric.device)
-            self.searched = round(time.perf_counter() - searching, 1)
+            labels, self.images, self.searched, self.before = pseudolabels_of(
+                job, self.folder, self.steps, self.fabric.device
+            )
             self.folder.keep()  # it may have taken hours
         method = self._method(labels)
         trained = set(method.handed_back("student"))
@@ -219,7 +219,7 @@ class _Pretraining:
         epoch = steps_for(1, len(self.images), s.batch) * (1 - (cache.share() or 0.0))
         with self._loader(method, cache, budget.WARMUP + budget.MOST) as loader:
             pace = budget.measure(step, loader, budget=self._budget, epoch=epoch, cached=cache.share() is not None)
-        return budget.steps_within(self._budget, pace, time.perf_counter() - self.began)
+        return budget.steps_within(self._budget, pace, self.before + time.perf_counter() - self.began)
 
     # -- what is said -------------------------------------------------------------------------------------------------
 
@@ -242,7 +242,11 @@ class _Pretraining:
     def _begin(self, cache: Cache, loader: ImageLoader, shown: int) -> Display:
         """Write down what the run is, and say it."""
         job, detector = self.job, self.detector
-        facts = self._facts(loader.workers) | {"cache": cache.kind, "shown": shown, "search_seconds": self.searched}
+        facts = self._facts(loader.workers) | {
+            "cache": cache.kind,
+            "shown": shown,
+            "search_seconds": round(self.searched, 1),
+        }
         if not job.record:
             self.folder.write_settings(job.used(), facts, job.asked)
         elif job.early:

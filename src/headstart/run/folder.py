@@ -38,7 +38,7 @@ CONTENTS = Contents(
         "settings.yaml", "metrics.jsonl", "events.jsonl", "log.txt", "skipped.csv", "noted.csv", "handback.json",
         "start.pt", "headstart.pt", "unverified.pt", "finetune.yaml", "report.html", "pseudolabels.pt", "teacher.json",
     ),
-    folders=("checkpoints", "assets", "loggers"),
+    folders=("checkpoints", "assets", "loggers", "search"),
     before=("log.txt", "skipped.csv", "noted.csv", "start.pt", "pseudolabels.pt", "checkpoints", "loggers"),
 )  # fmt: skip
 """What a run writes, and so all that overwrite=true may remove."""
