@@ -27,6 +27,7 @@ from headstart.jobs.prepare import Job, cache_folder, prepare
 from headstart.jobs.search import pseudolabels_of, teacher_of
 from headstart.jobs.signature import with_signature
 from headstart.jobs.teacher import label_images, not_written
+from headstart.jobs.used_files import marks
 from headstart.machine import Arithmetic, choose, loader_workers, make_fabric, parse_device
 from headstart.methods.anchor import Anchored
 from headstart.methods.base import Context, Method
@@ -152,7 +153,8 @@ class _Pretraining:
             self.detector.save(start, {})
             seal(start)
         early = {"images": len(job.images), "images_fingerprint": job.images.fingerprint(), "steps": None}
-        self.folder.write_settings(job.used(), {**early, **self._objects()}, job.asked)
+        self.files = marks(job.used())
+        self.folder.write_settings(job.used(), {**early, "files": self.files, **self._objects()}, job.asked)
 
     @property
     def _budget(self) -> float:
@@ -242,13 +244,9 @@ class _Pretraining:
     def _begin(self, cache: Cache, loader: ImageLoader, shown: int) -> Display:
         """Write down what the run is, and say it."""
         job, detector = self.job, self.detector
-        facts = self._facts(loader.workers) | {
-            "cache": cache.kind,
-            "shown": shown,
-            "search_seconds": round(self.searched, 1),
-        }
+        facts = self._facts(loader.workers) | {"cache": cache.kind, "shown": shown, "search_seconds": self.searched}
         if not job.record:
-            self.folder.write_settings(job.used(), facts, job.asked)
+            self.folder.write_settings(job.used(), {**facts, "files": self.files}, job.asked)
         elif job.early:
             record = job.record
             self.folder.write_settings(record["options"], {**record["resolved"], **facts}, record.get("asked"))
