@@ -832,7 +832,7 @@ def test_a_real_comparison(data: Path, weights: Path, tmp_path: Path) -> None:
     with untouched(mine.parent):
         found = headstart.compare(
             data=mine, starts=["scratch", f"coco={weights}"], labels=["8"], seeds=1, epochs=1, imgsz=64, batch=4,
-            lr=0.001, device="cpu", out=tmp_path / "out", pictures=2, workers=0, extra={"cache": "disk"},
+            lr=0.001, device="cpu", out=tmp_path / "it's #1", pictures=2, workers=0, extra={"cache": "disk"},
         )  # fmt: skip
     assert not list(found.folder.rglob("*.npy")), "decoded images go with their training"
     assert found.failed == ()
