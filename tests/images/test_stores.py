@@ -13,9 +13,8 @@ from headstart import cli
 from headstart.images import stores
 from headstart.images.cache import Cache, open_cache
 from headstart.images.index import find_images
-from headstart.images.store import fcntl
 
-needs_locks = pytest.mark.skipif(fcntl is None, reason="needs the locks of Unix")
+needs_locks = pytest.mark.skipif(stores.fcntl is None, reason="needs the locks of Unix")
 
 
 def used(images: Path, parent: Path, max_area: int | None = None) -> Cache:

@@ -173,7 +173,7 @@ def test_a_file_that_was_replaced_is_refused_by_name_where_it_is_still_needed(
     given = {**options("distill", image_folder, weights, tmp_path / "few"), "teacher": str(teacher), "steps": 1}
     pretrain(**{**given, "init": str(start)}, out=str(tmp_path / "distill"))
     searching = {**options("objects", image_folder, weights, tmp_path / "few"), "clusters": 3, "init": str(start)}
-    searching |= {"proposals": str(finder), "teacher": str(teacher), "proposal_imgsz": 64, "steps": 1}
+    searching |= {"proposals": str(finder), "teacher": str(teacher), "steps": 1}
 
     def end(*_: Any) -> None:
         raise SystemError

@@ -20,8 +20,12 @@ from typing import BinaryIO
 from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.images.index import ImageIndex
-from headstart.images.store import fcntl
 from headstart.reading import parse_json
+
+try:
+    import fcntl
+except ImportError:  # Windows: without locks
+    fcntl = None  # type: ignore[assignment]
 
 UNUSED = 30.0
 """Days after which a store that no run has used is removed."""

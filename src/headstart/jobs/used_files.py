@@ -35,7 +35,7 @@ def replaced(
         saved: Whether it has a checkpoint.
         found: Whether it has its pseudo-labels.
     """
-    names = () if saved else STARTS
+    names: tuple[str, ...] = () if saved else STARTS
     names += SEARCHES if needs.pseudolabels and not found else ()
     names += TEACHERS if needs.teacher or (needs.pseudolabels and not found) else ()
     now = marks({name: used.get(name) for name in names})

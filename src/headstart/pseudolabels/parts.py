@@ -160,7 +160,8 @@ class Parts:
         objects = Objects(*(content[name] for name in Objects._fields)) if "rows" in content else None
         self._looked.append(content["looked"].clone())
         if objects is not None:  # the features stay where they are; the rest is small, and is used at once
-            self._finished.append(Objects(*(one.clone() for one in objects[:3]), objects.features))
+            rows, boxes, scores = (one.clone() for one in objects[:3])
+            self._finished.append(Objects(rows, boxes, scores, objects.features))
 
 
 def _read(path: Path) -> dict[str, Any]:

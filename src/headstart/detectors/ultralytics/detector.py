@@ -221,7 +221,11 @@ class UltralyticsDetector(Detector):
 
 def _first(path: Path) -> str:
     """What to do before Ultralytics can read a checkpoint, as a comment of the shell; mostly nothing."""
-    return "" if is_plain(str(path)) else "  # copy it to another folder first: Ultralytics leaves ' out of paths"
+    return (
+        ""
+        if is_plain(str(path))
+        else "  # copy it to another folder first: Ultralytics does not take this path as it is"
+    )
 
 
 class LayerTrunk(Trunk):

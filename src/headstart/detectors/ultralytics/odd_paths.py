@@ -1,44 +1,38 @@
-"""Paths that Ultralytics does not take as they are: it leaves apostrophes out, and spaces at the ends.
-
-A file that lies at such a path is read through a link with a plain name, and called by its own name afterwards.
-"""
+"""Paths that Ultralytics does not take as they are: it leaves out apostrophes, spaces at the ends, what follows a ?."""
 
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from urllib.parse import unquote
 
 # Of these names Ultralytics makes another one, and reads or fetches that.
 _RENAMED = re.compile(r"yolov(5[nsmlx]6?|3(-tiny|-spp)?)\.pt", re.IGNORECASE)
 
 
 def is_plain(path: str) -> bool:
-    """Whether Ultralytics takes a path as it is."""
-    return path == path.strip().replace("'", "") and not _RENAMED.search(path)
+    """Whether Ultralytics takes the path of a checkpoint as it is."""
+    return path == path.strip().replace("'", "") and "?" not in unquote(path) and not _RENAMED.search(path)
 
 
-@contextmanager
-def plain_path(path: str) -> Iterator[str]:
-    """A path at which Ultralytics finds the file at `path`, as long as this lasts; names that are no file stay."""
-    if is_plain(path) or not Path(path).is_file():
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="headstart-") as folder:
-        name = Path(path)
-        link = Path(folder) / f"_{re.sub(r'[^A-Za-z0-9-]', '_', name.stem)}{name.suffix}"
-        try:
-            link.symlink_to(name.resolve())
-        except OSError:  # Windows lets few make links
-            shutil.copyfile(name, link)
-        yield str(link)
+def taking_files(tasks: ModuleType, downloads: ModuleType) -> list[tuple[ModuleType, str, Callable[..., Any]]]:
+    """What to put in place of Ultralytics' functions, as ``(module, name, function)``: a checkpoint that is there is
+    taken, whatever its path; for all else they do what they do.
 
+    Args:
+        tasks: ``ultralytics.nn.tasks``, which reads checkpoints.
+        downloads: ``ultralytics.utils.downloads``, which finds or fetches them.
+    """
+    fetch, check = downloads.attempt_download_asset, tasks.check_suffix
 
-def call_by(live: Any, path: str) -> None:
-    """Have an Ultralytics object say that it was read from `path`."""
-    live.ckpt_path = live.model_name = live.overrides["model"] = path
-    live.model.pt_path = path
+    def found(file: str | Path, *given: Any, **more: Any) -> str:
+        return str(file) if Path(file).is_file() else fetch(file, *given, **more)
+
+    def checked(file: Any = "", suffix: Any = ".pt", **more: Any) -> None:
+        if not (isinstance(file, (str, Path)) and Path(file).suffix == suffix and Path(file).is_file()):
+            check(file, suffix, **more)
+
+    return [(downloads, "attempt_download_asset", found), (tasks, "check_suffix", checked)]

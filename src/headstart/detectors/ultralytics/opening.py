@@ -14,7 +14,6 @@ from torch import nn
 
 from headstart.detectors.handback import Part
 from headstart.detectors.ultralytics.model_files import check_name, is_yaml
-from headstart.detectors.ultralytics.odd_paths import call_by, plain_path
 from headstart.detectors.ultralytics.safe_loading import check_words, refused, safe_loading
 from headstart.errors import UserError
 
@@ -63,9 +62,11 @@ def open_checkpoint(path: str | Path, where: str = "model") -> Any:
     from ultralytics import YOLO
 
     on_disk = Path(path).is_file()
+    # Ultralytics strips the name of a file, which a path from the root begins without a space.
+    name = str(path) if str(path) == str(path).strip() else str(Path(path).absolute())
     try:
-        with safe_loading(str(path)), plain_path(str(path)) as plain:
-            live = YOLO(plain)
+        with safe_loading(str(path)):
+            live = YOLO(name)
     except UserError:
         raise
     except Exception as error:
@@ -74,8 +75,6 @@ def open_checkpoint(path: str | Path, where: str = "model") -> Any:
         raise _unreadable(str(path), error, where) if on_disk else _not_fetched(str(path), error, where) from error
     if not isinstance(live.model, nn.Module):
         raise UserError(f"{path} holds no network that can be trained", where=where)
-    if plain != str(path):
-        call_by(live, str(path))
     check_words(getattr(live.model, "yaml", None), str(path), where)
     return live
 

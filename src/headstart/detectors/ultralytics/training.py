@@ -13,7 +13,6 @@ from typing import Any
 from headstart.detectors.finetuner import ARRIVED, FinetuneSettings, write_json
 from headstart.detectors.ultralytics.arrival import check_arrival
 from headstart.detectors.ultralytics.class_scores import ScoreWriter
-from headstart.detectors.ultralytics.odd_paths import call_by, plain_path
 from headstart.detectors.ultralytics.safe_loading import refused, safe_loading
 from headstart.detectors.ultralytics.untouched import leaving_data_alone
 from headstart.detectors.ultralytics.used import used
@@ -37,8 +36,8 @@ def arguments(settings: FinetuneSettings) -> dict[str, Any]:
 def train(settings: FinetuneSettings) -> None:
     """See `headstart.detectors.finetuner.Finetuner.train`; only the trainer's final evaluation is replaced."""
     try:
-        with safe_loading(str(settings.start)), plain_path(str(settings.start)) as start:
-            _train(settings, start)
+        with safe_loading(str(settings.start)):
+            _train(settings)
     except UserError:
         raise
     except Exception as error:
@@ -47,7 +46,7 @@ def train(settings: FinetuneSettings) -> None:
         raise
 
 
-def _train(settings: FinetuneSettings, path: str) -> None:
+def _train(settings: FinetuneSettings) -> None:
     from ultralytics import YOLO
     from ultralytics.nn.tasks import load_checkpoint
 
@@ -55,7 +54,7 @@ def _train(settings: FinetuneSettings, path: str) -> None:
     start, names = {}, {}
     if Path(settings.start).suffix == ".pt":
         # Read anew from the file, not taken from the YOLO object: it is the file that must arrive.
-        module, _ = load_checkpoint(path)
+        module, _ = load_checkpoint(str(settings.start))
         start, names = {key: value.clone() for key, value in module.state_dict().items()}, module.names
 
     def on_train_start(trainer: Any) -> None:
@@ -67,9 +66,7 @@ def _train(settings: FinetuneSettings, path: str) -> None:
         refuse_another_batch(trainer, settings.batch)
         trainer.args.val = settings.measured(trainer.epoch + 1)
 
-    yolo = YOLO(path)
-    if path != str(settings.start):
-        call_by(yolo, str(settings.start))
+    yolo = YOLO(str(settings.start))
     yolo.add_callback("on_train_start", on_train_start)
     yolo.add_callback("on_train_epoch_start", on_train_epoch_start)
     yolo.add_callback("on_fit_epoch_end", ScoreWriter(settings.folder).write)
@@ -126,8 +123,8 @@ def detect(weights: Path, images: Sequence[str], *, imgsz: int, device: str, lea
     """See `headstart.detectors.finetuner.Finetuner.detect`."""
     from ultralytics import YOLO
 
-    with safe_loading(str(weights)), plain_path(str(weights)) as plain:
-        yolo = YOLO(plain)
+    with safe_loading(str(weights)):
+        yolo = YOLO(str(weights))
     found = []
     for image in images:
         result = yolo.predict(image, imgsz=imgsz, device=device, conf=least, verbose=False)[0]
