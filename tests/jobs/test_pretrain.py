@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import shlex
@@ -235,6 +236,8 @@ def test_a_start_from_other_weights_and_from_a_live_object(run: headstart.Run, i
         "weight_decay": 0,
     }  # so small that weights stay where they started
     by_init = weights(pretrain(tmp_path / "init", images, init=str(run.checkpoint), **slow).checkpoint)
+    began = yaml.safe_load((tmp_path / "init" / "settings.yaml").read_text())["resolved"]["files"]
+    assert began == {"init": hashlib.blake2b(run.checkpoint.read_bytes(), digest_size=16).hexdigest()}
     by_live = weights(pretrain(tmp_path / "live", images, model=live, **slow).checkpoint)
     for name, tensor in kept.items():
         if "running" not in name and "num_batches" not in name:

@@ -19,8 +19,6 @@ from headstart.errors import UserError
 from headstart.jobs.pretrain import pretrain
 from headstart.methods import find
 from headstart.pseudolabels.base import PseudoLabels
-from headstart.pseudolabels.parts import Parts
-from headstart.run.folder import RunFolder
 from headstart.training import checkpoint
 from untouched import untouched
 
@@ -162,43 +160,6 @@ def test_a_teachers_features_are_clustered_before_the_first_step(
     assert same(
         checkpoint.newest(other / "checkpoints")[0]["method"], checkpoint.newest(run / "checkpoints")[0]["method"]
     )
-
-
-def test_a_file_that_was_replaced_is_refused_by_name_where_it_is_still_needed(
-    image_folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A teacher of every step always; what finds objects until they are found; a start until the first checkpoint."""
-    names = ("start", "finder", "teacher")
-    start, finder, teacher = (shutil.copy(weights, tmp_path / f"{name}.pt") for name in names)
-    given = {**options("distill", image_folder, weights, tmp_path / "few"), "teacher": str(teacher), "steps": 1}
-    pretrain(**{**given, "init": str(start)}, out=str(tmp_path / "distill"))
-    searching = {**options("objects", image_folder, weights, tmp_path / "few"), "clusters": 3, "init": str(start)}
-    searching |= {"proposals": str(finder), "teacher": str(teacher), "steps": 1}
-
-    def end(*_: Any) -> None:
-        raise SystemError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Parts, "add", end)
-        patch.setattr(RunFolder, "end", RunFolder.close)  # as a kill leaves it
-        with pytest.raises(SystemError):
-            pretrain(**searching, out=str(tmp_path / "cut"))
-    pretrain(**searching, out=str(tmp_path / "found"))
-    with monkeypatch.context() as patch:
-        patch.setattr("headstart.jobs.pretrain.open_cache", end)
-        patch.setattr(RunFolder, "end", RunFolder.close)
-        with pytest.raises(SystemError):
-            pretrain(**{**given, "method": "byol", "teacher": None, "init": str(start)}, out=str(tmp_path / "early"))
-
-    torch.manual_seed(4)
-    for path in (start, finder, teacher):
-        YOLO("yolo11n.yaml", verbose=False).save(path)
-    for run, refused in (("distill", ["teacher"]), ("cut", ["init", "proposals", "teacher"]), ("early", ["init"])):
-        with pytest.raises(UserError) as caught:
-            pretrain(out=str(tmp_path / run), resume=True)
-        assert [one.where for one in caught.value.parts] == refused
-        assert "is not the file that this run began with" in str(caught.value)
-    pretrain(out=str(tmp_path / "found"), resume=True)  # finished: it has all of them
 
 
 def test_a_gentler_rate_with_init(image_folder: Path, weights: Path, tmp_path: Path) -> None:

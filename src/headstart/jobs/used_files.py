@@ -38,12 +38,12 @@ def replaced(
     names: tuple[str, ...] = () if saved else STARTS
     names += SEARCHES if needs.pseudolabels and not found else ()
     names += TEACHERS if needs.teacher or (needs.pseudolabels and not found) else ()
-    now = marks({name: used.get(name) for name in names})
+    now = marks({name: used.get(name) for name in names if name in began})
     hint = "bring back a copy of the file, or start a new run"
     return [
         UserError(
             f"{used[name]} is not the file that this run began with: its contents have changed", where=name, hint=hint
         )
         for name, mark in now.items()
-        if began.get(name, mark) != mark
+        if began[name] != mark
     ]
