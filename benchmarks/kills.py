@@ -232,7 +232,7 @@ class Trials:
         calls = self.taken[phase]
         call = random.randrange(len(calls))
         while self.watch.entered(phase) <= call and not _ended(pid):
-            time.sleep(0.0005)
+            time.sleep(0.005)
         _sleep(pid, random.uniform(0, calls[call]))
 
     def _kill(self, pid: int) -> int | None:
