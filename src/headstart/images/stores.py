@@ -67,20 +67,28 @@ def use(folder: Path, index: ImageIndex, max_area: int | None) -> BinaryIO:
     Raises:
         OSError: The folder cannot be written.
     """
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("ab")
-        if fcntl is not None:
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(file.fileno(), fcntl.LOCK_SH)
-        with suppress(OSError):
-            if os.fstat(file.fileno()).st_ino == (folder / LOCK).stat().st_ino:
-                break
-        file.close()  # it was removed while we waited
+    file = _locked(folder)
+    while not _is(file, folder / LOCK):  # it was removed while we waited
+        file.close()
+        file = _locked(folder)
     about = {"sources": [name.encode("utf-8", "backslashreplace").decode() for name in index.sources]}
     with suppress(UserError):  # a full disk: the store says more
         write_text(folder / ABOUT, json.dumps({**about, "max_area": max_area}) + "\n")
     return file
+
+
+def _locked(folder: Path) -> BinaryIO:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / LOCK).open("ab")
+    if fcntl is not None:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file.fileno(), fcntl.LOCK_SH)
+    return file
+
+
+def _is(file: BinaryIO, path: Path) -> bool:
+    """Whether what is open is what lies at a path: only a file that was removed has no name any more."""
+    return path.exists() and os.fstat(file.fileno()).st_nlink > 0
 
 
 def kept(parent: Path) -> list[Kept]:
