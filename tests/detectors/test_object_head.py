@@ -89,11 +89,10 @@ def test_random_weights_find_nothing(image_folder: Any, tmp_path: Any) -> None:
     assert not (tmp_path / "a").exists()
 
 
-@pytest.mark.parametrize("ended", [KeyboardInterrupt, SystemError])
 def test_a_search_that_ends_at_any_batch_goes_on(
-    image_folder: Any, tmp_path: Any, monkeypatch: Any, capsys: Any, ended: type[BaseException]
+    image_folder: Any, tmp_path: Any, monkeypatch: Any, capsys: Any
 ) -> None:
-    """By Ctrl-C, or an error or a kill once a part is written; it finds what one that was never stopped finds."""
+    """By Ctrl-C, or by an error once a part is written; it finds what one that was never stopped finds."""
     torch.manual_seed(0)
     YOLO("yolo11n.yaml", verbose=False).save(tmp_path / "start.pt")
     shutil.copytree(image_folder, tmp_path / "images")
@@ -108,15 +107,15 @@ def test_a_search_that_ends_at_any_batch_goes_on(
     def end(self: Parts, *found: Any) -> None:
         if len(batches) in (2, 3):  # the third batch, and where it goes on the fourth
             batches.append(self.batches)
-            raise ended
+            raise SystemError if len(batches) == 3 else KeyboardInterrupt
         batches.append(self.batches)
         add(self, *found)
 
     with monkeypatch.context() as patch:
         patch.setattr(Parts, "add", end)
-        with pytest.raises(ended):
+        with pytest.raises(SystemError):
             pretrain(**given, out=str(tmp_path / "a"))
-        with pytest.raises(ended):
+        with pytest.raises(KeyboardInterrupt):
             pretrain(**given, out=str(tmp_path / "a"), resume=True)
         assert len(list((tmp_path / "a" / "search").iterdir())) == 2
         rest = pretrain(**given, out=str(tmp_path / "a"), resume=True)
