@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -134,7 +135,8 @@ def write_text(path: Path, text: str) -> None:
 def content_hash(path: str) -> str:
     """32 hexadecimal digits of a file's content; "" where it cannot be read."""
     try:
-        return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
+        with Path(path).open("rb") as file:
+            return _digest(file, os.fstat(file.fileno()).st_size, 16)
     except OSError:
         return ""
 
@@ -195,9 +197,9 @@ def check_seal(path: Path) -> bool:
     return False
 
 
-def _digest(file: BinaryIO, length: int) -> str:
+def _digest(file: BinaryIO, length: int, size: int = _DIGITS // 2) -> str:
     """Of the next `length` bytes; read in parts, so that a large file takes no memory."""
-    found = hashlib.blake2b(digest_size=_DIGITS // 2)
+    found = hashlib.blake2b(digest_size=size)
     while length > 0 and (part := file.read(min(length, 2**20))):
         found.update(part)
         length -= len(part)
@@ -223,6 +225,11 @@ def write_json_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(map(json_line, lines)))
 
 
+def _finite(word: str) -> float | None:
+    found = float(word)
+    return found if math.isfinite(found) else None
+
+
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file; lines that were cut short or damaged are left out, as is a missing file."""
     try:
@@ -232,7 +239,8 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     objects = []
     for line in text.split("\n"):
         with suppress(ValueError):
-            found = parse_json(line, parse_constant=lambda _: None)  # NaN, which is no JSON
+            # NaN is no JSON, and 1e999 no number of ours: a byte of it was changed.
+            found = parse_json(line, parse_constant=lambda _: None, parse_float=_finite)
             if isinstance(found, dict):
                 objects.append(found)
     return objects

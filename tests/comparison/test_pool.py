@@ -98,6 +98,18 @@ def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
         slots("gpu", "auto")
 
 
+def test_a_system_that_ends_all_processes_ends_ours_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training that it ended before us has not failed; one that was ended alone has."""
+    (tmp_path / "ended.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGTERM)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    stop = threading.Event()
+    assert run("ended", [], tmp_path / "log", 1, stop) == -signal.SIGTERM
+    wait = stop.wait
+    monkeypatch.setattr(stop, "wait", lambda seconds: (stop.set(), wait(seconds)))
+    with pytest.raises(Stopped):
+        run("ended", [], tmp_path / "log", 1, stop)
+
+
 def test_a_process_is_ended_when_it_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sleeper.py").write_text("import time; print('here', flush=True); time.sleep(60)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 import re
 import shlex
 import shutil
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -20,6 +22,8 @@ import pytest
 import yaml
 
 import headstart
+from headstart.cli.command import parse
+from headstart.cli.options import values
 from headstart.comparison import cost, leaks, prepare, runner
 from headstart.comparison.child import Stopped
 from headstart.comparison.facts import facts
@@ -43,6 +47,7 @@ from headstart.detectors.finetuner import (
 from headstart.detectors.scores import ClassScore, write_scores
 from headstart.detectors.used import Counts, Used, write_used
 from headstart.errors import UserError
+from headstart.files import OwnedFolder
 from headstart.images.index import find_images
 from headstart.images.labels import label_path
 from headstart.jobs.compare_options import resolve
@@ -204,7 +209,8 @@ def test_finished_cells_are_kept_and_more_may_be_added(fake: FakeTraining, optio
 def test_a_plan_locks_no_options_and_removes_nothing(options: dict[str, Any]) -> None:
     given = {**options, "data": str(options["data"]), "out": str(options["out"])}
     for more in ({"plan": True, "epochs": 100}, {"epochs": 30}):
-        with prepare.open_folder(resolve({**given, **more})) as folder:
+        with prepare.open_folder(resolve({**given, **more})) as opened:
+            folder = opened.path
             assert yaml.safe_load((folder / "compare.yaml").read_text())["epochs"] == more["epochs"]
     (folder / "cells/coco").mkdir(parents=True)
     with prepare.open_folder(resolve({**given, "epochs": 30, "plan": True, "overwrite": True})):
@@ -313,6 +319,77 @@ def test_a_failed_cell_is_told_and_sinks_nothing(fake: FakeTraining, options: di
     fake.asked.clear()
     assert headstart.compare(**options).failed == ()
     assert [one.name for one in fake.asked] == ["coco-25pc-seed1"]
+
+
+@pytest.mark.parametrize("ended", ["error", "ctrl-c", "system", "none finished"])
+def test_a_comparison_is_replaced_when_the_new_one_has_a_finished_training(
+    fake: FakeTraining, options: dict[str, Any], capsys: pytest.CaptureFixture[str], ended: str
+) -> None:
+    given = {**options, "labels": "25%", "report": False}
+    headstart.compare(**given)
+
+    def content() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in options["out"].rglob("*") if path.is_file()}
+
+    before = content()
+    new = {**given, "epochs": 5, "overwrite": True, "jobs": 1}
+    asked: list[str] = []
+
+    def stop(settings: FinetuneSettings) -> bool:
+        asked.append(settings.name)
+        # Each settings folder is still empty of what is new, and what is replaced lies beside.
+        assert (options["out"] / ".replaced").is_dir() == (len(asked) < 2 or ended == "none finished")
+        if ended == "system":
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise Stopped
+        if ended == "ctrl-c":
+            raise Stopped
+        return ended == "none finished"
+
+    fake.fail = stop
+    if ended == "error":
+        with pytest.raises(UserError):
+            headstart.compare(**{**new, "unlabelled": "nowhere/at/all"})
+        assert content() == before
+    else:
+        found = headstart.compare(**new)
+        assert found.interrupted == (ended != "none finished")
+        said = capsys.readouterr().err
+        assert ("is there again, as it was" in said) == (ended != "system")
+        assert ("To go on:" in said) == (ended == "system")
+    if ended != "system":
+        assert content() == before
+        return
+    (line,) = [line for line in said.splitlines() if line.startswith("  headstart compare ")]
+    fake.fail = lambda settings: False
+    words = parse(shlex.split(line)[1:])
+    assert words is not None
+    assert "overwrite" not in words.given
+    again = headstart.compare(**values("compare", words.given))
+    assert again.ok
+    assert not (options["out"] / ".replaced").exists()
+    assert {one.epochs for one in fake.asked[4:]} == {5}
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_replaces_a_comparison_and_was_killed(fake: FakeTraining, options: dict[str, Any], kept: bool) -> None:
+    """Between a finished training and the removal of what it replaces; or before, and the old one is asked for."""
+    given = {**options, "labels": "25%", "report": False}
+    old = headstart.compare(**given).results
+    new = resolve({**given, "data": str(given["data"]), "out": str(given["out"]), "epochs": 5, "overwrite": True})
+    with prepare.open_folder(new) as folder:  # and killed
+        assert folder.replacing
+    if not kept:
+        assert headstart.compare(**given).results == old
+        assert len(fake.asked) == 4
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OwnedFolder, "replaced", lambda self: None)
+        headstart.compare(**{**given, "epochs": 5})
+    assert (options["out"] / ".replaced").is_dir()
+    headstart.compare(**{**given, "epochs": 5})
+    assert len(fake.asked) == 8
+    assert not (options["out"] / ".replaced").exists()
 
 
 def test_ctrl_c_keeps_what_is_finished(fake: FakeTraining, options: dict[str, Any]) -> None:
@@ -575,7 +652,7 @@ def test_keypoints_count_as_labelled_objects(options: dict[str, Any], data: Path
         }
     )
     with prepare.open_folder(settings) as folder:
-        found = facts(prepare.prepare(settings, folder), "")
+        found = facts(prepare.prepare(settings, folder.path), "")
     assert found.data.labelled_test_images == 6
 
 
@@ -617,7 +694,7 @@ def test_a_copy_that_was_saved_anew_fails_a_check(
     assert not found.ok
     settings = resolve({name: str(value) for name, value in given.items()})
     with prepare.open_folder(settings) as folder:
-        assert any(told in note for note in prepare.prepare(settings, folder).dataset.notes), (
+        assert any(told in note for note in prepare.prepare(settings, folder.path).dataset.notes), (
             "before anything is trained"
         )
     labelled.unlink()
@@ -719,7 +796,7 @@ def test_epochs_that_are_not_measured_cost_no_test(epochs: int, seconds: float) 
 def test_everything_is_ready_before_the_first_training(options: dict[str, Any]) -> None:
     settings = resolve({**options, "data": str(options["data"]), "out": str(options["out"])})
     with prepare.open_folder(settings) as folder:
-        ready = prepare.prepare(settings, folder)
+        ready = prepare.prepare(settings, folder.path)
     assert set(ready.files) == {(start, seed) for start in ("scratch", "coco") for seed in (0, 1)}
     assert all(file.path.is_file() for file in ready.files.values())
     assert {key: one.images for key, one in ready.lists.items()} == {
@@ -755,7 +832,7 @@ def test_a_real_comparison(data: Path, weights: Path, tmp_path: Path) -> None:
     with untouched(mine.parent):
         found = headstart.compare(
             data=mine, starts=["scratch", f"coco={weights}"], labels=["8"], seeds=1, epochs=1, imgsz=64, batch=4,
-            lr=0.001, device="cpu", out=tmp_path / "out", pictures=2, workers=0, extra={"cache": "disk"},
+            lr=0.001, device="cpu", out=tmp_path / "it's #1", pictures=2, workers=0, extra={"cache": "disk"},
         )  # fmt: skip
     assert not list(found.folder.rglob("*.npy")), "decoded images go with their training"
     assert found.failed == ()

@@ -13,8 +13,10 @@ from ultralytics.cfg import get_cfg
 from headstart.detectors.find import load_detector
 from headstart.detectors.ultralytics.head import DetectHead
 from headstart.errors import UserError
-from headstart.jobs import search
 from headstart.jobs.pretrain import pretrain
+from headstart.pseudolabels import parts
+from headstart.pseudolabels.base import PseudoLabels
+from headstart.pseudolabels.parts import Parts
 
 
 def images(number: int = 2, size: int = 128) -> torch.Tensor:
@@ -87,19 +89,46 @@ def test_random_weights_find_nothing(image_folder: Any, tmp_path: Any) -> None:
     assert not (tmp_path / "a").exists()
 
 
-def test_a_search_that_is_stopped_leaves_no_folder(image_folder: Any, tmp_path: Any, monkeypatch: Any) -> None:
-    """It would stand in the way of the same command, without anything to go on from."""
-
-    def stopped(*_: Any, **__: Any) -> Any:
-        raise KeyboardInterrupt
-
+def test_a_search_that_ends_at_any_batch_goes_on(
+    image_folder: Any, tmp_path: Any, monkeypatch: Any, capsys: Any
+) -> None:
+    """By Ctrl-C, or by an error once a part is written; it finds what one that was never stopped finds."""
+    torch.manual_seed(0)
     YOLO("yolo11n.yaml", verbose=False).save(tmp_path / "start.pt")
-    monkeypatch.setattr(search, "find_pseudolabels", stopped)
-    given = {"data": str(image_folder), "model": str(tmp_path / "start.pt"), "method": "objects", "steps": 1}
-    for _ in range(2):
+    shutil.copytree(image_folder, tmp_path / "images")
+    (tmp_path / "images" / "no.jpg").write_bytes(b"none")
+    given = {"data": str(tmp_path / "images"), "model": str(tmp_path / "start.pt"), "method": "objects", "steps": 6}
+    given |= {"batch": 5, "imgsz": 64, "device": "cpu", "workers": 0, "report": False, "clusters": 4, "save_every": 9}
+    given |= {"proposal_imgsz": 96, "log_every": 1}
+    monkeypatch.setattr(parts, "SECONDS", 0.0)
+    whole = pretrain(**given, out=str(tmp_path / "whole"))
+    add, batches = Parts.add, []
+
+    def end(self: Parts, *found: Any) -> None:
+        if len(batches) in (2, 3):  # the third batch, and where it goes on the fourth
+            batches.append(self.batches)
+            raise SystemError if len(batches) == 3 else KeyboardInterrupt
+        batches.append(self.batches)
+        add(self, *found)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Parts, "add", end)
+        with pytest.raises(SystemError):
+            pretrain(**given, out=str(tmp_path / "a"))
         with pytest.raises(KeyboardInterrupt):
-            pretrain(**given, batch=4, imgsz=64, device="cpu", workers=0, out=str(tmp_path / "a"))
-        assert not (tmp_path / "a").exists()
+            pretrain(**given, out=str(tmp_path / "a"), resume=True)
+        assert len(list((tmp_path / "a" / "search").iterdir())) == 2
+        rest = pretrain(**given, out=str(tmp_path / "a"), resume=True)
+    assert batches == [0, 1, 2, 2, 2, 3, 4]
+    assert "going on with the search: 10 images were searched before" in capsys.readouterr().err
+    assert not (tmp_path / "a" / "search").exists()
+    one, other = (PseudoLabels.load(run.folder / "pseudolabels.pt").labels for run in (whole, rest))
+    assert all(torch.equal(tensor, other.tensors()[name]) for name, tensor in one.tensors().items())
+    expected, found = (YOLO(str(run.checkpoint)).model.state_dict() for run in (whole, rest))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    skipped = [(run.folder / "skipped.csv").read_text() for run in (whole, rest)]
+    assert skipped[0] == skipped[1]
+    assert skipped[0].count("no.jpg") == 1
 
 
 def test_a_run_goes_on_with_its_own_images_alone(image_folder: Any, tmp_path: Any) -> None:

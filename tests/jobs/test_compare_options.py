@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import Any
 import pytest
 
 from headstart import cli
+from headstart.cli.command import parse
+from headstart.cli.options import values
 from headstart.comparison.budgets import Budget, parse_budgets
 from headstart.comparison.starts import Start, parse_starts
 from headstart.errors import UserError
-from headstart.jobs.compare_options import resolve
+from headstart.jobs.compare_options import command, resolve
 from headstart.settings import schema
 
 
@@ -160,3 +163,19 @@ def test_the_options_import_no_torch() -> None:
 def test_every_option_says_what_it_does() -> None:
     for name, field in schema.CompareSettings.model_fields.items():
         assert field.description, name
+
+
+def test_the_command_that_goes_on_asks_for_the_same(tmp_path: Path) -> None:
+    """Names with commas, quotation marks and spaces among it; a list of one; a number that was a default."""
+    (tmp_path / "my data.yaml").write_text("train: a\nval: b\nnames: [a]\n")
+    (tmp_path / "a, b's.pt").write_bytes(b"")
+    given: dict[str, Any] = {
+        "data": str(tmp_path / "my data.yaml"), "starts": ["scratch", f"mine={tmp_path}/a, b's.pt"], "seeds": [5],
+        "labels": ["25%", "100%"], "lr": [0.001], "start_lr": {"mine": 1e-4}, "plan": False, "overwrite": True,
+        "steps": 30, "report": False, "close_mosaic": 0, "unlabelled": "it's here",
+    }  # fmt: skip
+    settings = resolve(given)
+    words = parse(shlex.split(command(settings, Path("runs/a b")))[1:])
+    assert words is not None
+    again = resolve(values("compare", words.given))
+    assert again == settings.model_copy(update={"overwrite": False, "out": "runs/a b"})

@@ -9,6 +9,7 @@ import yaml
 from headstart.errors import UserError
 from headstart.jobs.going_on import _upgraded, continued
 from headstart.jobs.prepare import absolute_paths
+from headstart.jobs.used_files import marks
 
 
 def recorded(folder: Path, resolved: dict[str, Any] | None = None, **options: Any) -> Path:
@@ -46,6 +47,47 @@ def test_a_published_name_is_the_file_that_it_became(tmp_path: Path, monkeypatch
     assert continued(given, [])[0]["model"] == "yolo11n.pt"
     with pytest.raises(UserError, match=r"model: was 'yolo11n\.pt' when the run began"):
         continued({**given, **absolute_paths({"model": "other.pt"})}, [])
+
+
+SEARCHED = ["proposals", "teacher"]
+
+
+@pytest.mark.parametrize(
+    ("method", "there", "refused"),
+    [
+        ("distill", [], ["model", "init", "teacher"]),
+        ("distill", ["checkpoints/step-00000002.pt"], ["teacher"]),  # which every step asks
+        ("objects", [], ["model", "init", *SEARCHED]),
+        ("objects", ["pseudolabels.pt"], ["model", "init"]),
+        ("objects", ["pseudolabels.pt", "checkpoints/step-00000002.pt"], []),
+        ("dino", [], ["model", "init"]),
+    ],
+)
+def test_a_file_that_was_replaced_is_refused_by_name_where_it_is_still_needed(
+    tmp_path: Path, method: str, there: list[str], refused: list[str]
+) -> None:
+    names = ["model", "init", *(["teacher"] if method == "distill" else SEARCHED if method == "objects" else [])]
+    files = {name: str(tmp_path / f"{name}.pt") for name in names}
+    for name, path in files.items():
+        Path(path).write_bytes(b"weights of " + name.encode())
+    steps = 9 if "checkpoints" in "".join(there) else None
+    run = recorded(tmp_path / "run", {"files": marks(files), "steps": steps}, method=method, **files)
+    (run / "checkpoints").mkdir()
+    for name in there:
+        (run / name).write_bytes(b"")
+    given = {"out": str(run), "resume": True}
+    assert continued(given, [])[0]["init"] == files["init"]
+    for path in files.values():
+        Path(path).write_bytes(b"other weights")
+    if not refused:
+        continued(given, [])
+        return
+    with pytest.raises(UserError) as caught:
+        continued(given, [])
+    assert [one.where for one in caught.value.parts] == refused
+    assert f"{files[refused[0]]} is not the file that this run began with" in str(caught.value)
+    old = recorded(tmp_path / "old", {"steps": steps}, method=method, **files)  # as older versions wrote it
+    continued({"out": str(old), "resume": True}, [])
 
 
 def test_what_was_said_of_a_teacher_in_memory_goes_with_it(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import shlex
@@ -235,6 +236,8 @@ def test_a_start_from_other_weights_and_from_a_live_object(run: headstart.Run, i
         "weight_decay": 0,
     }  # so small that weights stay where they started
     by_init = weights(pretrain(tmp_path / "init", images, init=str(run.checkpoint), **slow).checkpoint)
+    began = yaml.safe_load((tmp_path / "init" / "settings.yaml").read_text())["resolved"]["files"]
+    assert began == {"init": hashlib.blake2b(run.checkpoint.read_bytes(), digest_size=16).hexdigest()}
     by_live = weights(pretrain(tmp_path / "live", images, model=live, **slow).checkpoint)
     for name, tensor in kept.items():
         if "running" not in name and "num_batches" not in name:
@@ -710,11 +713,12 @@ def test_a_budget_bounds_the_search_for_objects(
     monkeypatch.setattr(budget, "steps_within", lambda *_, **__: 3)
     headstart.pretrain(**given, out=str(tmp_path / "run"))
     assert "budget=60s is enough to search 4 of 24 images: the run uses these" in capsys.readouterr().err
-    labels, rows = PseudoLabels.load(tmp_path / "run" / "pseudolabels.pt")
+    labels, rows, seconds = PseudoLabels.load(tmp_path / "run" / "pseudolabels.pt")
     assert rows is not None
     assert len(rows) == len(labels.first) - 1 == 4
     record = yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())
     assert (record["resolved"]["images"], record["resolved"]["steps"]) == (4, 3)
+    assert record["resolved"]["search_seconds"] == seconds > 0
     again = headstart.pretrain(**given, out=str(tmp_path / "run"), resume=True)
     assert again.step == 3
 

@@ -38,7 +38,7 @@ def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "pseudolabels.pt"
     for rows in (None, torch.tensor([1, 3])):
         four().save(path, rows)
-        again, cut_to = PseudoLabels.load(path)
+        again, cut_to, _ = PseudoLabels.load(path)
         assert all(torch.equal(getattr(again, name), getattr(four(), name)) for name in vars(again))
         assert cut_to is None if rows is None else torch.equal(cut_to, rows)
     path.write_bytes(b"PK nothing")
@@ -64,13 +64,21 @@ def blobs(number: int = 5, each: int = 40, width: int = 24) -> tuple[Tensor, Ten
 
 def test_what_lies_together_gets_one_number() -> None:
     features, label = blobs()
-    found = clustered(features, 5, 4, seed=1)
+    found = clustered([features], 5, 4, seed=1)
     pairs = found[:, None] == found[None]
     assert torch.equal(pairs, label[:, None] == label[None])
 
 
+def test_where_parts_end_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts end when time is up: a search that was killed has other ones than one that was not."""
+    monkeypatch.setattr("headstart.pseudolabels.cluster._PART", 64)
+    features, _ = blobs()
+    parts = [features[:1], features[1:130], features[130:131], features[131:]]
+    assert torch.equal(clustered(parts, 7, 4, seed=1), clustered([features], 7, 4, seed=1))
+
+
 def test_few_objects_have_numbers_of_their_own() -> None:
-    assert clustered(torch.rand(3, 8), 5, 4, seed=0).tolist() == [0, 1, 2]
+    assert clustered([torch.rand(3, 8)], 5, 4, seed=0).tolist() == [0, 1, 2]
 
 
 def test_whitening_against_its_definition() -> None:

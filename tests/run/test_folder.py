@@ -243,6 +243,58 @@ def test_undecodable_file_names_can_be_listed(tmp_path) -> None:
     assert again.skipped == 1
 
 
+@pytest.mark.parametrize(
+    ("left", "whole"),
+    [
+        (b'path,reason\r\na.jpg,empty\r\n"b', {"a.jpg": "empty"}),  # cut in a name
+        (b'path,reason\r\na.jpg,empty\r\n"b\nc', {"a.jpg": "empty"}),  # that has an end of line
+        (b"path,reason\r\na.jpg,empty\r\nb.jpg,trunca", {"a.jpg": "empty"}),
+        (b"path,reason\r\na.jpg,empty\r\n\0\0\0\0", {"a.jpg": "empty"}),  # as a crash of the machine leaves it
+        (b"path,rea", {}),
+        (b"", {}),
+        (b"a\xff.jpg,empty\r\n\xfe\r\nb.jpg,x,y\r\n", {"a\udcff.jpg": "empty"}),  # without its first line
+        (b"path,reason\r\na.jpg,empty\r\nb.jpg," + b"x" * 200_000 + b"\r\n", {"a.jpg": "empty"}),
+    ],
+)
+@pytest.mark.parametrize("name", ["skipped.csv", "noted.csv"])
+def test_a_list_of_images_that_is_damaged_is_gone_on_with(tmp_path, left: bytes, whole: dict[str, str], name) -> None:
+    folder = make(tmp_path)
+    folder.close()
+    (tmp_path / name).write_bytes(left.replace(b"reason", b"note") if name == "noted.csv" else left)
+    again = RunFolder.open(tmp_path)
+    assert (tmp_path / name).read_bytes().endswith(left[-4:]), "another run may be writing to it"
+    again.take()
+    (again.skip if name == "skipped.csv" else again.note)([("a.jpg", "empty"), ("new.jpg", "empty")])
+    again.end()
+    with (tmp_path / name).open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        rows = list(csv.reader(stream))
+    assert rows[0] == ["path", "reason" if name == "skipped.csv" else "note"]
+    assert dict(rows[1:]) == {**whole, "a.jpg": "empty", "new.jpg": "empty"}
+    assert len(rows) == 1 + len(dict(rows[1:]))
+    if name == "skipped.csv":
+        assert again.skipped == len(rows) - 1
+    else:
+        assert again.noted() == [f"{len(rows) - 1} images: empty (noted.csv lists them)"]
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe", b'{"step": 2, "loss": 1e999}\n', b"[[[[", b'{"step": 3}\n{"st'])
+def test_metrics_that_are_damaged_are_gone_on_with(tmp_path, damage: bytes) -> None:
+    folder = make(tmp_path)
+    folder.metrics({"step": 1, "loss": 0.5})
+    folder.close()
+    with (tmp_path / "metrics.jsonl").open("ab") as stream:
+        stream.write(damage)
+    again = RunFolder.open(tmp_path)
+    again.take()
+    again.truncate_metrics(3)
+    again.metrics({"step": 3, "loss": 0.25})
+    again.end()
+    found = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert found[0] == {"step": 1, "loss": 0.5}
+    assert found[-1] == {"step": 3, "loss": 0.25}
+    assert all(line == {"step": 2, "loss": None} for line in found[1:-1])
+
+
 def test_new_folder_counts_up(tmp_path) -> None:
     assert run.new_folder(tmp_path, "x") == tmp_path / "x"
     (tmp_path / "x").mkdir()

@@ -161,6 +161,16 @@ def _demo(given: dict[str, Any]) -> int:
     return demo(out=s.out, overwrite=s.overwrite)
 
 
+def _cache(given: dict[str, Any]) -> int:
+    s = _settings("cache", given)
+    from headstart.errors import printable
+    from headstart.jobs.cache import cache
+
+    for line in cache(s):
+        print(printable(line))
+    return 0
+
+
 def _completion(given: dict[str, Any]) -> int:
     s = _settings("completion", given)
     from headstart.cli import completion
@@ -214,6 +224,7 @@ COMMANDS = {
             positional="source",
         ),
         Spec("demo", "pretrain and fine-tune on images that it draws itself; needs nothing", "[key=value ...]", _demo),
+        Spec("cache", "list the decoded images that are kept, or remove them", "[clear=true] [key=value ...]", _cache),
         Spec(
             "completion",
             "let your shell complete the command",

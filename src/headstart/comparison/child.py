@@ -33,6 +33,8 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 _COLORS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 PATIENCE = 10.0
 """Seconds that a process may take to end before it is killed."""
+_OURS_AS_WELL = 1.0
+"""Seconds in which we are told to stop, too, where a system ends a process of ours: it ends all of them."""
 
 
 class Stopped(Exception):  # noqa: N818 - nothing is wrong: somebody asked for it
@@ -87,6 +89,8 @@ def run(
                     process.wait(0.2)
         finally:
             _end(process, patience)
+    if stop and process.returncode == -signal.SIGTERM:
+        stop.wait(_OURS_AS_WELL)
     if (stop and stop.is_set()) or process.returncode in (-signal.SIGINT, 128 + signal.SIGINT):
         raise Stopped
     return process.returncode

@@ -81,8 +81,10 @@ class Prepared:
 
 
 @contextmanager
-def open_folder(settings: CompareSettings) -> Iterator[Path]:
+def open_folder(settings: CompareSettings) -> Iterator[OwnedFolder]:
     """The comparison's folder: a new one, or the one of this comparison, to go on with; others are kept out of it.
+
+    A comparison that is to be replaced is set aside in it, until the new one has something to show (`replaced`).
 
     Raises:
         UserError: It holds something else, a comparison with other settings, or one that is at work.
@@ -94,15 +96,19 @@ def open_folder(settings: CompareSettings) -> Iterator[Path]:
     owned.take()
     try:
         _begin(settings, owned)
-        yield owned.path
+        yield owned
     finally:
         owned.release()
 
 
 def _begin(settings: CompareSettings, owned: OwnedFolder) -> None:
     asked, record = settings.model_dump(), owned.path / SETTINGS
-    if owned.begun and settings.overwrite and not settings.plan:  # a plan removes nothing
-        owned.clear()
+    replaces = settings.overwrite and not settings.plan  # a plan removes nothing
+    # What was to replace another one was killed early: it is gone on with where it is what is asked for.
+    if owned.replacing and not (owned.begun and (replaces or settings.plan or _changed(asked, record) == [])):
+        owned.put_back()
+    if owned.begun and replaces:
+        owned.set_aside()
     elif owned.begun and any((owned.path / name).is_dir() for name in _TRAININGS):
         _refuse_other(asked, record)
     with explained(owned.path):
@@ -112,26 +118,32 @@ def _begin(settings: CompareSettings, owned: OwnedFolder) -> None:
 
 
 def _refuse_other(asked: Mapping[str, Any], record: Path) -> None:
-    try:
-        known = parse_yaml(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = None
-    if not isinstance(known, dict):
+    problems = _changed(asked, record)
+    if problems is None:
         # Each training has a mark of all that it was asked for: those of other options are made anew all the same.
         told = f"{record} is damaged and is written anew; trainings that these options do not ask for are made anew"
         make_console(stderr=True, soft_wrap=True).print(told, markup=False)
-        return
-    now = {**asked, "data": _absolute(asked["data"])}
-    problems = [
-        UserError(f"was {known.get(key)!r} when the comparison began, is {value!r} now", where=key)
-        for key, value in now.items()
-        if key not in _MAY_CHANGE and known.get(key) != value
-    ]
     if problems:
         hint = "starts, labels and seeds may be added; for the rest choose another out="
         hint += "" if asked["plan"] else ", or overwrite=true"
         problems.append(UserError(f"{record.parent} holds another comparison", where="out", hint=hint))
         raise UserError.several(problems)
+
+
+def _changed(asked: Mapping[str, Any], record: Path) -> list[UserError] | None:
+    """What makes it another comparison than the one in the folder; None where its record is damaged."""
+    try:
+        known = parse_yaml(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = None
+    if not isinstance(known, dict):
+        return None
+    now = {**asked, "data": _absolute(asked["data"])}
+    return [
+        UserError(f"was {known.get(key)!r} when the comparison began, is {value!r} now", where=key)
+        for key, value in now.items()
+        if key not in _MAY_CHANGE and known.get(key) != value
+    ]
 
 
 def _absolute(data: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 from rich.text import Text
@@ -44,10 +44,18 @@ class Running:
         places: Where trainings run.
         why: Why there are so many places.
         console: Where to say how it goes; standard error by default.
+        under_way: Called whenever a training or a pretraining has been finished.
     """
 
-    def __init__(self, prepared: Prepared, places: Sequence[Slot], why: str, console: Console | None = None) -> None:
-        self.prepared, self.places, self.why = prepared, places, why
+    def __init__(
+        self,
+        prepared: Prepared,
+        places: Sequence[Slot],
+        why: str,
+        console: Console | None = None,
+        under_way: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.prepared, self.places, self.why, self.under_way = prepared, places, why, under_way
         self.console = console or make_console(stderr=True, soft_wrap=True)
         self.records: list[CellResult] = []
         self.chosen: list[RateChoice] = []
@@ -128,6 +136,8 @@ class Running:
         todo = [run for run in runs if not run.finished()]
         if runs:
             ready = f", {len(runs) - len(todo)} of them done before" if len(todo) < len(runs) else ""
+            if ready:
+                self.under_way()
             self.say(f"pretrainings: {len(runs)}{ready}; {self.why}")
         outcome, stopped = run_all(todo, self.places, _pretrain_one, self._tell_made)
         if stopped:
@@ -136,6 +146,8 @@ class Running:
         self.made |= {run.node: self._started(run, failed.get(run.node, "")) for run in runs}
 
     def _tell_made(self, done: Done[Pretraining, float]) -> None:
+        if not done.error:
+            self.under_way()
         text = f"FAILED: {done.error.splitlines()[0]}" if done.error else f"in {duration(done.result or 0.0)}"
         self.say(f"  {done.task.node.shown}: {text}", style="bold red" if done.error else "")
 
@@ -233,6 +245,8 @@ class Running:
         todo = [one for one in trainings if one.cell not in known]
         if trainings:
             ready = f", {len(known)} of them done before" if known else ""
+            if known:
+                self.under_way()
             self.say(f"{what}: {len(trainings)}{ready}; {self.why}")
         left = [_work(one.cell) for one in todo]
 
@@ -256,6 +270,7 @@ class Running:
         self._work_done += spent
         rate = (time.monotonic() - self._began) / self._work_done
         if done.result:
+            self.under_way()
             text = f"mAP50-95 {done.result.map50_95:.3f} in {duration(done.result.seconds)}"
         else:
             text = f"FAILED: {done.error.splitlines()[0]}"

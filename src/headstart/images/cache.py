@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from headstart import machine
 from headstart.errors import UserError
+from headstart.images import stores
 from headstart.images.decode import DecodeError, Pixels, read_image
 from headstart.images.index import ImageIndex
 from headstart.images.readers import DeviceReader, FileReader, Reader, StoreReader
@@ -123,7 +124,7 @@ def open_cache(
         if kind == "off":
             return Cache("off", FileReader(index, max_area), why)
     else:
-        why = f"cache={kind}: {_gigabytes(need.total)} of decoded images"
+        why = f"cache={kind}: {gigabytes(need.total)} of decoded images"
     if kind == "device":
         return _on_device(index, max_area, torch.device(device), need, workers, progress, why)
     return _in_memory(index, max_area, need, why) if kind == "ram" else _on_disk(index, max_area, where, need, why)
@@ -175,19 +176,19 @@ def _sample(index: ImageIndex, max_area: int | None) -> tuple[float, float]:
 
 def _choose(need: Need, folder: Path, exists: bool, epochs: float) -> tuple[Kind, str]:
     """What ``auto`` becomes. A store that memory cannot hold is read from the disk at random, slower than decoding."""
-    size, memory, disk = _gigabytes(need.total), machine.memory(), _free(folder)
+    size, memory, disk = gigabytes(need.total), machine.memory(), _free(folder)
     if not need.total:
         return "off", "cache=auto -> off: none of the images that were tried can be read"
     if epochs < 2 and not exists:
         return "off", f"cache=auto -> off: at {epochs:.2g} epochs few images are read twice"
     if need.total > 0.8 * memory:
-        why = f"{size} of decoded images do not fit into {_gigabytes(memory)} of free memory"
+        why = f"{size} of decoded images do not fit into {gigabytes(memory)} of free memory"
         return "off", f"cache=auto -> off: {why} (cache=disk keeps them all the same)"
     if need.missing <= (disk - RESERVE) / 2:
-        return "disk", f"cache=auto -> disk: {size} of decoded images, {_gigabytes(disk)} free on the disk"
+        return "disk", f"cache=auto -> disk: {size} of decoded images, {gigabytes(disk)} free on the disk"
     if need.total <= min(memory / 2, _free(SHARED_MEMORY) * 0.9):
-        return "ram", f"cache=auto -> ram: {size} of decoded images, only {_gigabytes(disk)} free on the disk"
-    return "off", f"cache=auto -> off: {size} of decoded images, {_gigabytes(disk)} free on the disk"
+        return "ram", f"cache=auto -> ram: {size} of decoded images, only {gigabytes(disk)} free on the disk"
+    return "off", f"cache=auto -> off: {size} of decoded images, {gigabytes(disk)} free on the disk"
 
 
 def _free(folder: Path) -> int:
@@ -200,7 +201,8 @@ def _free(folder: Path) -> int:
         return 0
 
 
-def _gigabytes(number: float) -> str:
+def gigabytes(number: float) -> str:
+    """A size for people."""
     return f"{number / 2**30:.1f} GiB" if number >= 2**30 / 10 else f"{number / 2**20:.1f} MiB"
 
 
@@ -211,12 +213,13 @@ def _on_disk(index: ImageIndex, max_area: int | None, where: Path, need: Need, w
     free = _free(where) - RESERVE
     if need.missing > free:
         raise UserError(
-            f"{_gigabytes(need.missing)} of decoded images do not fit: {_gigabytes(max(0, free))} are free in "
-            f"{where.parent} beside a reserve of {_gigabytes(RESERVE)}",
+            f"{gigabytes(need.missing)} of decoded images do not fit: {gigabytes(max(0, free))} are free in "
+            f"{where.parent} beside a reserve of {gigabytes(RESERVE)}",
             where="cache",
             hint="name a folder with more room as cache_dir=, or use cache=off",
         )
     try:
+        held = stores.use(where, index, max_area)
         store = ImageStore(where, index)
     except OSError as error:
         what = f"no store can be made in {where}: {error.strerror or error}"
@@ -225,7 +228,9 @@ def _on_disk(index: ImageIndex, max_area: int | None, where: Path, need: Need, w
         store.note_bytes(need.total / len(index))
     kept = store.kept()
     why += f", {kept} of {len(index)} images are there already in {where}" if kept else f", kept in {where}"
-    return Cache("disk", StoreReader(index, max_area, store), why, store)
+    number, size = stores.prune(where.parent, where)
+    why += f"; {number} unused for {stores.UNUSED:g} days removed, {gigabytes(size)}" if number else ""
+    return Cache("disk", StoreReader(index, max_area, store), why, store, _held=[held])
 
 
 def _in_memory(index: ImageIndex, max_area: int | None, need: Need, why: str) -> Cache:
@@ -235,7 +240,7 @@ def _in_memory(index: ImageIndex, max_area: int | None, need: Need, why: str) ->
     sweep_temporary(SHARED_MEMORY, _PREFIX)
     room = min(_free(SHARED_MEMORY), machine.memory())
     if need.total > room * 0.9:
-        what = f"{_gigabytes(need.total)} of decoded images do not fit into {_gigabytes(room)} of shared memory"
+        what = f"{gigabytes(need.total)} of decoded images do not fit into {gigabytes(room)} of shared memory"
         raise UserError(what, where="cache", hint="use cache=disk or cache=off (docker: --shm-size sets its size)")
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=SHARED_MEMORY))
     held = hold(folder)
@@ -260,7 +265,7 @@ def _on_device(
     room = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else machine.memory()
     if need.total > room / 2:
         raise UserError(
-            f"{_gigabytes(need.total)} of decoded images are more than half of the {_gigabytes(room)} free on {device}",
+            f"{gigabytes(need.total)} of decoded images are more than half of the {gigabytes(room)} free on {device}",
             where="cache",
             hint="use cache=disk",
         )

@@ -15,11 +15,13 @@ from headstart.comparison.prepare import open_folder, prepare
 from headstart.comparison.recipe_plans import plan_recipes
 from headstart.comparison.records import CellResult, Check, Results
 from headstart.comparison.runner import Interrupted, Running
-from headstart.files import write_text
+from headstart.files import OwnedFolder, write_text
 from headstart.jobs import compare_options
+from headstart.jobs.ending import say
 from headstart.jobs.recipes import lengths
 from headstart.jobs.signature import with_signature
 from headstart.run.display import make_console
+from headstart.run.stopping import ended_by_signals
 from headstart.settings.schema import CompareSettings
 from headstart.trust import SAID
 
@@ -33,7 +35,7 @@ class Comparison:
         results: What ``results.json`` holds (docs/comparison.md); None after a plan, and where it was interrupted.
         report: ``report.html``; None where none was drawn.
         failed: Cells that failed, in words.
-        interrupted: Whether Ctrl-C ended it; the same call goes on.
+        interrupted: Whether Ctrl-C or a signal of the system ended it; the same call, without ``overwrite``, goes on.
     """
 
     folder: Path
@@ -92,26 +94,41 @@ def compare(**options: Any) -> Comparison:
     """
     settings = compare_options.resolve(options)
     places, why = slots(settings.device, settings.jobs)
-    with open_folder(settings) as folder:
-        return _compare(settings, folder, places, why)
+    with ended_by_signals() as by_system, open_folder(settings) as folder:
+        try:
+            found = _compare(settings, folder, places, why)
+        except KeyboardInterrupt:
+            found = Comparison(folder.path, None, None, (), interrupted=True)
+        finally:
+            # A system that ends a comparison will start it again; a person, or an error, has changed the plan.
+            back = settings.overwrite and not settings.plan and folder.replacing and not by_system.is_set()
+            if back:
+                folder.put_back()
+                say(f"the comparison that was in {folder.path} before is there again, as it was")
+    if found.interrupted and not back:
+        say(f"\nstopped; what was finished is in {folder.path}. To go on:")
+        say(f"  {compare_options.command(settings, folder.path)}")
+    return found
 
 
-def _compare(settings: CompareSettings, folder: Path, places: Any, why: str) -> Comparison:
+def _compare(settings: CompareSettings, folder: OwnedFolder, places: Any, why: str) -> Comparison:
+    path = folder.path
     if settings.trust:
         make_console(stderr=True).print(Text(SAID))
-    prepared = prepare(settings, folder)
+    prepared = prepare(settings, path)
     if settings.plan:
         _show_plan(prepared, places, why)
-        return Comparison(folder, None, None, (), interrupted=False)
-    running = Running(prepared, places, why)
+        return Comparison(path, None, None, (), interrupted=False)
+    running = Running(prepared, places, why, under_way=folder.replaced)
     try:
         content = running.run()
     except Interrupted:
-        running.say(f"\nstopped; what was finished is in {folder}. The same command goes on from there.")
-        return Comparison(folder, None, None, (), interrupted=True)
-    report = _conclude(settings, folder, content, running)
+        return Comparison(path, None, None, (), interrupted=True)
+    report = _conclude(settings, path, content, running)
+    if settings.overwrite and folder.replacing:  # no training came to its end: what was there before comes back
+        report = None
     broken = tuple(f"{one.start}, {one.budget}, seed {one.seed}: {one.error}" for one in _failed(content))
-    return Comparison(folder, content, report, broken, interrupted=False)
+    return Comparison(path, content, report, broken, interrupted=False)
 
 
 def _show_plan(prepared: Any, places: Any, why: str) -> None:

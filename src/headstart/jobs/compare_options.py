@@ -5,6 +5,9 @@ Nothing here imports torch, so that ``--help`` and a misspelt key are answered a
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,30 @@ from headstart.detectors.finetuner import Finetuner
 from headstart.errors import UserError
 from headstart.settings.resolve import read_cfg, resolve_options
 from headstart.settings.schema import CompareSettings, seeds, split, strings
+
+_PLAIN = re.compile(r"[\w.%/+=:-]+")
+"""What can stand in a list without quotation marks."""
+
+
+def command(settings: CompareSettings, folder: Path) -> str:
+    """What to type to go on with a comparison: all that it was asked for, but not to replace what is there.
+
+    Args:
+        settings: Of the comparison.
+        folder: Where it is.
+    """
+    words = ["headstart", "compare"]
+    for name, field in CompareSettings.model_fields.items():
+        value = getattr(settings, name)
+        if name not in ("out", "overwrite", "plan") and value != field.default:
+            words.append(f"{name}={_word(value)}")
+    return shlex.join([*words, f"out={folder}"])
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list) and len(value) > 1 and all(_PLAIN.fullmatch(str(one)) for one in value):
+        return ",".join(map(str, value))
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict, bool)) else str(value)
 
 
 def resolve(options: Mapping[str, Any]) -> CompareSettings:

@@ -27,7 +27,8 @@ def write_settings(job: Job, folder: Path) -> Path | None:
         return None
     path = folder / NAME
     command = job.detector.how_to_train(folder / "headstart.pt", path, _data(job))
-    write_text(path, f"# {command}\n" + text(settings))
+    heading = "".join(f"# {line}\n" for line in command.splitlines())  # a folder's name may have several
+    write_text(path, heading + text(settings))
     return path
 
 

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from headstart.errors import UserError
 from headstart.files import check_seal
+from headstart.jobs.used_files import replaced
 from headstart.methods import find
 from headstart.plugins import is_python_file
 from headstart.run.display import make_console
@@ -33,6 +34,8 @@ START = "start.pt"
 """In a run folder: the detector that was given as an object in memory, as the run began."""
 FOUND = "pseudolabels.pt"
 """In a run folder: the objects that were found before the first step."""
+PARTS = "search"
+"""In a run folder: what was found so far, until all is."""
 _OBJECT = re.compile(r"live (\w+) \((.*)\)")
 """An object in memory, as records from before version 0.2 tell of it."""
 
@@ -85,6 +88,10 @@ def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict
             raise UserError(what, where="teacher", hint="give it again")
         if used["teacher"] is None:  # nor is what was said of it
             used |= dict.fromkeys({"teacher_weights", "teacher_mean", "teacher_std"} & used.keys())
+    began = record["resolved"].get("files")
+    saved, found = any(folder.checkpoints.glob("step-*.pt")), (folder.path / FOUND).is_file()
+    if changed := replaced(began or {}, used, declared.method.needs, saved=saved, found=found or not early):
+        raise UserError.several(changed)
     kept = {key: value for key, value in given.items() if key in MAY_CHANGE}
     return {**used, **kept, "resume": True, "overwrite": False}, record
 
@@ -128,7 +135,8 @@ def _read(folder: RunFolder) -> dict[str, Any]:
         if record["options"].get("budget") and not isinstance(record["resolved"].get("steps", ""), (int, type(None))):
             raise ValueError("resolved has no steps")
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise UserError(f"cannot be read: {error}", where=str(folder.path / "settings.yaml")) from error
+        hint = "bring back a copy of it, or start again with overwrite=true"
+        raise UserError(f"cannot be read: {error}", where=str(folder.path / "settings.yaml"), hint=hint) from error
     return record
 
 

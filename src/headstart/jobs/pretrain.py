@@ -27,6 +27,7 @@ from headstart.jobs.prepare import Job, cache_folder, prepare
 from headstart.jobs.search import pseudolabels_of, teacher_of
 from headstart.jobs.signature import with_signature
 from headstart.jobs.teacher import label_images, not_written
+from headstart.jobs.used_files import marks
 from headstart.machine import Arithmetic, choose, loader_workers, make_fabric, parse_device
 from headstart.methods.anchor import Anchored
 from headstart.methods.base import Context, Method
@@ -90,7 +91,7 @@ class _Pretraining:
         self.arithmetic: Arithmetic = choose(s.precision, s.channels_last, s.compile, device, recorded)
         self.fabric: Fabric = make_fabric(self.device, self.arithmetic.precision)
         self.began = time.perf_counter()
-        self.searched = 0.0
+        self.searched = self.before = 0.0
 
     def run(self) -> Run:
         """Search, build the method, measure the budget, train, hand back."""
@@ -100,10 +101,10 @@ class _Pretraining:
             self._write_down()
         self._announce()
         labels = None
-        searching = time.perf_counter()
         if job.declared.method.needs.pseudolabels:
-            labels, self.images = pseudolabels_of(job, self.folder, self.steps, self.fabric.device)
-            self.searched = round(time.perf_counter() - searching, 1)
+            labels, self.images, self.searched, self.before = pseudolabels_of(
+                job, self.folder, self.steps, self.fabric.device
+            )
             self.folder.keep()  # it may have taken hours
         method = self._method(labels)
         trained = set(method.handed_back("student"))
@@ -152,7 +153,8 @@ class _Pretraining:
             self.detector.save(start, {})
             seal(start)
         early = {"images": len(job.images), "images_fingerprint": job.images.fingerprint(), "steps": None}
-        self.folder.write_settings(job.used(), {**early, **self._objects()}, job.asked)
+        self.files = marks(job.used())
+        self.folder.write_settings(job.used(), {**early, "files": self.files, **self._objects()}, job.asked)
 
     @property
     def _budget(self) -> float:
@@ -219,7 +221,7 @@ class _Pretraining:
         epoch = steps_for(1, len(self.images), s.batch) * (1 - (cache.share() or 0.0))
         with self._loader(method, cache, budget.WARMUP + budget.MOST) as loader:
             pace = budget.measure(step, loader, budget=self._budget, epoch=epoch, cached=cache.share() is not None)
-        return budget.steps_within(self._budget, pace, time.perf_counter() - self.began)
+        return budget.steps_within(self._budget, pace, self.before + time.perf_counter() - self.began)
 
     # -- what is said -------------------------------------------------------------------------------------------------
 
@@ -244,7 +246,7 @@ class _Pretraining:
         job, detector = self.job, self.detector
         facts = self._facts(loader.workers) | {"cache": cache.kind, "shown": shown, "search_seconds": self.searched}
         if not job.record:
-            self.folder.write_settings(job.used(), facts, job.asked)
+            self.folder.write_settings(job.used(), {**facts, "files": self.files}, job.asked)
         elif job.early:
             record = job.record
             self.folder.write_settings(record["options"], {**record["resolved"], **facts}, record.get("asked"))

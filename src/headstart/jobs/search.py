@@ -16,10 +16,11 @@ from headstart.detectors.find import load_detector
 from headstart.errors import UserError
 from headstart.images.index import ImageIndex
 from headstart.images.loader import ImageLoader, steps_for
-from headstart.jobs.going_on import FOUND
+from headstart.jobs.going_on import FOUND, PARTS
 from headstart.jobs.prepare import Job
 from headstart.machine import loader_workers
 from headstart.pseudolabels.base import PseudoLabels
+from headstart.pseudolabels.parts import Parts
 from headstart.pseudolabels.search import Found, Search, find_pseudolabels
 from headstart.run.display import Filling
 from headstart.run.folder import RunFolder
@@ -30,8 +31,24 @@ from headstart.teachers.load import load_teacher
 from headstart.training import budget
 
 
-def pseudolabels_of(job: Job, folder: RunFolder, steps: int, device: torch.device) -> tuple[PseudoLabels, ImageIndex]:
-    """What is found on the images that a run will see, and these images; in a run that goes on, as it was found.
+class Searched(NamedTuple):
+    """What a run learns from.
+
+    Attributes:
+        labels: What is found on the images that the run will see.
+        images: These images.
+        seconds: That the search took, in all processes.
+        before: Of these, what earlier processes took: a run that was ended in its search goes on with it.
+    """
+
+    labels: PseudoLabels
+    images: ImageIndex
+    seconds: float
+    before: float
+
+
+def pseudolabels_of(job: Job, folder: RunFolder, steps: int, device: torch.device) -> Searched:
+    """What is found on the images that a run will see; in a run that goes on, as it was found.
 
     Raises:
         UserError: Nothing is found; or a run that goes on has other images, or has lost its pseudo-labels.
@@ -39,15 +56,19 @@ def pseudolabels_of(job: Job, folder: RunFolder, steps: int, device: torch.devic
     if job.record and job.record["resolved"].get("images_fingerprint") != job.images.fingerprint():
         what = "the images are not those on which this run found its objects"
         raise UserError(what, where="data", hint="bring the images back, or start a new run")
-    path = folder.path / FOUND
+    path, parts = folder.path / FOUND, Parts(folder.path / PARTS, folder.keep)
     if job.record and (path.is_file() or not job.early):
-        labels, rows = PseudoLabels.load(path)
+        labels, rows, seconds = PseudoLabels.load(path)
+        before = seconds
     else:
+        before = parts.seconds
         # Loading a teacher draws random numbers; the method's heads are to be those of any other run.
         with torch.random.fork_rng(devices=[]):
-            labels, rows = _search(job, folder, steps, device)
-        labels.save(path, rows)
-    return labels, job.images if rows is None else job.images.subset(rows.tolist())
+            labels, rows = _search(job, folder, steps, device, parts)
+        seconds = round(parts.seconds, 1)
+        labels.save(path, rows, seconds)
+    parts.remove()
+    return Searched(labels, job.images if rows is None else job.images.subset(rows.tolist()), seconds, before)
 
 
 def teacher_of(options: MethodSettings, *, neck: bool = True) -> Teacher | None:
@@ -84,7 +105,9 @@ def search_few(job: Job, tools: Tools, images: ImageIndex, device: torch.device)
     return found.labels, median(after - before for before, after in pairwise(ends)) / batch
 
 
-def _search(job: Job, folder: RunFolder, steps: int, device: torch.device) -> tuple[PseudoLabels, Tensor | None]:
+def _search(
+    job: Job, folder: RunFolder, steps: int, device: torch.device, parts: Parts
+) -> tuple[PseudoLabels, Tensor | None]:
     """Pseudo-labels, and the rows of the images that they are for, where the time budget allows no more."""
     s, images = job.run, job.images
     tools = loaded(job)
@@ -99,6 +122,10 @@ def _search(job: Job, folder: RunFolder, steps: int, device: torch.device) -> tu
 
     looks = f" and features of {tools.teacher.name} to cluster them" if tools.teacher else ""
     tell(f"searching {total:,} images for objects with {tools.finder.name}{looks}, before the first step")
+    if parts.damaged:
+        tell(parts.damaged)
+    if parts.batches:
+        tell(f"going on with the search: {min(parts.images, total):,} images were searched before")
     allowed = budget_seconds(s.budget or "")
     found = _find(
         job,
@@ -112,6 +139,7 @@ def _search(job: Job, folder: RunFolder, steps: int, device: torch.device) -> tu
         progress=display,
         total=total,
         seconds=budget.SEARCH * allowed if allowed else math.inf,
+        parts=parts,
     )
     for line in found.summary():
         tell(line)
@@ -132,15 +160,19 @@ def _find(
     batches: int,
     *,
     workers: int = 0,
+    parts: Parts | None = None,
     **more: Any,
 ) -> Found:
-    """`find_pseudolabels` with the options of a run, on some `batches` of `images`."""
+    """`find_pseudolabels` with the options of a run, on the first `batches` of `images` that `parts` has not."""
     options, seed = job.options, job.run.seed
     assert isinstance(options, ProposalOptions)
     search = Search.of(options, seed)
     finder = tools.finder
     finder.module.to(device)
-    area = 2 * search.imgsz**2
-    with ImageLoader(images, batch=batch, max_area=area, workers=workers, seed=seed, steps=batches) as loader:
+    area, first = 2 * search.imgsz**2, parts.batches if parts else 0
+    workers = workers if first < batches else 0
+    with ImageLoader(
+        images, batch=batch, max_area=area, workers=workers, seed=seed, start_step=first, steps=batches
+    ) as loader:
         looks = tools.teacher or finder.trunk()
-        return find_pseudolabels(finder, looks, loader, len(images), search, device=device, **more)
+        return find_pseudolabels(finder, looks, loader, len(images), search, device=device, parts=parts, **more)

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -100,23 +100,24 @@ class PseudoLabels:
         """Its attributes by name, as the class takes them."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def save(self, path: Path, rows: Tensor | None = None) -> None:
+    def save(self, path: Path, rows: Tensor | None = None, seconds: float = 0.0) -> None:
         """Write the file of a run folder.
 
         Args:
             path: Where to.
             rows: Of the whole index, where the run uses these images alone.
+            seconds: That the search took.
         """
 
         def write(temporary: Path) -> None:
-            torch.save({**self.tensors(), "rows": rows}, temporary)
+            torch.save({**self.tensors(), "rows": rows, "seconds": seconds}, temporary)
             seal(temporary)
 
         write_atomically(path, write)
 
     @classmethod
-    def load(cls, path: Path) -> tuple[PseudoLabels, Tensor | None]:
-        """Read it back, and the rows that it is cut to.
+    def load(cls, path: Path) -> Stored:
+        """Read it back, with what was stored beside it.
 
         Raises:
             UserError: It is not there or damaged.
@@ -124,14 +125,28 @@ class PseudoLabels:
         try:
             check_seal(path)
             content = torch.load(path, weights_only=True)
-            rows = content.pop("rows")
-            return cls(**content), rows
+            rows, seconds = content.pop("rows"), float(content.pop("seconds", 0.0))  # older files have no time
+            return Stored(cls(**content), rows, seconds)
         except (OSError, ValueError, RuntimeError, TypeError, KeyError, EOFError, UnpicklingError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             hint = "start the run again with overwrite=true"
             raise UserError(
                 f"the pseudo-labels of this run cannot be read: {reason}", where=str(path), hint=hint
             ) from error
+
+
+class Stored(NamedTuple):
+    """What the file of a run folder holds.
+
+    Attributes:
+        labels: The pseudo-labels.
+        rows: Of the whole index, where the run uses these images alone; else None.
+        seconds: That the search took.
+    """
+
+    labels: PseudoLabels
+    rows: Tensor | None
+    seconds: float
 
 
 class PseudoLabelHead(nn.Module, ABC):

@@ -6,6 +6,8 @@ of Visual Features", 2018, arXiv 1807.05520).
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -17,18 +19,48 @@ ROUNDS = 40
 _PART = 16_384  # objects whose distances are computed at once
 
 
-def clustered(features: Tensor, clusters: int, components: int, seed: int) -> Tensor:
-    """Numbers int64 ``(M,)`` below `clusters`: equal for features ``(M, D)`` that are near each other.
+def clustered(features: Sequence[Tensor], clusters: int, components: int, seed: int) -> Tensor:
+    """Numbers int64 ``(M,)`` below `clusters`: equal for features that are near each other.
 
     With fewer objects than clusters every object has a number of its own.
+
+    Args:
+        features: ``(M, D)`` in parts of any lengths, which may lie on a disk: all of them are never in memory at once,
+            and where one part ends changes nothing.
+        clusters: How many.
+        components: Principal components that are looked at.
+        seed: Of the sample and of where the centers begin.
     """
-    if len(features) <= clusters:
-        return torch.arange(len(features))
+    number = sum(map(len, features))
+    if number <= clusters:
+        return torch.arange(number)
     random = torch.Generator().manual_seed(seed)
-    sample = features[torch.randperm(len(features), generator=random)[:SAMPLE]].float()
-    project = _whitening(sample, min(components, features.shape[1], len(sample) - 1))
+    sample = _taken(features, torch.randperm(number, generator=random)[:SAMPLE]).float()
+    project = _whitening(sample, min(components, sample.shape[1], len(sample) - 1))
     centers = _centers(project(sample), clusters, random)
-    return torch.cat([(project(part.float()) @ centers.T).argmax(1) for part in torch.split(features, _PART)])
+    return torch.cat([(project(part.float()) @ centers.T).argmax(1) for part in _divided(features, _PART)])
+
+
+def _taken(features: Sequence[Tensor], places: Tensor) -> Tensor:
+    """The features at some `places`, int64 ``(n,)``, of all parts together."""
+    taken, first = features[0].new_empty(len(places), features[0].shape[1]), 0
+    for part in features:
+        inside = (places >= first) & (places < first + len(part))
+        taken[inside] = part[places[inside] - first]
+        first += len(part)
+    return taken
+
+
+def _divided(features: Sequence[Tensor], size: int) -> Iterator[Tensor]:
+    """All features in their order, `size` at a time: sums over other numbers of rows may differ in the last bit."""
+    rest = features[0][:0]
+    for part in features:
+        rest = torch.cat([rest, part])
+        while len(rest) >= size:
+            yield rest[:size]
+            rest = rest[size:]
+    if len(rest):
+        yield rest
 
 
 class _whitening:  # noqa: N801 - a function with a memory

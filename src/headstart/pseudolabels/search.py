@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from headstart.images.loader import PixelBatch
 from headstart.pseudolabels.base import ProposalSource, PseudoLabels
 from headstart.pseudolabels.cluster import clustered
 from headstart.pseudolabels.looks import looks_of
+from headstart.pseudolabels.parts import Objects, Parts
 from headstart.settings.schema import ProposalOptions
 from headstart.teachers.base import Teacher
 from headstart.views.boxes import area
@@ -94,13 +94,14 @@ def find_pseudolabels(
     progress: Callable[[int, int], None] = lambda done, total: None,
     total: int = 0,
     seconds: float = math.inf,
+    parts: Parts | None = None,
 ) -> Found:
     """The objects that `source` finds, with the number of a cluster for a label.
 
     Args:
         source: A trained detector, on `device`; its classes are not looked at.
         features: The network whose last map is clustered: a `Teacher`, or a trunk, which is left as it was.
-        batches: Each image once or more.
+        batches: Each image once or more; those that `parts` has already are left out.
         images: Number of images in the index.
         search: What counts as an object.
         device: Where to compute.
@@ -108,6 +109,7 @@ def find_pseudolabels(
         progress: Told how many of `total` images are done.
         total: Images that `batches` bring.
         seconds: Time after which no further batch is searched; the first one is in any case.
+        parts: What was found before, to which all is added; by default nothing, in memory.
 
     Raises:
         UserError: No object is found at all.
@@ -116,23 +118,24 @@ def find_pseudolabels(
     if isinstance(features, Teacher):
         # Depthwise convolutions, which many a teacher has, take 0.6 of the time on a CPU in this order.
         features = features.to(memory_format=torch.channels_last)
+    parts = parts or Parts()
     searched = torch.zeros(images, dtype=torch.bool)
-    kept: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    done, began = 0, time.monotonic()
-    for batch in batches:
+    searched[parts.looked()] = True
+    for batch in batches if not parts.batches or parts.seconds <= seconds else ():
         skip(batch.skipped)
-        new = torch.tensor([place for place, row in enumerate(batch.indices.tolist()) if _first(searched, row)])
-        done += len(batch.indices)
-        if len(new):
-            kept.append(_of_batch(source, features, batch, new, search, device))
-        progress(min(done, total), total)
-        if time.monotonic() - began > seconds:
+        new = torch.tensor([place for place, row in enumerate(batch.indices.tolist()) if _first(searched, row)]).long()
+        found = _of_batch(source, features, batch, new, search, device) if len(new) else None
+        parts.add(found, batch.indices[new], len(batch.indices))
+        progress(min(parts.images, total), total)
+        if parts.seconds > seconds:
             break
-    rows, boxes, scores, looks = (torch.cat(parts) for parts in zip(*kept, strict=True))
-    if not len(rows):
+    parts.finish()
+    every = [one for one in parts.found() if len(one.rows)]
+    if not every:
         hint = "give proposals= a detector that knows such images, or use method=pyramid, which needs no objects"
         raise UserError(f"{source.name} finds no object on {int(searched.sum())} images", where="proposals", hint=hint)
-    labels = clustered(looks, search.clusters, search.components, search.seed)
+    labels = clustered([one.features for one in every], search.clusters, search.components, search.seed)
+    rows, boxes, scores = (torch.cat(several) for several in list(zip(*every, strict=True))[:3])
     return Found(PseudoLabels.gather(images, rows, boxes, scores, labels), searched)
 
 
@@ -146,8 +149,8 @@ def _first(searched: Tensor, row: int) -> bool:
 @torch.no_grad()
 def _of_batch(
     source: ProposalSource, looks: nn.Module, batch: PixelBatch, new: Tensor, search: Search, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Row of the image, box in shares of it, score and features of every object; on the CPU."""
+) -> Objects:
+    """The objects on the new images of a batch."""
     images, scale = fitted(batch.pixels[new].to(device), batch.sizes[new], search.imgsz)
     sizes = batch.sizes[new].flip(1).float().to(device) * scale[:, None].to(device)
     found = source.propose(images)
@@ -156,7 +159,8 @@ def _of_batch(
     with nullcontext() if isinstance(looks, Teacher) else evaluating(looks):
         features = looks_of(looks, images, owner, boxes)
     rows = batch.indices[new][owner.cpu()]
-    return rows, (boxes / sizes.repeat(1, 2)[owner]).cpu(), scores.cpu(), features
+    boxes = (boxes / sizes.repeat(1, 2)[owner]).cpu()
+    return Objects(rows, boxes, scores.cpu(), features)
 
 
 def chosen(

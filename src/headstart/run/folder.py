@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
 import json
 import math
@@ -28,6 +27,7 @@ from headstart.files import (
     write_text,
 )
 from headstart.reading import parse_yaml
+from headstart.run.listing import Listing
 from headstart.run.loggers import Logger, Status, open_loggers
 from headstart.run.provenance import git_state, versions
 
@@ -38,7 +38,7 @@ CONTENTS = Contents(
         "settings.yaml", "metrics.jsonl", "events.jsonl", "log.txt", "skipped.csv", "noted.csv", "handback.json",
         "start.pt", "headstart.pt", "unverified.pt", "finetune.yaml", "report.html", "pseudolabels.pt", "teacher.json",
     ),
-    folders=("checkpoints", "assets", "loggers"),
+    folders=("checkpoints", "assets", "loggers", "search"),
     before=("log.txt", "skipped.csv", "noted.csv", "start.pt", "pseudolabels.pt", "checkpoints", "loggers"),
 )  # fmt: skip
 """What a run writes, and so all that overwrite=true may remove."""
@@ -54,8 +54,8 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._streams: dict[str, TextIO] = {}
-        self._skipped: set[str] = set()
-        self._noted: Counter[str] = Counter()
+        self._skipped = Listing(path / "skipped.csv", "reason")
+        self._noted = Listing(path / "noted.csv", "note")
         self._made: list[Logger] = []
         self._loggers: list[Logger] = []
         self._owned = OwnedFolder(path, CONTENTS)
@@ -88,6 +88,9 @@ class RunFolder:
             UserError: One is at work in it.
         """
         self._owned.take()
+        if self._kept:
+            self._skipped.read(mend=True)
+            self._noted.read(mend=True)
 
     def under_way(self) -> None:
         """Say that the first step is done: a run that this one replaces is removed."""
@@ -130,9 +133,8 @@ class RunFolder:
             raise UserError("there is no run to resume", where=f"out={path}", hint="leave out resume=true to start one")
         run = cls(path)
         run._kept = True
-        if (path / "skipped.csv").is_file():
-            with (path / "skipped.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-                run._skipped = {row["path"] for row in csv.DictReader(stream) if row.get("path")}
+        run._skipped.read()
+        run._noted.read()
         return run
 
     @property
@@ -230,32 +232,16 @@ class RunFolder:
 
     def skip(self, items: list[tuple[str, str]]) -> None:
         """List images that could not be used in ``skipped.csv``, each once: (path, reason)."""
-        new: dict[str, str] = {}
-        for path, reason in items:
-            if path not in self._skipped:
-                new.setdefault(path, reason)
-        self._skipped.update(new)
-        self._rows("skipped.csv", "reason", [*new.items()])
+        self._skipped.add(items)
 
     def note(self, items: list[tuple[str, str]]) -> None:
-        """List images that were read in a way worth knowing in ``noted.csv``: (path, what was done)."""
-        self._noted.update(note for _, note in items)
-        self._rows("noted.csv", "note", items)
+        """List images that were read in a way worth knowing in ``noted.csv``, each once: (path, what was done)."""
+        self._noted.add(items)
 
     def noted(self) -> list[str]:
-        """What was noted since the folder was opened, in sentences with the number of images."""
-        return [f"{count:,} images: {note} (noted.csv lists them)" for note, count in self._noted.most_common()]
-
-    def _rows(self, name: str, column: str, rows: list[tuple[str, str]]) -> None:
-        if not rows:
-            return
-        with explained(self.path):
-            stream = self._stream(name)
-            writer = csv.writer(stream)
-            if stream.tell() == 0:
-                writer.writerow(["path", column])
-            writer.writerows(rows)
-            stream.flush()
+        """What was noted, in sentences with the number of images."""
+        counts = Counter(self._noted.values())
+        return [f"{count:,} images: {note} (noted.csv lists them)" for note, count in counts.most_common()]
 
     def close(self) -> None:
         """Close the files, and let other runs into the folder."""

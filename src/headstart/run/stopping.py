@@ -38,14 +38,23 @@ def interruptible() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGUSR1 end what is done here as Ctrl-C does, by an exception: `Stopped`."""
+def ended_by_signals() -> Iterator[threading.Event]:
+    """Let SIGTERM and SIGUSR1 end what is done here as Ctrl-C does, by an exception: `Stopped`.
+
+    Once: a warning is followed by the end, and both may come twice; what is tidied up until then is not cut short.
+
+    Yields:
+        An event that is set when one of them has come.
+    """
+    asked = threading.Event()
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise Stopped
+        if not asked.is_set():
+            asked.set()
+            raise Stopped
 
     with _handled([number for number in SIGNALS if number != signal.SIGINT], end):
-        yield
+        yield asked
 
 
 @contextmanager

@@ -338,6 +338,16 @@ class DemoSettings(Options):
     overwrite: bool = Field(False, description="replace the demo in out=")
 
 
+class CacheSettings(Options):
+    """What ``headstart cache`` needs to know."""
+
+    cache_dir: str | None = Field(
+        None, description="cache folder; none: HEADSTART_CACHE, or headstart in the user's cache folder"
+    )
+    clear: bool = Field(False, description="remove what is listed, but for what a run uses")
+    unused: float = Field(0.0, ge=0, description="only stores that no run has used for so many days")
+
+
 class CompletionSettings(Options):
     """What ``headstart completion`` needs to know."""
 

@@ -24,6 +24,7 @@ from headstart.detectors.tensors import own_state
 from headstart.detectors.ultralytics import advice, model_files
 from headstart.detectors.ultralytics.handback import verify
 from headstart.detectors.ultralytics.head import DetectHead, has_pseudolabel_head, proposals, why_no_class_head
+from headstart.detectors.ultralytics.odd_paths import is_plain
 from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter, with_classes
 from headstart.detectors.ultralytics.undisturbed import quiet
 from headstart.errors import UserError
@@ -209,15 +210,24 @@ class UltralyticsDetector(Detector):
     def how_to_train(self, path: Path, settings: Path | None = None, data: str = "your.yaml") -> str:
         """See `Detector.how_to_train`."""
         cfg = f"cfg={shlex.quote(str(settings))} " if settings else ""
-        return f"yolo {self.task} train {cfg}model={shlex.quote(str(path))} data={shlex.quote(data)}"
+        return f"yolo {self.task} train {cfg}model={shlex.quote(str(path))} data={shlex.quote(data)}{_first(path)}"
 
     def how_to_predict(self, path: Path, source: str) -> str:
         """See `Detector.how_to_predict`."""
-        return f"yolo {self.task} predict model={shlex.quote(str(path))} source={shlex.quote(source)}"
+        return f"yolo {self.task} predict model={shlex.quote(str(path))} source={shlex.quote(source)}{_first(path)}"
 
     def verify(self, path: Path, trained: Collection[str]) -> HandBack:
         """See `Detector.verify`."""
         return verify(Path(path), self.module, self.part_of, trained)
+
+
+def _first(path: Path) -> str:
+    """What to do before Ultralytics can read a checkpoint, as a comment of the shell; mostly nothing."""
+    return (
+        ""
+        if is_plain(str(path))
+        else "  # copy it to another folder first: Ultralytics does not take this path as it is"
+    )
 
 
 class LayerTrunk(Trunk):

@@ -62,9 +62,11 @@ def open_checkpoint(path: str | Path, where: str = "model") -> Any:
     from ultralytics import YOLO
 
     on_disk = Path(path).is_file()
+    # Ultralytics strips the name of a file, which a path from the root begins without a space.
+    name = str(path) if str(path) == str(path).strip() else str(Path(path).absolute())
     try:
         with safe_loading(str(path)):
-            live = YOLO(str(path))
+            live = YOLO(name)
     except UserError:
         raise
     except Exception as error:

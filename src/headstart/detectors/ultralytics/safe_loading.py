@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from headstart.detectors.ultralytics.odd_paths import taking_files
 from headstart.detectors.ultralytics.patches import attribute
 from headstart.errors import UserError
 from headstart.trust import refusal, trusted
@@ -34,6 +35,8 @@ _ARCHIVE = re.compile(r"https?://[^\s?#]+\.(?:zip|tar|gz|tgz|xz|bz2|txz|tbz2)(?:
 def safe_loading(path: str | None = None, module: nn.Module | None = None) -> Iterator[None]:
     """Within it, Ultralytics runs nothing of what files say; with ``trust=true`` it does as it always does.
 
+    Either way it takes a checkpoint that is there, whatever its path is.
+
     Args:
         path: The checkpoint that is to be read, if one is: layers of torchvision in it are read as well.
         module: A network in this process whose classes may be in a checkpoint of it: their code is here already.
@@ -41,9 +44,19 @@ def safe_loading(path: str | None = None, module: nn.Module | None = None) -> It
     Raises:
         UserError: The installed versions have no such way.
     """
-    if trusted():
+    from ultralytics.nn import tasks
+    from ultralytics.utils import downloads
+
+    with _LOCK, ExitStack() as stack:
+        for owner, name, value in taking_files(tasks, downloads):
+            stack.enter_context(attribute(owner, name, value))
+        if not trusted():
+            stack.enter_context(_nothing_runs(path, module))
         yield
-        return
+
+
+@contextmanager
+def _nothing_runs(path: str | None, module: nn.Module | None) -> Iterator[None]:
     from ultralytics.data import utils as data
     from ultralytics.models.yolo.world import train as world
     from ultralytics.models.yolo.yoloe import train as yoloe
@@ -53,7 +66,7 @@ def safe_loading(path: str | None = None, module: nn.Module | None = None) -> It
     changes = [(tasks, "SAFE_LOAD", True), (data, "exec", _no_script), (data, "subprocess", _NoProcess)]
     # Embeddings of class names lie beside the images.
     changes += [(one, "torch_load", _weights_only) for one in (world, yoloe)]
-    with _LOCK, ExitStack() as stack:
+    with ExitStack() as stack:
         for owner, name, value in changes:
             stack.enter_context(attribute(owner, name, value))
         stack.enter_context(torch.serialization.safe_globals([*_foreign(module), *_torchvision(path)]))

@@ -1,0 +1,84 @@
+"""Lists of images with a word on each, ``skipped.csv`` and ``noted.csv``: each once, whatever a kill has left."""
+
+from __future__ import annotations
+
+import csv
+import io
+from contextlib import suppress
+from pathlib import Path
+
+from headstart.files import explained, write_atomically
+
+Rows = list[tuple[str, str]]
+_ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
+"""Names that are no UTF-8 are written as they are on the disk."""
+
+
+class Listing:
+    """A CSV file of two columns, to which rows are added.
+
+    Args:
+        path: The file.
+        column: Name of the second column; the first is ``path``.
+    """
+
+    def __init__(self, path: Path, column: str) -> None:
+        self.path, self.column = path, column
+        self._known: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def values(self) -> list[str]:
+        """What is said of each image."""
+        return list(self._known.values())
+
+    def read(self, *, mend: bool = False) -> None:
+        """Remember what an earlier process has listed; rows that were cut short or damaged are none.
+
+        Args:
+            mend: Whether these are removed from the file, which no other process may write to then.
+
+        Raises:
+            UserError: The file is to be mended and cannot be written.
+        """
+        try:
+            text = self.path.read_bytes().decode(**_ENCODING)
+        except OSError:
+            return
+        self._known = dict(self._whole(text))
+        whole = self._text([("path", self.column), *self._known.items()])
+        if mend and whole != text:
+            write_atomically(self.path, lambda temporary: temporary.write_bytes(whole.encode(**_ENCODING)))
+
+    def add(self, rows: Rows) -> Rows:
+        """Write the rows of images that are not listed yet, and return them.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
+        new: dict[str, str] = {}
+        for path, text in rows:
+            if path not in self._known:
+                new.setdefault(path, text)
+        if not new:
+            return []
+        with explained(self.path), self.path.open("ab") as file:
+            heading = [] if file.tell() else [("path", self.column)]
+            file.write(self._text([*heading, *new.items()]).encode(**_ENCODING))
+        self._known.update(new)
+        return list(new.items())
+
+    def _whole(self, text: str) -> Rows:
+        rows: list[list[str]] = []
+        with suppress(csv.Error):  # what comes before is whole
+            rows.extend(csv.reader(io.StringIO(text.replace("\0", ""), newline="")))
+        if not text.endswith("\n"):
+            rows = rows[:-1]
+        return [(row[0], row[1]) for row in rows if len(row) == 2 and row != ["path", self.column]]
+
+    @staticmethod
+    def _text(rows: Rows) -> str:
+        made = io.StringIO(newline="")
+        csv.writer(made).writerows(rows)
+        return made.getvalue()
