@@ -9,7 +9,7 @@ import math
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -56,6 +56,7 @@ class RunFolder:
         self._streams: dict[str, TextIO] = {}
         self._skipped: set[str] = set()
         self._noted: Counter[str] = Counter()
+        self._known: set[int] = set()  # what was noted before the folder was opened, as hashes: it may be every image
         self._made: list[Logger] = []
         self._loggers: list[Logger] = []
         self._owned = OwnedFolder(path, CONTENTS)
@@ -115,7 +116,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Open a run to go on with it; what it skipped before is remembered.
+        """Open a run to go on with it; what it skipped and noted before is remembered.
 
         Raises:
             UserError: There is no run.
@@ -130,9 +131,10 @@ class RunFolder:
             raise UserError("there is no run to resume", where=f"out={path}", hint="leave out resume=true to start one")
         run = cls(path)
         run._kept = True
-        if (path / "skipped.csv").is_file():
-            with (path / "skipped.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-                run._skipped = {row["path"] for row in csv.DictReader(stream) if row.get("path")}
+        run._skipped = {image for image, _ in _listed(path / "skipped.csv")}
+        for image, note in _listed(path / "noted.csv"):
+            run._noted[note] += 1
+            run._known.add(hash((image, note)))
         return run
 
     @property
@@ -238,12 +240,13 @@ class RunFolder:
         self._rows("skipped.csv", "reason", [*new.items()])
 
     def note(self, items: list[tuple[str, str]]) -> None:
-        """List images that were read in a way worth knowing in ``noted.csv``: (path, what was done)."""
+        """List images that were read in a way worth knowing in ``noted.csv``, each once: (path, what was done)."""
+        items = [item for item in items if hash(item) not in self._known]
         self._noted.update(note for _, note in items)
         self._rows("noted.csv", "note", items)
 
     def noted(self) -> list[str]:
-        """What was noted since the folder was opened, in sentences with the number of images."""
+        """What was noted, in sentences with the number of images."""
         return [f"{count:,} images: {note} (noted.csv lists them)" for note, count in self._noted.most_common()]
 
     def _rows(self, name: str, column: str, rows: list[tuple[str, str]]) -> None:
@@ -301,6 +304,14 @@ def new_folder(parent: Path, name: str) -> Path:
     while (path := parent / (name if number == 1 else f"{name}-{number}")).exists():
         number += 1
     return path
+
+
+def _listed(path: Path) -> Iterator[tuple[str, str]]:
+    """The rows of a file with images, as far as it can be read: the image, and what is said of it."""
+    with suppress(OSError, csv.Error), path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        for row in csv.reader(line.replace("\0", "") for line in stream):
+            if len(row) == 2 and row[0] not in ("", "path"):
+                yield row[0], row[1]
 
 
 def _step(line: dict[str, Any]) -> float:
