@@ -21,7 +21,7 @@ def pretrain(
     epochs: float | None = None,
     steps: int | None = None,
     budget: str | None = None,
-    batch: int = ...,
+    batch: int | Literal["auto"] = ...,
     imgsz: int = 224,
     local_imgsz: int = ...,
     workers: int | Literal["auto"] = "auto",
@@ -138,7 +138,8 @@ def pretrain(
         epochs: passes over the images (this or steps)
         steps: optimizer steps (this or epochs); without either by images, start and machine
         budget: time that pretraining may take, such as 30m, 2h or 45s: sets the steps (in place of them)
-        batch: images a step
+        batch: images a step; auto: the method's own number or the largest half, quarter, ... of it that memory has
+            room for, by a few steps that are tried
         imgsz: side of the global crops, pixels
         local_imgsz: side of the local crops, pixels
         workers: processes that read images; 0 reads in the main process

@@ -63,3 +63,23 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """``"did you mean 'epochs'?"`` for a misspelt `word`, or None where nothing in `known` is near."""
     near = difflib.get_close_matches(word, list(known), n=2, cutoff=0.6)
     return f"did you mean {' or '.join(repr(word) for word in near)}?" if near else None
+
+
+_RAN_OUT = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "bad_alloc",
+    "Insufficient memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""In what torch (on Linux, on Windows), C++, OpenCV and CUDA's libraries say."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this says that the memory of the machine or of a device ran out."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, by any of its names
+        return True
+    kind = f"{type(error).__module__}.{type(error).__name__}"
+    return (isinstance(error, RuntimeError) or kind == "cv2.error") and any(word in str(error) for word in _RAN_OUT)

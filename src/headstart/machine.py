@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def memory_limit(root: Path = _ROOT) -> int:
     Args:
         root: Where ``/proc`` and ``/sys`` lie.
     """
-    most = [_meminfo(root, "MemTotal:") or _physical()]
+    most = [_kilobytes(root / "proc/meminfo", "MemTotal:") or _physical()]
     most += [_limit(folder / "memory.max") for folder in _groups(root, None)]
     most += [_limit(folder / "memory.limit_in_bytes") for folder in _groups(root, "memory")]
     return min((one for one in most if one), default=_UNKNOWN_MEMORY)
@@ -79,12 +80,17 @@ def memory_used(root: Path = _ROOT) -> int:
     return 0
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this says that the memory of the machine or of a device ran out."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, by any of its names
-        return True
-    words = ("can't allocate memory", "out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+def memory_peak(root: Path = _ROOT) -> int:
+    """Bytes of memory that this process held at most, on Linux without mapped files; 0 where that cannot be told."""
+    status, names = root / "proc/self/status", ("VmHWM:", "RssFile:", "RssShmem:")
+    most, files, shared = (_kilobytes(status, name) for name in names)
+    if most is not None and files is not None and shared is not None:
+        return most - files - shared
+    with suppress(ImportError):  # Windows
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return 0
 
 
 def shared_memory(root: Path = _ROOT) -> int | None:
@@ -140,15 +146,15 @@ def _share_v1(folder: Path) -> float:
 
 
 def _machine_memory(root: Path) -> int | None:
-    free = _meminfo(root, "MemAvailable:")
+    free = _kilobytes(root / "proc/meminfo", "MemAvailable:")
     if free is None and (whole := _physical()):  # no Linux: half of the memory is a guess
         return whole // 2
     return free
 
 
-def _meminfo(root: Path, name: str) -> int | None:
+def _kilobytes(file: Path, name: str) -> int | None:
     with suppress(OSError, ValueError, IndexError):
-        for line in (root / "proc/meminfo").read_text().splitlines():
+        for line in file.read_text().splitlines():
             if line.startswith(name):
                 return int(line.split()[1]) * 1024
     return None

@@ -19,6 +19,7 @@ from PIL import Image
 from headstart.errors import UserError
 from headstart.report import charts, write_report
 from headstart.report.run_reader import find_run
+from headstart.run.folder import RunFolder
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 CHARTS = ("loss", "entropy", "spread", "rate", "wait", "lr", "ema")
@@ -187,6 +188,37 @@ def test_skipped_files_are_listed_to_fifty(run: Path) -> None:
     assert "1,234 files could not be read" in page.text
     assert "images/0049.jpg" in page.text
     assert "images/0050.jpg" not in page.text
+
+
+def test_odd_images_are_counted_by_what_is_said_of_them(run: Path) -> None:
+    """By hand: 7 are skipped for three reasons, 60 and 1 are noted; what a resumed run lists again counts once."""
+    folder = RunFolder.open(run)
+    folder.skip([(f"a{number}.jpg", "not an image") for number in range(3)])
+    folder.skip([("b.jpg", "too large: a file of 3.1 GiB"), ("c.jpg", "too large: a file of 9.0 GiB")])
+    notes = [(f"d{number:02}.png", "12 bits in 16: scaled by 12 bits") for number in range(60)]
+    folder.note([*notes, ("e.jpg", "JPEG without its end marker: nothing of the picture is missing")])
+    folder.close()
+    (run / "noted.csv").write_text((run / "noted.csv").read_text() + "d00.png,12 bits in 16: scaled by 12 bits\n")
+    page = draw(run)
+    # two of fake_run's own: one ends too early, one is not an image
+    assert "7 files could not be read and took no part" in page.text
+    for said in ("4 not an image", "2 too large", "1 the file ends too early"):
+        assert re.search(rf"{said}\b".replace(" ", r"\s+", 1), page.text), said
+    assert "61 images were used, and are worth a look" in page.text
+    assert re.search(r"60\s+12 bits in 16: scaled by 12 bits", page.text)
+    assert re.search(r"1\s+JPEG without its end marker: nothing of the picture is missing", page.text)
+    assert "The first 50" in page.text
+    assert "all are in noted.csv" in page.text
+    assert "d49.png" in page.text
+    assert "d50.png" not in page.text
+
+
+def test_kinds_without_number(run: Path) -> None:
+    """A file that is not ours may say something else of each of a million images: the page stays short."""
+    (run / "skipped.csv").write_text("path,reason\n" + "".join(f"{n}.jpg,reason {n}\n" for n in range(3000)))
+    page = draw(run)
+    assert "3,000 files could not be read" in page.text
+    assert re.search(r"2,960\s+other", page.text)
 
 
 def test_undecodable_file_name(run: Path) -> None:

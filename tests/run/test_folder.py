@@ -315,3 +315,18 @@ def test_a_full_disk_is_said_in_words_and_closing_adds_nothing(tmp_path) -> None
     with pytest.raises(UserError, match="the disk is full"):
         folder.log("a line")
     folder.close()
+
+
+def test_what_was_noted_before_is_noted_once(tmp_path: Path) -> None:
+    first = RunFolder.create(tmp_path / "run")
+    first.write_settings({}, {})
+    first.note([("a.png", "12 bits in 16"), ("b.png", "12 bits in 16")])
+    first.keep()
+    first.close()
+    again = RunFolder.open(tmp_path / "run")
+    again.note([("a.png", "12 bits in 16"), ("a.png", "no end marker"), ("c.png", "12 bits in 16")])
+    again.close()
+    lines = (tmp_path / "run/noted.csv").read_text().splitlines()
+    assert lines[1:3] == ["a.png,12 bits in 16", "b.png,12 bits in 16"]
+    assert lines[3:] == ["a.png,no end marker", "c.png,12 bits in 16"]
+    assert again.noted()[0].startswith("3 images: 12 bits in 16")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import cv2
 import pytest
 import torch
 
 from headstart import machine
 from headstart.errors import RunError, UserError
 from headstart.training import memory
-from headstart.training.memory import Memory, fitting, known
+from headstart.training.memory import BatchTrial, Memory, fitting, judged, known, try_batches
 
 GIB = 2**30
 
@@ -31,6 +34,8 @@ RAISED = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
     RuntimeError("[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory"),
     MemoryError(),
+    RuntimeError("std::bad_alloc"),
+    cv2.error("OpenCV(5.0.0) alloc.cpp:66: error: (-4:Insufficient memory) Failed to allocate 9 bytes"),
 ]
 
 
@@ -58,3 +63,44 @@ def test_outside_of_steps_it_is_a_sentence_too() -> None:
     mistake = UserError("there is no such file")
     assert known(mistake) is mistake
     assert memory.known(MemoryError()).what == "memory ran out: MemoryError"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("each", "room", "tried", "fits"),
+    [
+        (1, 100, [8, 16, 32, 64], 64),  # 10 + 64 = 74
+        (1, 73, [8, 16, 32], 32),  # 42, and 74 are expected of 64: not tried
+        (4, 100, [8, 16], 16),  # 42, 74; 138 are expected
+        (4, 70, [8], 8),  # 42; 84 are expected of the one
+        (20, 100, [8, 4], 4),  # 170, 90
+        (45, 100, [8, 4, 2], 2),  # 370, 190, 100
+        (46, 100, [8, 4, 2], None),
+    ],
+)
+def test_growing_batches_by_hand(each: int, room: int, tried: list[int], fits: int | None) -> None:
+    """Steps that take 10 bytes, and `each` more an image."""
+    found = try_batches(64, room, lambda batch: 10 + each * batch)
+    assert list(found) == tried
+    if fits is None:
+        with pytest.raises(RunError, match="steps of 2 images need"):
+            judged(64, "of dino", found, room)
+    else:
+        assert judged(64, "of dino", found, room).batch == fits
+
+
+def test_a_batch_that_runs_out_of_memory_ends_the_growth() -> None:
+    found = try_batches(64, 10**9, lambda batch: batch if batch < 32 else None)
+    assert found == {8: 8, 16: 16, 32: None}
+    trial = judged(64, "of dino", found, 2**33)
+    assert trial == BatchTrial(
+        16, "batch=16: its steps take 0 MiB beyond what is in use; those of 32 images ran out of memory", found, 2**33
+    )
+    assert try_batches(4, 10**9, lambda batch: batch) == {4: 4}
+
+
+def test_peak_without_files(tmp_path: Path) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    lines = "Name:\tpython\nVmHWM:\t  900 kB\nVmRSS:\t 700 kB\nRssFile:\t 300 kB\nRssShmem:\t 50 kB\n"
+    (tmp_path / "proc/self/status").write_text(lines)
+    assert machine.memory_peak(tmp_path) == 550 * 1024
+    assert machine.memory_peak(tmp_path / "none") > 2**20  # of this process

@@ -16,8 +16,7 @@ import click
 
 from headstart.cli.parser import Asked, Group
 from headstart.cli.spec import Spec
-from headstart.errors import RunError, UserError
-from headstart.machine import is_out_of_memory
+from headstart.errors import RunError, UserError, is_out_of_memory
 
 FAILED = 1
 MISTAKE = 2

@@ -78,11 +78,11 @@ def outlook(job: Job, make: Make, arithmetic: Arithmetic) -> Outlook | None:
         None where the trial would take about as long as the run, where the time is given, or no image could be used.
     """
     s = job.run
-    if job.record or s.budget or job.steps * s.batch < SHORT:
+    if job.record or s.budget or job.steps * s.batch_size < SHORT:
         return None
     device = torch.device(str(parse_device(s.device)))
-    few = s.batch if device.type != "cpu" else min(s.batch, IMAGES)
-    images = _spread(job.images, 2 * few)
+    few = s.batch_size if device.type != "cpu" else min(s.batch_size, IMAGES)
+    images = spread(job.images, 2 * few)
     # What is drawn here must not change what the run draws.
     with torch.random.fork_rng():
         try:
@@ -92,10 +92,10 @@ def outlook(job: Job, make: Make, arithmetic: Arithmetic) -> Outlook | None:
             if known(error) is None:
                 raise
             return None  # told by the run itself, with what else it finds
-    return Outlook(job.steps, s.batch, step, search)
+    return Outlook(job.steps, s.batch_size, step, search)
 
 
-def _spread(images: ImageIndex, number: int) -> ImageIndex:
+def spread(images: ImageIndex, number: int) -> ImageIndex:
     """Some of the images, from all over the index."""
     return images.subset(sorted({place * len(images) // number for place in range(number)}))
 
@@ -104,7 +104,7 @@ def _searched(job: Job, images: ImageIndex, device: torch.device) -> tuple[Pseud
     """What is found on a few images, and seconds that the whole search will take."""
     tools: Tools = loaded(job)
     found, seconds = search_few(job, tools, images, device)
-    total = min(len(job.images), job.steps * job.run.batch)
+    total = min(len(job.images), job.steps * job.run.batch_size)
     return found, seconds * total
 
 
@@ -138,7 +138,7 @@ def _step(job: Job, method: Method, images: ImageIndex, few: int, arithmetic: Ar
             if number >= WARMUP + LEAST - 1 and done - began > SECONDS:
                 break
     method.to(memory_format=torch.contiguous_format)
-    read, computed = (median(times[WARMUP:]) * s.batch / few for times in (reading, computing))
+    read, computed = (median(times[WARMUP:]) * s.batch_size / few for times in (reading, computing))
     return together(read, computed, loader_workers(s.workers, fabric.device), fabric.device.type)
 
 

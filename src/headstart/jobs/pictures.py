@@ -70,7 +70,7 @@ def _views(shown: list[Tensor], method: Method, seed: int) -> list[View]:
 def _examples(path: Path, job: Job, method: Method, images: ImageIndex) -> None:
     """What the first images of the run become, where a method does not train on the views as they are."""
     specs, seed = method.view_specs(), job.run.seed
-    area, batch = needed_area(specs), min(32, job.run.batch)
+    area, batch = needed_area(specs), min(32, job.run.batch_size)
     with ImageLoader(images, batch=batch, max_area=area, workers=0, seed=seed, steps=1) as loader:
         first = next(iter(loader))
     random = torch.Generator().manual_seed(seed)

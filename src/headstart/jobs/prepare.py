@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from headstart.settings.auto import weights_beside
 from headstart.settings.length import default_steps, published_steps
 from headstart.settings.resolve import Resolved, as_plain, build, collect, conflicts, resolve_pretrain
 from headstart.settings.schema import MethodSettings, PretrainSettings, ProposalOptions, strings, truth
+from headstart.training.memory import BatchTrial
 from headstart.trust import SAID
 
 
@@ -60,6 +61,7 @@ class Job:
         record: Of a run to go on with: what its ``settings.yaml`` holds.
         fit: Where a new run was to learn from objects: how well those that are found fit the images.
         given: The labels of the user, where the method learns from them.
+        trial: What the batch was chosen by, where it was left open.
     """
 
     asked: Mapping[str, Any]
@@ -72,6 +74,7 @@ class Job:
     record: Mapping[str, Any] | None = None
     fit: Fit | None = None
     given: GivenLabels | None = None
+    trial: BatchTrial | None = None
 
     @property
     def steps(self) -> int:
@@ -103,13 +106,17 @@ class Job:
 
 def steps_of(s: PretrainSettings, images: int) -> int:
     """Steps of a run on so many images; of one that a time sets those of an epoch."""
-    return s.steps or steps_for(s.epochs or 1, images, s.batch)
+    return s.steps or steps_for(s.epochs or 1, images, s.batch_size)
 
 
 def check_options(options: Mapping[str, Any]) -> list[UserError]:
     """What is wrong with the options of a pretraining, as far as it shows before images and weights are read."""
     problems: list[UserError] = []
     given = collect(options, problems)
+    if given.get("batch") == "auto":
+        what = "must be a number here: what fits at the moment would set one pretraining apart from the next"
+        problems.append(UserError(what, where="batch"))
+        del given["batch"]
     try:
         _before_loading(given | absolute_paths(given), problems)
     except UserError as error:
@@ -129,8 +136,12 @@ def length_of(options: Mapping[str, Any], images: int) -> int | None:
     return None if run.budget else steps_of(run, images)
 
 
-def prepare(options: Mapping[str, Any]) -> Job:
+def prepare(options: Mapping[str, Any], measure: Callable[[Job], BatchTrial] | None = None) -> Job:
     """Resolve what the user gave: find the images, load the detector, choose the method; each once.
+
+    Args:
+        options: As given.
+        measure: Finds the batch where that is left open, for a job that has the method's own.
 
     Raises:
         UserError: Every problem of the options together, before an image is read; later what cannot be used.
@@ -142,6 +153,8 @@ def prepare(options: Mapping[str, Any]) -> Job:
     record = None
     if truth(given.get("resume")):
         given, record = continued(given, problems)
+    open_batch = given.get("batch") == "auto"
+    given = {key: value for key, value in given.items() if key != "batch"} if open_batch else given
     resolved = _before_loading(given, problems)
     labels = str(given["labels"]) if given.get("labels") else None
     images = find_images(_with(resolved.data, labels), keep=cache_folder(resolved))
@@ -151,15 +164,30 @@ def prepare(options: Mapping[str, Any]) -> Job:
     torch.manual_seed(resolved.seed)
     detector = load_detector(given.get("model", resolved.model), given.get("init"))
     settled, declared, why, fit = _method(given, detector, images, record)
-    why += (f"init={given['init']} lies beside: the published weights of {resolved.model}",) if beside else ()
+    more: tuple[str, ...] = (
+        (f"init={given['init']} lies beside: the published weights of {resolved.model}",) if beside else ()
+    )
     run, length = with_length(settled.run, given, detector.trained, len(images))
-    known = None
+    known, classed = None, detector
     if labels and declared.method.needs.labels:
         known, told = given_labels(labels, images)
-        detector = detector.with_classes(known.names, dataset_of(labels).keypoints())
-        why += told
-    why += (SAID,) if run.trust else ()
-    return Job(asked, run, settled.method, declared, images, detector, (*why, *length), record, fit, known)
+        classed = detector.with_classes(known.names, dataset_of(labels).keypoints())
+        more += told
+    more += (SAID,) if run.trust else ()
+    job = Job(asked, run, settled.method, declared, images, classed, (*why, *more, *length), record, fit, known)
+    return _with_batch(job, given, detector, more, measure) if open_batch and measure else job
+
+
+def _with_batch(
+    job: Job, given: Mapping[str, Any], start: Detector, more: tuple[str, ...], measure: Callable[[Job], BatchTrial]
+) -> Job:
+    """The job with the batch that is measured, and with what is chosen by that: rate and length."""
+    trial = measure(job)
+    given = {**given, "batch": trial.batch}
+    with torch.random.fork_rng(devices=[]):  # the method's heads are to be those of a run that is given this batch
+        settled, _, why, _ = _method(given, start, job.images, None, job.fit)
+    run, length = with_length(settled.run, given, start.trained, len(job.images))
+    return replace(job, run=run, options=settled.method, why=(*why, *more, *length, trial.why), trial=trial)
 
 
 def _with(data: str | list[str], labels: str | None) -> str | list[str]:
@@ -170,13 +198,20 @@ def _with(data: str | list[str], labels: str | None) -> str | list[str]:
 
 
 def _method(
-    given: Mapping[str, Any], detector: Detector, images: ImageIndex, record: Mapping[str, Any] | None
+    given: Mapping[str, Any],
+    detector: Detector,
+    images: ImageIndex,
+    record: Mapping[str, Any] | None,
+    fit: Fit | None = None,
 ) -> tuple[Resolved, Declared, tuple[str, ...], Fit | None]:
-    """The method, named or chosen, with its options; why; and of one that learns from objects, whether these fit."""
+    """The method, named or chosen, with its options; why; and of one that learns from objects, whether these fit.
+
+    With `fit`, which was found before, these are not looked at again.
+    """
     open_to = undecided(given)
     named, why = chosen_method(given, detector, len(images)) if open_to else (given, ())
     settled, declared = _settled(named, detector, record)
-    fit = _fit(settled, declared, detector, images) if record is None else None
+    fit = fit or (_fit(settled, declared, detector, images) if record is None else None)
     other = without_objects(given, detector, len(images)) if open_to and fit and not fit.ok else None
     if other:
         named, why = other
@@ -192,9 +227,9 @@ def with_length(
         return run, ()
     device = parse_device(run.device).kind
     if given.get("preset") == "tutorial":
-        steps, why = published_steps(images, run.batch), "the published recipe"
+        steps, why = published_steps(images, run.batch_size), "the published recipe"
     else:
-        steps = default_steps(images, run.batch, trained=trained, device=device)
+        steps = default_steps(images, run.batch_size, trained=trained, device=device)
         start = "trained" if trained else "random"
         why = f"{images:,} images, {start} weights and {'no GPU' if device == 'cpu' else 'a GPU'}"
     said = f"{steps:,} steps for {why}; steps=, epochs= or budget= set others"

@@ -17,20 +17,21 @@ from headstart.errors import UserError
 from headstart.files import seal, write_text
 from headstart.images.cache import Cache, open_cache
 from headstart.images.loader import ImageLoader, steps_for
+from headstart.jobs.batch import measured_batch
 from headstart.jobs.ending import Run, ended_early
 from headstart.jobs.finetune_file import how_to_go_on, write_settings
 from headstart.jobs.going_on import START, command, saved_state
 from headstart.jobs.labelled import RowReader
+from headstart.jobs.making import make_method
 from headstart.jobs.outlook import outlook
 from headstart.jobs.pictures import PICTURES, draw
 from headstart.jobs.prepare import Job, cache_folder, prepare
-from headstart.jobs.search import pseudolabels_of, teacher_of
+from headstart.jobs.search import pseudolabels_of
 from headstart.jobs.signature import with_signature
 from headstart.jobs.teacher import label_images, not_written
 from headstart.jobs.used_files import marks
 from headstart.machine import Arithmetic, choose, loader_workers, make_fabric, parse_device
-from headstart.methods.anchor import Anchored
-from headstart.methods.base import Context, Method
+from headstart.methods.base import Method
 from headstart.probes.probe import during
 from headstart.pseudolabels.base import PseudoLabels
 from headstart.run import clock
@@ -38,7 +39,6 @@ from headstart.run.display import Display, Filling, duration, make_console
 from headstart.run.folder import RunFolder
 from headstart.run.stopping import ended_by_signals
 from headstart.settings.resolve import budget_seconds
-from headstart.settings.schema import ProposalOptions
 from headstart.training import budget
 from headstart.training.loop import Every, Length, Outcome, train
 from headstart.training.memory import known
@@ -58,7 +58,7 @@ def pretrain(**options: Any) -> Run:
     Raises:
         UserError: Every problem of the options together, before an image is read; later what cannot be gone on from.
     """
-    job = prepare(options)
+    job = prepare(options, measured_batch)
     # Before there is a folder: a run that cannot begin leaves none behind.
     folder = job.open_folder()
     try:
@@ -118,7 +118,7 @@ class _Pretraining:
             if s.budget:
                 self.steps = self._within_budget(method, cache)
             loader = stack.enter_context(self._loader(method, cache, self.steps, self._start))
-            display = self._begin(cache, loader, method.shown(s.batch))
+            display = self._begin(cache, loader, method.shown(s.batch_size))
             with display:
                 outcome = train(
                     method,
@@ -126,7 +126,7 @@ class _Pretraining:
                     fabric=self.fabric,
                     run=self.folder,
                     options=job.options,
-                    length=Length(self.steps, s.batch, len(self.images)),
+                    length=Length(self.steps, s.batch_size, len(self.images)),
                     every=Every(s.log_every, s.save_every, s.probe_every),
                     seed=s.seed,
                     display=display,
@@ -154,36 +154,14 @@ class _Pretraining:
             seal(start)
         early = {"images": len(job.images), "images_fingerprint": job.images.fingerprint(), "steps": None}
         self.files = marks(job.used())
-        self.folder.write_settings(job.used(), {**early, "files": self.files, **self._objects()}, job.asked)
+        self.folder.write_settings(job.used(), {**early, "files": self.files, **self._found()}, job.asked)
 
     @property
     def _budget(self) -> float:
         return budget_seconds(self.job.run.budget or "") or 0.0
 
     def _method(self, labels: PseudoLabels | None) -> Method:
-        """The method, with what it says that it needs."""
-        job, detector, s = self.job, self.detector, self.job.run
-        needs = job.declared.method.needs
-        neck = needs.trains != "backbone"
-        levels = detector.levels if neck else [detector.backbone]
-        head = detector.class_head() if needs.labels else None
-        if needs.trains == "all" and isinstance(job.options, ProposalOptions):
-            head = detector.pseudolabel_head(job.options.clusters)
-        context = Context(
-            student=detector.trunk(neck=neck),
-            widths=tuple(level.width for level in levels),
-            imgsz=s.imgsz,
-            local_imgsz=s.local_imgsz,
-            batch=s.batch,
-            seed=s.seed,
-            teacher=teacher_of(job.options) if needs.teacher else None,
-            pseudolabels=labels,
-            head=head,
-            given=job.given,
-            read=self._rows,
-        )
-        method = job.declared.method(job.options, context)
-        return Anchored(method, job.options.anchor) if job.options.anchor else method
+        return make_method(self.job, labels, self._rows)
 
     def _cache(self, method: Method) -> Cache:
         s = self.job.run
@@ -193,7 +171,7 @@ class _Pretraining:
             needed_area(method.view_specs()),
             folder=cache_folder(s),
             # How often images are read in a time budget is not known yet; as a rule, more than once.
-            epochs=2.0 if s.budget else self.steps * s.batch / len(self.images),
+            epochs=2.0 if s.budget else self.steps * s.batch_size / len(self.images),
             device=self.fabric.device,
             workers=loader_workers(s.workers, self.fabric.device),
             progress=Filling(),
@@ -203,7 +181,7 @@ class _Pretraining:
         s, on_device = self.job.run, cache.kind == "device"
         return ImageLoader(
             self.images,
-            batch=s.batch,
+            batch=s.batch_size,
             max_area=needed_area(method.view_specs()),
             workers=0 if on_device else loader_workers(s.workers, self.fabric.device),
             seed=s.seed,
@@ -218,7 +196,7 @@ class _Pretraining:
         """Steps that the time budget allows, after what was spent of it."""
         s = self.job.run
         step = Step(method, self.job.options, make_fabric(self.device, self.arithmetic.precision), s.seed)
-        epoch = steps_for(1, len(self.images), s.batch) * (1 - (cache.share() or 0.0))
+        epoch = steps_for(1, len(self.images), s.batch_size) * (1 - (cache.share() or 0.0))
         with self._loader(method, cache, budget.WARMUP + budget.MOST) as loader:
             pace = budget.measure(step, loader, budget=self._budget, epoch=epoch, cached=cache.share() is not None)
         return budget.steps_within(self._budget, pace, self.before + time.perf_counter() - self.began)
@@ -288,13 +266,13 @@ class _Pretraining:
             "images": len(images),
             "images_fingerprint": self.job.images.fingerprint(),
             "steps": self.steps,
-            "epochs": round(self.steps * self.job.run.batch / len(images), 2),
+            "epochs": round(self.steps * self.job.run.batch_size / len(images), 2),
             "workers": workers,
             "device": str(self.fabric.device),
             "precision": str(self.fabric._precision.precision),
             "channels_last": self.arithmetic.channels_last,
             "compile": self.arithmetic.compile,
-            **self._objects(),
+            **self._found(),
             "detector": {
                 "name": detector.name,
                 "task": detector.task,
@@ -304,10 +282,11 @@ class _Pretraining:
             },
         }
 
-    def _objects(self) -> dict[str, Any]:
-        """Whether the objects that are found fit, and whether the run learns from them all the same."""
-        fit, used = self.job.fit, self.job.declared.method.needs.pseudolabels
-        return {"objects": {**fit.as_dict(), "used": used}} if fit else {}
+    def _found(self) -> dict[str, Any]:
+        """Whether the objects that are found fit, and are learnt from all the same; what the batch was chosen by."""
+        fit, trial, used = self.job.fit, self.job.trial, self.job.declared.method.needs.pseudolabels
+        found = {"objects": {**fit.as_dict(), "used": used}} if fit else {}
+        return found | ({"batch_trial": trial.as_dict()} if trial else {})
 
     def _say_times(self, display: Display, shares: dict[str, float], cache: Cache) -> None:
         times = [clock.sentence(shares), clock.advice(shares, self.facts)] if any(shares.values()) else []

@@ -105,15 +105,24 @@ def search_few(job: Job, tools: Tools, images: ImageIndex, device: torch.device)
     return found.labels, median(after - before for before, after in pairwise(ends)) / batch
 
 
+def search_batches(job: Job, tools: Tools, images: ImageIndex, device: torch.device, batch: int) -> PseudoLabels:
+    """The pseudo-labels of some images, searched `batch` at a time.
+
+    Raises:
+        UserError: Nothing is found, or no image can be read.
+    """
+    return _find(job, tools, images, device, batch, -(-len(images) // batch)).labels
+
+
 def _search(
     job: Job, folder: RunFolder, steps: int, device: torch.device, parts: Parts
 ) -> tuple[PseudoLabels, Tensor | None]:
     """Pseudo-labels, and the rows of the images that they are for, where the time budget allows no more."""
     s, images = job.run, job.images
     tools = loaded(job)
-    batches = steps_for(1, len(images), s.batch)
+    batches = steps_for(1, len(images), s.batch_size)
     batches = batches if s.budget else min(steps, batches)
-    total = min(len(images), batches * s.batch)
+    total = min(len(images), batches * s.batch_size)
     display = Filling(label="finding objects")
 
     def tell(line: str) -> None:
@@ -132,7 +141,7 @@ def _search(
         tools,
         images,
         device,
-        s.batch,
+        s.batch_size,
         batches,
         workers=loader_workers(s.workers, device),
         skip=folder.skip,

@@ -78,7 +78,7 @@ def _content(run: FoundRun) -> dict[str, Any]:
         "labels": teacher_labels(run),
         "labelled_pictures": _labelled_pictures(run),
         "skipped": run.skipped,
-        "skipped_count": run.skipped_count,
+        "noted": run.noted,
         "finished": run.finished,
         "settings": _settings(run),
         "versions": _flat(run.settings.get("versions")) + _flat({"git": run.settings.get("git")}),
@@ -106,8 +106,8 @@ def _facts(run: FoundRun) -> list[tuple[str, str, str]]:
     spread, line = _finite(run.column("feature_spread")), _finite(run.column("spread_alarm"))
     if len(spread) and len(line):
         facts.append(("Feature spread", f"{spread[-1] * SPREAD / line[-1]:.0%}", f"of ideal, alarm at {SPREAD:.0%}"))
-    remark = "unreadable" if run.skipped_count else "all could be read" if run.finished else "so far"
-    facts.append(("Skipped files", f"{run.skipped_count:,}", remark))
+    remark = "unreadable" if run.skipped.count else "all could be read" if run.finished else "so far"
+    facts.append(("Skipped files", f"{run.skipped.count:,}", remark))
     return facts
 
 

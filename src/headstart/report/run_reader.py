@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,28 @@ from headstart.errors import UserError
 from headstart.files import read_json_lines
 from headstart.reading import parse_json, parse_yaml
 
+_HEADS = (["path", "reason"], ["path", "note"])
+_MOST_KINDS, _OTHER = 40, "other"
 _MOST_NUMBERS = 50_000_000
 """In all columns: a line can bring a name of its own, and as many columns as lines fill any memory."""
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Images that a run lists, with a few words on each.
+
+    Attributes:
+        name: Of the file with all of them.
+        rows: The first: path and words.
+        count: Of all.
+        kinds: What is said of them, without what differs from one to the next, and of how many images; the most first.
+    """
+
+    name: str
+    rows: list[tuple[str, str]]
+    count: int
+    kinds: list[tuple[str, int]]
 
 
 @dataclass(frozen=True)
@@ -30,8 +51,8 @@ class FoundRun:
         metrics: A column (N,) for every name in ``metrics.jsonl``, by rising step; nan where a line lacks it.
         events: ``events.jsonl``: ``step``, ``kind``, ``message``.
         hand_back: ``handback.json``; empty where the run has not come so far.
-        skipped: First rows of ``skipped.csv``: path and reason.
-        skipped_count: All its rows.
+        skipped: Images that could not be used, with the reason.
+        noted: Images that were used, but read in a way worth knowing, with what was done.
         probe: ``assets/probe.json``.
         teacher: ``teacher.json``; empty where no teacher has labelled anything.
         finished: The detector was handed back.
@@ -42,8 +63,8 @@ class FoundRun:
     metrics: dict[str, Floats]
     events: list[dict[str, Any]]
     hand_back: dict[str, Any]
-    skipped: list[tuple[str, str]]
-    skipped_count: int
+    skipped: Listed
+    noted: Listed
     probe: dict[str, Any]
     teacher: dict[str, Any]
     finished: bool
@@ -80,7 +101,6 @@ def find_run(path: Path) -> FoundRun:
     if not any((path / name).is_file() for name in ("settings.yaml", "metrics.jsonl")):
         what = "holds no run: neither settings.yaml nor metrics.jsonl" if path.is_dir() else "there is no such folder"
         raise UserError(what, where=str(path), hint="give the folder that `headstart pretrain` wrote (its out=)")
-    skipped, count = _skipped(path / "skipped.csv")
     hand_back = _json(path / "handback.json")
     return FoundRun(
         path=path,
@@ -88,8 +108,8 @@ def find_run(path: Path) -> FoundRun:
         metrics=_columns(read_json_lines(path / "metrics.jsonl")),
         events=[event for event in read_json_lines(path / "events.jsonl") if event.get("message")],
         hand_back=hand_back,
-        skipped=skipped,
-        skipped_count=count,
+        skipped=_listed(path / "skipped.csv", lambda reason: reason.split(":")[0]),
+        noted=_listed(path / "noted.csv", lambda note: note),
         probe=_json(path / "assets" / "probe.json"),
         teacher=_json(path / "teacher.json"),
         finished=bool(hand_back) or (path / "headstart.pt").is_file(),
@@ -134,16 +154,22 @@ def _number(value: Any) -> float:
         return math.nan
 
 
-def _skipped(path: Path, limit: int = 50) -> tuple[list[tuple[str, str]], int]:
+def _listed(path: Path, kind: Callable[[str], str], limit: int = 50) -> Listed:
+    """The rows of a file with images, each once: a run that was gone on with may have listed some again."""
     rows: list[tuple[str, str]] = []
-    count = 0
+    kinds: Counter[str] = Counter()
+    seen: set[int] = set()
     try:
         with path.open(newline="", encoding="utf-8", errors="replace") as stream:
             for row in csv.reader(line.replace("\0", "") for line in stream):
-                if row and row[:2] != ["path", "reason"]:
-                    count += 1
-                    if len(rows) < limit:
-                        rows.append((row[0], row[1] if len(row) > 1 else ""))
+                if not row or row[:2] in _HEADS or hash(tuple(row)) in seen:
+                    continue
+                seen.add(hash(tuple(row)))
+                words = row[1] if len(row) > 1 else ""
+                # Of a file of ours there are a few dozen; of another's, which may have any number, the rest is one.
+                kinds[kind(words) if kind(words) in kinds or len(kinds) < _MOST_KINDS else _OTHER] += 1
+                if len(rows) < limit:
+                    rows.append((row[0], words))
     except (OSError, csv.Error):
         pass
-    return rows, count
+    return Listed(path.name, rows, sum(kinds.values()), kinds.most_common())

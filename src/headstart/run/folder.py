@@ -118,7 +118,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Open a run to go on with it; what it skipped before is remembered.
+        """Open a run to go on with it; what it skipped and noted before is remembered.
 
         Raises:
             UserError: There is no run.

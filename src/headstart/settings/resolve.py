@@ -199,7 +199,7 @@ def _preset_of(
 
 def _with_rate(run: PretrainSettings, method: MethodSettings, *, lower: bool) -> MethodSettings:
     """The learning rate as it will be used: for the real batch, and lower on trained weights."""
-    rate = method.lr * (run.batch / method.lr_for if method.lr_for else 1)
+    rate = method.lr * (run.batch_size / method.lr_for if method.lr_for else 1)
     return method.model_copy(update={"lr": rate * method.init_rate if lower else rate, "lr_for": None})
 
 

@@ -84,7 +84,11 @@ class PretrainSettings(Options):
     budget: str | None = Field(
         None, description="time that pretraining may take, such as 30m, 2h or 45s: sets the steps (in place of them)"
     )
-    batch: int = Field(64, ge=2, description="images a step")
+    batch: Annotated[int, Field(ge=2)] | Literal["auto"] = Field(
+        64,
+        description="images a step; auto: the method's own number or the largest half, quarter, ... of it that memory "
+        "has room for, by a few steps that are tried",
+    )
     imgsz: int = Field(224, ge=32, le=4096, description="side of the global crops, pixels")
     local_imgsz: int = Field(96, ge=32, le=4096, description="side of the local crops, pixels")
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
@@ -124,6 +128,12 @@ class PretrainSettings(Options):
         [],
         description="where measures go beside the run's folder: csv, tensorboard, or the path of a .py with a logger",
     )
+
+    @property
+    def batch_size(self) -> int:
+        """`batch` as a number: settings are resolved with one, ``auto`` is measured before."""
+        assert isinstance(self.batch, int)
+        return self.batch
 
 
 class MethodSettings(Options):

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from headstart import machine
-from headstart.errors import RunError, UserError
+from headstart.errors import RunError, UserError, is_out_of_memory
 
 _SPARE = 0.9
 """Share of the memory that a suggestion may fill: allocators leave gaps, and steps differ."""
+SHARE = 0.8
+"""Share of the free memory that ``batch=auto`` fills: later steps differ, and others use the machine as well."""
+FIRST = 8
+"""Batch that ``batch=auto`` tries first."""
 _GRID = 32
 """Sides of views are multiples of this in what is suggested: a detector's coarsest stride."""
 
@@ -43,7 +49,7 @@ class Memory:
         try:
             yield
         except Exception as error:
-            if not machine.is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise RunError(self._what(step), where="batch", hint=self._hint()) from None
 
@@ -62,7 +68,7 @@ class Memory:
         if fits < 2:
             return f"use a smaller model or images{size}; imgsz= sets the size of views"
         saved = "; what was saved before is kept"
-        return f"batch={fits} should fit{size}{saved}"
+        return f"batch={fits} should fit{size}; batch=auto tries what does{saved}"
 
     def _used(self) -> tuple[int, int]:
         """Bytes that were in use at most, and bytes there are."""
@@ -76,7 +82,7 @@ def known(error: BaseException) -> UserError | None:
     """The error as one that speaks to the user, if it is one or says that memory ran out; else None."""
     if isinstance(error, UserError):
         return error
-    if not machine.is_out_of_memory(error):
+    if not is_out_of_memory(error):
         return None
     hint = "use a smaller batch or imgsz, fewer workers, or cache=off; what was saved before is kept"
     return RunError(
@@ -101,5 +107,95 @@ def fitting(batch: int, base: int, used: int, most: int) -> int:
     return fits
 
 
+@dataclass(frozen=True)
+class BatchTrial:
+    """What ``batch=auto`` found.
+
+    Attributes:
+        batch: Images a step.
+        why: In a sentence.
+        tried: Images a step -> bytes that steps of them took at most beyond what was in use; None where memory ran out.
+        room: Bytes that they might take.
+    """
+
+    batch: int
+    why: str
+    tried: Mapping[int, int | None] = field(default_factory=dict)
+    room: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """As ``settings.yaml`` keeps it."""
+        return {"why": self.why, "room": self.room, "tried": dict(self.tried)}
+
+
+def try_batches(most: int, room: int, need: Callable[[int], int | None]) -> dict[int, int | None]:
+    """Try batches of growing powers of two up to `most`, and not beyond `room`; or smaller ones, where the first is.
+
+    A batch that by those before it would not fit is not tried: to run out of memory may end more than the trial.
+
+    Args:
+        most: A power of two.
+        room: Bytes.
+        need: Takes steps of a batch; the bytes that all tried so far took at most, or None where memory ran out.
+
+    Returns:
+        What was tried, with what `need` said.
+    """
+    batch = min(FIRST, most)
+    tried = {batch: need(batch)}
+    while batch < most and _fits(tried[batch], room) and expected(tried) <= room:
+        batch *= 2
+        tried[batch] = need(batch)
+    while batch > 2 and fitting_batch(tried, room) is None:
+        batch //= 2
+        tried[batch] = need(batch)
+    return tried
+
+
+def fitting_batch(tried: Mapping[int, int | None], room: int) -> int | None:
+    """The largest batch that was tried and fits."""
+    return max((batch for batch, needed in tried.items() if _fits(needed, room)), default=None)
+
+
+def expected(tried: Mapping[int, int | None]) -> int:
+    """Bytes that twice the largest batch that was tried should take: by the last two, or twice those of the one."""
+    *before, last = [needed for _, needed in sorted(tried.items()) if needed is not None]
+    return last + 2 * (last - before[-1]) if before else 2 * last
+
+
+def judged(most: int, why_most: str, tried: Mapping[int, int | None], room: int) -> BatchTrial:
+    """The batch to use by what was tried, and why.
+
+    Args:
+        most: That was asked for.
+        why_most: Why no more, in words.
+        tried: As `try_batches` gives it.
+        room: Bytes.
+
+    Raises:
+        RunError: Not even the smallest fits.
+    """
+    batch = fitting_batch(tried, room)
+    free = f"{_gib(room)} that are {SHARE:.0%} of the free memory"
+    if batch is None:
+        least = min(tried)
+        needed = tried[least]
+        what = f"need {_gib(needed)} more than is in use, over the" if needed is not None else "run out of memory:"
+        raise RunError(
+            f"steps of {least} images {what} {free}", where="batch", hint="use a smaller imgsz, or a smaller model"
+        )
+    took = f"batch={batch}: its steps take {_gib(tried[batch] or 0)} beyond what is in use"
+    if batch == most:
+        return BatchTrial(batch, f"{took}, of the {free}; no more, since {why_most}", tried, room)
+    more = tried.get(2 * batch, expected(tried))
+    larger = "ran out of memory" if more is None else f"take {_gib(more)}, over the {free}"
+    expect = "would " if 2 * batch not in tried else ""
+    return BatchTrial(batch, f"{took}; those of {2 * batch} images {expect}{larger}", tried, room)
+
+
+def _fits(needed: int | None, room: int) -> bool:
+    return needed is not None and needed <= room
+
+
 def _gib(number: int) -> str:
-    return f"{number / 2**30:.1f} GiB"
+    return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
