@@ -1,4 +1,4 @@
-"""The examples of docs/adding-a-*.md, run as they stand there; `tests/methods/test_own_method.py` has that of a method."""
+"""The examples of docs/adding-a-*.md, run as they stand there (the method: `test_own_method.py`)."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def test_the_teacher_gives_the_maps_of_its_network(network: nn.Module) -> None:
 
 def test_teacher_and_logger_in_a_run(network: nn.Module, image_folder: Path, tmp_path: Path) -> None:
     run = headstart.pretrain(
-        data=image_folder, method="distill", teacher=EXAMPLES / "my_teacher.py", loggers=[str(EXAMPLES / "my_logger.py")],
-        steps=3, out=tmp_path / "run", **SMALL,
+        data=image_folder, method="distill", teacher=EXAMPLES / "my_teacher.py", steps=3,
+        loggers=[str(EXAMPLES / "my_logger.py")], out=tmp_path / "run", **SMALL,
     )  # fmt: skip
     assert run.ok
     lines = [json.loads(line) for line in (tmp_path / "run/loggers/lines.jsonl").read_text().splitlines()]
@@ -74,7 +74,9 @@ def family(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("family")
 def test_the_detector_is_trained_and_handed_back(image_folder: Path, tmp_path: Path) -> None:
-    run = headstart.pretrain(data=image_folder, model="tiny:4", method="pyramid", steps=2, out=tmp_path / "run", **SMALL)
+    run = headstart.pretrain(
+        data=image_folder, model="tiny:4", method="pyramid", steps=2, out=tmp_path / "run", **SMALL
+    )
     assert run.ok
     state = torch.load(run.checkpoint, weights_only=True)["state"]
     plain = plugins.import_file(EXAMPLES / "my_detector.py").Network(4)
@@ -114,5 +116,5 @@ def test_what_is_no_detector_of_the_family_is_said(tmp_path: Path) -> None:
     (problem,) = find.check_model("tiny:wide")
     assert str(problem).startswith("model: tiny:wide is no tiny detector")
     (tmp_path / "broken.pt").write_bytes(b"no checkpoint")
-    with pytest.raises(UserError, match="another architecture|cannot be read"):
+    with pytest.raises(UserError, match=r"cannot be read: UnpicklingError"):
         find.load_detector("tiny:4", init=tmp_path / "broken.pt")

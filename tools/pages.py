@@ -29,8 +29,8 @@ HEAD = """\
 # Every option
 
 Written by `tools/pages.py` from the settings. On the command line an option is `key=value` or `--key value`; in Python
-it is an argument of `headstart.pretrain`, `compare` or `probe`; in a file given as `cfg=` it is a line of YAML. All three
-read the same declarations: `headstart pretrain --help method=NAME` shows those of a method.
+it is an argument of `headstart.pretrain`, `compare` or `probe`; in a file given as `cfg=` it is a line of YAML. All
+three read the same declarations: `headstart pretrain --help method=NAME` shows those of a method.
 """
 
 FENCE = re.compile(r"(<!-- from (examples/\S+?\.py) -->\n```python\n).*?(```\n)", re.DOTALL)
@@ -65,7 +65,9 @@ def _grouped(command: str, fields: Mapping[str, FieldInfo]) -> list[str]:
     groups = {title: [one for one in names if one in fields] for title, names in GROUPS.get(command, {}).items()}
     shown = {one for names in groups.values() for one in names}
     rest = [one for one in fields if one not in shown]
-    parts = [f"### {title}\n\n{table(row(command, one, fields[one]) for one in names)}" for title, names in groups.items()]
+    parts = [
+        f"### {title}\n\n{table(row(command, one, fields[one]) for one in names)}" for title, names in groups.items()
+    ]
     if rest:
         heading = f"### More options of {command}\n\n" if groups else ""
         parts.append(heading + table(row(command, one, fields[one]) for one in rest))

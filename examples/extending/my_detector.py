@@ -3,6 +3,7 @@
 What a family has is said in `headstart.detectors.find`, what a detector has in `headstart.detectors.base`.
 """
 
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ class Network(nn.Module):
     def __init__(self, width):
         super().__init__()
         widths = (3, width, 2 * width, 4 * width, 8 * width, 16 * width)
-        self.backbone = nn.ModuleList(block(*pair) for pair in zip(widths, widths[1:], strict=False))
+        self.backbone = nn.ModuleList(block(*pair) for pair in pairwise(widths))
         self.neck = nn.ModuleList(nn.Conv2d(one, 4 * width, 1) for one in widths[-3:])
         self.head = nn.ModuleList(nn.Conv2d(4 * width, CLASSES + 4, 1) for _ in STRIDES)
 

@@ -1,4 +1,4 @@
-"""A logger for ``loggers=my_logger.py``: one line of JSON for everything that happens, for a program that reads along."""
+"""A logger for ``loggers=my_logger.py``: a line of JSON for everything that happens, for a program that reads along."""
 
 import json
 import math

@@ -31,7 +31,7 @@ class Rotation(Method):
     def forward(self, views, progress):
         images = views[0].images  # float (B, 3, S, S) in [0, 1]; views[0].boxes says where from
         turns = torch.arange(len(images), device=images.device) % 4
-        turned = torch.stack([image.rot90(int(turn), (1, 2)) for image, turn in zip(images, turns)])
+        turned = torch.stack([image.rot90(int(turn), (1, 2)) for image, turn in zip(images, turns, strict=True)])
         features = pooled(self.student(turned))
         self.seen = features.detach()
         return nn.functional.cross_entropy(self.head(features).float(), turns)
