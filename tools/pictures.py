@@ -43,8 +43,12 @@ PICTURES = [
     Picture("verdict", 0, ["header", "section:has(> #next)"], [".pill", ".facts", ".card .command", "table.parts"]),
     Picture("learning", 0, ["section:has(> #learning)"], ["figure:nth-of-type(1)", "figure:nth-of-type(2)"]),
     Picture("sees", 0, ["section:has(> #pictures)"], []),
-    Picture("compared", 1, ["header", "section:has(> #outcome)"], [".pill", "#verdict", ".chart", ".card h3", "table"]),
-    Picture("curves", 1, ["section:has(> #learning)"], []),
+    Picture(
+        "compared",
+        1,
+        ["header", "section:has(> #outcome)"],
+        [".pill", "#verdict", "figure:nth-of-type(2)", ".card:not(.chart)", ".scroll-x"],
+    ),
     Picture("checks", 1, ["section:has(> #fair)"], []),
     Picture("labelled", 2, ["section:has(> #labels)"], ["table", "figure.picture", "details"]),
 ]
@@ -66,7 +70,7 @@ SCRIPT = """
     if (!found) throw new Error("nothing is " + selector);
     const box = found.getBoundingClientRect(), badge = document.createElement("div");
     badge.className = "badge"; badge.textContent = place + 1;
-    badge.style.left = Math.max(2, box.left - 16) + "px"; badge.style.top = Math.max(2, box.top - 14) + "px";
+    badge.style.left = Math.max(2, box.left - 27) + "px"; badge.style.top = Math.max(2, box.top - 14) + "px";
     document.body.append(badge);
   });
 </script>
