@@ -1,4 +1,4 @@
-"""The example of docs/methods.md, run as it stands there, and the page held against the methods."""
+"""The example of docs/adding-a-method.md, run as it stands there, and the page of methods held against them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from headstart.errors import UserError
 from headstart.jobs.pretrain import pretrain
 from headstart.methods import find
 
-DOCS = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+DOCS = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+EXAMPLE = ROOT / "examples" / "extending" / "my_method.py"
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
     path = tmp_path / "rotation.py"
-    path.write_text(re.search(r"```python\n(.*?)```", DOCS, re.DOTALL)[1], encoding="utf-8")
+    path.write_text(EXAMPLE.read_text(encoding="utf-8"), encoding="utf-8")
     return path
 
 

@@ -66,9 +66,9 @@ def page(spec: Spec, words: list[str]) -> str:
     fields = _fields(spec.name)
     grouped = GROUPS.get(spec.name, {})
     for title, names in grouped.items():
-        section(text, title, [_row(spec.name, name, fields[name]) for name in names])
+        section(text, title, [row(spec.name, name, fields[name]) for name in names])
     shown = {name for names in grouped.values() for name in names}
-    rest = [_row(spec.name, name, field) for name, field in fields.items() if name not in shown]
+    rest = [row(spec.name, name, field) for name, field in fields.items() if name not in shown]
     if rest and (everything or spec.name != "pretrain"):
         section(text, "More options" if grouped else "Options", rest)
     if everything and spec.name == "pretrain":
@@ -103,18 +103,18 @@ def _method_page(text: click.HelpFormatter, method: MethodFile, asked: str | Non
     text.write(f"{method.summary}.\n")
     if method.presets:
         rows = [
-            (f"preset={one}", _assigned(values) + (" (used without preset=)" if one == preset_of(method)[0] else ""))
+            (f"preset={one}", assigned(values) + (" (used without preset=)" if one == preset_of(method)[0] else ""))
             for one, values in method.presets.items()
         ]
         section(text, "Presets", rows)
     fields = method.settings.model_fields
     own = [one for one in fields if one not in MethodSettings.model_fields]
-    section(text, f"Options of {method.name}", [_row("pretrain", one, fields[one], preset) for one in own])
+    section(text, f"Options of {method.name}", [row("pretrain", one, fields[one], preset) for one in own])
     shared = [one for one in fields if one in MethodSettings.model_fields]
-    section(text, "Optimization", [_row("pretrain", one, fields[one], preset) for one in shared])
+    section(text, "Optimization", [row("pretrain", one, fields[one], preset) for one in shared])
     general = [one for one in preset if one in PretrainSettings.model_fields]
     if general:
-        rows = [_row("pretrain", one, PretrainSettings.model_fields[one], preset) for one in general]
+        rows = [row("pretrain", one, PretrainSettings.model_fields[one], preset) for one in general]
         section(text, f"Other defaults with preset={name}", rows)
     text.write("\nWhat every run needs: headstart pretrain --help. All options: headstart pretrain --help all.")
 
@@ -122,29 +122,37 @@ def _method_page(text: click.HelpFormatter, method: MethodFile, asked: str | Non
 def _every_method(text: click.HelpFormatter, shown: set[str]) -> None:
     """The optimization that methods share, and below it what each method adds or sets otherwise."""
     common = MethodSettings.model_fields
-    section(text, "Optimization, every method", [_row("pretrain", name, field) for name, field in common.items()])
+    section(text, "Optimization, every method", [row("pretrain", name, field) for name, field in common.items()])
     for name in find.names():
         method = read_method(name)
         used, preset = preset_of(method)
         fields = method.settings.model_fields
-        rows = [_row("pretrain", one, fields[one], preset) for one in fields if one not in common]
+        rows = [row("pretrain", one, fields[one], preset) for one in fields if one not in common]
         other = {one: preset.get(one, fields[one].default) for one in common}
         other = {one: value for one, value in other.items() if value != common[one].default}
         other |= {one: value for one, value in preset.items() if one in PretrainSettings.model_fields}
         about = f"with preset={used} (presets: {', '.join(method.presets)}): " if method.presets else ""
-        about = f"{method.summary}.\n\n{about}{_assigned(other)}" if other or about else f"{method.summary}."
+        about = f"{method.summary}.\n\n{about}{assigned(other)}" if other or about else f"{method.summary}."
         section(text, f"method={name}", rows, about)
 
 
-def _assigned(values: Mapping[str, Any]) -> str:
+def assigned(values: Mapping[str, Any]) -> str:
+    """Values of options, as they would be typed."""
     return " ".join(f"{name}={shown_default(value).replace(', ', ',')}" for name, value in values.items()) or "as below"
 
 
 # -- one option -------------------------------------------------------------------------------------------------------
 
 
-def _row(command: str, name: str, field: FieldInfo, preset: Mapping[str, Any] | None = None) -> tuple[str, str]:
-    """An option as two columns: how it is given, and what it does, with its default."""
+def row(command: str, name: str, field: FieldInfo, preset: Mapping[str, Any] | None = None) -> tuple[str, str]:
+    """An option as two columns: how it is given, and what it does, with its default.
+
+    Args:
+        command: That has it.
+        name: Its name.
+        field: Its declaration.
+        preset: Values that take the place of the declared default.
+    """
     default = _default(command, name, field, preset)
     default = default.replace(" ", "\xa0") if len(default) < 30 else default
     shown = _VALUES.get(name) or metavar(field.annotation)

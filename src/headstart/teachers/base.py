@@ -78,7 +78,8 @@ class FrozenTeacher(Teacher):
     Args:
         module: Called with normalized images; gives a map, several (list, tuple, dict), or tokens ``(B, N, C)``.
         name: For messages.
-        mean, std: Of each color; what the module was trained with.
+        mean: Of each color; what the module was trained with.
+        std: Standard deviation of each color, likewise.
         size: Multiple of pixels that its input sides need.
         skip: Tokens before those of the patches (class token, registers).
 
