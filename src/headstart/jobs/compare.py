@@ -20,6 +20,7 @@ from headstart.jobs import compare_options
 from headstart.jobs.recipes import lengths
 from headstart.jobs.signature import with_signature
 from headstart.run.display import make_console
+from headstart.run.provenance import untested
 from headstart.settings.schema import CompareSettings
 from headstart.trust import SAID
 
@@ -97,8 +98,8 @@ def compare(**options: Any) -> Comparison:
 
 
 def _compare(settings: CompareSettings, folder: Path, places: Any, why: str) -> Comparison:
-    if settings.trust:
-        make_console(stderr=True).print(Text(SAID))
+    for line in (*untested(), SAID) if settings.trust else untested():
+        make_console(stderr=True).print(Text(line))
     prepared = prepare(settings, folder)
     if settings.plan:
         _show_plan(prepared, places, why)

@@ -38,6 +38,7 @@ from headstart.methods.find import Declared
 from headstart.plugins import is_python_file
 from headstart.pseudolabels.fit import Fit
 from headstart.run.folder import RunFolder, new_folder
+from headstart.run.provenance import untested
 from headstart.settings.auto import weights_beside
 from headstart.settings.length import default_steps, published_steps
 from headstart.settings.resolve import Resolved, as_plain, build, collect, conflicts, resolve_pretrain
@@ -158,7 +159,7 @@ def prepare(options: Mapping[str, Any]) -> Job:
         known, told = given_labels(labels, images)
         detector = detector.with_classes(known.names, dataset_of(labels).keypoints())
         why += told
-    why += (SAID,) if run.trust else ()
+    why += (*untested(), SAID) if run.trust else untested()
     return Job(asked, run, settled.method, declared, images, detector, (*why, *length), record, fit, known)
 
 
