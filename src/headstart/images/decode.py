@@ -47,8 +47,6 @@ _PASSING_NAMES = """
 """
 _PASSING = frozenset(getattr(errno, name) for name in _PASSING_NAMES.split() if hasattr(errno, name))
 """What says nothing of the file itself. Taken for unreadable, it would change what is trained."""
-_SILENT = 0
-"""OpenCV's level of logging that says nothing; only newer versions have a name for it."""
 
 
 def read_image(path: str | os.PathLike[str], max_area: int | None = None, notes: list[str] | None = None) -> Pixels:
@@ -274,10 +272,9 @@ def _jpeg_reduction(height: int, width: int, max_area: int) -> int:
 @contextmanager
 def _quiet_opencv() -> Iterator[None]:
     """A bad file is reported by us, once; OpenCV's own lines on stderr would tear the progress display."""
-    log: Any = getattr(cv2.utils, "logging", cv2)  # before OpenCV 4.13 they were cv2's own functions
-    level = log.getLogLevel()
-    log.setLogLevel(_SILENT)
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         yield
     finally:
-        log.setLogLevel(level)
+        cv2.utils.logging.setLogLevel(level)
