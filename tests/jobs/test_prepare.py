@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from ultralytics import YOLO
 
 import headstart
 from headstart.errors import UserError
+from headstart.jobs import compare as comparing
 from headstart.jobs import prepare as module
 from headstart.jobs.prepare import prepare
 from headstart.pseudolabels.fit import Fit
@@ -44,6 +45,26 @@ def fit(monkeypatch: pytest.MonkeyPatch) -> list[Fit]:
 
 def job(image_folder: Path, **options: Any) -> module.Job:
     return prepare({"data": str(image_folder), "device": "cpu", **options})
+
+
+def test_a_version_that_was_not_tested_is_told_before_a_run(
+    image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "untested", lambda: ("WARNING: ultralytics 9 was not tested",))
+    assert "WARNING: ultralytics 9 was not tested" in job(image_folder, model="yolo11n.yaml").why
+
+
+def test_a_version_that_was_not_tested_is_told_before_a_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: Any) -> None:
+        raise UserError("enough")
+
+    monkeypatch.setattr(comparing, "untested", lambda: ("WARNING: ultralytics 9 was not tested",))
+    monkeypatch.setattr(comparing, "prepare", stop)
+    with pytest.raises(UserError, match="enough"):
+        comparing._compare(cast(Any, SimpleNamespace(trust=False)), tmp_path, None, "")
+    assert "WARNING: ultralytics 9 was not tested" in capsys.readouterr().err
 
 
 # -- the default method -----------------------------------------------------------------------------------------------

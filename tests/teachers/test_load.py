@@ -277,3 +277,18 @@ def test_all_options_without_effect_are_told_together(tmp_path: Path) -> None:
     (tmp_path / "x.pt").write_bytes(b"")
     found = check_teacher(TeacherSource.of({**given, "teacher": str(tmp_path / "x.pt")}))
     assert [problem.where for problem in found][-2:] == ["teacher_weights", "teacher_mean"]
+
+
+def test_a_timm_model_that_cannot_be_built_without_numbers_is_built_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timm = pytest.importorskip("timm")
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "net.pt")
+    create = timm.create_model
+
+    def reads_numbers(*given: Any, **options: Any) -> Any:
+        torch.linspace(0, 1, 2)[0].item()  # as the transformers of older versions of timm do
+        return create(*given, **options)
+
+    monkeypatch.setattr(timm, "create_model", reads_numbers)
+    assert teacher_of("test_resnet", str(tmp_path / "net.pt")) is not None

@@ -21,6 +21,7 @@ from headstart.jobs.ending import say
 from headstart.jobs.recipes import lengths
 from headstart.jobs.signature import with_signature
 from headstart.run.display import make_console
+from headstart.run.provenance import untested
 from headstart.run.stopping import ended_by_signals
 from headstart.settings.schema import CompareSettings
 from headstart.trust import SAID
@@ -113,8 +114,8 @@ def compare(**options: Any) -> Comparison:
 
 def _compare(settings: CompareSettings, folder: OwnedFolder, places: Any, why: str) -> Comparison:
     path = folder.path
-    if settings.trust:
-        make_console(stderr=True).print(Text(SAID))
+    for line in (*untested(), SAID) if settings.trust else untested():
+        make_console(stderr=True).print(Text(line))
     prepared = prepare(settings, path)
     if settings.plan:
         _show_plan(prepared, places, why)

@@ -38,6 +38,7 @@ from headstart.methods.find import Declared
 from headstart.plugins import is_python_file
 from headstart.pseudolabels.fit import Fit
 from headstart.run.folder import RunFolder, new_folder
+from headstart.run.provenance import untested
 from headstart.settings.auto import weights_beside
 from headstart.settings.length import default_steps, published_steps
 from headstart.settings.resolve import Resolved, as_plain, build, collect, conflicts, resolve_pretrain
@@ -173,7 +174,7 @@ def prepare(options: Mapping[str, Any], measure: Callable[[Job], BatchTrial] | N
         known, told = given_labels(labels, images)
         classed = detector.with_classes(known.names, dataset_of(labels).keypoints())
         more += told
-    more += (SAID,) if run.trust else ()
+    more += (*untested(), SAID) if run.trust else untested()
     job = Job(asked, run, settled.method, declared, images, classed, (*why, *more, *length), record, fit, known)
     return _with_batch(job, given, detector, more, measure) if open_batch and measure else job
 

@@ -7,6 +7,8 @@ import platform
 import subprocess
 from typing import Any
 
+from packaging.requirements import Requirement
+
 
 def versions() -> dict[str, str]:
     """Versions of what computes the result."""
@@ -26,6 +28,29 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed as a package"
     return found
+
+
+def untested() -> tuple[str, ...]:
+    """A warning for each installed dependency whose version is outside the bounds that this package was tested within.
+
+    An installer keeps to the bounds; whoever installs something else afterwards is told once, and goes on.
+    """
+    try:
+        wanted = [Requirement(line) for line in importlib.metadata.requires("headstart") or ()]
+    except importlib.metadata.PackageNotFoundError:  # run from its sources
+        return ()
+    found = []
+    for one in wanted:
+        if one.marker and not one.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            version = importlib.metadata.version(one.name)
+        except importlib.metadata.PackageNotFoundError:  # opencv-python-headless in the place of opencv-python
+            continue
+        if not one.specifier.contains(version, prereleases=True):
+            what = f"WARNING: {one.name} {version} was not tested with headstart ({one.specifier})"
+            found.append(f"{what}: pip install '{one.name}{one.specifier}'")
+    return tuple(found)
 
 
 def git_state() -> dict[str, Any] | None:

@@ -91,8 +91,11 @@ def _checked_weights(name: str, path: str) -> dict[str, Tensor]:
     # Versions without the option leave it to torch, whose default is the same.
     safe = {"weights_only": not trusted()} if "weights_only" in signature(load).parameters else {}
     state: dict[str, Tensor] = load(path, **safe)
-    with torch.device("meta"):
-        wanted = timm.create_model(name, num_classes=0).state_dict()
+    try:
+        with torch.device("meta"):
+            wanted = list(timm.create_model(name, num_classes=0).state_dict())
+    except RuntimeError:  # before timm 1.0.21, transformers read numbers from their tensors while they are built
+        wanted = list(timm.create_model(name, num_classes=0).state_dict())
     if missing := [key for key in wanted if key not in state]:
         raise ValueError(f"{path} lacks {len(missing)} of its {len(wanted)} tensors, such as {missing[0]}")
     return state
