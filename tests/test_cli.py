@@ -226,7 +226,7 @@ def test_help_of_pretrain_is_one_screen(capsys, monkeypatch) -> None:
     assert all(re.search(rf"^  {name}=", text, re.MULTILINE) for name in shown)
     assert "by default objects from trained weights" in flat(text)
     assert "(default: default)" not in text
-    assert "batch=N images a step (default: 64; 128 with objects)" in flat(text)
+    assert "the method's own number at most (default: 64; 128 with objects)" in flat(text)
     assert "--help method=NAME" in text.splitlines()[-1]
     assert "--help all" in text.splitlines()[-1]
     assert all(name in text.splitlines()[-2] for name in names())
@@ -259,7 +259,7 @@ def test_help_of_a_method_shows_the_defaults_that_it_runs_with(name: str, capsys
         assert row is not None or getattr(resolved.method, option) is None, option
         if row and row[1] != "needed" and option != "lr_for":
             assert row[1] == f"default: {shown(getattr(resolved.method, option))}", option
-    assert (f"batch=N images a step (default: {resolved.run.batch})" in text) == (resolved.run.batch != 64)
+    assert (f"own number at most (default: {resolved.run.batch})" in text) == (resolved.run.batch != 64)
 
 
 def shown(value: Any) -> str:
@@ -303,7 +303,7 @@ def test_help_of_a_users_own_method_does_not_run_it(tmp_path: Path, capsys, monk
     text = flat(page(capsys, monkeypatch, "pretrain", "--help", f"method={path}"))
     assert "Rotation: which way is up." in text
     assert "turns=N how many turns there are (default: 2)" in text
-    assert "batch=N images a step (default: 8)" in text
+    assert "own number at most (default: 8)" in text
     assert "preset=small batch=8 turns=2 (used without preset=)" in text
 
 

@@ -62,7 +62,7 @@ def words(line: str, incomplete: str) -> list[str]:
         ("pretrain", "data=my data/", ["data=my data/a.jpg"]),
         ("pretrain", "data=.h", ["data=.hidden/"]),
         ("pretrain", "data=no/where/", []),
-        ("pretrain", "batch=", []),
+        ("pretrain", "batch=", ["batch=auto"]),
         ("pretrain method=nothing", "ba", ["batch="]),
         ("compare", "starts=scratch,co", ["starts=scratch,coco", "starts=scratch,coco-backbone"]),
         ("compare", "starts=scratch,ssl=im", ["starts=scratch,ssl=images/"]),

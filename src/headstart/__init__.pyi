@@ -138,8 +138,7 @@ def pretrain(
         epochs: passes over the images (this or steps)
         steps: optimizer steps (this or epochs); without either by images, start and machine
         budget: time that pretraining may take, such as 30m, 2h or 45s: sets the steps (in place of them)
-        batch: images a step; auto: the method's own number or the largest half, quarter, ... of it that memory has
-            room for, by a few steps that are tried
+        batch: images a step; auto: as many as memory has room for, the method's own number at most
         imgsz: side of the global crops, pixels
         local_imgsz: side of the local crops, pixels
         workers: processes that read images; 0 reads in the main process

@@ -83,3 +83,8 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     kind = f"{type(error).__module__}.{type(error).__name__}"
     return (isinstance(error, RuntimeError) or kind == "cv2.error") and any(word in str(error) for word in _RAN_OUT)
+
+
+def enumerated(words: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -63,7 +63,7 @@ def test_a_version_that_was_not_tested_is_told_before_a_comparison(
     monkeypatch.setattr(comparing, "untested", lambda: ("WARNING: ultralytics 9 was not tested",))
     monkeypatch.setattr(comparing, "prepare", stop)
     with pytest.raises(UserError, match="enough"):
-        comparing._compare(cast(Any, SimpleNamespace(trust=False)), tmp_path, None, "")
+        comparing._compare(cast(Any, SimpleNamespace(trust=False)), cast(Any, SimpleNamespace(path=tmp_path)), None, "")
     assert "WARNING: ultralytics 9 was not tested" in capsys.readouterr().err
 
 
@@ -113,7 +113,10 @@ def test_an_option_of_another_method_is_told_as_one(image_folder: Path) -> None:
     with pytest.raises(UserError) as caught:
         job(image_folder, method="dino", teacher="vit", lokals=2)
     text = str(caught.value)
-    assert "teacher: is an option of distill and objects, not of dino\n  -> give method=distill, or leave" in text
+    assert (
+        "teacher: is an option of distill, objects and selftrain, not of dino\n  -> give method=distill, or leave"
+        in text
+    )
     assert "there is no option 'lokals'\n  -> did you mean 'locals'" in text
     assert text.startswith("2 problems:")
 

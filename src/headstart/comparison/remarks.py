@@ -7,6 +7,7 @@ from pathlib import Path
 
 from headstart.comparison.records import Cost, LabelsWorth, Results
 from headstart.comparison.start_records import StartFacts
+from headstart.errors import enumerated
 from headstart.run.display import duration
 
 COST_HEADERS = ("labels", "start", "search", "pretraining", "fine-tuning", "in all", "steps in all")
@@ -115,4 +116,4 @@ def listed(words: Sequence[str]) -> str:
     """``1%, 5% and 20% of the labels``: what the words have in common at their end is said once."""
     if len(words) > 1 and all(word.endswith("% of the labels") for word in words):
         words = [*(word.removesuffix(" of the labels") for word in words[:-1]), words[-1]]
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+    return enumerated(words)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from headstart.detectors.base import Detector
-from headstart.errors import UserError, did_you_mean
+from headstart.errors import UserError, did_you_mean, enumerated
 from headstart.machine import parse_device
 from headstart.methods import find
 from headstart.settings.auto import Situation, choose
@@ -116,7 +116,7 @@ def of_others(given: Iterable[str], name: str, settings: type[MethodSettings], w
     for key in foreign:
         if others := [other for other, fields in methods.items() if key in fields]:
             hint = f"{'add' if why else 'give'} method={others[0]}, or leave {key}= out"
-            what = f"is an option of {' and '.join(others)}, not of {name}{why}"
+            what = f"is an option of {enumerated(others)}, not of {name}{why}"
             problems.append(UserError(what, where=key, hint=hint))
     return problems
 

@@ -7,7 +7,6 @@ import json
 import math
 import shlex
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -55,7 +54,7 @@ class RunFolder:
         self.path = path
         self._streams: dict[str, TextIO] = {}
         self._skipped = Listing(path / "skipped.csv", "reason")
-        self._noted = Listing(path / "noted.csv", "note")
+        self._noted = Listing(path / "noted.csv", "note", several=True)
         self._made: list[Logger] = []
         self._loggers: list[Logger] = []
         self._owned = OwnedFolder(path, CONTENTS)
@@ -240,8 +239,7 @@ class RunFolder:
 
     def noted(self) -> list[str]:
         """What was noted, in sentences with the number of images."""
-        counts = Counter(self._noted.values())
-        return [f"{count:,} images: {note} (noted.csv lists them)" for note, count in counts.most_common()]
+        return [f"{count:,} images: {note} (noted.csv lists them)" for note, count in self._noted.counts.most_common()]
 
     def close(self) -> None:
         """Close the files, and let other runs into the folder."""

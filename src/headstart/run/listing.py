@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,18 +21,19 @@ class Listing:
     Args:
         path: The file.
         column: Name of the second column; the first is ``path``.
+        several: Whether more than one thing may be said of an image.
+
+    Attributes:
+        counts: Of how many images each thing is said.
     """
 
-    def __init__(self, path: Path, column: str) -> None:
-        self.path, self.column = path, column
-        self._known: dict[str, str] = {}
+    def __init__(self, path: Path, column: str, *, several: bool = False) -> None:
+        self.path, self.column, self.several = path, column, several
+        self.counts: Counter[str] = Counter()
+        self._known: set[int] = set()  # hashes: it may be every image of millions
 
     def __len__(self) -> int:
         return len(self._known)
-
-    def values(self) -> list[str]:
-        """What is said of each image."""
-        return list(self._known.values())
 
     def read(self, *, mend: bool = False) -> None:
         """Remember what an earlier process has listed; rows that were cut short or damaged are none.
@@ -46,8 +48,8 @@ class Listing:
             text = self.path.read_bytes().decode(**_ENCODING)
         except OSError:
             return
-        self._known = dict(self._whole(text))
-        whole = self._text([("path", self.column), *self._known.items()])
+        self.counts, self._known = Counter(), set()
+        whole = self._text([("path", self.column), *self._new(self._whole(text))])
         if mend and whole != text:
             write_atomically(self.path, lambda temporary: temporary.write_bytes(whole.encode(**_ENCODING)))
 
@@ -57,17 +59,24 @@ class Listing:
         Raises:
             UserError: The file cannot be written.
         """
-        new: dict[str, str] = {}
-        for path, text in rows:
-            if path not in self._known:
-                new.setdefault(path, text)
+        new = self._new(rows)
         if not new:
             return []
         with explained(self.path), self.path.open("ab") as file:
             heading = [] if file.tell() else [("path", self.column)]
-            file.write(self._text([*heading, *new.items()]).encode(**_ENCODING))
-        self._known.update(new)
-        return list(new.items())
+            file.write(self._text([*heading, *new]).encode(**_ENCODING))
+        return new
+
+    def _new(self, rows: Rows) -> Rows:
+        """Those that are not known yet, and are from now on."""
+        new: Rows = []
+        for path, text in rows:
+            key = hash((path, text)) if self.several else hash(path)
+            if key not in self._known:
+                self._known.add(key)
+                self.counts[text] += 1
+                new.append((path, text))
+        return new
 
     def _whole(self, text: str) -> Rows:
         rows: list[list[str]] = []

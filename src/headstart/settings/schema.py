@@ -86,8 +86,7 @@ class PretrainSettings(Options):
     )
     batch: Annotated[int, Field(ge=2)] | Literal["auto"] = Field(
         64,
-        description="images a step; auto: the method's own number or the largest half, quarter, ... of it that memory "
-        "has room for, by a few steps that are tried",
+        description="images a step; auto: as many as memory has room for, the method's own number at most",
     )
     imgsz: int = Field(224, ge=32, le=4096, description="side of the global crops, pixels")
     local_imgsz: int = Field(96, ge=32, le=4096, description="side of the local crops, pixels")
