@@ -9,7 +9,7 @@ from torch.nn import functional
 from torchvision.transforms.v2.functional import crop, resize
 
 from headstart.images.loader import PixelBatch
-from headstart.pseudolabels.box_classifier import BoxClassifier, fitted
+from headstart.pseudolabels.box_classifier import BoxClassifier, fitted, spread
 from headstart.pseudolabels.labelling import Detections
 from headstart.pseudolabels.looks import SIDE, features, squares
 from headstart.teachers.base import FrozenTeacher
@@ -100,6 +100,30 @@ def test_more_boxes_than_go_at_once_keep_their_order() -> None:
         expected = functional.normalize(cut.mean((1, 2)), dim=0)
         torch.testing.assert_close(got[place], expected, atol=3e-3, rtol=0)
         torch.testing.assert_close(got[150 + place], expected, atol=3e-3, rtol=0)
+
+
+def test_of_thousands_of_boxes_some_are_learnt_from() -> None:
+    """Of five, one and three boxes two an image: of five those at 2 and 4, of three those at 1 and 2."""
+    owner = torch.tensor([0] * 5 + [3] + [4] * 3)
+    assert spread(owner, 2).nonzero()[:, 0].tolist() == [2, 4, 5, 7, 8]
+    assert spread(owner, 5).all()
+    assert len(spread(owner[:0], 2)) == 0
+    many = torch.tensor([[0.1, 0.3, 0.3, 0.7]]).repeat(500, 1)
+    made = BoxClassifier(colors(), 2)
+    looks = made.looks(
+        batch(scene(40, 40, (LEFT, RED))), detections([5], [LEFT], [0.9]), torch.zeros(500, dtype=torch.int64), many,
+        torch.zeros(500, dtype=torch.int64), most=3,
+    )  # fmt: skip
+    assert len(looks.labels) == len(looks.features) == 3 * 8
+
+
+def test_what_is_no_object_is_learnt_beyond_as_many_boxes_as_there_are_objects() -> None:
+    """Two objects, found first, and 20 boxes beside them: of the best 2 + 7 boxes seven show nothing."""
+    places = [(0.4, place / 25, 0.5, place / 25 + 0.03) for place in range(20)]
+    found = detections([5] * 22, [LEFT, RIGHT, *places], [0.9] * 22)
+    owner, boxes = torch.zeros(2, dtype=torch.int64), torch.tensor([LEFT, RIGHT])
+    looks = BoxClassifier(colors(), 2).looks(batch(scene(80, 80)), found, owner, boxes, torch.tensor([0, 1]))
+    assert torch.bincount(looks.labels).tolist() == [8, 8, 7 * 2]
 
 
 def test_a_square_around_a_box_against_torchvision() -> None:

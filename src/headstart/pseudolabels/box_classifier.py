@@ -40,6 +40,8 @@ NAMED_BY = [(1.2, False), (1.5, True)]
 """Margin of the square around a box, and whether it is mirrored: of labelled boxes, and of those to be named."""
 APART = 0.3
 """Intersection over union with every labelled box below which a detector's box shows none of the objects."""
+BESIDE = 7
+"""Boxes of a detector on a labelled image, beyond as many as it has objects, among which those are that show none."""
 _SCALE, _DECAY, _STEPS = 10.0, 1e-4, 300
 
 
@@ -70,24 +72,30 @@ class BoxClassifier:
         self.teacher, self.classes = teacher, classes
         self._mean = self._weight = self._bias = torch.zeros(0)
 
-    def looks(self, batch: PixelBatch, found: Detections, owner: Tensor, boxes: Tensor, labels: Tensor) -> Looks:
+    def looks(
+        self, batch: PixelBatch, found: Detections, owner: Tensor, boxes: Tensor, labels: Tensor, most: int = 100
+    ) -> Looks:
         """What can be learnt from a batch of labelled images.
 
         Args:
             batch: The images.
             found: What a detector finds on them, down to low scores: what overlaps no labelled box is no object.
-            owner: int64 ``(N,)``: place in the batch of the image of each labelled box.
+            owner: int64 ``(N,)``, rising: place in the batch of the image of each labelled box.
             boxes: ``(N, 4)``, shares of the image's sides.
             labels: int64 ``(N,)``.
+            most: Labelled boxes an image that are learnt from; of more, some from all over the list.
         """
         place = {row: at for at, row in enumerate(batch.indices.tolist())}
         other = torch.tensor([place[row] for row in found.rows.tolist()], dtype=torch.int64)
         overlap = box_iou(found.boxes, boxes) * (other[:, None] == owner[None])
-        apart = (overlap < APART).all(1)
-        objects = self._features(batch, owner, boxes, LEARNT_FROM)
+        # Beyond the objects, the best few: what a detector is a little sure of, and wrongly.
+        sure = rank_of(other) < torch.bincount(owner, minlength=len(batch.indices))[other] + BESIDE
+        apart = (overlap < APART).all(1) & sure
+        some = spread(owner, most)
+        objects = self._features(batch, owner[some], boxes[some], LEARNT_FROM)
         nothing = self._features(batch, other[apart], found.boxes[apart], NAMED_BY)
         none = torch.full((int(apart.sum()) * len(NAMED_BY),), self.classes)
-        return Looks(torch.cat([objects, nothing]), torch.cat([labels.repeat(len(LEARNT_FROM)), none]))
+        return Looks(torch.cat([objects, nothing]), torch.cat([labels[some].repeat(len(LEARNT_FROM)), none]))
 
     def learn(self, looks: list[Looks]) -> None:
         """Fit it, from the beginning."""
@@ -151,6 +159,26 @@ class BoxClassifier:
 
     def _centered(self, features: Tensor) -> Tensor:
         return _SCALE * functional.normalize(features - self._mean, dim=1)
+
+
+def spread(owner: Tensor, most: int) -> Tensor:
+    """Bool ``(N,)``: at most so many of each owner, evenly over their order.
+
+    Args:
+        owner: int64 ``(N,)``, rising.
+        most: 1 or more.
+    """
+    number = torch.unique_consecutive(owner, return_counts=True)[1]
+    count, rank = number.repeat_interleave(number), rank_of(owner)
+    kept: Tensor = (count <= most) | ((rank + 1) * most // count > rank * most // count)
+    return kept
+
+
+def rank_of(owner: Tensor) -> Tensor:
+    """int64 ``(N,)``: how many of the same owner, int64 ``(N,)`` in which owners stand together, come before."""
+    number = torch.unique_consecutive(owner, return_counts=True)[1]
+    before: Tensor = (number.cumsum(0) - number).repeat_interleave(number)
+    return torch.arange(len(owner)) - before
 
 
 def fitted(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:

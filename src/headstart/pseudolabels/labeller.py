@@ -15,7 +15,9 @@ from headstart.teachers.base import Teacher
 
 LEARNT_FROM = 2000
 """Labelled images that a network learns the names of classes from, at most."""
-_LEAST, _MOST = 0.002, 8  # score and number of the boxes on a labelled image among which those that are no object are
+BOXES = 4000
+"""Labelled boxes, likewise: eight looks at each take a minute or two on a core, and some 160 MB."""
+_LEAST, _MOST = 0.002, 300  # score and number of boxes on a labelled image among which those that are no object are
 
 
 class Labeller:
@@ -74,7 +76,8 @@ class Labeller:
         some = self._known[torch.randperm(len(self._known), generator=random)[:LEARNT_FROM]].sort().values
         made = BoxClassifier(namer, self._classes)
         batches = self._detected(some.tolist(), network, head, imgsz, _LEAST, _MOST, AREA)
-        made.learn([made.looks(batch, found, *self._labels.of(batch.indices)) for batch, found in batches])
+        most = max(1, BOXES // max(1, len(some)))
+        made.learn([made.looks(batch, found, *self._labels.of(batch.indices), most) for batch, found in batches])
         return made
 
     def _detected(
