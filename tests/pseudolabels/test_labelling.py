@@ -48,6 +48,13 @@ def test_boxes_are_shares_of_the_image_and_one_an_object() -> None:
     torch.testing.assert_close(found.boxes, torch.tensor([[0.25, 0.25, 0.5, 0.75], [0.625, 0.5, 1.0, 1.0]]))
 
 
+def test_those_on_some_of_the_images() -> None:
+    rows, four = torch.tensor([4, 4, 7, 9]), torch.arange(4)
+    all_ = Detections(rows, torch.rand(4, 4), four / 4, four, torch.tensor([4, 5, 7, 9]))
+    some = all_.on(torch.tensor([9, 5, 4]))
+    assert (some.rows.tolist(), some.labels.tolist(), some.looked.tolist()) == ([4, 4, 9], [0, 1, 3], [4, 5, 9])
+
+
 def test_no_more_objects_an_image_than_allowed() -> None:
     places = torch.arange(0, 60, 10).float()
     boxes = torch.stack([places, places, places + 5, places + 5], 1).expand(2, -1, -1)

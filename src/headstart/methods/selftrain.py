@@ -260,12 +260,8 @@ class Selftrain(Method):
         self.teacher.load_state_dict(self._mean.states["teacher"])
         self.teacher_head.load_state_dict(self._mean.states["teacher_head"])
         imgsz = self.specs_at(progress._replace(step=max(0, progress.step - 1)))[0].size  # what it was trained at
-        found = self._labeller.found(rows, self.teacher, self.teacher_head, imgsz)
-        judged = (
-            self._labeller.found(self._held.tolist(), self.teacher, self.teacher_head, imgsz)
-            if len(self._held)
-            else None
-        )
+        both = self._labeller.found([*rows, *self._held.tolist()], self.teacher, self.teacher_head, imgsz)
+        found, judged = both.on(torch.tensor(rows)), both.on(self._held) if len(self._held) else None
         if imgsz != self.specs_at(progress)[0].size:  # weights that see images at another size are no part of the mean
             self._mean = WeightMean()
         self._remember(progress.step, found, judged)

@@ -52,6 +52,12 @@ class Detections:
             return cls(none, torch.zeros(0, 4), torch.zeros(0), none, none)
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
+    def on(self, rows: Tensor) -> Detections:
+        """Those on some of the images, int64 ``(n,)``."""
+        here = torch.isin(self.rows, rows)
+        looked = self.looked[torch.isin(self.looked, rows)]
+        return Detections(self.rows[here], self.boxes[here], self.scores[here], self.labels[here], looked)
+
     def those(self, good: Tensor) -> Detections:
         """Some of the boxes; all images stay looked at."""
         return Detections(self.rows[good], self.boxes[good], self.scores[good], self.labels[good], self.looked)
