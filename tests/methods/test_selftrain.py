@@ -112,6 +112,12 @@ def test_burn_in_may_see_larger_views_than_what_is_trained_after_it() -> None:
     assert (seen.size, made._mean.number) == (128, 1)
 
 
+def test_without_label_imgsz_all_steps_have_views_of_imgsz_whatever_it_is() -> None:
+    made = method(imgsz=100)
+    assert [spec.size for spec in made.view_specs()] == [100]
+    assert {made.specs_at(Progress(step, STEPS, 0.0))[0].size for step in range(STEPS)} == {100}
+
+
 class Sees:
     """In place of the teacher's network and head: one box on every image, as sure as its row says."""
 

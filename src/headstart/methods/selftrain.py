@@ -143,7 +143,8 @@ class Selftrain(Method):
     @property
     def _burn_in_imgsz(self) -> int:
         """Side of the views of burn-in, and of what its teacher labels."""
-        return -(-(self.settings.label_imgsz or self.context.imgsz) // 32) * 32
+        given = self.settings.label_imgsz
+        return -(-given // 32) * 32 if given else self.context.imgsz
 
     def order(self, steps: int) -> MixedStream:
         """Labelled images alone, then both kinds, then labelled ones alone; in steps without mosaics a quarter of them.
