@@ -20,23 +20,11 @@ from headstart.jobs import batch
 from headstart.jobs.prepare import check_options, prepare
 from headstart.training import checkpoint
 from headstart.training.memory import BatchTrial
+from small import SMALL
 
 MIB = 2**20
 CPU = torch.device("cpu")
 CASE: dict[str, Any] = {"method": "simclr", "imgsz": 64, "workers": 0, "device": "cpu", "report": False, "steps": 2}
-
-
-SMALL = """\
-nc: 2
-backbone:
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-head:
-  - [-1, 1, Conv, [16, 1, 1]]
-  - [[2, 3, 4], 1, Detect, [nc]]
-"""
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from ultralytics import YOLO
 
+from small import SMALL
+
 
 class Payload:
     """An object whose pickle makes the folder `mark` as it is read."""
@@ -26,19 +28,6 @@ class OwnLayer(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x
-
-
-SMALL = """\
-nc: 2
-backbone:
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-head:
-  - [-1, 1, Conv, [16, 1, 1]]
-  - [[2, 3, 4], 1, Detect, [nc]]
-"""
 
 
 def model_yaml(folder: Path, more: str = "") -> Path:

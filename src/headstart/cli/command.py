@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -134,21 +134,22 @@ def _doctor(given: dict[str, Any]) -> int:
 def _embed(given: dict[str, Any]) -> int:
     s = _settings("embed", given)
     from headstart.jobs.embed import embed
-    from headstart.run.display import make_console
 
-    console = make_console(soft_wrap=True)
-    for line in embed(s).lines():
-        console.print(line)
-    return 0
+    return _printed(embed(s).lines())
 
 
 def _export(given: dict[str, Any]) -> int:
     s = _settings("export", given)
     from headstart.jobs.export import export
+
+    return _printed(export(s).lines())
+
+
+def _printed(lines: Iterable[str]) -> int:
     from headstart.run.display import make_console
 
     console = make_console(soft_wrap=True)
-    for line in export(s).lines():
+    for line in lines:
         console.print(line)
     return 0
 

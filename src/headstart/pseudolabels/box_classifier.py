@@ -26,16 +26,7 @@ AREA = (4 * SIDE) ** 2
 """Pixels of an image from which boxes are cut, at most: one of a fortieth of the image's side is not enlarged much."""
 LEAST_SCORE = 0.02
 """Score from which a detector's box is looked at; below are few objects and many that are none."""
-LEARNT_FROM = [
-    (1.0, False),
-    (1.0, True),
-    (1.2, False),
-    (1.2, True),
-    (1.5, False),
-    (1.5, True),
-    (2.0, False),
-    (2.0, True),
-]
+LEARNT_FROM = [(margin, mirrored) for margin in (1.0, 1.2, 1.5, 2.0) for mirrored in (False, True)]
 NAMED_BY = [(1.2, False), (1.5, True)]
 """Margin of the square around a box, and whether it is mirrored: of labelled boxes, and of those to be named."""
 APART = 0.3
