@@ -81,7 +81,7 @@ def compare(**options: Any) -> Comparison:
             training or pretraining images, a start of another architecture). A training that fails does not raise:
             see `Comparison.failed`.
 
-    Example:
+    Examples:
         >>> headstart.compare(
         ...     data="my.yaml",
         ...     model="yolo11n",

@@ -47,7 +47,7 @@ class Health:
         active: Kinds that sound now, in the order in which they began: ``loss``, ``weights``, ``uniform``, ``peaked``,
             ``spread``, ``rank``, ``forgotten``.
 
-    Example:
+    Examples:
         >>> Health().update(7, {"loss": float("nan")})[0][:36]
         'The loss at step 7 is not a number: '
     """

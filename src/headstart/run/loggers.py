@@ -30,7 +30,7 @@ class Logger(ABC):
     Args:
         folder: Where it may write; it need not exist.
 
-    Example:
+    Examples:
         A file ``my_logger.py``, used as ``loggers=my_logger.py``:
 
         >>> class Printer(Logger):

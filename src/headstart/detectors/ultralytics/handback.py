@@ -71,7 +71,7 @@ def load_into(yolo: Any, run: str | Path, trust: bool = False) -> HandBack:
     Raises:
         UserError: No such run, or another backbone.
 
-    Example:
+    Examples:
         >>> yolo = YOLO("yolo11n-seg.yaml")
         >>> headstart.load_into(yolo, "out")
         >>> yolo.train(data="my.yaml")
