@@ -128,8 +128,8 @@ def _solve(epochs: Sequence[float], counts: Sequence[tuple[int, int]], first: Fi
 
 def table(prepared: Prepared, places: Sequence[Slot], speed: Speed, recipes: Sequence[RecipePlan] = ()) -> Table:
     """The pretrainings and trainings, how many of each kind, and their time."""
-    shown = Table(show_edge=False, pad_edge=False)
-    for head in ("trainings", "labels", "images", "epochs", "how many", "each", "together"):
+    shown = Table(show_edge=False, pad_edge=False, collapse_padding=True)
+    for head in ("trainings", "labels", "images", "epochs", "runs", "each", "together"):
         shown.add_column(
             head,
             justify="left" if head in ("trainings", "labels") else "right",
