@@ -30,3 +30,21 @@ def test_the_length_follows_images_start_and_machine(
 @pytest.mark.parametrize(("images", "expected"), [(350, 15_000), (96_000, 15_000), (96_064, 15_010)])
 def test_the_published_recipe_keeps_its_length(images: int, expected: int) -> None:
     assert published_steps(images, 64) == expected
+
+
+@pytest.mark.parametrize(
+    ("images", "trained", "device", "expected"),
+    [
+        (4_421, True, "cpu", 3_600),
+        (4_421, False, "cpu", 10_800),
+        (350, True, "cuda", 3_600),
+        (4_421, True, "cuda", 7_200),
+        (100_000, True, "cuda", 15_625),  # 10 passes: 1,000,000 / 64
+        (1_000_000, True, "cuda", 20_000),
+        (4_421, False, "cuda", 15_000),
+    ],
+)
+def test_a_run_that_learns_the_users_classes_is_a_whole_training(
+    images: int, trained: bool, device: str, expected: int
+) -> None:
+    assert default_steps(images, 64, trained=trained, device=device, classes=True) == expected

@@ -133,7 +133,8 @@ def length_of(options: Mapping[str, Any], images: int) -> int | None:
     presets = find.find(str(given["method"])).presets
     preset = presets.get(str(given.get("preset")), next(iter(presets.values()), {}))
     known = {key: value for key, value in {**preset, **given}.items() if key in PretrainSettings.model_fields}
-    run, _ = with_length(PretrainSettings(**known), given, not random_weights(given), images)
+    classes = find.find(str(given["method"])).method.needs.labels
+    run, _ = with_length(PretrainSettings(**known), given, not random_weights(given), images, classes=classes)
     return None if run.budget else steps_of(run, images)
 
 
@@ -168,7 +169,7 @@ def prepare(options: Mapping[str, Any], measure: Callable[[Job], BatchTrial] | N
     more: tuple[str, ...] = (
         (f"init={given['init']} lies beside: the published weights of {resolved.model}",) if beside else ()
     )
-    run, length = with_length(settled.run, given, detector.trained, len(images))
+    run, length = with_length(settled.run, given, detector.trained, len(images), classes=declared.method.needs.labels)
     known, classed = None, detector
     if labels and declared.method.needs.labels:
         known, told = given_labels(labels, images)
@@ -186,8 +187,9 @@ def _with_batch(
     trial = measure(job)
     given = {**given, "batch": trial.batch}
     with torch.random.fork_rng(devices=[]):  # the method's heads are to be those of a run that is given this batch
-        settled, _, why, _ = _method(given, start, job.images, None, job.fit)
-    run, length = with_length(settled.run, given, start.trained, len(job.images))
+        settled, declared, why, _ = _method(given, start, job.images, None, job.fit)
+    classes = declared.method.needs.labels
+    run, length = with_length(settled.run, given, start.trained, len(job.images), classes=classes)
     return replace(job, run=run, options=settled.method, why=(*why, *more, *length, trial.why), trial=trial)
 
 
@@ -221,7 +223,7 @@ def _method(
 
 
 def with_length(
-    run: PretrainSettings, given: Mapping[str, Any], trained: bool, images: int
+    run: PretrainSettings, given: Mapping[str, Any], trained: bool, images: int, *, classes: bool
 ) -> tuple[PretrainSettings, tuple[str, ...]]:
     """The options with a number of steps where neither that nor epochs nor a budget was given, and why so many."""
     if run.steps or run.epochs or run.budget:
@@ -230,9 +232,9 @@ def with_length(
     if given.get("preset") == "tutorial":
         steps, why = published_steps(images, run.batch_size), "the published recipe"
     else:
-        steps = default_steps(images, run.batch_size, trained=trained, device=device)
-        start = "trained" if trained else "random"
-        why = f"{images:,} images, {start} weights and {'no GPU' if device == 'cpu' else 'a GPU'}"
+        steps = default_steps(images, run.batch_size, trained=trained, device=device, classes=classes)
+        start, what = "trained" if trained else "random", "your classes, " if classes else ""
+        why = f"{what}{images:,} images, {start} weights and {'no GPU' if device == 'cpu' else 'a GPU'}"
     said = f"{steps:,} steps for {why}; steps=, epochs= or budget= set others"
     return run.model_copy(update={"steps": steps}), (said,)
 

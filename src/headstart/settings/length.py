@@ -1,7 +1,9 @@
 """How long a pretraining is where the user does not say: the one rule, for the default method and for ``method=auto``.
 
 Fewer steps from trained weights (HPT, arXiv 2103.12718, converges many times faster), on few images, and without a GPU.
-What is measured is 1,000 steps from trained weights on a CPU (docs/evidence.md); the others are guesses.
+More where the user's classes are learnt: what comes out is a finished detector, not a start of another training.
+What is measured, from trained weights on a CPU: 1,000 steps (docs/evidence.md), and with labels 3,600 to 7,200, the
+more the better (EXPERIMENTS.md, "longer rounds"); the others are guesses.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ PASSES = 10
 """Passes over many images."""
 
 
-def default_steps(images: int, batch: int, *, trained: bool, device: str) -> int:
+def default_steps(images: int, batch: int, *, trained: bool, device: str, classes: bool = False) -> int:
     """Optimizer steps of a run that was given neither steps nor epochs nor a budget. A pure function.
 
     Args:
@@ -22,10 +24,14 @@ def default_steps(images: int, batch: int, *, trained: bool, device: str) -> int
         batch: Images a step.
         trained: Whether the run starts from trained weights.
         device: ``cpu``, ``cuda`` or ``mps``.
+        classes: Whether the method learns the user's classes (`Needs.labels`).
     """
     if device == "cpu":
-        return 1_000 if trained else 3_000
+        steps = 1_000 if trained else 3_000
+        return 3_600 * steps // 1_000 if classes else steps
     passes = ceil(PASSES * images / batch)
+    if trained and classes:
+        return max(3_600 if images < FEW else 7_200, min(passes, 20_000))
     if trained:
         return max(2_000 if images < FEW else 5_000, min(passes, 20_000))
     return max(5_000 if images < FEW else 15_000, passes)
