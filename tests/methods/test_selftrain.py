@@ -69,7 +69,7 @@ def test_the_teacher_is_the_average_of_the_student() -> None:
 
 @pytest.mark.parametrize("average", [True, False])
 def test_the_mean_of_the_ends_of_the_cycles_labels_and_is_handed_back(average: bool) -> None:
-    """Of 1 at the end of burn-in, 4 and 10 at those of the rounds: 1, 2.5, 5, weights, head and statistics alike."""
+    """Of 1 at the end of burn-in, 4 and 10 at those of the rounds: 1, 9/3, 49/7, weights, head and statistics alike."""
     made = method(average=average)
     Sees(made, {})
     names = ("stages.0.0.weight", "stages.0.1.running_mean")
@@ -84,7 +84,7 @@ def test_the_mean_of_the_ends_of_the_cycles_labels_and_is_handed_back(average: b
         made.before_step(Progress(step, STEPS, 0.0))
         return {name: float(made.teacher.state_dict()[name].float().mean()) for name in names}
 
-    for value, step, mean in ((1.0, 10, 1.0), (4.0, 20, 2.5)):
+    for value, step, mean in ((1.0, 10, 1.0), (4.0, 20, 3.0)):
         got = at_the_end_of_a_cycle(value, step)
         assert got == dict.fromkeys(names, mean if average else value)
         assert all(float(one.detach().mean()) == value for one in made.student.parameters()), (
@@ -96,7 +96,7 @@ def test_the_mean_of_the_ends_of_the_cycles_labels_and_is_handed_back(average: b
     last = at_the_end_of_a_cycle(10.0, None)
     counters = {name for name in last if "num_batches" in name}
     assert {name: last[name] for name in counters} == dict.fromkeys(counters, 10.0)
-    assert {last[name] for name in last.keys() - counters} == {5.0 if average else 10.0}
+    assert {last[name] for name in last.keys() - counters} == {7.0 if average else 10.0}
 
 
 def test_burn_in_may_see_larger_views_than_what_is_trained_after_it() -> None:

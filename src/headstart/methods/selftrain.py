@@ -53,7 +53,7 @@ class Settings(DetectionSettings, LabelOptions, TeacherOptions):
     )
 
     close_mosaic: float = Field(0.1, ge=0, le=1, description="share of the steps, at the end, without mosaics")
-    burn_in: float = Field(0.6, ge=0, le=1, description="share of the steps, at the start, on labelled images alone")
+    burn_in: float = Field(0.35, ge=0, le=1, description="share of the steps, at the start, on labelled images alone")
     settle: float = Field(0.05, ge=0, le=1, description="share of the steps, at the end, on labelled images alone")
     labelled: float | None = Field(
         None,
