@@ -16,6 +16,7 @@ from headstart.comparison.records import Results
 from headstart.comparison.shown import Detections, read_detections
 from headstart.errors import UserError
 from headstart.report import comparison_charts, comparison_page, pretraining_page
+from headstart.report.charts import Chart
 from headstart.report.pretraining_verdict import judge
 from headstart.report.run_reader import FoundRun, find_run
 
@@ -70,7 +71,7 @@ def comparison_card(folder: str | Path, results: Results) -> str:
         "legend": comparison_page.legend(results),
         "headers": wording.headers(results),
         "rows": wording.rows(results),
-        "charts": [one for one in [comparison_charts.budgets(results, f"card{key}", full=False)] if one.wide],
+        "charts": _charts(results, key),
         "photos": comparison_page.pictures(results, shown)[:_PHOTOS] if shown else [],
         "key": f"{key}-",
     }
@@ -81,6 +82,12 @@ def _pictures(run: FoundRun) -> list[pretraining_page.Picture]:
     found = [*pretraining_page.labelled_pictures(run, _WIDEST), *pretraining_page.pictures(run, _WIDEST)]
     main = [one for one in found if one.key in _MAIN]
     return sorted(main, key=lambda one: _MAIN.index(one.key))[:_SHEETS]
+
+
+def _charts(results: Results, key: str) -> list[Chart]:
+    """Of one budget the table says all."""
+    chart = comparison_charts.budgets(results, f"card{key}", full=False) if len(results.budgets) > 1 else None
+    return [chart] if chart and chart.wide else []
 
 
 def _detections(folder: Path) -> Detections | None:
