@@ -28,7 +28,7 @@ LAYERS = [
     ["report", "doctor", "embedding"],
     ["export"],
     ["jobs"],
-    ["cli"],
+    ["cli", "callbacks"],
     ["__main__"],
 ]
 

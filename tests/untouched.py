@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,3 +35,19 @@ def untouched(folder: Path) -> Iterator[None]:
     finally:
         for path, mode in modes.items():
             path.chmod(mode)
+
+
+def own_settings(config: Path, datasets: Path) -> Path:
+    """Ultralytics' settings file as a user may have it, in the folder that YOLO_CONFIG_DIR would name.
+
+    Args:
+        config: The folder.
+        datasets: Where the user keeps data sets; the folders of weights and of runs, beside it, do not exist.
+    """
+    from ultralytics.utils import SETTINGS
+
+    own = {"weights_dir": str(datasets.parent / "weights"), "runs_dir": str(datasets.parent / "runs"), "wandb": True}
+    path = config / "Ultralytics" / "settings.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({**SETTINGS.defaults, **own, "datasets_dir": str(datasets)}, indent=7) + "\n\n")
+    return path

@@ -20,12 +20,13 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal
 
+from headstart import callbacks as callbacks
 from headstart.detectors.ultralytics import load_into as load_into
 from headstart.errors import UserError as UserError
 from headstart.jobs.compare import Comparison as Comparison
 from headstart.jobs.ending import Run as Run
 
-__all__ = ["Comparison", "Run", "UserError", "compare", "load_into", "pretrain", "probe"]
+__all__ = ["Comparison", "Run", "UserError", "callbacks", "compare", "load_into", "pretrain", "probe"]
 '''
 
 FUNCTIONS = {

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 from headstart.errors import UserError
 
 if TYPE_CHECKING:
+    from headstart import callbacks
     from headstart.detectors.ultralytics import load_into
     from headstart.jobs.compare import Comparison, compare
     from headstart.jobs.ending import Run
     from headstart.jobs.pretrain import pretrain
     from headstart.jobs.probe import probe
 
-__all__ = ["Comparison", "Run", "UserError", "compare", "load_into", "pretrain", "probe"]
+__all__ = ["Comparison", "Run", "UserError", "callbacks", "compare", "load_into", "pretrain", "probe"]
 
 # OpenMP's threads wait for each other by spinning. Where anything else runs on the cores, a loader process say, the
 # one waited for is not running, and a step takes several times as long (EXPERIMENTS.md). Torch reads it when loaded.
@@ -37,6 +38,8 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "callbacks":
+        return importlib.import_module("headstart.callbacks")
     if name not in _HOMES:
         raise AttributeError(f"module 'headstart' has no attribute {name!r}")
     return getattr(importlib.import_module(f"headstart.{_HOMES[name]}"), name)

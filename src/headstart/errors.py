@@ -40,6 +40,10 @@ class UserError(Exception):
         text = f"{self.where}: {self.what}" if self.where else self.what
         return printable(f"{text}\n  -> {self.hint}" if self.hint else text)
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of it: the words, without the lines of code that led to them (IPython's protocol)."""
+        return [f"headstart: {self}"]
+
     @staticmethod
     def several(problems: Sequence[UserError]) -> UserError:
         """One error that lists all `problems`, so that a user mends them in one go."""

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from ultralytics.utils import SETTINGS_FILE
 
 import headstart
 from headstart.cli.command import parse
@@ -52,7 +53,7 @@ from headstart.images.index import find_images
 from headstart.images.labels import label_path
 from headstart.jobs.compare_options import resolve
 from headstart.jobs.scenes import CLASSES, draw_dataset
-from untouched import untouched
+from untouched import own_settings, untouched
 
 GAIN = {"scratch": 0.1, "coco": 0.3, "ssl": 0.2}
 
@@ -826,14 +827,19 @@ def spiked(data: Path, folder: Path) -> Path:
     return folder / data.name
 
 
-def test_a_real_comparison(data: Path, weights: Path, tmp_path: Path) -> None:
+def test_a_real_comparison(data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two trainings of one epoch, by Ultralytics, through everything: starts, arrival, scores of classes, pictures."""
     mine = spiked(data, tmp_path / "mine")
-    with untouched(mine.parent):
+    settings = own_settings(tmp_path / "config", tmp_path / "datasets")
+    before = SETTINGS_FILE.read_bytes()  # of this process; those that train read the other one
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path / "config"))
+    with untouched(mine.parent), untouched(settings.parent):
         found = headstart.compare(
             data=mine, starts=["scratch", f"coco={weights}"], labels=["8"], seeds=1, epochs=1, imgsz=64, batch=4,
             lr=0.001, device="cpu", out=tmp_path / "it's #1", pictures=2, workers=0, extra={"cache": "disk"},
         )  # fmt: skip
+    assert SETTINGS_FILE.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "config", "it's #1"}, "no folder of Ultralytics"
     assert not list(found.folder.rglob("*.npy")), "decoded images go with their training"
     assert found.failed == ()
     content = found.results

@@ -115,3 +115,6 @@ def test_files_are_named_so_that_another_folder_finds_them(tmp_path: Path, monke
         "cache_dir": str(tmp_path / "kept"),
         "data": [str(tmp_path / "images")],
     }
+    assert absolute_paths({"data": ["coco8.yaml", "mine.yaml"]})["data"] == ["coco8.yaml", str(tmp_path / "mine.yaml")]
+    (tmp_path / "coco8.yaml").write_text("train: images\n")  # the user's own comes before the one that is shipped
+    assert absolute_paths({"data": "coco8.yaml"})["data"] == [str(tmp_path / "coco8.yaml")]

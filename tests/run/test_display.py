@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import io
+import sys
 import time
+from types import ModuleType
 
 import pytest
 from rich.console import Console
 
+from headstart.errors import RunError
 from headstart.run.display import NO_BREAK, Display, Filling, duration, make_console
+from headstart.run.notebook import in_notebook
 
 
 def shown(cached: float | None, *epochs: float) -> list[str]:
@@ -82,3 +86,58 @@ def test_nothing_is_read_as_markup(monkeypatch: pytest.MonkeyPatch, terminal: bo
     printed = console.file.getvalue()
     assert printed.count(odd) >= 4 if not terminal else odd in printed
     assert "\N{SMILING FACE WITH OPEN MOUTH AND SMILING EYES}" not in printed
+
+
+class Shell:
+    """Stands in for IPython's in a notebook: what is displayed, by id."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, kernel: bool = True) -> None:
+        self.shown: dict[str, dict[str, str]] = {}
+        self.messages = 0
+        if kernel:
+            self.kernel = "of the notebook"
+        parts = ModuleType("IPython.display")
+        parts.display = parts.update_display = self._show  # type: ignore[attr-defined]
+        module = ModuleType("IPython")
+        module.get_ipython = lambda: self  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "IPython", module)
+        monkeypatch.setitem(sys.modules, "IPython.display", parts)
+
+    def _show(self, content: dict[str, str], raw: bool, display_id: str) -> None:
+        assert raw
+        self.shown[display_id] = content
+        self.messages += 1
+
+
+def test_a_bar_in_a_notebook(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    shell = Shell(monkeypatch)
+    with Display(4, start=1) as display:
+        display.say("red and bad")
+        display.update(3, 1.5, {"loss": 1.25}, 20.0, ["<b>"], skipped=2)
+    assert len(shell.shown) == 1
+    shown = next(iter(shell.shown.values()))
+    assert '<progress value="3" max="4"' in shown["text/html"]
+    assert "loss 1.250" in shown["text/html"]
+    assert "ALARM: &lt;b&gt;" in shown["text/html"]
+    assert shown["text/plain"].startswith("pretrain 3/4 epoch 1.5  loss 1.250")
+    assert capsys.readouterr() == ("red and bad\n", ""), "standard error has a red ground there"
+
+
+def test_a_bar_is_not_shown_more_often_than_it_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = Shell(monkeypatch)
+    filling = Filling(label="reading images")
+    for done in range(1, 2001):
+        filling(done, 2000)
+    assert shell.messages < 50
+    assert "reading images 2,000/2,000" in next(iter(shell.shown.values()))["text/plain"]
+
+
+def test_ipython_in_a_terminal_is_no_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not in_notebook()
+    Shell(monkeypatch, kernel=False)
+    assert not in_notebook()
+
+
+def test_an_error_in_a_notebook_is_its_words() -> None:
+    error = RunError("no room on \x1b[31mdisk", where="out", hint="make room")
+    assert error._render_traceback_() == ["headstart: out: no room on \\x1b[31mdisk\n  -> make room"]

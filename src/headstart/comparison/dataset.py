@@ -106,6 +106,8 @@ def _images(found: DatasetYaml, part: str) -> tuple[str, ...]:
     if part not in found.parts:
         other = "split=val measures on val" if part == "test" else "it needs train and val"
         raise UserError(f"has no {part} images", where=str(found.file), hint=other)
+    if absent := found.absent(part):
+        raise UserError(f"{part}: {absent.what}", where="data", hint=absent.hint)
     try:
         return tuple(find_images(found.paths(part)))
     except UserError as error:

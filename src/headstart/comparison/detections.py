@@ -24,8 +24,9 @@ _SHOWN_SIDE = 480
 def choose_images(test: Sequence[str], count: int, keypoints: Sequence[int] | None = None) -> list[str]:
     """`count` test images with objects, evenly spread over the sorted list: chosen before any result is known."""
     labelled = [image for image in sorted(test) if has_objects(image, keypoints)]
+    count = min(count, len(labelled))
     step = len(labelled) / max(count, 1)
-    return [labelled[int((at + 0.5) * step)] for at in range(min(count, len(labelled)))] if labelled else []
+    return [labelled[int((at + 0.5) * step)] for at in range(count)]
 
 
 def has_objects(image: str, keypoints: Sequence[int] | None = None) -> bool:

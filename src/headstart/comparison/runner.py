@@ -27,6 +27,7 @@ from headstart.comparison.starts import Start, StartFile, build_start, pretraini
 from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import LAST, FinetuneResult
 from headstart.errors import UserError
+from headstart.run import notebook
 from headstart.run.display import duration, make_console
 
 Rates = dict[tuple[str, str], float]
@@ -249,9 +250,15 @@ class Running:
                 self.under_way()
             self.say(f"{what}: {len(trainings)}{ready}; {self.why}")
         left = [_work(one.cell) for one in todo]
+        # A terminal has a line for each that has ended; in a notebook a bar shows that it is at work.
+        bar = notebook.Bar(what, len(todo)) if todo and notebook.in_notebook() else None
+        if bar:
+            bar.start()
 
         def tell(done: Done[Training, FinetuneResult]) -> None:
             self._tell(done, left)
+            if bar:
+                bar.update(len(todo) - len(left))
 
         self._began, self._work_done = time.monotonic(), 0.0
         outcome, stopped = run_all(todo, self.places, _train_one, tell)

@@ -1,9 +1,10 @@
 """Which family a detector is of: the files in ``detectors/``, and the packages that declare an entry point.
 
-A family is a module, or any object, with ``accepts(model) -> bool``, ``check(model) -> list[UserError]`` (cheap:
-before anything is loaded or downloaded), ``load(model, init) -> Detector``, and optionally ``check_init(init)`` and
-``finetuner() -> Finetuner``. Bare names are Ultralytics'; the others carry a prefix: ``torchvision:fcos_resnet50_fpn``.
-An installed package adds a family with an entry point of the group ``headstart.detectors``, whose name is the prefix.
+A family is a module, or any object, with ``accepts(model) -> bool``, ``check(model) -> list[UserError]`` (cheap: before
+anything is loaded or downloaded), ``load(model, init) -> Detector``, and optionally ``check_init(init)``, ``finetuner()
+-> Finetuner`` and ``live(path)``, the object that its own tools make of a checkpoint. Bare names are Ultralytics'; the
+others carry a prefix: ``torchvision:fcos_resnet50_fpn``. An installed package adds a family with an entry point of the
+group ``headstart.detectors``, whose name is the prefix.
 
 A family is imported when it is asked for. Nothing here imports torch: a misspelt name is answered at once.
 """

@@ -59,7 +59,7 @@ class HandBack:
         parts: Counts for backbone, neck and head.
         dropped: Tensors that did not arrive; empty when all is well.
         places: Where every tensor was compared, bit by bit.
-        fresh: Tensors that start from random weights when the number of classes is another.
+        fresh: Tensors that start from random weights when the classes are others.
         classes: Number of classes of the checkpoint, and the one with which `fresh` was found; None where not tried.
         not_finite: Tensors that hold a NaN or an infinity: they may have arrived bit by bit and are worth nothing.
     """
@@ -120,7 +120,8 @@ class HandBack:
         if self.not_finite:
             lines.append(f"NOT FINITE, {len(self.not_finite)} with NaN or infinity: {shorten(self.not_finite)}")
         if self.places and self.ok:
-            total = sum(count.total for count in self.parts.values())
+            # Those tried with other classes are fresh in that trial alone, and arrived here.
+            total = sum(count.total for count in self.parts.values()) - len(self.fresh) * (self.classes is None)
             lines.append(f"all {total} tensors bitwise equal in {', '.join(self.places)}")
         for one in self.dropped[:_NAMED]:
             trained = "pretrained" if one.trained else "not pretrained"

@@ -56,6 +56,8 @@ def read_part(found: DatasetYaml, name: str, classes: int | None, keypoints: Seq
     Raises:
         UserError: The YAML does not name it, or no image of it is found.
     """
+    if name in found.parts and (absent := found.absent(name)):
+        raise UserError(f"{name}: {absent.what}", where=found.file.name, hint=absent.hint)
     try:
         named = list(find_images(found.paths(name)))
     except UserError as error:

@@ -64,6 +64,18 @@ class DatasetYaml:
         told = len(places) > 1 or (places and self.shipped)  # one place is in the message already
         return f" (looked for {', '.join(places)})" if told else ""
 
+    def absent(self, part: str) -> UserError | None:
+        """What to say where Ultralytics ships the data set, and the images of a part are not on this machine."""
+        if not self.shipped or self.there(part):
+            return None
+        what = f"{self.file.name} is a data set that Ultralytics ships; its images are not on this machine"
+        fetch = f"from ultralytics.data.utils import check_det_dataset; check_det_dataset({self.file.name!r})"
+        hint = (
+            f'download it once with Ultralytics, python -c "{fetch}"; or tell Ultralytics below which folder it is, '
+            "yolo settings datasets_dir=FOLDER; or give a dataset YAML of your own"
+        )
+        return UserError(f"{what}{self.looked_for(part)}", hint=hint)
+
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, by index: a list, a mapping from ``0`` or ``'0'``, or made up from ``nc``.
 

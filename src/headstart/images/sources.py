@@ -130,9 +130,8 @@ def _dataset(file: Path) -> Source:
         told = f"{problem.where} {problem.what}" if problem.where else problem.what
         raise UserError(told, where="data", hint=problem.hint) from None
     looked = found.looked_for("train")
-    if found.shipped and not found.there("train"):
-        what = f"{file.name} is a data set that Ultralytics ships; its images are not on this machine{looked}"
-        raise UserError(what, where="data", hint="download it once with Ultralytics, or give the folder of your images")
+    if absent := found.absent("train"):
+        raise UserError(absent.what, where="data", hint=absent.hint)
     train, problems = [], []
     for path in named:
         try:

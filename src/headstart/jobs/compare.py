@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Comparison:
     """
 
     folder: Path
-    results: Results | None
+    results: Results | None = field(repr=False)
     report: Path | None
     failed: tuple[str, ...]
     interrupted: bool
@@ -64,6 +64,12 @@ class Comparison:
     def markdown(self) -> str:
         """The table for a README."""
         return wording.markdown(self.results) if self.results and self.results.scores else ""
+
+    def _repr_html_(self) -> str | None:
+        """The card that a notebook shows; None after a plan, and where it was interrupted."""
+        from headstart.report.cards import comparison_card
+
+        return comparison_card(self.folder, self.results) if self.results else None
 
 
 @with_signature("compare")

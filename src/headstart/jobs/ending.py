@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.text import Text
 
+from headstart.detectors.find import family
 from headstart.detectors.handback import HandBack
 from headstart.errors import UserError
 from headstart.run.display import make_console
 from headstart.run.folder import RunFolder
 from headstart.run.stopping import Stopped
+from headstart.trust import granted
 
 
 @dataclass
@@ -30,14 +33,46 @@ class Run:
 
     folder: Path
     checkpoint: Path | None
-    handback: HandBack | None
+    handback: HandBack | None = field(repr=False)
     step: int
     interrupted: bool
+
+    def yolo(self, trust: bool = False) -> Any:
+        """The pretrained detector as a live Ultralytics object, whose ``train()`` starts from what was learnt.
+
+        Args:
+            trust: Whether code that the checkpoint holds, of a layer of your own, may run.
+
+        Raises:
+            UserError: There is no checkpoint, or it is of another family than Ultralytics'.
+
+        Example:
+            >>> run = headstart.pretrain(data="my/images", model=YOLO("yolo11n.pt"))
+            >>> run.yolo().train(data="my.yaml", epochs=100)
+        """
+        if self.checkpoint is None:
+            what = "there is no checkpoint: the run was interrupted, or its weights did not arrive"
+            raise UserError(what, where=str(self.folder))
+        make_live = getattr(family(str(self.checkpoint)), "live", None)
+        if make_live is None:
+            what = f"{self.checkpoint} is not a checkpoint of Ultralytics, so there is no YOLO object of it"
+            raise UserError(what, hint="the end of the run said how its detector is loaded")
+        with granted(trust):
+            return make_live(self.checkpoint)
 
     @property
     def ok(self) -> bool:
         """Whether the run ended and every tensor arrived."""
         return self.handback is not None and self.handback.ok
+
+    def _repr_html_(self) -> str | None:
+        """The card that a notebook shows; None where the folder is no longer there."""
+        from headstart.report.cards import run_card
+
+        try:
+            return run_card(self.folder)
+        except UserError:
+            return None
 
 
 def ended_early(folder: RunFolder, error: BaseException, *, new: bool, again: str) -> None:

@@ -14,6 +14,7 @@ from headstart.detectors.base import Detector
 from headstart.detectors.find import load_detector
 from headstart.errors import UserError
 from headstart.images.cache import default_folder
+from headstart.images.dataset_yaml import shipped
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.loader import steps_for
 from headstart.images.sources import absolute
@@ -311,7 +312,7 @@ def absolute_paths(options: Mapping[str, Any]) -> dict[str, Any]:
     paths = [os.fspath(one) for one in named if isinstance(one, (str, os.PathLike))]
     if data and len(paths) == len(named):
         names = [os.path.expanduser(path) for path in paths]  # noqa: PTH111
-        found["data"] = [name if "://" in name else absolute(name) for name in names]
+        found["data"] = [name if "://" in name or shipped(name) else absolute(name) for name in names]
     return found
 
 

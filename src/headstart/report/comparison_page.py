@@ -96,7 +96,7 @@ def page_content(results: Results, detections: Detections | None, damage: str = 
         "checks": [(check, _CHECK_TONES[check.outcome]) for check in results.checks],
         "failed_checks": results.failed_checks,
         "trusted": results.trusted,
-        "facts": _facts(results),
+        "facts": facts(results),
         "legend": legend(results),
         "outcome": comparison_charts.outcome(results),
         "headers": wording.headers(results),
@@ -108,7 +108,7 @@ def page_content(results: Results, detections: Detections | None, damage: str = 
         "reached": _reached(results),
         "longer": _longer(results),
         "classes": comparison_charts.classes(results),
-        "pictures": _pictures(results, detections) if detections else [],
+        "pictures": pictures(results, detections) if detections else [],
         "picture_damage": damage,
         "confidence": detections.least_confidence if detections else None,
         "starts": [_start(start) for start in results.starts],
@@ -188,7 +188,7 @@ def _sentences(results: Results) -> list[str]:
     return found
 
 
-def _facts(results: Results) -> list[tuple[str, str, str]]:
+def facts(results: Results) -> list[tuple[str, str, str]]:
     """Figures under the verdict: name, value, remark."""
     data = results.data
     done = [cell for cell in results.cells if cell.state == "done"]
@@ -264,7 +264,7 @@ def _rates(results: Results) -> list[tuple[str, str, str, str]]:
     return found
 
 
-def _pictures(results: Results, detections: Detections) -> list[dict[str, Any]]:
+def pictures(results: Results, detections: Detections) -> list[dict[str, Any]]:
     """Each image with the boxes of its labels and of every start, in its own pixels."""
     return [
         {

@@ -69,14 +69,14 @@ def _content(run: FoundRun) -> dict[str, Any]:
         "run_name": run.path.resolve().name,
         "started": str(run.settings.get("started", ""))[:16].replace("T", " "),
         "verdict": judge(run),
-        "facts": _facts(run),
+        "facts": facts(run),
         "parts": parts_back(run),
         "dropped": dropped(run),
         "learning": [_loss(run), *_health_charts(run), *probe_charts(run, _chart)],
         "speed": [_rate(run), _wait(run), *_schedules(run)],
-        "pictures": _pictures(run),
+        "pictures": pictures(run),
         "labels": teacher_labels(run),
-        "labelled_pictures": _labelled_pictures(run),
+        "labelled_pictures": labelled_pictures(run),
         "skipped": run.skipped,
         "noted": run.noted,
         "finished": run.finished,
@@ -86,7 +86,7 @@ def _content(run: FoundRun) -> dict[str, Any]:
     }
 
 
-def _facts(run: FoundRun) -> list[tuple[str, str, str]]:
+def facts(run: FoundRun) -> list[tuple[str, str, str]]:
     """Figures under the verdict: name, value, remark."""
     steps, loss = run.column("step"), _ends(run.column("loss"))
     planned = run.option("steps")
@@ -255,8 +255,13 @@ def _schedules(run: FoundRun) -> list[Chart]:
 # -- pictures and tables ----------------------------------------------------------------------------------------------
 
 
-def _pictures(run: FoundRun) -> list[Picture]:
-    """The sheets that the end of training drew, with what they show; those that are not there are left out."""
+def pictures(run: FoundRun, widest: int | None = None) -> list[Picture]:
+    """The sheets that the end of training drew, with what they show; those that are not there are left out.
+
+    Args:
+        run: The run.
+        widest: Pixels that they are made smaller to, where they are wider.
+    """
     probe = run.probe
     views = probe.get("views")
     count = f"{len(views)} " if isinstance(views, list) else ""
@@ -300,11 +305,11 @@ def _pictures(run: FoundRun) -> list[Picture]:
             "Sheet of images, each beside the principal components of its feature map in color",
         ),
     ]
-    return _drawn(run, wanted)
+    return _drawn(run, wanted, widest)
 
 
-def _labelled_pictures(run: FoundRun) -> list[Picture]:
-    """The sheets of images with the teacher's labels."""
+def labelled_pictures(run: FoundRun, widest: int | None = None) -> list[Picture]:
+    """The sheets of images with the teacher's labels; see `pictures`."""
     colors = "Four colors tell classes apart; a box in gray, with a question mark, is left open. Numbers are scores."
     wanted = [
         (
@@ -328,32 +333,38 @@ def _labelled_pictures(run: FoundRun) -> list[Picture]:
             "Sheet of images with most boxes that are left open",
         ),
     ]
-    return _drawn(run, wanted)
+    return _drawn(run, wanted, widest)
 
 
-def _drawn(run: FoundRun, wanted: Sequence[tuple[str, str, str, str]]) -> list[Picture]:
+def _drawn(run: FoundRun, wanted: Sequence[tuple[str, str, str, str]], widest: int | None) -> list[Picture]:
     """Those of the pictures (key, title, note, alt) that are there."""
     found = []
     for key, title, note, alt in wanted:
         names = (key, "kinds") if key == "clusters" else (key,)  # runs of version 0.1 called clusters kinds
         files = [path for path in (run.path / "assets" / f"{name}.png" for name in names) if path.is_file()]
-        embedded = _embed(files[0]) if files else None
+        embedded = _embed(files[0], widest) if files else None
         if embedded:
             found.append(Picture(key, title, note, alt, *embedded))
     return found
 
 
-def _embed(path: Path) -> tuple[str, int, int] | None:
+def _embed(path: Path, widest: int | None) -> tuple[str, int, int] | None:
     """A picture as data URI, in WebP where that is smaller, and its size; None where it is missing or broken."""
     from PIL import PngImagePlugin, features
+    from PIL.Image import Image
 
     try:
         data, kind = path.read_bytes(), "png"
         # Not Image.open: once Ultralytics is imported, that has pip install something for a broken file.
-        picture = PngImagePlugin.PngImageFile(io.BytesIO(data))
+        picture: Image = PngImagePlugin.PngImageFile(io.BytesIO(data))
         picture.load()
     except (OSError, SyntaxError, ValueError):
         return None
+    if widest and picture.width > widest:
+        picture = picture.convert("RGB").resize((widest, round(picture.height * widest / picture.width)))
+        written = io.BytesIO()
+        picture.save(written, "PNG")
+        data = written.getvalue()
     if features.check("webp"):
         smaller = io.BytesIO()
         picture.save(smaller, "WEBP", quality=88)

@@ -1,4 +1,4 @@
-"""What the user sees while a run works: a live line in a terminal, a few plain lines anywhere else."""
+"""What the user sees while a run works: a live line in a terminal, a bar in a notebook, a few plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from rich.segment import Segment
 from rich.text import Text
 
 from headstart.errors import printable
+from headstart.run import notebook
 
 QUIET_SECONDS = 30.0
 NO_BREAK = "\N{NO-BREAK SPACE}"
+_NOTEBOOK_WIDTH = 110
+"""Characters in a line of a notebook's output."""
 
 
 class _SafeConsole(Console):
@@ -34,14 +37,53 @@ def _encodable(text: str) -> str:
 
 def make_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
     """The console that everything is printed on: brackets are brackets, as in ``run[3]``, never rich's markup."""
+    if notebook.in_notebook():  # plain output: what goes to standard error has a red ground there
+        plain: dict[str, Any] = {"force_jupyter": False, "force_terminal": False, "width": _NOTEBOOK_WIDTH}
+        return _SafeConsole(soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False, **plain)
     return _SafeConsole(stderr=stderr, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False)
+
+
+class _TerminalBar:
+    """A live line in a terminal; see `notebook.Bar`."""
+
+    def __init__(self, console: Console, label: str, total: int, done: int = 0, note: str = "") -> None:
+        columns = (
+            TextColumn("{task.description}", style="bold", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+        )
+        self._bar = Progress(*columns, console=console, transient=False)
+        self._task = self._bar.add_task(label, total=total, completed=done, note=note)
+        self.start, self.stop = self._bar.start, self._bar.stop
+
+    def update(self, done: int, note: str = "") -> None:
+        """Show how far it is."""
+        self._bar.update(self._task, completed=done, note=note)
+
+
+def make_bar(
+    console: Console, label: str, total: int, done: int = 0, note: str = ""
+) -> _TerminalBar | notebook.Bar | None:
+    """A bar that is not started yet; None where there is neither a terminal nor a notebook.
+
+    Args:
+        console: Where the user's messages go.
+        label: What is being done.
+        total: How much of it there is.
+        done: How much of it was done before.
+        note: What is said behind it at first.
+    """
+    if console.is_terminal:
+        return _TerminalBar(console, label, total, done, note)
+    return notebook.Bar(label, total, done, note) if notebook.in_notebook() else None
 
 
 class Display:
     """Progress of a run with `steps` steps.
 
-    In a terminal: a bar with rate, time left, loss and health. Elsewhere (a log file, a pipe): one line at every tenth
-    of the way, and alarms.
+    In a terminal or a notebook: a bar with rate, time left, loss and health. Elsewhere (a log file, a pipe): one line
+    at every tenth of the way, and alarms.
 
     Args:
         steps: Steps in all.
@@ -57,16 +99,7 @@ class Display:
         self.steps, self.start = steps, start
         self._told = start
         self._began = time.perf_counter()
-        self._bar: Progress | None = None
-        if self.console.is_terminal:
-            columns = (
-                TextColumn("pretrain", style="bold", markup=False),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}", markup=False),
-            )
-            self._bar = Progress(*columns, console=self.console, transient=False)
-            self._task = self._bar.add_task("", total=steps, completed=start, note="reading the first images")
+        self._bar = make_bar(self.console, "pretrain", steps, start, "reading the first images")
 
     def __enter__(self) -> Display:
         if self._bar:
@@ -107,7 +140,7 @@ class Display:
         note += f"  {skipped} skipped" if skipped else ""
         note += self._filling(epoch)
         if self._bar:
-            self._bar.update(self._task, completed=step, note=note)
+            self._bar.update(step, note)
         elif step == 1 or step == self.steps or (step - self._told) * 10 >= self.steps:
             self._told = step
             self.say(f"step {step}/{self.steps}  {note}")
@@ -122,7 +155,7 @@ class Display:
 
 
 class Filling:
-    """Progress of what is done before the first step: a bar in a terminal, elsewhere a line every half minute.
+    """Progress of what is done before the first step: a bar in a terminal or notebook, else a line every half minute.
 
     Args:
         console: Where to write; standard error of this process by default.
@@ -136,7 +169,7 @@ class Filling:
         self.console = console or make_console(stderr=True, soft_wrap=True)
         self.label, self.every = label, every
         self._began = self._told = time.perf_counter()
-        self._bar: Progress | None = None
+        self._bar: _TerminalBar | notebook.Bar | None = None
 
     def say(self, message: str) -> None:
         """Print a line."""
@@ -144,13 +177,11 @@ class Filling:
 
     def __call__(self, done: int, total: int) -> None:
         """`done` of `total` images have been read."""
-        if self._bar is None and self.console.is_terminal:
-            columns = TextColumn("{task.description}", style="bold", markup=False), BarColumn(), MofNCompleteColumn()
-            self._bar = Progress(*columns, console=self.console)
-            self._task = self._bar.add_task(self.label, total=total)
-            self._bar.start()
+        if self._bar is None and (bar := make_bar(self.console, self.label, total)):
+            self._bar = bar
+            bar.start()
         if self._bar is not None:
-            self._bar.update(self._task, completed=done)
+            self._bar.update(done)
             if done == total:
                 self._bar.stop()
         elif (now := time.perf_counter()) - self._told >= self.every and 0 < done < total:

@@ -61,6 +61,19 @@ def load(model: Any, init: str | Path | None = None) -> UltralyticsDetector:
     return load(model, init)
 
 
+def live(path: str | Path) -> Any:
+    """The Ultralytics object of a checkpoint.
+
+    Raises:
+        UserError: It cannot be read, or holds code that is not trusted.
+    """
+    from headstart.detectors.ultralytics.opening import open_checkpoint
+    from headstart.detectors.ultralytics.undisturbed import quiet
+
+    with quiet():
+        return open_checkpoint(path)
+
+
 def finetuner() -> Finetuner:
     """How they are fine-tuned: by Ultralytics' own trainer."""
     from headstart.detectors.ultralytics.finetuning import UltralyticsFinetuner

@@ -36,10 +36,8 @@ def check_arrival(trainer: Any, start: Mapping[str, Tensor], names: Mapping[int,
     if broken := not_finite(start):
         hint = "pretrain or train it again with a lower learning rate"
         raise UserError(f"holds NaN or infinity: {shorten(broken)}", where=where, hint=hint)
-    module = getattr(trainer.model, "module", trainer.model)
-    states = {"model": module.state_dict(), "EMA": trainer.ema.ema.state_dict()}
-    excused = _class_dependent(start, states["model"], _head(module), dict(names) == dict(trainer.data["names"]))
-    lost = {name: mismatches(start, state, f"the trainer's {name}") for name, state in states.items()}
+    module, states = holders(trainer)
+    lost, excused = compare(trainer, start, names)
     for name, wrong in lost.items():
         if missing := [f"{key} {reason}" for key, reason in wrong.items() if key not in excused]:
             what = (
@@ -58,6 +56,33 @@ def check_arrival(trainer: Any, start: Mapping[str, Tensor], names: Mapping[int,
         initial=fingerprint(states["model"]),
         versions={"ultralytics": ultralytics.__version__, "torch": torch.__version__},
     )
+
+
+def compare(
+    trainer: Any, start: Mapping[str, Tensor], names: Mapping[int, str]
+) -> tuple[dict[str, dict[str, str]], frozenset[str]]:
+    """Tensors of a start that a trainer's model and EMA do not hold.
+
+    Args:
+        trainer: See `check_arrival`.
+        start: Likewise.
+        names: Likewise.
+
+    Returns:
+        "model" and "EMA" -> name of the tensor -> what is wrong, in words; and those that Ultralytics may rightly
+        leave behind, for other classes.
+    """
+    module, states = holders(trainer)
+    excused = _class_dependent(start, states["model"], _head(module), dict(names) == dict(trainer.data["names"]))
+    return {name: mismatches(start, state, f"the trainer's {name}") for name, state in states.items()}, excused
+
+
+def holders(trainer: Any) -> tuple[Any, dict[str, Mapping[str, Tensor]]]:
+    """The network that a trainer trains, and the states of model and EMA, without what DDP and torch.compile wrap."""
+    from ultralytics.utils.torch_utils import unwrap_model
+
+    module = unwrap_model(trainer.model)
+    return module, {"model": module.state_dict(), "EMA": trainer.ema.ema.state_dict()}
 
 
 _HINT = "the checkpoint and the model that Ultralytics rebuilds from it do not fit; nothing was trained"

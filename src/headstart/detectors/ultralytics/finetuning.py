@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -105,10 +104,13 @@ class UltralyticsFinetuner(Finetuner):
         from headstart.detectors.ultralytics.safe_loading import check_script, safe_loading
 
         found = read_dataset_yaml(yaml)
-        if not found.shipped:  # those have Ultralytics' own scripts
-            check_script(found.download, str(yaml))
         try:
-            with nullcontext() if found.shipped else safe_loading():
+            check_script(found.download, str(yaml))
+        except UserError as script:
+            absent = found.absent("train")
+            raise UserError(absent.what, where="data", hint=absent.hint) if absent else script from None
+        try:
+            with safe_loading():
                 check_det_dataset(str(yaml))
         except Exception as error:
             raise UserError(f"its images could not be downloaded: {error}", where=str(yaml)) from error
