@@ -42,12 +42,12 @@ def test_where_the_teacher_never_labels_all_steps_are_on_labelled_images(burn_in
     made = method(burn_in=burn_in, settle=settle, held_out=0.7)
     order, labelled = made.order(STEPS), set(tiny.given_labels().rows.tolist())
     assert {row for step in range(STEPS) for row in order.rows(step)} == labelled
-    assert made._label_steps(STEPS) == []
+    assert made._plan.label_steps(STEPS) == []
 
 
 def test_held_out_images_come_in_the_last_part_only() -> None:
     made = method(held_out=0.7)
-    held = set(made._held.tolist())
+    held = set(made._held_out.rows.tolist())
     assert len(held) == round(0.7 * 16)
     order = made.order(STEPS)
     assert not held & {row for step in range(30) for row in order.rows(step)}
@@ -151,13 +151,13 @@ def test_what_is_sure_is_taught_and_what_is_not_is_left_open() -> None:
     assert seen.asked == [sorted(set(made.order(STEPS).of_kind(1, 10, 20)))]
     known = set(seen.asked[0])
     if {sure, unsure, nothing} <= known:
-        owner, boxes, labels = made._taught(torch.tensor([sure, unsure, nothing]))
+        owner, boxes, labels = made._taught.of(torch.tensor([sure, unsure, nothing]))
         assert labels[owner == 0].tolist() == [5]
         torch.testing.assert_close(boxes[owner == 0], torch.tensor([[0.25, 0.25, 0.5, 0.75]]))
         assert labels[owner == 1].unique().tolist() == [-1]
         assert labels[owner == 2].tolist() == [-1]
         torch.testing.assert_close(boxes[owner == 2], torch.tensor([[0.0, 0.0, 1.0, 1.0]]))
-    entry = made.history[0]
+    entry = made._history.passes[0]
     assert entry["images"] == len(known)
     assert entry["labels"] == entry["with_labels"] == (sure in known)
     assert entry["left_open"] == (unsure in known)
@@ -166,10 +166,10 @@ def test_what_is_sure_is_taught_and_what_is_not_is_left_open() -> None:
 def test_given_labels_stay_as_they_are() -> None:
     made = method()
     rows = tiny.given_labels().rows
-    before = made._taught(rows)
+    before = made._taught.of(rows)
     Sees(made, dict.fromkeys(range(tiny.IMAGES), 0.9))
     made.before_step(Progress(10, STEPS, 0.0))
-    for one, other in zip(before, made._taught(rows), strict=True):
+    for one, other in zip(before, made._taught.of(rows), strict=True):
         assert torch.equal(one, other)
 
 
@@ -205,14 +205,14 @@ def test_a_teacher_that_drifts_is_taken_back() -> None:
     made.before_step(Progress(10, STEPS, 0.0))
     made.before_step(Progress(15, STEPS, 0.0))
     good = {name: one.clone() for name, one in made.student.state_dict().items()}
-    taught = made._labels
+    taught = made._taught
     with torch.no_grad():
         for one in made.student.parameters():
             one.add_(1.0)
     seen.scores = {}  # it finds nothing any more
     made.before_step(Progress(20, STEPS, 0.0))
-    assert "of 'cross' it gave" in made.drifted or "drifted" in made.drifted
-    assert made._labels is taught
+    assert "of 'cross' it gave" in made._history.drifted or "drifted" in made._history.drifted
+    assert made._taught.labels is taught.labels
     for name, one in made.student.state_dict().items():
         assert torch.equal(one, good[name]), name
     asked = len(seen.asked)
