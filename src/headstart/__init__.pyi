@@ -117,7 +117,7 @@ def pretrain(
     rounds: int = ...,
     ema: float = ...,
     average: bool = ...,
-    keep: float = ...,
+    keep: float | Literal["class"] = ...,
     unsure: float = ...,
     held_out: float = ...,
     label_imgsz: int | None = ...,
@@ -258,7 +258,8 @@ def pretrain(
         ema: selftrain: momentum of the teacher's weights
         average: selftrain: take the mean of the teachers at the end of burn-in and of every round, not the last
             alone
-        keep: selftrain: score from which what the teacher finds is taken for an object
+        keep: selftrain: score from which what the teacher finds is taken for an object; class: one for each class,
+            so that as many are kept as from 0.4 on, and of each class by its share of the labels
         unsure: selftrain: score below which it is taken for background
         held_out: selftrain: share of the labelled images that the teacher's labels are judged on
         label_imgsz: selftrain: side of the views of burn-in, and at which its teacher looks at images, pixels;

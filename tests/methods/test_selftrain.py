@@ -9,9 +9,11 @@ import tiny
 import torch
 from torch import Tensor
 
+from headstart.errors import UserError
 from headstart.methods.schedules import Progress
-from headstart.methods.selftrain import Selftrain
+from headstart.methods.selftrain import Selftrain, Settings
 from headstart.pseudolabels.history import drift
+from headstart.settings import words
 
 STEPS = 40
 
@@ -236,3 +238,51 @@ def test_labels_are_those_of_what_is_handed_back() -> None:
     together = {which: torch.cat([one.sure.scores, one.unsure.scores]) for which, one in after.items()}
     assert not torch.equal(together["student"], together["teacher"])
     assert after["teacher"].sure.looked.tolist() == after["teacher"].unsure.looked.tolist() == rows
+
+
+def test_one_threshold_for_each_class() -> None:
+    """All that the teacher finds is of one class, as sure as the row says: of it fewer are kept than from 0.4 on."""
+    made = method(keep="class")
+    Sees(made, {row: 0.41 + 0.01 * row for row in range(tiny.IMAGES)})
+    made.before_step(Progress(10, STEPS, 0.0))
+    rows = sorted(set(made.order(STEPS).of_kind(1, 10, 20)))
+    labels = tiny.given_labels().labels.labels
+    all_, own = len(labels), int((labels == 5).sum())
+    number = round((all_ + (own - all_) * (all_ + own) / (all_ + own + 20)) * len(rows) / all_)
+    assert 0 < number < len(rows)
+    taught = [row for row in rows if made._taught.of(torch.tensor([row]))[2].tolist() == [5]]
+    least = min(0.7, 0.41 + 0.01 * rows[-number])
+    assert taught == [row for row in rows if 0.41 + 0.01 * row >= least - 1e-6]
+    entry = made._history.passes[0]
+    assert entry["labels"] == len(taught)
+    assert entry["keep"]["cross"] == pytest.approx(least)
+    assert set(entry["keep"]) == set(tiny.given_labels().names)
+    assert made.teacher_record()["keep"] == "class"
+    assert made.teacher_record()["passes"] == [entry]
+
+
+def test_thresholds_for_labelled_images_are_those_of_the_last_pass() -> None:
+    made = method(keep="class", unsure=0.001)
+    Sees(made, {row: 0.41 + 0.01 * row for row in range(tiny.IMAGES)})
+    made.before_step(Progress(10, STEPS, 0.0))
+    again = method(keep="class", unsure=0.001)
+    again.set_extra_state(made.get_extra_state())
+    labelled = again.label(tiny.given_labels().rows.tolist(), "student").keep
+    assert labelled is not None
+    assert labelled.tolist() == list(made._history.passes[0]["keep"].values())
+    both = again.label(range(tiny.IMAGES), "student").keep
+    assert both is not None
+    assert both.tolist() == again.label(again._unlabelled.tolist(), "student").keep.tolist()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("typed", "value"), [("class", "class"), ("0.3", 0.3), ("1", 1.0)])
+def test_keep_is_a_number_or_a_word(typed: str, value: float | str) -> None:
+    field = Settings.model_fields["keep"]
+    assert words.typed(field, typed) == value
+    assert method(keep=words.typed(field, typed)).settings.keep == value
+
+
+@pytest.mark.parametrize("wrong", ["classes", 0, 1.5])
+def test_another_word_is_refused(wrong: object) -> None:
+    with pytest.raises(UserError, match=r"keep: .*'class'"):
+        method(keep=wrong)

@@ -17,7 +17,7 @@ weights are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -33,8 +33,9 @@ from headstart.probes import metrics
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.history import History
 from headstart.pseudolabels.labeller import Labeller
-from headstart.pseudolabels.labelling import Labelling
+from headstart.pseudolabels.labelling import Detections, Labelling, kept
 from headstart.pseudolabels.taught import Taught
+from headstart.pseudolabels.thresholds import thresholds
 from headstart.settings.schema import DetectionSettings, LabelOptions, TeacherOptions
 from headstart.views.mosaic import boxes_in_view, detection_view, mosaics
 from headstart.views.spec import View, ViewSpec
@@ -65,7 +66,11 @@ class Settings(DetectionSettings, LabelOptions, TeacherOptions):
     average: bool = Field(
         True, description="take the mean of the teachers at the end of burn-in and of every round, not the last alone"
     )
-    keep: float = Field(0.4, gt=0, le=1, description="score from which what the teacher finds is taken for an object")
+    keep: Annotated[float, Field(gt=0, le=1)] | Literal["class"] = Field(
+        0.4,
+        description="score from which what the teacher finds is taken for an object; class: one for each class, so "
+        "that as many are kept as from 0.4 on, and of each class by its share of the labels",
+    )
     unsure: float = Field(0.05, gt=0, le=1, description="score below which it is taken for background")
     held_out: float = Field(
         0.1, ge=0, lt=1, description="share of the labelled images that the teacher's labels are judged on"
@@ -216,17 +221,27 @@ class Selftrain(Method):
         found = both.on(torch.tensor(rows))
         if imgsz != self.specs_at(progress)[0].size:  # weights that see images at another size are no part of the mean
             self._mean = WeightMean()
-        counts = Labelling.split(found, self.settings.keep).counts(self.context.names)
-        judged = self._held_out.judged(both.those(both.scores >= self.settings.keep))
+        keep = self._keep(found)
+        counts = Labelling.split(found, keep).counts(self.context.names)
+        judged = self._held_out.judged(both.those(kept(both, keep)))
         # A single round has nothing to go back from.
         state = self._state if self.settings.rounds > 1 else None
         best = self._history.add({"step": progress.step, **counts, **judged}, state)
         if self._history.drifted:
             self._go_back()
             return
-        self._taught = self._taught.with_found(found, found.scores >= self.settings.keep)
+        self._taught = self._taught.with_found(found, kept(found, keep))
         if best:
             self._history.best |= {"taught": self._taught.labels, "known": self._taught.known}
+
+    def _keep(self, found: Detections) -> float | Tensor:
+        """The score from which boxes are kept, or one for each class."""
+        if isinstance(self.settings.keep, float):
+            return self.settings.keep
+        new, passes = found.on(self._unlabelled), self._history.passes
+        if passes and not len(new.looked):  # labelled images show the classes as the labels do, whatever it finds there
+            return torch.tensor([passes[-1]["keep"][name] for name in self.context.names], dtype=torch.float64)
+        return thresholds(new, torch.bincount(self._given.labels.labels, minlength=len(self.context.names)))
 
     def _state(self) -> dict[str, Any]:
         copies = {name: _copied(module.state_dict()) for name, module in self._networks().items()}
@@ -263,7 +278,8 @@ class Selftrain(Method):
             network, head = frozen_copy(self.teacher), frozen_copy(self.teacher_head)
             network.load_state_dict(averaged["teacher"])
             head.load_state_dict(averaged["teacher_head"])
-        return Labelling.split(self._labeller.found(list(rows), network, head, self.context.imgsz), self.settings.keep)
+        found = self._labeller.found(list(rows), network, head, self.context.imgsz)
+        return Labelling.split(found, self._keep(found))
 
     def teacher_record(self) -> dict[str, Any]:
         """What the teacher has labelled so far, and by which scores."""
