@@ -286,3 +286,8 @@ def test_keep_is_a_number_or_a_word(typed: str, value: float | str) -> None:
 def test_another_word_is_refused(wrong: object) -> None:
     with pytest.raises(UserError, match=r"keep: .*'class'"):
         method(keep=wrong)
+
+
+def test_phases_are_burn_in_and_the_rest() -> None:
+    assert method().phases(STEPS) == [range(10), range(10, 40)]
+    assert method(burn_in=1).phases(STEPS) == [range(40)]

@@ -137,6 +137,13 @@ class Method(nn.Module, ABC):
         """The views of one step, none larger than in `view_specs`."""
         return self.view_specs()
 
+    def phases(self, steps: int) -> list[range]:
+        """The parts of a training of so many steps whose steps take different times, in their order; mostly one.
+
+        What a step takes is measured in each, at steps after its first.
+        """
+        return [range(steps)]
+
     @abstractmethod
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """The loss of one step: a scalar, float32 whatever the precision of the network."""

@@ -137,6 +137,11 @@ class Selftrain(Method):
         """Burn-in may see more than what is trained after it."""
         return [self._spec(self._burn_in_imgsz if self._plan.burning(progress) else self.context.imgsz)]
 
+    def phases(self, steps: int) -> list[range]:
+        """Burn-in is one of its own: it may see larger views, and it reads other images."""
+        first, last = self._plan.between(steps)
+        return [range(first), range(first, steps)] if first < last else [range(steps)]
+
     def _spec(self, imgsz: int) -> ViewSpec:
         s = self.settings
         return detection_view(imgsz, s.view_scale, letterbox=s.letterbox, jitter=s.jitter)
