@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from headstart.errors import UserError
+from headstart.images.mixed import MixedStream
 from headstart.methods.schedules import Progress
 from headstart.methods.selftrain import Selftrain, Settings
 from headstart.pseudolabels.history import drift
@@ -127,7 +129,7 @@ class Sees:
         self.scores, self.asked = scores, []  # type: ignore[var-annotated]
         made._labeller._read = self.read
         self.rows: Tensor = torch.zeros(0)
-        self.size = 0
+        self.size, self.classes = 0, {}  # type: ignore[var-annotated]
         made.teacher.forward = lambda images: [images]  # type: ignore[method-assign]
         made.teacher_head.detections = self.found  # type: ignore[method-assign]
 
@@ -140,7 +142,8 @@ class Sees:
     def found(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         self.size = maps[0].shape[-1]
         scores = torch.zeros(len(self.rows), 1, 8)
-        scores[:, 0, 5] = torch.tensor([self.scores.get(row, 0.0) for row in self.rows.tolist()])
+        for place, row in enumerate(self.rows.tolist()):
+            scores[place, 0, self.classes.get(row, 5)] = self.scores.get(row, 0.0)
         return torch.tensor([[[32.0, 32, 64, 96]]]).repeat(len(self.rows), 1, 1), scores
 
 
@@ -291,3 +294,70 @@ def test_another_word_is_refused(wrong: object) -> None:
 def test_phases_are_burn_in_and_the_rest() -> None:
     assert method().phases(STEPS) == [range(10), range(10, 40)]
     assert method(burn_in=1).phases(STEPS) == [range(40)]
+
+
+def taught_rows(made: Selftrain, first: int, last: int, kind: int = 1) -> list[int]:
+    return made.order(STEPS).of_kind(kind, first, last)
+
+
+def test_labelled_images_of_rare_classes_come_more_often() -> None:
+    """In an epoch each comes as often as its rarest class asks for: the largest number of images over that class's."""
+    made, given = method(balance=1.0), tiny.given_labels()
+    own = [set(given.labels.of(torch.tensor([row]))[2].tolist()) for row in given.rows.tolist()]
+    of_class = Counter(one for classes in own for one in classes)
+    repeats = [max((max(of_class.values()) / of_class[one] for one in classes), default=1.0) for classes in own]
+    assert made._repeats(given.rows) == pytest.approx(repeats)
+    drawn = Counter(MixedStream([given.rows.tolist()], lambda _: (1,), 4000, 0, repeats=[repeats]).of_kind(0, 0, 4000))
+    for row, factor in zip(given.rows.tolist(), repeats, strict=True):
+        assert drawn[row] / 4000 == pytest.approx(factor / sum(repeats), rel=0.15)  # of whole numbers by chance
+    assert taught_rows(made, 0, 10, kind=0) != taught_rows(method(), 0, 10, kind=0)
+
+
+def test_unlabelled_images_are_balanced_by_what_the_teacher_labels_them_as() -> None:
+    made = method(balance=1.0)
+    plain = taught_rows(method(balance=1.0), 0, STEPS)
+    rows = sorted(set(taught_rows(made, 10, 20)))
+    rare = rows[:2]
+    seen = Sees(made, dict.fromkeys(rows, 0.9))
+    seen.classes = dict.fromkeys(rare, 3)
+    assert not made.reordered()
+    stream = made._stream
+    made.before_step(Progress(10, STEPS, 0.0))
+    assert made.reordered()
+    assert not made.reordered()
+    assert stream is not None
+    balanced = stream.of_kind(1, 0, STEPS)
+    here = len(stream.of_kind(1, 0, 11)), len(stream.of_kind(1, 0, 20))
+    assert balanced[: here[0]] == plain[: here[0]], "the step that labels has its images already"
+    assert balanced[here[1] :] == plain[here[1] :], "what comes next is not labelled yet"
+    part, drawn = made._balanced[0], Counter(balanced[here[0] : here[1]])
+    assert part.repeats == [(len(rows) - 2) / 2 if row in rare else 1.0 for row in rows]
+    assert sum(drawn[row] for row in rare) > 3 * sum(Counter(plain[here[0] : here[1]])[row] for row in rare)
+    # What goes on from there has the same order, whether it was asked for before the state came or after it.
+    for early in (True, False):
+        again = method(balance=1.0)
+        asked = again.order(STEPS) if early else None
+        again.set_extra_state(made.get_extra_state())
+        assert (asked or again.order(STEPS)).of_kind(1, 0, STEPS) == balanced
+        assert not again.reordered()
+
+
+def test_without_balance_nothing_is_reordered() -> None:
+    made = method()
+    Sees(made, dict.fromkeys(range(tiny.IMAGES), 0.9))
+    before = taught_rows(made, 0, STEPS)
+    made.before_step(Progress(10, STEPS, 0.0))
+    assert not made.reordered()
+    assert taught_rows(made, 0, STEPS) == before
+    assert "balanced" not in made.get_extra_state()
+
+
+def test_mosaics_are_mixed_where_that_is_wanted() -> None:
+    """Two mosaics of eight images each get the boxes of both; without mosaics nothing is mixed."""
+    plain, made = method(), method(mixup=1.0)
+    views = tiny.views(made)
+    for step, factor in ((0, 2), (39, 1)):
+        before, after = (one.examples(views, Progress(step, STEPS, 0.0)) for one in (plain, made))
+        assert len(after[1]) == factor * len(before[1]) > 0
+        assert torch.equal(after[0], before[0]) == (factor == 1)
+        assert sorted(after[3].tolist()) == sorted(before[3].tolist() * factor)

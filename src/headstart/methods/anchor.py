@@ -93,6 +93,10 @@ class Anchored(Method):
         """As the method."""
         return self.inner.order(steps)
 
+    def reordered(self) -> bool:
+        """As the method."""
+        return self.inner.reordered()
+
     def cycle(self, progress: Progress) -> Progress:
         """As the method."""
         return self.inner.cycle(progress)

@@ -151,9 +151,16 @@ class Method(nn.Module, ABC):
     def order(self, steps: int) -> Stream | None:
         """The order in which a run of so many steps sees the images; None for all of them, one epoch after the other.
 
-        A pure function of what the method was made with and `steps`.
+        A pure function of what the method was made with, `steps` and the method's state; see `reordered`.
         """
         return None
+
+    def reordered(self) -> bool:
+        """Whether the order that `order` gave last has changed, in place, since this was last asked.
+
+        From the next step on the images come as it then says. What was loaded ahead is loaded anew.
+        """
+        return False
 
     def cycle(self, progress: Progress) -> Progress:
         """The part of the training over which the learning rate rises and falls once: all of it, unless a method says.

@@ -23,13 +23,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from headstart.images.mixed import MixedStream
+from headstart.images.mixed import Balance, MixedStream
 from headstart.methods.base import Context, Export, Method, Needs, frozen_copy
 from headstart.methods.held_out import HeldOut
 from headstart.methods.sampling_plan import SamplingPlan
 from headstart.methods.schedules import Progress
 from headstart.methods.weight_mean import WeightMean
 from headstart.probes import metrics
+from headstart.pseudolabels.balance import repeat_factors
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.history import History
 from headstart.pseudolabels.labeller import Labeller
@@ -37,6 +38,7 @@ from headstart.pseudolabels.labelling import Detections, Labelling, kept
 from headstart.pseudolabels.taught import Taught
 from headstart.pseudolabels.thresholds import thresholds
 from headstart.settings.schema import DetectionSettings, LabelOptions, TeacherOptions
+from headstart.views.mixup import mixed
 from headstart.views.mosaic import boxes_in_view, detection_view, mosaics
 from headstart.views.spec import View, ViewSpec
 
@@ -72,6 +74,14 @@ class Settings(DetectionSettings, LabelOptions, TeacherOptions):
         "that as many are kept as from 0.4 on, and of each class by its share of the labels",
     )
     unsure: float = Field(0.05, gt=0, le=1, description="score below which it is taken for background")
+    mixup: float = Field(0.0, ge=0, le=1, description="share of the mosaics that are mixed with another of their step")
+    balance: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="how much more often images of rare classes come: 0 as others, 1 so often that all classes are "
+        "about equally frequent, 0.5 as in LVIS; labelled images, and unlabelled ones by the labels of the teacher",
+    )
     held_out: float = Field(
         0.1, ge=0, lt=1, description="share of the labelled images that the teacher's labels are judged on"
     )
@@ -123,6 +133,8 @@ class Selftrain(Method):
             unlabelled=len(self._unlabelled),
         )
         self._stream: MixedStream | None = None
+        self._balanced: list[Balance] = []
+        self._reordered = False
         self._taught = Taught(context.given.labels, has)
         self._history = History()
         self._mean = WeightMean()
@@ -157,8 +169,23 @@ class Selftrain(Method):
 
         The held-out images come in the last part only.
         """
-        kinds = (self._held_out.known.tolist(), self._unlabelled.tolist(), self._given.rows.tolist())
-        return MixedStream(kinds, lambda step: self._plan.numbers(step, steps), steps, self.context.seed)
+        kinds = self._held_out.known, self._unlabelled, self._given.rows
+        repeats = [self._repeats(kinds[0]), None, self._repeats(kinds[2])] if self.settings.balance else None
+        rows = [kind.tolist() for kind in kinds]
+        seed = self.context.seed
+        self._stream = MixedStream(rows, lambda at: self._plan.numbers(at, steps), steps, seed, repeats=repeats)
+        self._stream.balance(1, self._balanced)
+        return self._stream
+
+    def _repeats(self, rows: Tensor) -> list[float]:
+        """How often images come by what is taught of them: given labels, or those of the teacher."""
+        found: list[float] = repeat_factors(self._taught.labels, rows, self.settings.balance).tolist()
+        return found
+
+    def reordered(self) -> bool:
+        """Unlabelled images are balanced once they have labels."""
+        reordered, self._reordered = self._reordered, False
+        return reordered
 
     def cycle(self, progress: Progress) -> Progress:
         """One for burn-in, and one for every round."""
@@ -209,15 +236,24 @@ class Selftrain(Method):
         if self._plan.in_mosaics(progress.step, progress.steps):
             random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + progress.step + 800_000)
             images, owner, moved, labels = mosaics(images, owner, moved, labels, random)
+            images, owner, moved, labels = self._mixed(images, owner, moved, labels, progress.step)
         return images, owner.to(device), moved.to(device), labels.to(device)
+
+    def _mixed(
+        self, images: Tensor, owner: Tensor, boxes: Tensor, labels: Tensor, step: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Some of the mosaics mixed with another one of the step."""
+        if not self.settings.mixup:
+            return images, owner, boxes, labels
+        random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + step + 900_000)
+        return mixed(images, owner, boxes, labels, random, self.settings.mixup)
 
     # -- the teacher's labels ------------------------------------------------------------------------------------------
 
     def _label(self, progress: Progress) -> None:
         """Label the images that come until the next time, and judge the labels on the held-out images."""
-        if self._stream is None:
-            self._stream = self.order(progress.steps)
-        rows = sorted(set(self._stream.of_kind(1, progress.step, self._plan.until(progress))))
+        stream, until = self._stream or self.order(progress.steps), self._plan.until(progress)
+        rows = sorted(set(stream.of_kind(1, progress.step, until)))
         self._mean = self._averaged()
         self.teacher.load_state_dict(self._mean.states["teacher"])
         self.teacher_head.load_state_dict(self._mean.states["teacher_head"])
@@ -236,6 +272,10 @@ class Selftrain(Method):
             self._go_back()
             return
         self._taught = self._taught.with_found(found, kept(found, keep))
+        if self.settings.balance:  # the images of this step are there already
+            self._balanced.append(Balance(progress.step + 1, until, rows, self._repeats(torch.tensor(rows))))
+            stream.balance(1, self._balanced)
+            self._reordered = True
         if best:
             self._history.best |= {"taught": self._taught.labels, "known": self._taught.known}
 
@@ -328,6 +368,7 @@ class Selftrain(Method):
             "mean": self._mean.record(),
             "best": {**best, "taught": best["taught"].tensors()} if best else {},
             "drifted": kept.drifted,
+            **({"balanced": [tuple(one) for one in self._balanced]} if self._balanced else {}),
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -337,6 +378,9 @@ class Selftrain(Method):
         best = {**best, "taught": PseudoLabels(**best["taught"])} if best else {}
         self._history = History(list(state["history"]), state["drifted"], best)
         self._mean = WeightMean(**state["mean"])
+        self._balanced, self._reordered = [Balance(*one) for one in state.get("balanced", ())], False
+        if self._stream is not None:
+            self._stream.balance(1, self._balanced)
 
 
 def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
