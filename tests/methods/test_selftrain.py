@@ -14,6 +14,8 @@ from headstart.errors import UserError
 from headstart.images.mixed import MixedStream
 from headstart.methods.schedules import Progress
 from headstart.methods.selftrain import Selftrain, Settings
+from headstart.pseudolabels import box_classifier
+from headstart.pseudolabels.box_classifier import BoxClassifier
 from headstart.pseudolabels.history import drift
 from headstart.settings import words
 
@@ -306,7 +308,7 @@ def test_labelled_images_of_rare_classes_come_more_often() -> None:
     own = [set(given.labels.of(torch.tensor([row]))[2].tolist()) for row in given.rows.tolist()]
     of_class = Counter(one for classes in own for one in classes)
     repeats = [max((max(of_class.values()) / of_class[one] for one in classes), default=1.0) for classes in own]
-    assert made._repeats(given.rows) == pytest.approx(repeats)
+    assert made._order._repeats(given.rows, given.labels) == pytest.approx(repeats)
     drawn = Counter(MixedStream([given.rows.tolist()], lambda _: (1,), 4000, 0, repeats=[repeats]).of_kind(0, 0, 4000))
     for row, factor in zip(given.rows.tolist(), repeats, strict=True):
         assert drawn[row] / 4000 == pytest.approx(factor / sum(repeats), rel=0.15)  # of whole numbers by chance
@@ -321,7 +323,7 @@ def test_unlabelled_images_are_balanced_by_what_the_teacher_labels_them_as() -> 
     seen = Sees(made, dict.fromkeys(rows, 0.9))
     seen.classes = dict.fromkeys(rare, 3)
     assert not made.reordered()
-    stream = made._stream
+    stream = made._order._stream
     made.before_step(Progress(10, STEPS, 0.0))
     assert made.reordered()
     assert not made.reordered()
@@ -330,7 +332,7 @@ def test_unlabelled_images_are_balanced_by_what_the_teacher_labels_them_as() -> 
     here = len(stream.of_kind(1, 0, 11)), len(stream.of_kind(1, 0, 20))
     assert balanced[: here[0]] == plain[: here[0]], "the step that labels has its images already"
     assert balanced[here[1] :] == plain[here[1] :], "what comes next is not labelled yet"
-    part, drawn = made._balanced[0], Counter(balanced[here[0] : here[1]])
+    part, drawn = made._order._balanced[0], Counter(balanced[here[0] : here[1]])
     assert part.repeats == [(len(rows) - 2) / 2 if row in rare else 1.0 for row in rows]
     assert sum(drawn[row] for row in rare) > 3 * sum(Counter(plain[here[0] : here[1]])[row] for row in rare)
     # What goes on from there has the same order, whether it was asked for before the state came or after it.
@@ -361,3 +363,30 @@ def test_mosaics_are_mixed_where_that_is_wanted() -> None:
         assert len(after[1]) == factor * len(before[1]) > 0
         assert torch.equal(after[0], before[0]) == (factor == 1)
         assert sorted(after[3].tolist()) == sorted(before[3].tolist() * factor)
+
+
+def test_what_names_the_boxes_is_learnt_once_for_each_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = method(teacher=tiny.Trunk(neck=True), keep=0.02, unsure=0.001)
+    learnt: list[int] = []
+    original = BoxClassifier.learn
+
+    def learn(self: BoxClassifier, looks: Any) -> None:
+        learnt.append(len(looks))
+        original(self, looks)
+
+    monkeypatch.setattr(BoxClassifier, "learn", learn)
+    monkeypatch.setattr(box_classifier, "_STEPS", 2)
+    rows = made._unlabelled[:4].tolist()
+    first, again = made.label(rows, "teacher"), made.label(rows, "teacher")
+    assert len(learnt) == 1
+    assert torch.equal(again.sure.scores, first.sure.scores)
+    made.label(made._given.rows.tolist(), "teacher")
+    assert len(learnt) == 1
+    made.label(rows, "student")
+    assert len(learnt) == 2
+    made.before_step(Progress(1, STEPS, 0.0))
+    third = made.label(rows, "teacher")
+    assert len(learnt) == 3, "a step changes the detector"
+    made.load_state_dict(made.state_dict())
+    assert torch.equal(made.label(rows, "teacher").sure.scores, third.sure.scores)
+    assert len(learnt) == 4

@@ -23,20 +23,21 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from headstart.images.mixed import Balance, MixedStream
+from headstart.images.mixed import MixedStream
 from headstart.methods.base import Context, Export, Method, Needs, frozen_copy
 from headstart.methods.held_out import HeldOut
+from headstart.methods.image_order import ImageOrder
 from headstart.methods.sampling_plan import SamplingPlan
 from headstart.methods.schedules import Progress
 from headstart.methods.weight_mean import WeightMean
 from headstart.probes import metrics
-from headstart.pseudolabels.balance import repeat_factors
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
+from headstart.pseudolabels.box_classifier import BoxClassifier
 from headstart.pseudolabels.history import History
 from headstart.pseudolabels.labeller import Labeller
-from headstart.pseudolabels.labelling import Detections, Labelling, kept
+from headstart.pseudolabels.labelling import Labelling, kept
 from headstart.pseudolabels.taught import Taught
-from headstart.pseudolabels.thresholds import thresholds
+from headstart.pseudolabels.thresholds import Keep
 from headstart.settings.schema import DetectionSettings, LabelOptions, TeacherOptions
 from headstart.views.mixup import mixed
 from headstart.views.mosaic import boxes_in_view, detection_view, mosaics
@@ -132,12 +133,14 @@ class Selftrain(Method):
             known=len(self._held_out.known),
             unlabelled=len(self._unlabelled),
         )
-        self._stream: MixedStream | None = None
-        self._balanced: list[Balance] = []
-        self._reordered = False
+        kinds = self._held_out.known, self._unlabelled, context.given.rows
+        self._order = ImageOrder(self._plan, kinds, settings.balance, context.seed)
+        self._keep = Keep(settings.keep, context.names, context.given.labels.labels, self._unlabelled)
         self._taught = Taught(context.given.labels, has)
         self._history = History()
         self._mean = WeightMean()
+        # Of each detector that is handed back what names its boxes, until a further step changes it.
+        self._namers: dict[Export, list[BoxClassifier]] = {}
 
     # -- what it sees --------------------------------------------------------------------------------------------------
 
@@ -169,23 +172,11 @@ class Selftrain(Method):
 
         The held-out images come in the last part only.
         """
-        kinds = self._held_out.known, self._unlabelled, self._given.rows
-        repeats = [self._repeats(kinds[0]), None, self._repeats(kinds[2])] if self.settings.balance else None
-        rows = [kind.tolist() for kind in kinds]
-        seed = self.context.seed
-        self._stream = MixedStream(rows, lambda at: self._plan.numbers(at, steps), steps, seed, repeats=repeats)
-        self._stream.balance(1, self._balanced)
-        return self._stream
-
-    def _repeats(self, rows: Tensor) -> list[float]:
-        """How often images come by what is taught of them: given labels, or those of the teacher."""
-        found: list[float] = repeat_factors(self._taught.labels, rows, self.settings.balance).tolist()
-        return found
+        return self._order.stream(steps, self._taught.labels)
 
     def reordered(self) -> bool:
         """Unlabelled images are balanced once they have labels."""
-        reordered, self._reordered = self._reordered, False
-        return reordered
+        return self._order.changed()
 
     def cycle(self, progress: Progress) -> Progress:
         """One for burn-in, and one for every round."""
@@ -199,6 +190,7 @@ class Selftrain(Method):
 
     def before_step(self, progress: Progress) -> None:
         """The teacher follows the student, and labels what comes next where it is time for that."""
+        self._namers.clear()
         ended = progress.step in self._plan.label_steps(progress.steps)
         if progress.step:
             cycle = self.cycle(progress)
@@ -252,8 +244,7 @@ class Selftrain(Method):
 
     def _label(self, progress: Progress) -> None:
         """Label the images that come until the next time, and judge the labels on the held-out images."""
-        stream, until = self._stream or self.order(progress.steps), self._plan.until(progress)
-        rows = sorted(set(stream.of_kind(1, progress.step, until)))
+        rows = self._order.coming(progress, self._taught.labels)
         self._mean = self._averaged()
         self.teacher.load_state_dict(self._mean.states["teacher"])
         self.teacher_head.load_state_dict(self._mean.states["teacher_head"])
@@ -262,7 +253,7 @@ class Selftrain(Method):
         found = both.on(torch.tensor(rows))
         if imgsz != self.specs_at(progress)[0].size:  # weights that see images at another size are no part of the mean
             self._mean = WeightMean()
-        keep = self._keep(found)
+        keep = self._keep.of(found, self._history.passes)
         counts = Labelling.split(found, keep).counts(self.context.names)
         judged = self._held_out.judged(both.those(kept(both, keep)))
         # A single round has nothing to go back from.
@@ -272,21 +263,9 @@ class Selftrain(Method):
             self._go_back()
             return
         self._taught = self._taught.with_found(found, kept(found, keep))
-        if self.settings.balance:  # the images of this step are there already
-            self._balanced.append(Balance(progress.step + 1, until, rows, self._repeats(torch.tensor(rows))))
-            stream.balance(1, self._balanced)
-            self._reordered = True
+        self._order.labelled(progress, rows, self._taught.labels)
         if best:
             self._history.best |= {"taught": self._taught.labels, "known": self._taught.known}
-
-    def _keep(self, found: Detections) -> float | Tensor:
-        """The score from which boxes are kept, or one for each class."""
-        if isinstance(self.settings.keep, float):
-            return self.settings.keep
-        new, passes = found.on(self._unlabelled), self._history.passes
-        if passes and not len(new.looked):  # labelled images show the classes as the labels do, whatever it finds there
-            return torch.tensor([passes[-1]["keep"][name] for name in self.context.names], dtype=torch.float64)
-        return thresholds(new, torch.bincount(self._given.labels.labels, minlength=len(self.context.names)))
 
     def _state(self) -> dict[str, Any]:
         copies = {name: _copied(module.state_dict()) for name, module in self._networks().items()}
@@ -323,8 +302,9 @@ class Selftrain(Method):
             network, head = frozen_copy(self.teacher), frozen_copy(self.teacher_head)
             network.load_state_dict(averaged["teacher"])
             head.load_state_dict(averaged["teacher_head"])
-        found = self._labeller.found(list(rows), network, head, self.context.imgsz)
-        return Labelling.split(found, self._keep(found))
+        learnt = self._namers.setdefault(which, [])
+        found = self._labeller.found(list(rows), network, head, self.context.imgsz, learnt)
+        return Labelling.split(found, self._keep.of(found, self._history.passes))
 
     def teacher_record(self) -> dict[str, Any]:
         """What the teacher has labelled so far, and by which scores."""
@@ -368,19 +348,18 @@ class Selftrain(Method):
             "mean": self._mean.record(),
             "best": {**best, "taught": best["taught"].tensors()} if best else {},
             "drifted": kept.drifted,
-            **({"balanced": [tuple(one) for one in self._balanced]} if self._balanced else {}),
+            **self._order.record(),
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take what `get_extra_state` gave."""
+        self._namers.clear()
         self._taught = Taught(PseudoLabels(**state["taught"]), state["known"])
         best = state["best"]
         best = {**best, "taught": PseudoLabels(**best["taught"])} if best else {}
         self._history = History(list(state["history"]), state["drifted"], best)
         self._mean = WeightMean(**state["mean"])
-        self._balanced, self._reordered = [Balance(*one) for one in state.get("balanced", ())], False
-        if self._stream is not None:
-            self._stream.balance(1, self._balanced)
+        self._order.restore(state)
 
 
 def _copied(state: Mapping[str, Any]) -> dict[str, Any]:

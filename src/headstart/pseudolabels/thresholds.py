@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
 import torch
 from torch import Tensor
 
@@ -14,6 +17,33 @@ LEAST, MOST = 0.2, 0.7
 EXPERIMENTS.md); from 0.7 on Unbiased Teacher (Liu et al., 2021, arXiv 2102.09480) keeps all."""
 PRIOR = 10.0
 """Labels of a class at which its share of them counts for half: ten tell a share to about a third of it."""
+
+
+class Keep:
+    """From which score the boxes of a teacher are kept.
+
+    Args:
+        keep: The score, or ``class`` for `thresholds`.
+        names: Of the classes.
+        known: int64: classes of all labels that the user gives.
+        unlabelled: int64: rows of the unlabelled images.
+    """
+
+    def __init__(self, keep: float | Literal["class"], names: Sequence[str], known: Tensor, unlabelled: Tensor) -> None:
+        self._keep, self._names, self._unlabelled = keep, names, unlabelled
+        self._known = torch.bincount(known, minlength=len(names))
+
+    def of(self, found: Detections, passes: Sequence[Mapping[str, Any]]) -> float | Tensor:
+        """The score, or one for each class, float64 ``(C,)``, fitted to what was found on unlabelled images.
+
+        Labelled images alone, which may have been learnt by heart, tell none: then it is that of the last of `passes`.
+        """
+        if self._keep != "class":
+            return self._keep
+        new = found.on(self._unlabelled)
+        if passes and not len(new.looked):
+            return torch.tensor([passes[-1]["keep"][name] for name in self._names], dtype=torch.float64)
+        return thresholds(new, self._known)
 
 
 def thresholds(found: Detections, known: Tensor) -> Tensor:
