@@ -228,17 +228,9 @@ class Selftrain(Method):
         if self._plan.in_mosaics(progress.step, progress.steps):
             random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + progress.step + 800_000)
             images, owner, moved, labels = mosaics(images, owner, moved, labels, random)
-            images, owner, moved, labels = self._mixed(images, owner, moved, labels, progress.step)
+            random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + progress.step + 900_000)
+            images, owner, moved, labels = mixed(images, owner, moved, labels, random, self.settings.mixup)
         return images, owner.to(device), moved.to(device), labels.to(device)
-
-    def _mixed(
-        self, images: Tensor, owner: Tensor, boxes: Tensor, labels: Tensor, step: int
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Some of the mosaics mixed with another one of the step."""
-        if not self.settings.mixup:
-            return images, owner, boxes, labels
-        random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + step + 900_000)
-        return mixed(images, owner, boxes, labels, random, self.settings.mixup)
 
     # -- the teacher's labels ------------------------------------------------------------------------------------------
 
@@ -324,11 +316,7 @@ class Selftrain(Method):
         pooled, parts, number = self._seen
         names = ("loss_box", "loss_class", "loss_sides")
         values = {**dict(zip(names, parts.tolist(), strict=True)), "objects_per_image": number}
-        if self._history.passes:
-            last = self._history.passes[-1]
-            known = ("with_labels", "labels", "left_open", "mean_score", "precision", "recall")
-            values |= {f"teacher_{name}": float(last[name]) for name in known if last.get(name) is not None}
-        return {**values, **metrics.spread_measures(pooled)}
+        return {**values, **self._history.measures(), **metrics.spread_measures(pooled)}
 
     def handed_back(self, which: Export) -> dict[str, Tensor]:
         """Backbone, neck and head."""
@@ -340,24 +328,14 @@ class Selftrain(Method):
 
     def get_extra_state(self) -> dict[str, Any]:
         """What the teacher has labelled, for a run that goes on."""
-        kept, best = self._history, self._history.best
-        return {
-            "taught": self._taught.labels.tensors(),
-            "known": self._taught.known,
-            "history": kept.passes,
-            "mean": self._mean.record(),
-            "best": {**best, "taught": best["taught"].tensors()} if best else {},
-            "drifted": kept.drifted,
-            **self._order.record(),
-        }
+        taught = {"taught": self._taught.labels.tensors(), "known": self._taught.known}
+        return {**taught, **self._history.record(), "mean": self._mean.record(), **self._order.record()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take what `get_extra_state` gave."""
         self._namers.clear()
         self._taught = Taught(PseudoLabels(**state["taught"]), state["known"])
-        best = state["best"]
-        best = {**best, "taught": PseudoLabels(**best["taught"])} if best else {}
-        self._history = History(list(state["history"]), state["drifted"], best)
+        self._history = History.restored(state)
         self._mean = WeightMean(**state["mean"])
         self._order.restore(state)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from headstart.pseudolabels.base import PseudoLabels
 from headstart.pseudolabels.labelling import told
 
 LEAST_FALL = 0.1
@@ -21,7 +22,8 @@ class History:
     Attributes:
         passes: Of each what it labelled, and how far that agrees with labels that are held out.
         drifted: What tells that it has drifted, in words; "" where nothing does.
-        best: The state at the pass that agreed best, with its number as ``pass``; empty before the first.
+        best: The state at the pass that agreed best, with its number as ``pass``, and its labels, `PseudoLabels`, as
+            ``taught``; empty before the first.
     """
 
     passes: list[dict[str, Any]] = field(default_factory=list)
@@ -52,6 +54,24 @@ class History:
         """What has happened since it was last asked, in sentences."""
         news, self._news = self._news, []
         return news
+
+    def measures(self) -> dict[str, float]:
+        """What was labelled last, for metrics.jsonl; empty before the first pass."""
+        last = self.passes[-1] if self.passes else {}
+        known = ("with_labels", "labels", "left_open", "mean_score", "precision", "recall")
+        return {f"teacher_{name}": float(last[name]) for name in known if last.get(name) is not None}
+
+    def record(self) -> dict[str, Any]:
+        """What a run goes on with; labels of the best state as tensors."""
+        best = {**self.best, "taught": self.best["taught"].tensors()} if self.best else {}
+        return {"history": self.passes, "best": best, "drifted": self.drifted}
+
+    @classmethod
+    def restored(cls, record: Mapping[str, Any]) -> History:
+        """From what `record` gave; other entries do not matter."""
+        best = record["best"]
+        best = {**best, "taught": PseudoLabels(**best["taught"])} if best else {}
+        return cls(list(record["history"]), record["drifted"], best)
 
 
 def drift(history: Sequence[Mapping[str, Any]]) -> str:
