@@ -307,6 +307,7 @@ def test_labelled_images_of_rare_classes_come_more_often() -> None:
     own = [set(given.labels.of(torch.tensor([row]))[2].tolist()) for row in given.rows.tolist()]
     of_class = Counter(one for classes in own for one in classes)
     repeats = [max((max(of_class.values()) / of_class[one] for one in classes), default=1.0) for classes in own]
+    assert 1 < max(repeats) <= 10
     assert made._order._repeats(given.rows, given.labels) == pytest.approx(repeats)
     drawn = Counter(MixedStream([given.rows.tolist()], lambda _: (1,), 4000, 0, repeats=[repeats]).of_kind(0, 0, 4000))
     for row, factor in zip(given.rows.tolist(), repeats, strict=True):
@@ -332,7 +333,7 @@ def test_unlabelled_images_are_balanced_by_what_the_teacher_labels_them_as() -> 
     assert balanced[: here[0]] == plain[: here[0]], "the step that labels has its images already"
     assert balanced[here[1] :] == plain[here[1] :], "what comes next is not labelled yet"
     part, drawn = made._order._balanced[0], Counter(balanced[here[0] : here[1]])
-    assert part.repeats == [(len(rows) - 2) / 2 if row in rare else 1.0 for row in rows]
+    assert part.repeats == [min(10.0, (len(rows) - 2) / 2) if row in rare else 1.0 for row in rows]
     assert sum(drawn[row] for row in rare) > 3 * sum(Counter(plain[here[0] : here[1]])[row] for row in rare)
     # What goes on from there has the same order, whether it was asked for before the state came or after it.
     for early in (True, False):

@@ -20,3 +20,10 @@ def test_an_image_comes_as_often_as_its_rarest_class(exponent: float, rare: floa
     )
     assert repeat_factors(labels, torch.arange(5), exponent).tolist() == [1, rare, 1, 1, 1]
     assert repeat_factors(labels, torch.tensor([4]), exponent).tolist() == [1]
+
+
+def test_no_image_comes_more_than_ten_times_as_often() -> None:
+    classes = torch.tensor([0] * 50 + [1])
+    labels = PseudoLabels.gather(51, torch.arange(51), torch.zeros(51, 4), torch.ones(51), classes)
+    assert repeat_factors(labels, torch.arange(51), 1.0).tolist() == [1.0] * 50 + [10.0]
+    assert repeat_factors(labels, torch.arange(51), 0.5)[50] == pytest.approx(50**0.5)

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from headstart.pseudolabels.base import PseudoLabels
 
+MOST = 10.0
+"""Repeat factor at most: a class that a teacher gives one image of thousands, and wrongly, is not drummed in."""
+
 
 def repeat_factors(labels: PseudoLabels, rows: Tensor, exponent: float) -> Tensor:
     """How often each of some images comes where one of the most frequent class alone comes once.
@@ -21,7 +24,7 @@ def repeat_factors(labels: PseudoLabels, rows: Tensor, exponent: float) -> Tenso
         exponent: 0: all once; 1: as often as makes the classes about equally frequent.
 
     Returns:
-        float64 ``(n,)``, 1 and more; 1 for an image without labels.
+        float64 ``(n,)``, from 1 to `MOST`; 1 for an image without labels.
     """
     owner, _, classes = labels.of(rows)
     owner, classes = owner[classes >= 0], classes[classes >= 0]
@@ -30,5 +33,5 @@ def repeat_factors(labels: PseudoLabels, rows: Tensor, exponent: float) -> Tenso
         return factors
     images = torch.unique(torch.stack([owner, classes], 1), dim=0)  # a class once an image
     number = torch.bincount(images[:, 1])
-    of_class = (number.max() / number.double()) ** exponent
+    of_class = ((number.max() / number.double()) ** exponent).clamp_max(MOST)
     return factors.scatter_reduce(0, images[:, 0], of_class[images[:, 1]], "amax")
