@@ -16,7 +16,7 @@ weights are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -29,7 +29,7 @@ from headstart.methods.held_out import HeldOut
 from headstart.methods.image_order import ImageOrder
 from headstart.methods.sampling_plan import SamplingPlan
 from headstart.methods.schedules import Progress
-from headstart.methods.weight_mean import WeightMean
+from headstart.methods.weight_mean import WeightMean, copied, follow
 from headstart.probes import metrics
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.box_classifier import BoxClassifier
@@ -198,14 +198,11 @@ class Selftrain(Method):
         if ended and not self._history.drifted:
             self._label(progress)
 
-    @torch.no_grad()
     def _follow(self, step: int) -> None:
         """The average begins anew with every cycle: `step` is that of the cycle."""
         momentum = min(self.settings.ema, (1 + step) / (10 + step))
-        for source, target in ((self.student, self.teacher), (self.head, self.teacher_head)):
-            ours, theirs = list(source.state_dict().values()), list(target.state_dict().values())
-            floats = [place for place, tensor in enumerate(theirs) if tensor.is_floating_point()]
-            torch._foreach_lerp_([theirs[i] for i in floats], [ours[i] for i in floats], 1 - momentum)
+        follow(self.student, self.teacher, momentum)
+        follow(self.head, self.teacher_head, momentum)
 
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """The loss of the detector's own family: boxes, classes, distribution of the box's sides."""
@@ -260,7 +257,7 @@ class Selftrain(Method):
             self._history.best |= {"taught": self._taught.labels, "known": self._taught.known}
 
     def _state(self) -> dict[str, Any]:
-        copies = {name: _copied(module.state_dict()) for name, module in self._networks().items()}
+        copies = {name: copied(module.state_dict()) for name, module in self._networks().items()}
         return {"networks": copies, "mean": self._mean.record()}
 
     def _go_back(self) -> None:
@@ -338,7 +335,3 @@ class Selftrain(Method):
         self._history = History.restored(state)
         self._mean = WeightMean(**state["mean"])
         self._order.restore(state)
-
-
-def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: one.clone() if isinstance(one, Tensor) else one for name, one in state.items()}
