@@ -118,8 +118,10 @@ def pretrain(
     rounds: int = ...,
     ema: float = ...,
     average: bool = ...,
-    keep: float = ...,
+    keep: float | Literal["class"] = ...,
     unsure: float = ...,
+    mixup: float = ...,
+    balance: float = ...,
     held_out: float = ...,
     label_imgsz: int | None = ...,
     invariance: float = ...,
@@ -259,8 +261,13 @@ def pretrain(
         ema: selftrain: momentum of the teacher's weights
         average: selftrain: take the mean of the teachers at the end of burn-in and of every round, not the last
             alone
-        keep: selftrain: score from which what the teacher finds is taken for an object
+        keep: selftrain: score from which what the teacher finds is taken for an object; class: one for each class,
+            so that as many are kept as from 0.4 on, and of each class by its share of the labels
         unsure: selftrain: score below which it is taken for background
+        mixup: selftrain: share of the mosaics that are mixed with another of their step
+        balance: selftrain: how much more often images of rare classes come: 0 as others, 1 so often that all
+            classes are about equally frequent, 0.5 as in LVIS; labelled images, and unlabelled ones by the labels
+            of the teacher
         held_out: selftrain: share of the labelled images that the teacher's labels are judged on
         label_imgsz: selftrain: side of the views of burn-in, and at which its teacher looks at images, pixels;
             none: imgsz

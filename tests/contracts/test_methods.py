@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from typing import Any
 
 import pytest
 import tiny
@@ -16,8 +17,8 @@ from headstart.methods.base import Method, pooled
 from headstart.probes import metrics
 from headstart.training.optimizer import make_optimizer
 
-CASES = tiny.cases()
-EMA = [case for case in CASES if hasattr(tiny.build(*case).settings, "ema_start")]
+ALL = {"keep": "class", "balance": 1.0, "mixup": 1.0, "burn_in": 0.25, "rounds": 2, "settle": 0.0, "unsure": 0.001}
+CASES = [*tiny.cases(), ("selftrain", "default", ALL)]
 TEACHES = {  # views that a method's documentation says its teacher gets
     "dino": ["global0", "global1"],
     "byol": ["view0", "view1"],
@@ -27,19 +28,34 @@ TEACHES = {  # views that a method's documentation says its teacher gets
 LEARNS = {"densecl": ["view0"]}  # views that the student gets, where not all
 
 
-@pytest.fixture(params=CASES, ids=lambda case: "-".join(str(part) for part in case))
-def case(request: pytest.FixtureRequest) -> tuple[str, str | None]:
+Case = tuple[str, str | None] | tuple[str, str | None, dict[str, Any]]
+"""Name, preset, and options where they are not those of the preset."""
+
+
+def build(case: Case) -> Method:
+    return tiny.build(*case[:2], **(case[2] if len(case) > 2 else {}))
+
+
+def named(case: Case) -> str:
+    return "-".join([str(case[0]), str(case[1]), *(["all"] if len(case) > 2 else [])])
+
+
+EMA = [case for case in CASES if hasattr(build(case).settings, "ema_start")]
+
+
+@pytest.fixture(params=CASES, ids=named)
+def case(request: pytest.FixtureRequest) -> Case:
     return request.param
 
 
 @pytest.fixture
-def method(case: tuple[str, str | None]) -> Method:
-    return tiny.build(*case)
+def method(case: Case) -> Method:
+    return build(case)
 
 
-@pytest.fixture(params=EMA, ids=lambda case: "-".join(str(part) for part in case))
+@pytest.fixture(params=EMA, ids=named)
 def with_teacher(request: pytest.FixtureRequest) -> Method:
-    return tiny.build(*request.param)
+    return build(request.param)
 
 
 def pairs(method: Method) -> list[tuple[str, nn.Module, nn.Module]]:
@@ -61,7 +77,7 @@ def one_step(method: Method, optimizer: torch.optim.Optimizer, step: int, steps:
     return float(loss.detach())
 
 
-def test_what_is_needed_is_declared(case: tuple[str, str | None], method: Method) -> None:
+def test_what_is_needed_is_declared(case: Case, method: Method) -> None:
     """A method that is given only what it declares works (it was built so), and hands back what it says it can."""
     assert method.needs == tiny.find.find(case[0]).method.needs
     for which in method.exports:
@@ -70,7 +86,7 @@ def test_what_is_needed_is_declared(case: tuple[str, str | None], method: Method
 
 
 def test_every_method_is_covered() -> None:
-    assert {name for name, _ in CASES} >= {
+    assert {case[0] for case in CASES} >= {
         "dino",
         "pyramid",
         "distill",
@@ -166,7 +182,7 @@ def test_the_teacher_of_distillation_never_changes() -> None:
     assert not any("teacher" in name for name in method.state_dict())
 
 
-def test_the_state_holds_everything(case: tuple[str, str | None], method: Method) -> None:
+def test_the_state_holds_everything(case: Case, method: Method) -> None:
     """A method rebuilt from its state goes on exactly as the one that was never stopped."""
     steps = 4
     optimizer = make_optimizer(method, method.settings)
@@ -175,7 +191,7 @@ def test_the_state_holds_everything(case: tuple[str, str | None], method: Method
     state, settings = copy.deepcopy(method.state_dict()), copy.deepcopy(optimizer.state_dict())
     random = torch.get_rng_state()
     last = [one_step(method, optimizer, step, steps) for step in range(2, steps)]
-    other = tiny.build(*case)
+    other = build(case)
     other.load_state_dict(state)
     again = make_optimizer(other, other.settings)
     again.load_state_dict(settings)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
+from pathlib import Path
 
-from headstart.images.mixed import MixedStream
+import pytest
+
+from headstart.images.index import find_images
+from headstart.images.loader import ImageLoader
+from headstart.images.mixed import Balance, MixedStream, Repeats
 
 
 def plan(step: int) -> tuple[int, int]:
@@ -52,3 +57,63 @@ def test_ranks_share_a_step() -> None:
 
 def test_spares_come_from_all_kinds() -> None:
     assert {*stream().spares(3)} == {*range(10), *range(100, 130)}
+
+
+def test_some_rows_come_more_often() -> None:
+    """Epochs of 1 + 1 + 4 places; with a factor of 2.5 of 2 or 3 in 5 places of 4.5, which is rounded up."""
+    order = Repeats([1, 1, 4], [3])
+    assert order.length == 6
+    for epoch in range(4):
+        assert Counter(order.at(6 * epoch + place) for place in range(6)) == {0: 1, 1: 1, 2: 4}
+    assert [order.at(place) for place in range(6)] != [order.at(place) for place in range(6, 12)]
+    order = Repeats([1, 1, 2.5], [3])
+    assert order.length == 5
+    drawn = [Counter(order.at(5 * epoch + place) for place in range(5)) for epoch in range(400)]
+    assert {one[2] for one in drawn} <= {2, 3}
+    assert all(one[0] >= 1 and one[1] >= 1 for one in drawn)
+    assert abs(sum(one[2] for one in drawn) / 400 - 2.5 * 5 / 4.5) < 0.07  # three standard errors
+
+
+def balanced(**more: int) -> MixedStream:
+    """Of the second kind in steps 10 to 19 three rows, one of them four times as often."""
+    one = MixedStream([range(10), range(100, 130)], plan, 30, seed=3, repeats=[[1.0] * 9 + [3.0], None], **more)
+    one.balance(1, [Balance(10, 20, [101, 105, 107], [1.0, 1.0, 4.0])])
+    return one
+
+
+def test_a_kind_is_balanced_for_some_steps() -> None:
+    one = balanced()
+    assert Counter(one.of_kind(0, 0, 3)) == {**dict.fromkeys(range(9), 1), 9: 3}  # 12 places are an epoch
+    assert one.of_kind(1, 0, 10) == stream().of_kind(1, 0, 10)
+    assert one.of_kind(1, 20, 30) == stream().of_kind(1, 20, 30)
+    assert Counter(one.of_kind(1, 10, 20)) == {101: 5, 105: 5, 107: 20}  # 30 places: five epochs of six
+    assert [row for step in range(30) for row in one.rows(step) if row >= 100] == one.of_kind(1, 0, 30)
+    assert {*one.spares(3)} == {*range(10), *range(100, 130)}
+
+
+def test_a_balanced_order_is_a_function_of_what_was_given_alone() -> None:
+    one, other = balanced(), pickle.loads(pickle.dumps(balanced()))
+    assert [other.rows(step) for step in (17, 3, 12)] == [one.rows(step) for step in (17, 3, 12)]
+    parts = [balanced(rank=rank, world=2).rows(12) for rank in (0, 1)]
+    assert sorted(parts[0] + parts[1]) == sorted(one.rows(12))
+    one.balance(1, [])
+    assert one.of_kind(1, 0, 30) == stream().of_kind(1, 0, 30)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_was_loaded_ahead_is_loaded_anew(image_folder: Path, workers: int) -> None:
+    """The order changes after the second batch, from the third on."""
+    changed = MixedStream([range(3), range(3, 24)], lambda step: (1, 3), 6, seed=3)
+    with ImageLoader(
+        find_images(str(image_folder)), batch=4, max_area=None, workers=workers, seed=0, steps=6, stream=changed
+    ) as loader:
+        seen = []
+        batches = iter(loader)
+        while len(seen) < 6:
+            seen.append(next(batches).indices.tolist())
+            if len(seen) == 2:
+                changed.balance(1, [Balance(2, 6, [20, 21], [1.0, 1.0])])
+                loader.begin_at(2)
+                batches = iter(loader)
+    assert seen == [changed.rows(step) for step in range(6)]
+    assert all({*rows[1:]} == {20, 21} for rows in seen[2:])

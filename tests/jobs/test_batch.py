@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
 import yaml
 
@@ -50,6 +51,12 @@ def test_bounds(images: int, own: int, most: int) -> None:
 
     Case.images = [0] * images  # type: ignore[attr-defined]
     assert batch._most(Case)[0] == most  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("label_imgsz", "step"), [(None, 0), (256, 0), (64, 6001)])
+def test_the_largest_views_are_tried(label_imgsz: int | None, step: int) -> None:
+    """Burn-in is the first 6,000 of 10,000 steps; before step 6,000 images are labelled."""
+    assert batch.largest_step(tiny.build("selftrain", label_imgsz=label_imgsz)).step == step
 
 
 def limited(pipe: Any, given: dict[str, Any], room: int) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from ultralytics import YOLO
 
@@ -34,6 +35,24 @@ def test_reading_beside_computing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert together(2.0, 3.0, 2, "cpu") == 3.5  # readers take a share of the cores
     assert together(2.0, 3.0, 2, "cuda") == 3.0  # hidden
     assert together(8.0, 3.0, 2, "cuda") == 4.0  # the two readers limit it
+
+
+def test_a_step_of_each_phase_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Burn-in on larger views, a quarter of the steps, 2 s each; the others 0.4 s: 0.8 s a step."""
+    made = tiny.build("selftrain", label_imgsz=256, burn_in=0.25, settle=0.2)
+    seen: list[int] = []
+
+    def taken(progress: Any, job: Any, method: Any, *_: Any) -> float:
+        seen.append(progress.step)
+        return 2.0 if method.specs_at(progress)[0].size == 256 else 0.4
+
+    monkeypatch.setattr(outlook, "_at", taken)
+    given: Any = None
+    assert outlook._step(given, made, given, 8, given) == pytest.approx(0.25 * 2 + 0.75 * 0.4)
+    assert seen == [0, 2501]  # of 10,000; at 2,500 images are labelled
+    seen.clear()
+    assert outlook._step(given, tiny.build("selftrain"), given, 8, given) == pytest.approx(0.4)
+    assert seen == [0], "views of one size need no second trial"
 
 
 @pytest.mark.parametrize("method", ["objects", "byol"])

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import tiny
 import torch
 
 from headstart.jobs.checks import check_method
 from headstart.methods.anchor import Anchored, distance
+from headstart.methods.base import Method
 from headstart.methods.dino import DINO
 
 
@@ -61,3 +64,10 @@ def test_rates_for_a_batch_and_for_trained_weights() -> None:
     assert rate(True, method="byol") == pytest.approx(0.2e-3)
     assert rate(True, method="byol", lr=5e-4) == 5e-4
     assert rate(True, method="objects") == 1e-3
+
+
+def test_an_anchored_method_answers_all_that_a_method_is_asked() -> None:
+    """What it does not hand on would be the contract's own answer, not the method's."""
+    asked = {name for name, one in vars(Method).items() if inspect.isfunction(one) and not name.startswith("_")}
+    assert {"order", "phases", "reordered", "specs_at"} <= asked
+    assert asked <= set(vars(Anchored))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -9,9 +10,13 @@ import tiny
 import torch
 from torch import Tensor
 
+from headstart.errors import UserError
+from headstart.images.mixed import MixedStream
 from headstart.methods.schedules import Progress
-from headstart.methods.selftrain import Selftrain
+from headstart.methods.selftrain import Selftrain, Settings
 from headstart.pseudolabels.history import drift
+from headstart.pseudolabels.labeller import Labeller
+from headstart.settings import words
 
 STEPS = 40
 
@@ -42,12 +47,12 @@ def test_where_the_teacher_never_labels_all_steps_are_on_labelled_images(burn_in
     made = method(burn_in=burn_in, settle=settle, held_out=0.7)
     order, labelled = made.order(STEPS), set(tiny.given_labels().rows.tolist())
     assert {row for step in range(STEPS) for row in order.rows(step)} == labelled
-    assert made._label_steps(STEPS) == []
+    assert made._plan.label_steps(STEPS) == []
 
 
 def test_held_out_images_come_in_the_last_part_only() -> None:
     made = method(held_out=0.7)
-    held = set(made._held.tolist())
+    held = set(made._held_out.rows.tolist())
     assert len(held) == round(0.7 * 16)
     order = made.order(STEPS)
     assert not held & {row for step in range(30) for row in order.rows(step)}
@@ -125,7 +130,7 @@ class Sees:
         self.scores, self.asked = scores, []  # type: ignore[var-annotated]
         made._labeller._read = self.read
         self.rows: Tensor = torch.zeros(0)
-        self.size = 0
+        self.size, self.classes = 0, {}  # type: ignore[var-annotated]
         made.teacher.forward = lambda images: [images]  # type: ignore[method-assign]
         made.teacher_head.detections = self.found  # type: ignore[method-assign]
 
@@ -138,7 +143,8 @@ class Sees:
     def found(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         self.size = maps[0].shape[-1]
         scores = torch.zeros(len(self.rows), 1, 8)
-        scores[:, 0, 5] = torch.tensor([self.scores.get(row, 0.0) for row in self.rows.tolist()])
+        for place, row in enumerate(self.rows.tolist()):
+            scores[place, 0, self.classes.get(row, 5)] = self.scores.get(row, 0.0)
         return torch.tensor([[[32.0, 32, 64, 96]]]).repeat(len(self.rows), 1, 1), scores
 
 
@@ -151,13 +157,13 @@ def test_what_is_sure_is_taught_and_what_is_not_is_left_open() -> None:
     assert seen.asked == [sorted(set(made.order(STEPS).of_kind(1, 10, 20)))]
     known = set(seen.asked[0])
     if {sure, unsure, nothing} <= known:
-        owner, boxes, labels = made._taught(torch.tensor([sure, unsure, nothing]))
+        owner, boxes, labels = made._taught.of(torch.tensor([sure, unsure, nothing]))
         assert labels[owner == 0].tolist() == [5]
         torch.testing.assert_close(boxes[owner == 0], torch.tensor([[0.25, 0.25, 0.5, 0.75]]))
         assert labels[owner == 1].unique().tolist() == [-1]
         assert labels[owner == 2].tolist() == [-1]
         torch.testing.assert_close(boxes[owner == 2], torch.tensor([[0.0, 0.0, 1.0, 1.0]]))
-    entry = made.history[0]
+    entry = made._history.passes[0]
     assert entry["images"] == len(known)
     assert entry["labels"] == entry["with_labels"] == (sure in known)
     assert entry["left_open"] == (unsure in known)
@@ -166,10 +172,10 @@ def test_what_is_sure_is_taught_and_what_is_not_is_left_open() -> None:
 def test_given_labels_stay_as_they_are() -> None:
     made = method()
     rows = tiny.given_labels().rows
-    before = made._taught(rows)
+    before = made._taught.of(rows)
     Sees(made, dict.fromkeys(range(tiny.IMAGES), 0.9))
     made.before_step(Progress(10, STEPS, 0.0))
-    for one, other in zip(before, made._taught(rows), strict=True):
+    for one, other in zip(before, made._taught.of(rows), strict=True):
         assert torch.equal(one, other)
 
 
@@ -205,14 +211,14 @@ def test_a_teacher_that_drifts_is_taken_back() -> None:
     made.before_step(Progress(10, STEPS, 0.0))
     made.before_step(Progress(15, STEPS, 0.0))
     good = {name: one.clone() for name, one in made.student.state_dict().items()}
-    taught = made._labels
+    taught = made._taught
     with torch.no_grad():
         for one in made.student.parameters():
             one.add_(1.0)
     seen.scores = {}  # it finds nothing any more
     made.before_step(Progress(20, STEPS, 0.0))
-    assert "of 'cross' it gave" in made.drifted or "drifted" in made.drifted
-    assert made._labels is taught
+    assert "of 'cross' it gave" in made._history.drifted or "drifted" in made._history.drifted
+    assert made._taught.labels is taught.labels
     for name, one in made.student.state_dict().items():
         assert torch.equal(one, good[name]), name
     asked = len(seen.asked)
@@ -236,3 +242,151 @@ def test_labels_are_those_of_what_is_handed_back() -> None:
     together = {which: torch.cat([one.sure.scores, one.unsure.scores]) for which, one in after.items()}
     assert not torch.equal(together["student"], together["teacher"])
     assert after["teacher"].sure.looked.tolist() == after["teacher"].unsure.looked.tolist() == rows
+
+
+def test_one_threshold_for_each_class() -> None:
+    """All that the teacher finds is of one class, as sure as the row says: of it fewer are kept than from 0.4 on."""
+    made = method(keep="class")
+    Sees(made, {row: 0.41 + 0.01 * row for row in range(tiny.IMAGES)})
+    made.before_step(Progress(10, STEPS, 0.0))
+    rows = sorted(set(made.order(STEPS).of_kind(1, 10, 20)))
+    labels = tiny.given_labels().labels.labels
+    all_, own = len(labels), int((labels == 5).sum())
+    number = round((all_ + (own - all_) * (all_ + own) / (all_ + own + 20)) * len(rows) / all_)
+    assert 0 < number < len(rows)
+    taught = [row for row in rows if made._taught.of(torch.tensor([row]))[2].tolist() == [5]]
+    least = min(0.7, 0.41 + 0.01 * rows[-number])
+    assert taught == [row for row in rows if 0.41 + 0.01 * row >= least - 1e-6]
+    entry = made._history.passes[0]
+    assert entry["labels"] == len(taught)
+    assert entry["keep"]["cross"] == pytest.approx(least)
+    assert set(entry["keep"]) == set(tiny.given_labels().names)
+    assert made.teacher_record()["keep"] == "class"
+    assert made.teacher_record()["passes"] == [entry]
+
+
+def test_thresholds_for_labelled_images_are_those_of_the_last_pass() -> None:
+    made = method(keep="class", unsure=0.001)
+    Sees(made, {row: 0.41 + 0.01 * row for row in range(tiny.IMAGES)})
+    made.before_step(Progress(10, STEPS, 0.0))
+    again = method(keep="class", unsure=0.001)
+    again.set_extra_state(made.get_extra_state())
+    labelled = again.label(tiny.given_labels().rows.tolist(), "student").keep
+    assert labelled is not None
+    assert labelled.tolist() == list(made._history.passes[0]["keep"].values())
+    both = again.label(range(tiny.IMAGES), "student").keep
+    assert both is not None
+    assert both.tolist() == again.label(again._unlabelled.tolist(), "student").keep.tolist()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("typed", "value"), [("class", "class"), ("0.3", 0.3), ("1", 1.0)])
+def test_keep_is_a_number_or_a_word(typed: str, value: float | str) -> None:
+    field = Settings.model_fields["keep"]
+    assert words.typed(field, typed) == value
+    assert method(keep=words.typed(field, typed)).settings.keep == value
+
+
+@pytest.mark.parametrize("wrong", ["classes", 0, 1.5])
+def test_another_word_is_refused(wrong: object) -> None:
+    with pytest.raises(UserError, match=r"keep: .*'class'"):
+        method(keep=wrong)
+
+
+def test_phases_are_burn_in_and_the_rest() -> None:
+    assert method().phases(STEPS) == [range(10), range(10, 40)]
+    assert method(burn_in=1).phases(STEPS) == [range(40)]
+
+
+def taught_rows(made: Selftrain, first: int, last: int, kind: int = 1) -> list[int]:
+    return made.order(STEPS).of_kind(kind, first, last)
+
+
+def test_labelled_images_of_rare_classes_come_more_often() -> None:
+    """In an epoch each comes as often as its rarest class asks for: the largest number of images over that class's."""
+    made, given = method(balance=1.0), tiny.given_labels()
+    own = [set(given.labels.of(torch.tensor([row]))[2].tolist()) for row in given.rows.tolist()]
+    of_class = Counter(one for classes in own for one in classes)
+    repeats = [max((max(of_class.values()) / of_class[one] for one in classes), default=1.0) for classes in own]
+    assert 1 < max(repeats) <= 10
+    assert made._order._repeats(given.rows, given.labels) == pytest.approx(repeats)
+    drawn = Counter(MixedStream([given.rows.tolist()], lambda _: (1,), 4000, 0, repeats=[repeats]).of_kind(0, 0, 4000))
+    for row, factor in zip(given.rows.tolist(), repeats, strict=True):
+        assert drawn[row] / 4000 == pytest.approx(factor / sum(repeats), rel=0.15)  # of whole numbers by chance
+    assert taught_rows(made, 0, 10, kind=0) != taught_rows(method(), 0, 10, kind=0)
+
+
+def test_unlabelled_images_are_balanced_by_what_the_teacher_labels_them_as() -> None:
+    made = method(balance=1.0)
+    plain = taught_rows(method(balance=1.0), 0, STEPS)
+    rows = sorted(set(taught_rows(made, 10, 20)))
+    rare = rows[:2]
+    seen = Sees(made, dict.fromkeys(rows, 0.9))
+    seen.classes = dict.fromkeys(rare, 3)
+    assert not made.reordered()
+    stream = made._order._stream
+    made.before_step(Progress(10, STEPS, 0.0))
+    assert made.reordered()
+    assert not made.reordered()
+    assert stream is not None
+    balanced = stream.of_kind(1, 0, STEPS)
+    here = len(stream.of_kind(1, 0, 11)), len(stream.of_kind(1, 0, 20))
+    assert balanced[: here[0]] == plain[: here[0]], "the step that labels has its images already"
+    assert balanced[here[1] :] == plain[here[1] :], "what comes next is not labelled yet"
+    part, drawn = made._order._balanced[0], Counter(balanced[here[0] : here[1]])
+    assert part.repeats == [min(10.0, (len(rows) - 2) / 2) if row in rare else 1.0 for row in rows]
+    assert sum(drawn[row] for row in rare) > 3 * sum(Counter(plain[here[0] : here[1]])[row] for row in rare)
+    # What goes on from there has the same order, whether it was asked for before the state came or after it.
+    for early in (True, False):
+        again = method(balance=1.0)
+        asked = again.order(STEPS) if early else None
+        again.set_extra_state(made.get_extra_state())
+        assert (asked or again.order(STEPS)).of_kind(1, 0, STEPS) == balanced
+        assert not again.reordered()
+
+
+def test_without_balance_nothing_is_reordered() -> None:
+    made = method()
+    Sees(made, dict.fromkeys(range(tiny.IMAGES), 0.9))
+    before = taught_rows(made, 0, STEPS)
+    made.before_step(Progress(10, STEPS, 0.0))
+    assert not made.reordered()
+    assert taught_rows(made, 0, STEPS) == before
+    assert "balanced" not in made.get_extra_state()
+
+
+def test_mosaics_are_mixed_where_that_is_wanted() -> None:
+    """Two mosaics of eight images each get the boxes of both; without mosaics nothing is mixed."""
+    plain, made = method(), method(mixup=1.0)
+    views = tiny.views(made)
+    for step, factor in ((0, 2), (39, 1)):
+        before, after = (one.examples(views, Progress(step, STEPS, 0.0)) for one in (plain, made))
+        assert len(after[1]) == factor * len(before[1]) > 0
+        assert torch.equal(after[0], before[0]) == (factor == 1)
+        assert sorted(after[3].tolist()) == sorted(before[3].tolist() * factor)
+
+
+def test_what_names_the_boxes_is_learnt_once_for_each_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = method(teacher=tiny.Trunk(neck=True))
+    learnt: list[int] = []
+
+    class Names:
+        def named(self, batch: Any, found: Any) -> Any:
+            return found
+
+    def classifier(*_: Any) -> Any:
+        learnt.append(1)
+        return Names()
+
+    monkeypatch.setattr(Labeller, "_classifier", classifier)
+    rows = made._unlabelled[:4].tolist()
+    made.label(rows, "teacher")
+    made.label(made._given.rows[:4].tolist(), "teacher")
+    assert len(learnt) == 1
+    made.label(rows, "student")
+    assert len(learnt) == 2
+    made.before_step(Progress(1, STEPS, 0.0))
+    made.label(rows, "teacher")
+    assert len(learnt) == 3, "a step changes the detector"
+    made.load_state_dict(made.state_dict())
+    made.label(rows, "teacher")
+    assert len(learnt) == 4

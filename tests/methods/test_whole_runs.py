@@ -15,6 +15,7 @@ import yaml
 from torch import Tensor, nn
 from ultralytics import YOLO
 
+import small
 from headstart.errors import UserError
 from headstart.jobs.pretrain import pretrain
 from headstart.methods import find
@@ -172,3 +173,24 @@ def test_a_gentler_rate_with_init(image_folder: Path, weights: Path, tmp_path: P
     assert lines[0]["lr"] == pytest.approx(2e-4)  # a fifth of BYOL's 1e-3
     assert lines[0]["anchor_drift"] == pytest.approx(0, abs=1e-6)  # nothing has moved before the first step
     assert lines[1]["anchor_drift"] > 1e-4
+
+
+def test_every_option_of_selftrain_resumes_exactly(image_folder: Path, tmp_path: Path) -> None:
+    """Labelled before steps 1 and 3 of 6, cut after 4; the same with loader processes, which read ahead."""
+    (tmp_path / "small.yaml").write_text(small.SMALL)
+    given = {**SMALL, "data": str(image_folder), "model": str(tmp_path / "small.yaml"), "method": "selftrain"}
+    given |= {"labels": str(labelled(image_folder, tmp_path / "few")), "held_out": 0, "batch": 8, "steps": 6}
+    given |= {"rounds": 2, "keep": "class", "unsure": 1e-5, "balance": 1.0, "mixup": 1.0, "burn_in": 0.2, "settle": 0.0}
+    given |= {"close_mosaic": 0.0, "max_objects": 5}
+    whole = tmp_path / "whole"
+    pretrain(**given, out=str(whole))
+    end = checkpoint.newest(whole / "checkpoints")[0]
+    passes = end["method"]["_extra_state"]["history"]
+    assert [one["step"] for one in passes] == [1, 3]
+    assert all(set(one["keep"]) == set(CLASSES) for one in passes)
+    assert [one[:2] for one in end["method"]["_extra_state"]["balanced"]] == [(2, 3), (4, 6)]
+    pretrain(**{**given, "workers": 2}, out=str(tmp_path / "ahead"))
+    assert same(checkpoint.newest(tmp_path / "ahead" / "checkpoints")[0]["method"], end["method"])
+    (whole / "checkpoints" / "step-00000006.pt").unlink()
+    pretrain(out=str(whole), resume=True)
+    assert same(checkpoint.newest(whole / "checkpoints")[0]["method"], end["method"])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from headstart.images.loader import PixelBatch
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
+from headstart.pseudolabels.box_classifier import BoxClassifier
 from headstart.pseudolabels.labeller import Labeller
 
 SCENES = [
@@ -66,3 +67,15 @@ def test_the_detector_says_where_and_the_network_what(named: bool) -> None:
         assert found.rows.tolist() == [2, 3]
         assert found.labels.tolist() == [0, 0]
     assert bool((found.scores >= 0.05).all())
+
+
+def test_names_that_were_learnt_before_are_taken_as_they_are() -> None:
+    reads = Reads()
+    labeller = Labeller(reads, GIVEN, torch.tensor([0, 1]), 2, least=0.05, most=9, namer=colors())
+    learnt: list[BoxClassifier] = []
+    detector = nn.Conv2d(3, 1, 1), Finds(), 64
+    whole = labeller.found([2, 3], *detector)
+    parts = [labeller.found([row], *detector, learnt) for row in (2, 3)]
+    assert reads.asked == [[0, 1], [2, 3], [0, 1], [2], [3]]
+    for name in ("rows", "boxes", "scores", "labels"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))

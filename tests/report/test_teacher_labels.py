@@ -86,6 +86,17 @@ def test_the_tables_of_passes_and_classes(run: Path) -> None:
     assert "0 bolt 3,000 17 of 21" in text
 
 
+def test_thresholds_by_class_are_shown(run: Path) -> None:
+    text = rows(draw(run))
+    assert "A box with a score of 0.5 and more counts" in text
+    assert "Kept from" not in text
+    keep = {"bolt": 0.634, "nut & <b>": 0.2, "washer": 0.4}
+    record(run, keep="class", passes=[{**PASS, "keep": keep}])
+    text = rows(draw(run))
+    assert "A box with the score of its class below and more counts" in text
+    assert "Kept from 0 bolt 3,000 17 of 21 17 of 20 0.63 1 nut & <b> 611 3 of 10 3 of 5 0.20" in text
+
+
 def test_what_is_not_known_is_not_said(run: Path) -> None:
     plain = {key: value for key, value in PASS.items() if key not in ("precision", "recall", "f1", "by_class")}
     record(run, held_out=0, passes=[plain])

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import tiny
@@ -11,8 +13,9 @@ import yaml
 
 from headstart.errors import UserError
 from headstart.jobs.pretrain import pretrain
+from headstart.methods.schedules import Progress
 from headstart.settings import resolve
-from headstart.training import checkpoint
+from headstart.training import budget, checkpoint
 from headstart.training.budget import LEAST, Pace, steps_within
 
 
@@ -44,6 +47,60 @@ def test_a_first_epoch_that_reads_is_slower() -> None:
     """95 s: 20 steps of 1 s read all images, 150 of 0.5 s follow."""
     assert steps_within(100, Pace(1.0, 0.5, epoch=20)) == 20 + 150
     assert steps_within(10, Pace(1.0, 0.5, epoch=20)) == 9
+
+
+class Batches(list[torch.Tensor]):
+    """What a loader brings."""
+
+    def __enter__(self) -> Batches:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Clock:
+    """A step of which each is as long as its phase says, of a method of two phases, and what brings its batches."""
+
+    fabric = SimpleNamespace(device=torch.device("cpu"))
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.seen = 0.0, []  # type: ignore[var-annotated]
+        self.method = torch.nn.Linear(1, 1)
+        self.method.phases = lambda steps: [range(6000), range(6000, steps)]  # type: ignore[assignment]
+        monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: self.now))
+
+    def views(self, batch: torch.Tensor, progress: Progress) -> list[torch.Tensor]:
+        return [batch]
+
+    def __call__(self, views: list[torch.Tensor], progress: Progress) -> torch.Tensor:
+        self.seen.append((int(views[0]), progress.step))
+        self.now += 1.0 if progress.step < 6000 else 0.25
+        return torch.zeros(())
+
+    @staticmethod
+    def batches(steps: range) -> Any:
+        return Batches(torch.tensor(step) for step in steps)
+
+
+def test_a_step_of_each_phase_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six of ten steps take 1 s, four 0.25 s: 0.7 s a step; the batches are those of the steps."""
+    clock = Clock(monkeypatch)
+    pace = budget.measure(clock, clock.batches, budget=1e9, epoch=5, cached=False)  # type: ignore[arg-type]
+    assert pace == Pace(pytest.approx(0.7), pytest.approx(0.7))  # type: ignore[arg-type]
+    assert all(batch == step for batch, step in clock.seen)
+    steps = [step for _, step in clock.seen]
+    assert steps == [*range(32), *range(6001, 6033)]  # not 6000, at which images may be labelled
+
+
+def test_phases_share_the_time_for_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """5 % of 400 s are 20: ten for each phase, which are over after ten steps of 1 s, and more than 32 of 0.25 s."""
+    clock = Clock(monkeypatch)
+    budget.measure(clock, clock.batches, budget=400, epoch=5, cached=False)  # type: ignore[arg-type]
+    assert [step for _, step in clock.seen] == [*range(11), *range(6001, 6033)]
 
 
 def test_a_budget_sets_the_steps_and_leaves_everything_else_as_it_was(image_folder: Path, tmp_path: Path) -> None:

@@ -172,6 +172,10 @@ class ImageLoader:
             self._running.close()
             self._running = None
 
+    def begin_at(self, step: int) -> None:
+        """Have the next iteration begin at another step, as where the order of the images has changed."""
+        self._steps = range(step, self._steps.stop)
+
     def __iter__(self) -> Iterator[PixelBatch]:
         self.close()
         self._running = self._iterate()

@@ -2,11 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from headstart.images.loader import Stream
+
+
+class Balance(NamedTuple):
+    """What comes of a kind for some steps, in place of all its rows.
+
+    Attributes:
+        first, last: From step `first` to before `last`.
+        rows: Of the index.
+        repeats: How often each comes where others come once, 1 and more.
+    """
+
+    first: int
+    last: int
+    rows: Sequence[int]
+    repeats: Sequence[float]
+
+
+class Repeats:
+    """An endless order of images of which some come more often than others; a function of its arguments alone.
+
+    In an epoch each comes as often as it should, rounded up or down by chance, so that it does on the average.
+
+    Args:
+        repeats: How often each image comes in an epoch, 1 and more.
+        seed: Any integers.
+    """
+
+    def __init__(self, repeats: Sequence[float], seed: Sequence[int]) -> None:
+        self._repeats, self._seed = np.asarray(repeats, np.float64), [one % 2**64 for one in seed]
+        self.length = max(1, int(np.ceil(round(float(self._repeats.sum()), 6))))
+        self._order: tuple[int, npt.NDArray[np.int64]] | None = None
+
+    def at(self, place: int) -> int:
+        """Which image stands at a place of the order."""
+        epoch, at = divmod(place, self.length)
+        if self._order is None or self._order[0] != epoch:
+            self._order = (epoch, self._drawn(epoch))
+        return int(self._order[1][at])
+
+    def _drawn(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Systematic sampling: of images in a random order the one in which each of the whole numbers falls."""
+        number = len(self._repeats)
+        bits = np.random.PCG64(np.random.SeedSequence([*self._seed, epoch])).random_raw(number + 1 + self.length)
+        order = np.argsort(bits[:number], kind="stable")
+        ends = np.cumsum(self._repeats[order])
+        ends = np.floor(ends * (self.length / ends[-1]) + float(bits[number]) / 2**64).astype(np.int64)
+        ends[-1] = self.length
+        drawn = np.repeat(order, np.diff(ends, prepend=0))
+        return drawn[np.argsort(bits[number + 1 :], kind="stable")]
 
 
 class MixedStream(Stream):
@@ -18,6 +69,7 @@ class MixedStream(Stream):
         steps: Of the run; `plan` is asked for each once.
         seed: Of the orders.
         rank, world: Which share of each kind, of how many.
+        repeats: Of each kind how often its rows come, as `Balance` has it; None for each once an epoch.
     """
 
     def __init__(
@@ -28,11 +80,16 @@ class MixedStream(Stream):
         seed: int,
         rank: int = 0,
         world: int = 1,
+        repeats: Sequence[Sequence[float] | None] | None = None,
     ) -> None:
         super().__init__(sum(map(len, kinds)), 1, seed, rank, world)
         self._kinds = kinds
         number = len(kinds)
         self._orders = [Stream(max(1, len(rows)), 1, number * seed + kind) for kind, rows in enumerate(kinds)]
+        self._repeats = {
+            kind: Repeats(of, [seed, kind]) for kind, of in enumerate(repeats or ()) if of is not None and len(of)
+        }
+        self._balanced: dict[int, list[tuple[Balance, Repeats]]] = {}
         counts = np.array([plan(step) for step in range(steps)], dtype=np.int64).reshape(steps, number)
         self._before = np.vstack([np.zeros((1, number), np.int64), counts.cumsum(0)])
 
@@ -45,14 +102,26 @@ class MixedStream(Stream):
         """The rows of one kind in the steps from `first` to before `last`, in order."""
         return [self._row(kind, place) for place in range(self._start(kind, first), self._start(kind, last))]
 
+    def balance(self, kind: int, parts: Iterable[Balance]) -> None:
+        """Have a kind come otherwise for some steps; what was balanced of it before is so no more."""
+        self._balanced[kind] = [(part, Repeats(part.repeats, [self.seed, kind, part.first])) for part in parts]
+
     def spares(self, step: int) -> Iterator[int]:
         """See `Stream.spares`; of the kind that there is most of first."""
         for kind in sorted(range(len(self._kinds)), key=lambda kind: -len(self._kinds[kind])):
-            start = self._start(kind, step + 1)
-            yield from (self._row(kind, start + place) for place in range(2 * len(self._kinds[kind])))
+            start, rows = self._start(kind, step + 1), len(self._kinds[kind])
+            epoch = self._repeats[kind].length if kind in self._repeats else rows
+            yield from (self._row(kind, start + place) for place in range(2 * epoch))
+            yield from self._kinds[kind] if self._balanced.get(kind) else ()  # where not all come soon
 
     def _start(self, kind: int, step: int) -> int:
         return int(self._before[min(step, len(self._before) - 1), kind])
 
     def _row(self, kind: int, place: int) -> int:
+        for part, order in self._balanced.get(kind, ()):
+            start = self._start(kind, part.first)
+            if start <= place < self._start(kind, part.last):
+                return part.rows[order.at(place - start)]
+        if kind in self._repeats:
+            return self._kinds[kind][self._repeats[kind].at(place)]
         return self._kinds[kind][self._orders[kind].rows(place)[0]]

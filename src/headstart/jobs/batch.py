@@ -29,9 +29,11 @@ from headstart.jobs.outlook import spread
 from headstart.jobs.prepare import Job
 from headstart.jobs.search import Tools, loaded, search_batches
 from headstart.machine import loader_workers, parse_device
+from headstart.methods.base import Method
 from headstart.methods.schedules import Progress
 from headstart.pseudolabels.base import PseudoLabels
 from headstart.run.display import make_console
+from headstart.training.budget import TRIAL, tried
 from headstart.training.memory import FIRST, SHARE, BatchTrial, fitting_batch, judged, known, try_batches
 from headstart.training.step import Step, unchanged
 from headstart.views.spec import needed_area
@@ -216,6 +218,7 @@ class _Trial:
         layout = torch.channels_last if arithmetic.channels_last else torch.contiguous_format
         method.to(memory_format=layout)
         area, held = needed_area(method.view_specs()), 0
+        largest = largest_step(method)
         with (
             unchanged(method),
             ImageLoader(images, batch=batch, max_area=area, workers=0, seed=s.seed, steps=STEPS) as loader,
@@ -224,12 +227,17 @@ class _Trial:
             step = Step(method, job.options, fabric, s.seed)
             for number, pixels in enumerate(loader):
                 held = max(held, pixels.pixels.numel())
-                # Always the first of many: no step at which a method does more, such as labelling images.
-                views = step.views(pixels.to(self.device), Progress(number, 1_000_000, 0.0))
-                loss = step(views, Progress(0, 1_000_000, 0.0))
+                views = step.views(pixels.to(self.device), largest._replace(step=largest.step + number))
+                loss = step(views, largest)
                 float(loss.detach())  # waits for the device
         method.to(memory_format=torch.contiguous_format)
         return held * AHEAD * loader_workers(s.workers, self.device) if self.device.type == "cpu" else 0
+
+
+def largest_step(method: Method) -> Progress:
+    """A step of the phase with the largest views, at which no more is done, such as labelling images."""
+    starts = [Progress(tried(phase, 1).start, TRIAL, 0.0) for phase in method.phases(TRIAL) if len(phase) > 1]
+    return max(starts, key=lambda one: max(spec.size for spec in method.specs_at(one)))
 
 
 def _peak(device: torch.device) -> int:

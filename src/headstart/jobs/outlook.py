@@ -19,9 +19,10 @@ from headstart.methods.base import Method
 from headstart.methods.schedules import Progress
 from headstart.pseudolabels.base import PseudoLabels
 from headstart.run.display import duration
+from headstart.training.budget import TRIAL, tried
 from headstart.training.memory import known
 from headstart.training.step import Step, unchanged
-from headstart.views.spec import needed_area
+from headstart.views.spec import ViewSpec, needed_area
 
 IMAGES = 32
 """Images of a step that is timed on a CPU, where the time of a step goes with their number; a GPU gets whole steps."""
@@ -109,7 +110,22 @@ def _searched(job: Job, images: ImageIndex, device: torch.device) -> tuple[Pseud
 
 
 def _step(job: Job, method: Method, images: ImageIndex, few: int, arithmetic: Arithmetic) -> float:
-    """Seconds a step of the run, from steps of a `few` images."""
+    """Seconds a step of the run, from steps of a `few` images; the mean of its phases, each as long as it is."""
+    seconds = 0.0
+    phases = [phase for phase in method.phases(TRIAL) if len(phase) > 1]
+    taken: dict[tuple[ViewSpec, ...], float] = {}
+    for phase in phases:
+        # Never a step at which a method does more, such as labelling images.
+        progress = Progress(tried(phase, 1).start, TRIAL, 0.0)
+        specs = tuple(method.specs_at(progress))
+        if specs not in taken:  # no matter here which images it reads
+            taken[specs] = _at(progress, job, method, images, few, arithmetic)
+        seconds += taken[specs] * len(phase)
+    return seconds / sum(map(len, phases))
+
+
+def _at(progress: Progress, job: Job, method: Method, images: ImageIndex, few: int, arithmetic: Arithmetic) -> float:
+    """Seconds of one step."""
     s, fabric = job.run, make_fabric(parse_device(job.run.device), arithmetic.precision)
     method.to(memory_format=torch.channels_last if arithmetic.channels_last else torch.contiguous_format)
     area = needed_area(method.view_specs())
@@ -126,10 +142,8 @@ def _step(job: Job, method: Method, images: ImageIndex, few: int, arithmetic: Ar
         began = mark = time.perf_counter()
         for number, batch in enumerate(loader):
             read = time.perf_counter()
-            # Always the first of many: no step at which a method does more, such as labelling images.
-            loss = step(
-                step.views(batch.to(fabric.device), Progress(number, 1_000_000, 0.0)), Progress(0, 1_000_000, 0.0)
-            )
+            views = step.views(batch.to(fabric.device), progress._replace(step=progress.step + number))
+            loss = step(views, progress)
             float(loss.detach())  # waits for the device
             done = time.perf_counter()
             reading.append(read - mark)

@@ -177,7 +177,8 @@ class _Pretraining:
             progress=Filling(),
         )
 
-    def _loader(self, method: Method, cache: Cache, steps: int, start: int = 0) -> ImageLoader:
+    def _loader(self, method: Method, cache: Cache, steps: int, start: int = 0, stop: int | None = None) -> ImageLoader:
+        """Of a run of so many steps those from `start` to before `stop`, by default to its end."""
         s, on_device = self.job.run, cache.kind == "device"
         return ImageLoader(
             self.images,
@@ -186,7 +187,7 @@ class _Pretraining:
             workers=0 if on_device else loader_workers(s.workers, self.fabric.device),
             seed=s.seed,
             start_step=start,
-            steps=steps,
+            steps=steps if stop is None else stop,
             pin=self.fabric.device.type == "cuda" and not on_device,
             reader=cache.reader,
             stream=method.order(steps),
@@ -197,8 +198,11 @@ class _Pretraining:
         s = self.job.run
         step = Step(method, self.job.options, make_fabric(self.device, self.arithmetic.precision), s.seed)
         epoch = steps_for(1, len(self.images), s.batch_size) * (1 - (cache.share() or 0.0))
-        with self._loader(method, cache, budget.WARMUP + budget.MOST) as loader:
-            pace = budget.measure(step, loader, budget=self._budget, epoch=epoch, cached=cache.share() is not None)
+
+        def loader_of(some: range) -> ImageLoader:
+            return self._loader(method, cache, budget.TRIAL, some.start, some.stop)
+
+        pace = budget.measure(step, loader_of, budget=self._budget, epoch=epoch, cached=cache.share() is not None)
         return budget.steps_within(self._budget, pace, self.before + time.perf_counter() - self.began)
 
     # -- what is said -------------------------------------------------------------------------------------------------

@@ -85,9 +85,17 @@ class Anchored(Method):
         """Those of the method."""
         return self.inner.specs_at(progress)
 
+    def phases(self, steps: int) -> list[range]:
+        """As the method."""
+        return self.inner.phases(steps)
+
     def order(self, steps: int) -> Stream | None:
         """As the method."""
         return self.inner.order(steps)
+
+    def reordered(self) -> bool:
+        """As the method."""
+        return self.inner.reordered()
 
     def cycle(self, progress: Progress) -> Progress:
         """As the method."""

@@ -137,6 +137,13 @@ class Method(nn.Module, ABC):
         """The views of one step, none larger than in `view_specs`."""
         return self.view_specs()
 
+    def phases(self, steps: int) -> list[range]:
+        """The parts of a training of so many steps whose steps take different times, in their order; mostly one.
+
+        What a step takes is measured in each, at steps after its first.
+        """
+        return [range(steps)]
+
     @abstractmethod
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """The loss of one step: a scalar, float32 whatever the precision of the network."""
@@ -144,9 +151,16 @@ class Method(nn.Module, ABC):
     def order(self, steps: int) -> Stream | None:
         """The order in which a run of so many steps sees the images; None for all of them, one epoch after the other.
 
-        A pure function of what the method was made with and `steps`.
+        A pure function of what the method was made with, `steps` and the method's state; see `reordered`.
         """
         return None
+
+    def reordered(self) -> bool:
+        """Whether the order that `order` gave last has changed, in place, since this was last asked.
+
+        From the next step on the images come as it then says. What was loaded ahead is loaded anew.
+        """
+        return False
 
     def cycle(self, progress: Progress) -> Progress:
         """The part of the training over which the learning rate rises and falls once: all of it, unless a method says.
@@ -181,9 +195,10 @@ class Method(nn.Module, ABC):
         """What a teacher has labelled so far, for ``teacher.json``; empty where none labels anything.
 
         Returns:
-            ``names`` of the classes; the scores ``keep``, from which a box is an object, and ``unsure``, below which it
-            is background; numbers of ``labelled``, ``unlabelled`` and ``held_out`` images; ``passes``, each with
-            ``step``, `headstart.pseudolabels.labelling.Labelling.counts` and, where labels are held out, ``precision``,
+            ``names`` of the classes; the scores ``keep``, from which a box is an object (``class``: one for each class,
+            which each pass has), and ``unsure``, below which it is background; numbers of ``labelled``, ``unlabelled``
+            and ``held_out`` images; ``passes``, each with ``step``,
+            `headstart.pseudolabels.labelling.Labelling.counts` and, where labels are held out, ``precision``,
             ``recall``, ``f1`` (each None where there is nothing to divide by) and ``by_class`` (known, given, right);
             ``drifted``, a sentence where it has.
         """

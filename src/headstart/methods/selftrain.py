@@ -16,8 +16,8 @@ weights are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -25,22 +25,23 @@ from torch import Tensor, nn
 
 from headstart.images.mixed import MixedStream
 from headstart.methods.base import Context, Export, Method, Needs, frozen_copy
+from headstart.methods.held_out import HeldOut
+from headstart.methods.image_order import ImageOrder
+from headstart.methods.sampling_plan import SamplingPlan
 from headstart.methods.schedules import Progress
-from headstart.methods.weight_mean import WeightMean
+from headstart.methods.weight_mean import WeightMean, copied, follow
 from headstart.probes import metrics
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
-from headstart.pseudolabels.history import agrees, drift
+from headstart.pseudolabels.box_classifier import BoxClassifier
+from headstart.pseudolabels.history import History
 from headstart.pseudolabels.labeller import Labeller
-from headstart.pseudolabels.labelling import Detections, Labelling, agreement, replaced, told
+from headstart.pseudolabels.labelling import Labelling, kept
+from headstart.pseudolabels.taught import Taught
+from headstart.pseudolabels.thresholds import Keep
 from headstart.settings.schema import DetectionSettings, LabelOptions, TeacherOptions
+from headstart.views.mixup import mixed
 from headstart.views.mosaic import boxes_in_view, detection_view, mosaics
 from headstart.views.spec import View, ViewSpec
-
-LEAST_HELD_OUT = 10
-"""Images below which none are held out: nothing could be told from them."""
-LEAST_SHARE = 0.1
-"""Of labelled images in a step, by default. Few images that come often are learnt by heart; on FOD-A, one seed, a
-tenth gave 0.750 mAP50 in 1,200 steps, half of each step 0.735 in 2,400 (mAP50-95 0.589 and 0.592, EXPERIMENTS.md)."""
 
 
 class Settings(DetectionSettings, LabelOptions, TeacherOptions):
@@ -68,8 +69,20 @@ class Settings(DetectionSettings, LabelOptions, TeacherOptions):
     average: bool = Field(
         True, description="take the mean of the teachers at the end of burn-in and of every round, not the last alone"
     )
-    keep: float = Field(0.4, gt=0, le=1, description="score from which what the teacher finds is taken for an object")
+    keep: Annotated[float, Field(gt=0, le=1)] | Literal["class"] = Field(
+        0.4,
+        description="score from which what the teacher finds is taken for an object; class: one for each class, so "
+        "that as many are kept as from 0.4 on, and of each class by its share of the labels",
+    )
     unsure: float = Field(0.05, gt=0, le=1, description="score below which it is taken for background")
+    mixup: float = Field(0.0, ge=0, le=1, description="share of the mosaics that are mixed with another of their step")
+    balance: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="how much more often images of rare classes come: 0 as others, 1 so often that all classes are "
+        "about equally frequent, 0.5 as in LVIS; labelled images, and unlabelled ones by the labels of the teacher",
+    )
     held_out: float = Field(
         0.1, ge=0, lt=1, description="share of the labelled images that the teacher's labels are judged on"
     )
@@ -98,11 +111,11 @@ class Selftrain(Method):
         self.teacher = frozen_copy(context.student)
         self.teacher_head: PseudoLabelHead = frozen_copy(context.head)
         self._given = context.given
-        self._held, self._known = _held_out(context.given, settings.held_out, context.seed)
+        self._held_out = HeldOut.drawn(context.given, settings.held_out, context.seed)
         self._labeller = Labeller(
             context.read,
             context.given.labels,
-            self._known,
+            self._held_out.known,
             len(context.names),
             least=settings.unsure,
             most=settings.max_objects,
@@ -113,16 +126,21 @@ class Selftrain(Method):
         has = torch.zeros(len(everything), dtype=torch.bool)
         has[context.given.rows] = True
         self._unlabelled = everything[~has]
-        self._stream: MixedStream | None = None
-        # What is taught of each image: its own labels, the teacher's, or nothing where it was never looked at.
-        self._labels = context.given.labels
-        self._known_rows = has
-        self.history: list[dict[str, Any]] = []
+        self._plan = SamplingPlan.of(
+            settings,
+            batch=context.batch,
+            seed=context.seed,
+            known=len(self._held_out.known),
+            unlabelled=len(self._unlabelled),
+        )
+        kinds = self._held_out.known, self._unlabelled, context.given.rows
+        self._order = ImageOrder(self._plan, kinds, settings.balance, context.seed)
+        self._keep = Keep(settings.keep, context.names, context.given.labels.labels, self._unlabelled)
+        self._taught = Taught(context.given.labels, has)
+        self._history = History()
         self._mean = WeightMean()
-        # The state at the pass whose labels agreed best with the held-out ones.
-        self._best: dict[str, Any] = {}
-        self.drifted = ""
-        self._news: list[tuple[Literal["info", "alarm"], str]] = []
+        # Of each detector that is handed back what names its boxes, until a further step changes it.
+        self._namers: dict[Export, list[BoxClassifier]] = {}
 
     # -- what it sees --------------------------------------------------------------------------------------------------
 
@@ -132,9 +150,12 @@ class Selftrain(Method):
 
     def specs_at(self, progress: Progress) -> list[ViewSpec]:
         """Burn-in may see more than what is trained after it."""
-        first, last = self._between(progress.steps)
-        burning = progress.step < first < last
-        return [self._spec(self._burn_in_imgsz if burning else self.context.imgsz)]
+        return [self._spec(self._burn_in_imgsz if self._plan.burning(progress) else self.context.imgsz)]
+
+    def phases(self, steps: int) -> list[range]:
+        """Burn-in is one of its own: it may see larger views, and it reads other images."""
+        first, last = self._plan.between(steps)
+        return [range(first), range(first, steps)] if first < last else [range(steps)]
 
     def _spec(self, imgsz: int) -> ViewSpec:
         s = self.settings
@@ -151,41 +172,15 @@ class Selftrain(Method):
 
         The held-out images come in the last part only.
         """
-        kinds = (self._known.tolist(), self._unlabelled.tolist(), self._given.rows.tolist())
-        return MixedStream(kinds, lambda step: self._plan(step, steps), steps, self.context.seed)
+        return self._order.stream(steps, self._taught.labels)
 
-    def _plan(self, step: int, steps: int) -> tuple[int, int, int]:
-        """Labelled images that are not held out, unlabelled ones, labelled ones with those held out."""
-        number = self.context.batch if self._in_mosaics(step, steps) else -(-self.context.batch // 4)
-        first, last = self._between(steps)
-        if step >= last or first >= last or not len(self._unlabelled):  # nothing is labelled from here on, or ever
-            return 0, 0, number
-        if step < first:
-            return number, 0, 0
-        share = self.settings.labelled
-        if share is None:
-            share = max(LEAST_SHARE, len(self._known) / (len(self._known) + len(self._unlabelled)))
-        labelled = round(share * number)
-        return labelled, number - labelled, 0
-
-    def _between(self, steps: int) -> tuple[int, int]:
-        """The first step with unlabelled images, and the first without them again."""
-        s = self.settings
-        return min(steps, max(1, round(s.burn_in * steps))), max(0, steps - round(s.settle * steps))
-
-    def _in_mosaics(self, step: int, steps: int) -> bool:
-        s = self.settings
-        if step >= (1 - s.close_mosaic) * steps or s.mosaic >= 1:
-            return bool(step < (1 - s.close_mosaic) * steps)
-        random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + step + 700_000)
-        return bool(float(torch.rand((), generator=random)) < s.mosaic)
+    def reordered(self) -> bool:
+        """Unlabelled images are balanced once they have labels."""
+        return self._order.changed()
 
     def cycle(self, progress: Progress) -> Progress:
-        """Burn-in and every round have a cycle each: labels by a detector whose rate is still high are worse."""
-        ends = [*self._label_steps(progress.steps), progress.steps]
-        end = next(one for one in ends if one > progress.step)
-        start = max((one for one in ends if one <= progress.step), default=0)
-        return progress._replace(step=progress.step - start, steps=end - start)
+        """One for burn-in, and one for every round."""
+        return self._plan.cycle(progress)
 
     def shown(self, batch: int) -> int:
         """A quarter: four images make a mosaic, and steps without mosaics have as many images."""
@@ -195,28 +190,19 @@ class Selftrain(Method):
 
     def before_step(self, progress: Progress) -> None:
         """The teacher follows the student, and labels what comes next where it is time for that."""
-        ended = progress.step in self._label_steps(progress.steps)
+        self._namers.clear()
+        ended = progress.step in self._plan.label_steps(progress.steps)
         if progress.step:
             cycle = self.cycle(progress)
             self._follow(progress.step if ended else cycle.step)
-        if ended and not self.drifted:
+        if ended and not self._history.drifted:
             self._label(progress)
 
-    @torch.no_grad()
     def _follow(self, step: int) -> None:
         """The average begins anew with every cycle: `step` is that of the cycle."""
         momentum = min(self.settings.ema, (1 + step) / (10 + step))
-        for source, target in ((self.student, self.teacher), (self.head, self.teacher_head)):
-            ours, theirs = list(source.state_dict().values()), list(target.state_dict().values())
-            floats = [place for place, tensor in enumerate(theirs) if tensor.is_floating_point()]
-            torch._foreach_lerp_([theirs[i] for i in floats], [ours[i] for i in floats], 1 - momentum)
-
-    def _label_steps(self, steps: int) -> list[int]:
-        """The steps before which the teacher labels images."""
-        first, last = self._between(steps)
-        if first >= last or not len(self._unlabelled):
-            return []
-        return sorted({first + (last - first) * one // self.settings.rounds for one in range(self.settings.rounds)})
+        follow(self.student, self.teacher, momentum)
+        follow(self.head, self.teacher_head, momentum)
 
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """The loss of the detector's own family: boxes, classes, distribution of the box's sides."""
@@ -233,56 +219,54 @@ class Selftrain(Method):
         view = views[0]
         assert view.rows is not None
         device = view.images.device
-        owner, shares, labels = self._taught(view.rows)
+        owner, shares, labels = self._taught.of(view.rows)
         moved, kept = boxes_in_view(view, owner, shares)
         images, owner, moved, labels = view.images, owner[kept], moved[kept], labels[kept]
-        if self._in_mosaics(progress.step, progress.steps):
+        if self._plan.in_mosaics(progress.step, progress.steps):
             random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + progress.step + 800_000)
             images, owner, moved, labels = mosaics(images, owner, moved, labels, random)
+            random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + progress.step + 900_000)
+            images, owner, moved, labels = mixed(images, owner, moved, labels, random, self.settings.mixup)
         return images, owner.to(device), moved.to(device), labels.to(device)
-
-    def _taught(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Owner, box and class of what is taught of these images; one that nobody looked at is left open as a whole."""
-        owner, boxes, labels = self._labels.of(rows)
-        unknown = (~self._known_rows[rows]).nonzero()[:, 0]
-        whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(len(unknown), 1)
-        return torch.cat([owner, unknown]), torch.cat([boxes, whole]), torch.cat([labels, -torch.ones_like(unknown)])
 
     # -- the teacher's labels ------------------------------------------------------------------------------------------
 
     def _label(self, progress: Progress) -> None:
         """Label the images that come until the next time, and judge the labels on the held-out images."""
-        if self._stream is None:
-            self._stream = self.order(progress.steps)
-        steps = self._label_steps(progress.steps)
-        until = next((step for step in steps if step > progress.step), self._between(progress.steps)[1])
-        rows = sorted(set(self._stream.of_kind(1, progress.step, until)))
+        rows = self._order.coming(progress, self._taught.labels)
         self._mean = self._averaged()
         self.teacher.load_state_dict(self._mean.states["teacher"])
         self.teacher_head.load_state_dict(self._mean.states["teacher_head"])
         imgsz = self.specs_at(progress._replace(step=max(0, progress.step - 1)))[0].size  # what it was trained at
-        both = self._labeller.found([*rows, *self._held.tolist()], self.teacher, self.teacher_head, imgsz)
-        found, judged = both.on(torch.tensor(rows)), both.on(self._held) if len(self._held) else None
+        both = self._labeller.found([*rows, *self._held_out.rows.tolist()], self.teacher, self.teacher_head, imgsz)
+        found = both.on(torch.tensor(rows))
         if imgsz != self.specs_at(progress)[0].size:  # weights that see images at another size are no part of the mean
             self._mean = WeightMean()
-        self._remember(progress.step, found, judged)
-        if self.drifted:
+        keep = self._keep.of(found, self._history.passes)
+        counts = Labelling.split(found, keep).counts(self.context.names)
+        judged = self._held_out.judged(both.those(kept(both, keep)))
+        # A single round has nothing to go back from.
+        state = self._state if self.settings.rounds > 1 else None
+        best = self._history.add({"step": progress.step, **counts, **judged}, state)
+        if self._history.drifted:
             self._go_back()
             return
-        sure = found.scores >= self.settings.keep
-        self._labels = replaced(self._labels, found, torch.where(sure, found.labels, -1))
-        self._known_rows = self._known_rows.clone()
-        # Where it is sure of nothing there may be what it does not know yet, and not only background.
-        self._known_rows[found.looked] = torch.isin(found.looked, found.rows[sure])
-        if self._best.get("pass") == len(self.history) - 1:
-            self._best |= {"taught": self._labels, "known": self._known_rows}
+        self._taught = self._taught.with_found(found, kept(found, keep))
+        self._order.labelled(progress, rows, self._taught.labels)
+        if best:
+            self._history.best |= {"taught": self._taught.labels, "known": self._taught.known}
+
+    def _state(self) -> dict[str, Any]:
+        copies = {name: copied(module.state_dict()) for name, module in self._networks().items()}
+        return {"networks": copies, "mean": self._mean.record()}
 
     def _go_back(self) -> None:
         """Take student, teacher and labels of the pass that agreed best; the teacher labels nothing any more."""
+        best = self._history.best
         for name, module in self._networks().items():
-            module.load_state_dict(self._best["networks"][name])
-        self._labels, self._known_rows = self._best["taught"], self._best["known"]
-        self._mean = WeightMean(**self._best["mean"])
+            module.load_state_dict(best["networks"][name])
+        self._taught = Taught(best["taught"], best["known"])
+        self._mean = WeightMean(**best["mean"])
 
     def _averaged(self) -> WeightMean:
         """Of the teachers at the ends of the cycles so far, if this one ended now."""
@@ -293,30 +277,11 @@ class Selftrain(Method):
         names = ("student", "head", "teacher", "teacher_head")
         return {name: self.get_submodule(name) for name in names}
 
-    def _remember(self, step: int, found: Detections, judged: Detections | None) -> None:
-        names = self.context.names
-        entry: dict[str, Any] = {"step": step, **Labelling.split(found, self.settings.keep).counts(names)}
-        if judged is not None:
-            owner, boxes, labels = self._given.labels.of(self._held)
-            sure = judged.those(judged.scores >= self.settings.keep)
-            agreed = agreement(sure, self._held[owner], boxes, labels, len(names))
-            entry |= {"precision": agreed.precision, "recall": agreed.recall, "f1": agreed.f1}
-            entry["by_class"] = agreed.by_class(names)
-        self.history.append(entry)
-        self.drifted = drift(self.history)
-        self._news.append(("info", told(entry)))
-        self._news += [("alarm", self.drifted)] if self.drifted else []
-        # A single round has nothing to go back from.
-        if self.settings.rounds > 1 and not self.drifted and agrees(entry) >= max(agrees(one) for one in self.history):
-            copies = {name: _copied(module.state_dict()) for name, module in self._networks().items()}
-            self._best = {"pass": len(self.history) - 1, "networks": copies, "mean": self._mean.record()}
-
     # -- what comes out ------------------------------------------------------------------------------------------------
 
     def news(self) -> list[tuple[Literal["info", "alarm"], str]]:
         """What the teacher labelled, and whether it has drifted."""
-        news, self._news = self._news, []
-        return news
+        return self._history.news()
 
     def label(self, rows: Sequence[int], which: Export) -> Labelling:
         """What the detector that is handed back is sure of, and what it is not."""
@@ -326,7 +291,9 @@ class Selftrain(Method):
             network, head = frozen_copy(self.teacher), frozen_copy(self.teacher_head)
             network.load_state_dict(averaged["teacher"])
             head.load_state_dict(averaged["teacher_head"])
-        return Labelling.split(self._labeller.found(list(rows), network, head, self.context.imgsz), self.settings.keep)
+        learnt = self._namers.setdefault(which, [])
+        found = self._labeller.found(list(rows), network, head, self.context.imgsz, learnt)
+        return Labelling.split(found, self._keep.of(found, self._history.passes))
 
     def teacher_record(self) -> dict[str, Any]:
         """What the teacher has labelled so far, and by which scores."""
@@ -336,9 +303,9 @@ class Selftrain(Method):
             "unsure": self.settings.unsure,
             "labelled": len(self._given.rows),
             "unlabelled": len(self._unlabelled),
-            "held_out": len(self._held),
-            "passes": self.history,
-            "drifted": self.drifted,
+            "held_out": len(self._held_out.rows),
+            "passes": self._history.passes,
+            "drifted": self._history.drifted,
         }
 
     def measures(self) -> dict[str, float]:
@@ -346,11 +313,7 @@ class Selftrain(Method):
         pooled, parts, number = self._seen
         names = ("loss_box", "loss_class", "loss_sides")
         values = {**dict(zip(names, parts.tolist(), strict=True)), "objects_per_image": number}
-        if self.history:
-            last = self.history[-1]
-            known = ("with_labels", "labels", "left_open", "mean_score", "precision", "recall")
-            values |= {f"teacher_{name}": float(last[name]) for name in known if last.get(name) is not None}
-        return {**values, **metrics.spread_measures(pooled)}
+        return {**values, **self._history.measures(), **metrics.spread_measures(pooled)}
 
     def handed_back(self, which: Export) -> dict[str, Tensor]:
         """Backbone, neck and head."""
@@ -362,30 +325,13 @@ class Selftrain(Method):
 
     def get_extra_state(self) -> dict[str, Any]:
         """What the teacher has labelled, for a run that goes on."""
-        state = {"taught": self._labels.tensors(), "known": self._known_rows, "history": self.history}
-        state |= {"mean": self._mean.record()}
-        best = {**self._best, "taught": self._best["taught"].tensors()} if self._best else {}
-        return {**state, "best": best, "drifted": self.drifted}
+        taught = {"taught": self._taught.labels.tensors(), "known": self._taught.known}
+        return {**taught, **self._history.record(), "mean": self._mean.record(), **self._order.record()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take what `get_extra_state` gave."""
-        self._labels = PseudoLabels(**state["taught"])
-        self._known_rows, self.history = state["known"], list(state["history"])
+        self._namers.clear()
+        self._taught = Taught(PseudoLabels(**state["taught"]), state["known"])
+        self._history = History.restored(state)
         self._mean = WeightMean(**state["mean"])
-        best = state["best"]
-        self._best = {**best, "taught": PseudoLabels(**best["taught"])} if best else {}
-        self.drifted = state["drifted"]
-
-
-def _held_out(given: Any, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Rows that are held out, drawn from `seed`, and the rest; none where they would be too few to tell from."""
-    number = round(share * len(given.rows))
-    if number < LEAST_HELD_OUT:
-        return given.rows[:0], given.rows
-    random = torch.Generator().manual_seed(seed * 1_000_003 + 600_000)
-    order = torch.randperm(len(given.rows), generator=random)
-    return given.rows[order[:number]].sort().values, given.rows[order[number:]].sort().values
-
-
-def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: one.clone() if isinstance(one, Tensor) else one for name, one in state.items()}
+        self._order.restore(state)

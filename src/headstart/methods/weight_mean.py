@@ -1,4 +1,4 @@
-"""The mean of the weights that networks had at several moments of a training."""
+"""Averages of weights: over the steps of a training, and of some of its moments."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 States = dict[str, dict[str, Tensor]]
 """State dicts of several networks, by their names."""
@@ -44,3 +44,16 @@ class WeightMean:
     def record(self) -> dict[str, Any]:
         """What `WeightMean` is made from again."""
         return {"states": self.states, "number": self.number}
+
+
+@torch.no_grad()
+def follow(source: nn.Module, target: nn.Module, momentum: float) -> None:
+    """``target = momentum * target + (1 - momentum) * source``, weights and statistics alike; not counters."""
+    ours, theirs = list(source.state_dict().values()), list(target.state_dict().values())
+    floats = [place for place, tensor in enumerate(theirs) if tensor.is_floating_point()]
+    torch._foreach_lerp_([theirs[i] for i in floats], [ours[i] for i in floats], 1 - momentum)
+
+
+def copied(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state dict that shares no memory with `state`."""
+    return {name: one.clone() if isinstance(one, Tensor) else one for name, one in state.items()}

@@ -1,14 +1,77 @@
-"""Whether a teacher drifts, told from its passes over unlabelled images."""
+"""The passes of a teacher over unlabelled images, and whether it drifts, told from them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from headstart.pseudolabels.base import PseudoLabels
+from headstart.pseudolabels.labelling import told
 
 LEAST_FALL = 0.1
 """By how much agreement (F1) must have fallen at least before it is called drift."""
 LEAST_COUNT, MANY_TIMES = 20, 5
 """Without held-out labels: labels of a class from which its number counts, and by what factor it may change."""
+
+
+@dataclass
+class History:
+    """What a teacher has labelled, pass after pass.
+
+    Attributes:
+        passes: Of each what it labelled, and how far that agrees with labels that are held out.
+        drifted: What tells that it has drifted, in words; "" where nothing does.
+        best: The state at the pass that agreed best, with its number as ``pass``, and its labels, `PseudoLabels`, as
+            ``taught``; empty before the first.
+    """
+
+    passes: list[dict[str, Any]] = field(default_factory=list)
+    drifted: str = ""
+    best: dict[str, Any] = field(default_factory=dict)
+    _news: list[tuple[Literal["info", "alarm"], str]] = field(default_factory=list)
+
+    def add(self, entry: dict[str, Any], state: Callable[[], dict[str, Any]] | None) -> bool:
+        """One more pass.
+
+        Args:
+            entry: `headstart.pseudolabels.labelling.Labelling.counts` and agreement.
+            state: What to go back to where a later pass drifts; None where none follows.
+
+        Returns:
+            Whether it is the best so far, and `best` its state.
+        """
+        self.passes.append(entry)
+        self.drifted = drift(self.passes)
+        self._news.append(("info", told(entry)))
+        self._news += [("alarm", self.drifted)] if self.drifted else []
+        if self.drifted or state is None or agrees(entry) < max(agrees(one) for one in self.passes):
+            return False
+        self.best = {"pass": len(self.passes) - 1, **state()}
+        return True
+
+    def news(self) -> list[tuple[Literal["info", "alarm"], str]]:
+        """What has happened since it was last asked, in sentences."""
+        news, self._news = self._news, []
+        return news
+
+    def measures(self) -> dict[str, float]:
+        """What was labelled last, for metrics.jsonl; empty before the first pass."""
+        last = self.passes[-1] if self.passes else {}
+        known = ("with_labels", "labels", "left_open", "mean_score", "precision", "recall")
+        return {f"teacher_{name}": float(last[name]) for name in known if last.get(name) is not None}
+
+    def record(self) -> dict[str, Any]:
+        """What a run goes on with; labels of the best state as tensors."""
+        best = {**self.best, "taught": self.best["taught"].tensors()} if self.best else {}
+        return {"history": self.passes, "best": best, "drifted": self.drifted}
+
+    @classmethod
+    def restored(cls, record: Mapping[str, Any]) -> History:
+        """From what `record` gave; other entries do not matter."""
+        best = record["best"]
+        best = {**best, "taught": PseudoLabels(**best["taught"])} if best else {}
+        return cls(list(record["history"]), record["drifted"], best)
 
 
 def drift(history: Sequence[Mapping[str, Any]]) -> str:

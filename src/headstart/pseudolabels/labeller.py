@@ -50,7 +50,14 @@ class Labeller:
         self._least, self._most = least, most
         self._namer, self._seed = namer, seed
 
-    def found(self, rows: Sequence[int], network: nn.Module, head: PseudoLabelHead, imgsz: int) -> Detections:
+    def found(
+        self,
+        rows: Sequence[int],
+        network: nn.Module,
+        head: PseudoLabelHead,
+        imgsz: int,
+        learnt: list[BoxClassifier] | None = None,
+    ) -> Detections:
         """What a detector, which is put into evaluation mode, finds on the images at these rows.
 
         Args:
@@ -58,6 +65,7 @@ class Labeller:
             network: Up to the pyramid.
             head: Of the detector.
             imgsz: Side of the square at which images are looked at, pixels; rounded up to a multiple of 32.
+            learnt: A classifier that was learnt with this very detector before; where it is empty, it is put here.
         """
         network.eval()
         head.eval()
@@ -65,7 +73,10 @@ class Labeller:
         if self._namer is None:
             batches = self._detected(rows, network, head, imgsz, self._least, self._most)
             return Detections.join([found for _, found in batches])
-        classifier = self._classifier(self._namer, network, head, imgsz)
+        learnt = [] if learnt is None else learnt
+        if not learnt:
+            learnt.append(self._classifier(self._namer, network, head, imgsz))
+        classifier = learnt[0]
         batches = self._detected(rows, network, head, imgsz, min(LEAST_SCORE, self._least), self._most, AREA)
         found = Detections.join([classifier.named(batch, found) for batch, found in batches])
         return found.those(found.scores >= self._least)

@@ -70,22 +70,27 @@ class Labelling:
     Attributes:
         sure: Boxes that are taken for objects.
         unsure: Boxes that are left open, on the same images.
+        keep: float64 ``(C,)``: score of each class that tells the two apart; None where all have the same.
     """
 
     sure: Detections
     unsure: Detections
+    keep: Tensor | None = None
 
     @classmethod
-    def split(cls, found: Detections, keep: float) -> Labelling:
-        """Take what has a score of `keep` and up for objects, and leave the rest open."""
-        good = found.scores >= keep
-        return cls(found.those(good), found.those(~good))
+    def split(cls, found: Detections, keep: float | Tensor) -> Labelling:
+        """Take what has a score of `keep` and up, a number or one for each class, for objects; leave the rest open."""
+        good = kept(found, keep)
+        return cls(found.those(good), found.those(~good), keep if isinstance(keep, Tensor) else None)
 
     def counts(self, names: Sequence[str]) -> dict[str, Any]:
         """In numbers: images, those with labels, labels, boxes left open, mean score (None without labels), classes.
 
         Args:
             names: Of the classes; those without a label are left out of ``classes``.
+
+        Returns:
+            Also ``keep``, the score of each class from which boxes are kept, where they differ.
         """
         sure = self.sure
         number = torch.bincount(sure.labels, minlength=len(names)).tolist()
@@ -96,7 +101,14 @@ class Labelling:
             "left_open": len(self.unsure.rows),
             "mean_score": float(sure.scores.mean()) if len(sure.rows) else None,
             "classes": {name: count for name, count in zip(names, number, strict=True) if count},
+            **({} if self.keep is None else {"keep": dict(zip(names, self.keep.tolist(), strict=True))}),
         }
+
+
+def kept(found: Detections, keep: float | Tensor) -> Tensor:
+    """bool ``(M,)``: whether a box has the score from which it is kept, a number or one for each class, ``(C,)``."""
+    good: Tensor = found.scores >= (keep[found.labels].float() if isinstance(keep, Tensor) else keep)
+    return good
 
 
 def told(counts: Mapping[str, Any], who: str = "the teacher") -> str:
@@ -107,6 +119,9 @@ def told(counts: Mapping[str, Any], who: str = "the teacher") -> str:
     )
     words += f", mean score {counts['mean_score']:.2f}" if counts["mean_score"] is not None else ""
     words += f"; {counts['left_open']:,} left open"
+    if keep := counts.get("keep"):
+        least, most = min(keep, key=keep.__getitem__), max(keep, key=keep.__getitem__)
+        words += f"; kept from a score of {keep[least]:.2f} ({least}) to {keep[most]:.2f} ({most})"
     if counts.get("precision") is not None and counts.get("recall") is not None:
         words += (
             f"; of the held-out labels {counts['recall']:.0%} found, {counts['precision']:.0%} of what it gave right"

@@ -16,7 +16,8 @@ LEAST = 10
 @dataclass(frozen=True)
 class ClassRow:
     """A class of the user: its number, its name, labels that it was given; of the held-out labels how many were found,
-    and of what was given on those images how many were right, each as ``"7 of 9"``.
+    and of what was given on those images how many were right, each as ``"7 of 9"``; the score from which its boxes are
+    kept, "" where it is that of all classes.
     """
 
     number: int
@@ -24,6 +25,7 @@ class ClassRow:
     labels: int
     found: str
     right: str
+    keep: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,9 @@ def teacher_labels(run: FoundRun) -> TeacherLabels | None:
         part = "" if handed_back.get("all") else ", a part of the images"
         rows.append((f"in the end, as handed back{part}", *_numbers(handed_back)))
     keep, unsure = run.teacher.get("keep"), run.teacher.get("unsure")
+    least = "the score of its class below" if keep == "class" else f"a score of {keep}"
     note = (
-        f"The images without labels were labelled by a moving average of the detector. A box with a score of {keep} "
+        f"The images without labels were labelled by a moving average of the detector. A box with {least} "
         f"and more counts as an object, one below {unsure} as background; what lies between is left open, and nothing "
         "is taught there."
     )
@@ -156,14 +159,16 @@ def _judged(run: FoundRun) -> str:
 def _classes(run: FoundRun, source: Mapping[str, Any], judged: Mapping[str, Any]) -> tuple[list[ClassRow], list[str]]:
     listed, counts = run.teacher.get("names"), _dict(source.get("classes"))
     names = [str(name) for name in listed] if isinstance(listed, list) else list(counts)
-    rows = []
+    rows, keep = [], _dict(source.get("keep"))
     for number, name in enumerate(names):
         held, labels = _dict(judged.get(name)), _count(counts.get(name))
         known, given, right = (_count(held.get(key)) for key in ("known", "given", "right"))
         found = f"{right:,} of {known:,}" if known else NONE
         correct = f"{right:,} of {given:,}" if given else NONE
+        score = keep.get(name)
+        least = f"{score:.2f}" if isinstance(score, (int, float)) else ""
         if labels or known or given:
-            rows.append(ClassRow(number, name, labels, found, correct))
+            rows.append(ClassRow(number, name, labels, found, correct, least))
     rows.sort(key=lambda row: (-row.labels, row.number))
     without = [name for name in names if not _count(counts.get(name))]
     return rows, without

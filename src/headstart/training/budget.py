@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from headstart.errors import UserError
@@ -16,6 +17,8 @@ WARMUP = 2
 """Steps that are not timed: memory is laid out, kernels are chosen, loader processes start."""
 LEAST, MOST = 4, 30
 """Steps that are timed."""
+TRIAL = 10_000
+"""Steps of the training of whose phases the first ones are timed: short phases are some steps long, too."""
 SHARE = 0.05
 """Of the budget that measuring may take."""
 MARGIN = 0.95
@@ -65,28 +68,46 @@ def steps_within(budget: float, pace: Pace, spent: float = 0.0) -> int:
     return steps
 
 
-def measure(step: Step, loader: ImageLoader, *, budget: float, epoch: float, cached: bool) -> Pace:
-    """Time the very steps that the run will take; the method is afterwards as it was.
+def measure(
+    step: Step, loader_of: Callable[[range], ImageLoader], *, budget: float, epoch: float, cached: bool
+) -> Pace:
+    """Time the very steps that the run will take, some of each phase; the method is afterwards as it was.
 
     Args:
         step: Of the run's method, and of no further use.
-        loader: From step 0, for `WARMUP` + `MOST` steps; through the run's cache.
-        budget: Seconds; measuring ends after `SHARE` of them once `LEAST` steps are timed.
+        loader_of: Brings the batches of some steps of a training of `TRIAL` steps, through the run's cache.
+        budget: Seconds; measuring ends after `SHARE` of them once `LEAST` steps of each phase are timed.
         epoch: Steps of an epoch.
         cached: Whether a cache keeps what is read: the same batches are then timed once more.
+
+    Returns:
+        The mean over the phases, each as long as it is.
     """
+    phases = [phase for phase in step.method.phases(TRIAL) if len(phase) > 1]
+    length, part = sum(map(len, phases)), budget / len(phases)
+    read = kept = 0.0
     with unchanged(step.method):
-        first, taken = _timed(step, loader, MOST, budget)
-        later = _timed(step, loader, LEAST, budget)[0] if cached and taken < epoch else first
-    return Pace(first, min(first, later), epoch if cached else math.inf)
+        for phase in phases:
+            steps = tried(phase, WARMUP + MOST)
+            with loader_of(steps) as loader:
+                first, taken = _timed(step, loader, steps, MOST, part)
+                later = _timed(step, loader, steps, LEAST, part)[0] if cached and taken < epoch else first
+            read += first * len(phase) / length
+            kept += min(first, later) * len(phase) / length
+    return Pace(read, kept, epoch if cached else math.inf)
 
 
-def _timed(step: Step, loader: ImageLoader, most: int, budget: float) -> tuple[float, int]:
+def tried(phase: range, most: int) -> range:
+    """Steps of a phase that are timed: the first, but for the very first of a later one, at which more may be done."""
+    start = phase.start + (phase.start > 0)
+    return range(start, min(start + most, phase.stop))
+
+
+def _timed(step: Step, loader: ImageLoader, steps: range, most: int, budget: float) -> tuple[float, int]:
     """Seconds a step, and how many were timed."""
     began, ends = time.perf_counter(), [0.0]
-    for number, batch in enumerate(loader):
-        # A step of the run's middle: neither its learning rate nor what is frozen at its start changes what it takes.
-        progress = Progress(number, 1_000_000, 0.0)
+    for number, batch in zip(steps, loader, strict=False):
+        progress = Progress(number, TRIAL, 0.0)
         views = step.views(batch.to(step.fabric.device), progress)
         float(step(views, progress).detach())  # waits for the device
         ends.append(time.perf_counter() - began)

@@ -176,6 +176,9 @@ def train(
             clock.start("other")
             if step == first + 1:
                 run.under_way()
+            if method.reordered():
+                loader.begin_at(step)
+                batches = iter(loader)
             bad = one_step.finite.seen()
             for kind, message in method.news():
                 run.event(step, kind, message)

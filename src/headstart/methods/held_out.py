@@ -1,0 +1,54 @@
+"""Labelled images that a teacher is judged on: held out until its last labels are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headstart.methods.base import GivenLabels
+from headstart.pseudolabels.labelling import Detections, agreement
+
+LEAST = 10
+"""Images below which none are held out: nothing could be told from them."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A part of the labelled images.
+
+    Attributes:
+        given: All labels of the user.
+        rows: int64 ``(H,)``, rising: the held-out images.
+        known: int64 ``(K,)``, rising: the other labelled images.
+    """
+
+    given: GivenLabels
+    rows: Tensor
+    known: Tensor
+
+    @classmethod
+    def drawn(cls, given: GivenLabels, share: float, seed: int) -> HeldOut:
+        """A share of them, drawn from `seed`; none where they would be too few to tell from."""
+        number = round(share * len(given.rows))
+        if number < LEAST:
+            return cls(given, given.rows[:0], given.rows)
+        random = torch.Generator().manual_seed(seed * 1_000_003 + 600_000)
+        order = torch.randperm(len(given.rows), generator=random)
+        return cls(given, given.rows[order[:number]].sort().values, given.rows[order[number:]].sort().values)
+
+    def judged(self, sure: Detections) -> dict[str, Any]:
+        """How far what is taken for objects agrees with the labels of these images; empty where there are none.
+
+        Args:
+            sure: On any images, all of these among them.
+        """
+        if not len(self.rows):
+            return {}
+        owner, boxes, labels = self.given.labels.of(self.rows)
+        names = self.given.names
+        agreed = agreement(sure.on(self.rows), self.rows[owner], boxes, labels, len(names))
+        shares = {"precision": agreed.precision, "recall": agreed.recall, "f1": agreed.f1}
+        return {**shares, "by_class": agreed.by_class(names)}
