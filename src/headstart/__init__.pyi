@@ -42,7 +42,11 @@ def pretrain(
     probe_labels: bool = False,
     report: bool = True,
     trust: bool = False,
-    loggers: str | int | PathLike[str] | Sequence[str | int | PathLike[str]] = [],
+    loggers: str
+    | Mapping[str, Any]
+    | int
+    | PathLike[str]
+    | Sequence[str | Mapping[str, Any] | int | PathLike[str]] = [],
     cfg: str | PathLike[str] | None = None,
     optimizer: Literal["adam", "adamw", "sgd"] = ...,
     lr: float = ...,
@@ -162,7 +166,8 @@ def pretrain(
         report: draw report.html at the end
         trust: let code run that files bring along: pickled classes, scripts in YAMLs, Python files that a file
             names
-        loggers: where measures go beside the run's folder: csv, tensorboard, or the path of a .py with a logger
+        loggers: where measures go beside the run's folder: csv, tensorboard, wandb, mlflow, or the path of a .py
+            with a logger; settings of one as [csv, {wandb: {project: x}}]
         cfg: a YAML file with options; those given here override it
         optimizer: optimizer
         lr: peak learning rate; from trained weights times init_rate, unless you give one
@@ -294,6 +299,11 @@ def compare(
     overwrite: bool = False,
     pictures: int = 6,
     report: bool = True,
+    loggers: str
+    | Mapping[str, Any]
+    | int
+    | PathLike[str]
+    | Sequence[str | Mapping[str, Any] | int | PathLike[str]] = [],
     trust: bool = False,
     extra: Mapping[str, Any] = {},
     cfg: str | PathLike[str] | None = None,
@@ -330,6 +340,8 @@ def compare(
         overwrite: replace the comparison in out=
         pictures: test images on which the detections of all starts are shown
         report: draw report.html at the end
+        loggers: where each training is logged, as a run of a group: csv, tensorboard, wandb, mlflow, or the path of
+            a .py with a logger; settings of one as [csv, {wandb: {project: x}}]
         trust: let code run that files bring along: pickled classes, scripts in YAMLs, Python files that a file
             names
         extra: more arguments of the detector's own trainer (Ultralytics' train); single ones as key=value

@@ -148,9 +148,13 @@ def _written(kind: Any, validated: bool) -> list[str]:
 
 
 def _plain(kind: Any) -> list[str]:
+    return [_named(one) for one in alternatives(kind)]
+
+
+def _named(kind: Any) -> str:
     if get_origin(kind) is dict or kind is dict:
-        return ["Mapping[str, Any]"]
-    return ["None" if one is type(None) else getattr(one, "__name__", str(one)) for one in alternatives(kind)]
+        return "Mapping[str, Any]"
+    return "None" if kind is type(None) else getattr(kind, "__name__", str(kind))
 
 
 # -- functions --------------------------------------------------------------------------------------------------------

@@ -77,6 +77,7 @@ class WandbLogger(Logger):
                 raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             mode, why = "offline", f"its server cannot be logged to ({reason})"
+            (self.folder / "wandb.id").unlink(missing_ok=True)  # W&B holds on to the id of what it could not begin
             self._run = self._begin(mode, settings)
         self._run.define_metric("*", step_metric="step")
         if mode in _OFFLINE:
