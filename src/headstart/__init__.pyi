@@ -42,11 +42,7 @@ def pretrain(
     probe_labels: bool = False,
     report: bool = True,
     trust: bool = False,
-    loggers: str
-    | Mapping[str, Any]
-    | int
-    | PathLike[str]
-    | Sequence[str | Mapping[str, Any] | int | PathLike[str]] = [],
+    loggers: str | Mapping[str, Any] | PathLike[str] | Sequence[str | Mapping[str, Any] | PathLike[str]] = [],
     cfg: str | PathLike[str] | None = None,
     optimizer: Literal["adam", "adamw", "sgd"] = ...,
     lr: float = ...,
@@ -299,11 +295,7 @@ def compare(
     overwrite: bool = False,
     pictures: int = 6,
     report: bool = True,
-    loggers: str
-    | Mapping[str, Any]
-    | int
-    | PathLike[str]
-    | Sequence[str | Mapping[str, Any] | int | PathLike[str]] = [],
+    loggers: str | Mapping[str, Any] | PathLike[str] | Sequence[str | Mapping[str, Any] | PathLike[str]] = [],
     trust: bool = False,
     extra: Mapping[str, Any] = {},
     cfg: str | PathLike[str] | None = None,

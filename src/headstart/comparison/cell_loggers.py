@@ -38,7 +38,8 @@ class CellLoggers:
     def __init__(
         self, asked: Sequence[NamedLogger], folder: Path, settings: Mapping[str, Any], say: Callable[[str], None]
     ) -> None:
-        self._folder, self._group, self._settings, self._say = folder / FOLDER, folder.name, dict(settings), say
+        self._folder, self._group, self._settings, self._show = folder / FOLDER, folder.name, dict(settings), say
+        self._said: set[str] = set()
         self._asked = {_key(one): one for one in asked}
         open_loggers(list(asked), self._folder, say)  # what cannot be made is said before anything is trained
 
@@ -58,6 +59,12 @@ class CellLoggers:
         done = [*known, *(key for key, one in todo.items() if self._logged(key, one, own, named, cell))]
         own.mkdir(parents=True, exist_ok=True)
         write_text(own / LOGGED, json.dumps({"mark": mark, "loggers": done}) + "\n")
+
+    def _say(self, message: str) -> None:
+        """Show a line, but for what was said of another training already: each has the same place to log to."""
+        if (what := message.partition(":")[0]) not in self._said:
+            self._said.add(what)
+            self._show(message)
 
     def _logged(self, key: str, one: NamedLogger, own: Path, named: Named, cell: CellResult) -> bool:
         """Whether a logger took a training; one that did not is left out from there on."""
