@@ -41,6 +41,7 @@ class Everything(Logger):
             stream.write(json.dumps(what) + "\\n")
 """
 NAMES = [*built_in(), "my_logger.py"]
+PATIENCE = "headstart.run.loggers.guarded.PATIENCE"  # these tests are of what is logged, however slow the machine
 SETTINGS = {"options": {"data": ["images"], "lr": 0.001}, "resolved": {"steps": 20}}
 
 
@@ -60,6 +61,7 @@ def _no_accounts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT", "WANDB_BASE_URL", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setattr(PATIENCE, 600.0)
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +69,11 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As MLflow makes it, once: it takes seconds."""
     pytest.importorskip("mlflow")
     folder = tmp_path_factory.mktemp("database")
-    (logger,) = open_loggers(["mlflow"], folder, lambda _: None, Named("first"))
-    logger.start({})
-    logger.finish("done")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PATIENCE, 600.0)
+        (logger,) = open_loggers(["mlflow"], folder, lambda _: None, Named("first"))
+        logger.start({})
+        logger.finish("done")
     return folder / "mlflow" / "mlflow.db"
 
 
