@@ -13,7 +13,13 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent
-DISTRIBUTIONS = {"cv2": "opencv-python", "yaml": "pyyaml", "PIL": "pillow", "lightning_fabric": "pytorch-lightning"}
+DISTRIBUTIONS = {
+    "cv2": "opencv-python",
+    "yaml": "pyyaml",
+    "PIL": "pillow",
+    "lightning_fabric": "pytorch-lightning",
+    "mlflow": "mlflow-skinny",
+}
 NO_MAJOR_VERSIONS = {"packaging", "pillow"}
 
 

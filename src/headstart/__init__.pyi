@@ -43,7 +43,7 @@ def pretrain(
     probe_labels: bool = False,
     report: bool = True,
     trust: bool = False,
-    loggers: str | int | PathLike[str] | Sequence[str | int | PathLike[str]] = [],
+    loggers: str | Mapping[str, Any] | PathLike[str] | Sequence[str | Mapping[str, Any] | PathLike[str]] = [],
     cfg: str | PathLike[str] | None = None,
     optimizer: Literal["adam", "adamw", "sgd"] = ...,
     lr: float = ...,
@@ -165,7 +165,8 @@ def pretrain(
         report: draw report.html at the end
         trust: let code run that files bring along: pickled classes, scripts in YAMLs, Python files that a file
             names
-        loggers: where measures go beside the run's folder: csv, tensorboard, or the path of a .py with a logger
+        loggers: where measures go beside the run's folder: csv, tensorboard, wandb, mlflow, or the path of a .py
+            with a logger; settings of one as [csv, {wandb: {project: x}}]
         cfg: a YAML file with options; those given here override it
         optimizer: optimizer
         lr: peak learning rate; from trained weights times init_rate, unless you give one
@@ -302,6 +303,7 @@ def compare(
     overwrite: bool = False,
     pictures: int = 6,
     report: bool = True,
+    loggers: str | Mapping[str, Any] | PathLike[str] | Sequence[str | Mapping[str, Any] | PathLike[str]] = [],
     trust: bool = False,
     extra: Mapping[str, Any] = {},
     cfg: str | PathLike[str] | None = None,
@@ -338,6 +340,8 @@ def compare(
         overwrite: replace the comparison in out=
         pictures: test images on which the detections of all starts are shown
         report: draw report.html at the end
+        loggers: where each training is logged, as a run of a group: csv, tensorboard, wandb, mlflow, or the path of
+            a .py with a logger; settings of one as [csv, {wandb: {project: x}}]
         trust: let code run that files bring along: pickled classes, scripts in YAMLs, Python files that a file
             names
         extra: more arguments of the detector's own trainer (Ultralytics' train); single ones as key=value

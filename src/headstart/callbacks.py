@@ -39,7 +39,7 @@ def verify(checkpoint: Run | str | PathLike[str], *, strict: bool = True, trust:
     Raises:
         UserError: There is no such checkpoint, or it cannot be read.
 
-    Example:
+    Examples:
         >>> yolo = YOLO("runs/a/headstart.pt")
         >>> yolo.add_callback("on_train_start", headstart.callbacks.verify("runs/a"))
         >>> yolo.train(data="my.yaml")

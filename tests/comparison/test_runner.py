@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -53,6 +53,8 @@ from headstart.images.index import find_images
 from headstart.images.labels import label_path
 from headstart.jobs.compare_options import resolve
 from headstart.jobs.scenes import CLASSES, draw_dataset
+from headstart.run.loggers import Logger
+from headstart.run.loggers.csv import CsvLogger
 from untouched import own_settings, untouched
 
 GAIN = {"scratch": 0.1, "coco": 0.3, "ssl": 0.2}
@@ -473,6 +475,74 @@ def test_a_start_without_a_rate_sinks_only_itself(fake: FakeTraining, options: d
     assert (check.key, check.evidence) == ("complete", told)
     assert not found.ok
     assert "100% of the labels" in found.verdict
+
+
+class Cells(Logger):
+    """Notes what it is told, of all runs together."""
+
+    told: ClassVar[list[tuple[str, Any]]] = []
+
+    def start(self, settings: Any) -> None:
+        self.told.append((self.run.name, (self.run.group, settings["options"]["start"], settings["options"]["seed"])))
+
+    def metrics(self, step: int, values: Any) -> None:
+        self.told.append((self.run.name, (step, values)))
+
+    def event(self, step: int, kind: str, message: str) -> None:
+        self.told.append((self.run.name, (kind, message)))
+
+    def finish(self, status: str) -> None:
+        self.told.append((self.run.name, status))
+
+
+def test_each_training_is_logged_once_as_a_run_of_the_group(
+    fake: FakeTraining, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headstart.run.loggers.find.built_in", lambda: {"cells": Cells, "csv": CsvLogger})
+    monkeypatch.setattr(Cells, "told", told := [])
+    fake.fail = lambda settings: settings.name == "coco-25pc-seed1"
+    asked = {**options, "labels": "25%", "loggers": ["cells"]}
+    found = headstart.compare(**asked)
+    runs = {name for name, _ in told}
+    assert runs == {f"{start}-25pc-seed{seed}" for start in ("scratch", "coco") for seed in (0, 1)}
+    of_one = [what for name, what in told if name == "scratch-25pc-seed1"]
+    cell = next(one for one in found.results.cells if one.folder == "cells/scratch-25pc-seed1")
+    assert of_one[0] == ("out", "scratch", 1)
+    assert [(step, values["map50_95"]) for step, values in of_one[1:5]] == [
+        (point.epoch, point.map50_95) for point in cell.measured.curve
+    ]
+    assert of_one[5][1]["final/map50_95"] == cell.measured.map50_95
+    assert of_one[5][1]["final/seconds"] == 2.0 * 4 + 5
+    assert of_one[6:] == ["done"]
+    of_failed = [what for name, what in told if name == "coco-25pc-seed1"]
+    assert of_failed == [("out", "coco", 1), ("alarm", "coco-25pc-seed1: it diverged"), "failed"]
+
+    told.clear()
+    fake.fail = lambda settings: False
+    headstart.compare(**{**asked, "loggers": ["cells", "csv"]})  # what failed is trained now; csv knows none yet
+    assert {name for name, _ in told} == {"coco-25pc-seed1"}
+    assert told[-1] == ("coco-25pc-seed1", "done")
+    assert len(list((options["out"] / "loggers").glob("*/csv/version_0/metrics.csv"))) == 4
+    assert "loggers" not in json.loads((options["out"] / "results.json").read_text())["settings"]
+
+
+def test_a_logger_that_fails_sinks_no_training(
+    fake: FakeTraining, options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from headstart.run.loggers import Logger\nclass Mine(Logger):\n"
+        "    def metrics(self, step, values): raise ValueError('no route to host')\n"
+    )
+    found = headstart.compare(**{**options, "labels": "25%", "loggers": [tmp_path / "mine.py"]})
+    assert found.failed == ()
+    assert len(fake.asked) == 4
+    assert capsys.readouterr().err.count("failed and is left out from here on: ValueError: no route to host") == 1
+
+
+def test_the_loggers_of_a_comparison_are_looked_at_before_it(options: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="loggers: there is no logger 'cvs'"):
+        headstart.compare(**{**options, "loggers": "cvs"})
+    assert not options["out"].exists()
 
 
 def test_steps_become_whole_epochs() -> None:

@@ -221,7 +221,9 @@ def metavar(annotation: Any) -> str:
     words += [_items(one) for one in kinds if get_origin(one) is tuple]
     if str not in kinds:
         words += [_listed(one) for one in kinds if get_origin(one) is list]
-    return "|".join(words) or ("JSON" if any(get_origin(one) is dict for one in kinds) else "VALUE")
+    return "|".join(words) or (
+        "JSON" if str not in kinds and any(get_origin(one) is dict for one in kinds) else "VALUE"
+    )
 
 
 def _listed(kind: Any) -> str:

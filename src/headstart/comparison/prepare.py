@@ -36,7 +36,7 @@ from headstart.settings.schema import CompareSettings
 # A comparison may be given more starts, budgets and seeds, and be told to say more or less; all else is another one.
 _MAY_CHANGE = {
     *("starts", "labels", "seeds", "unlabelled", "longer", "device", "jobs", "workers", "out", "plan"),
-    *("overwrite", "pictures", "report", "trust"),
+    *("overwrite", "pictures", "report", "trust", "loggers"),
 }
 _TRAININGS = ("cells", "search", "longer", PRETRAININGS)
 """Folders that hold trainings: without any, nothing is lost by other options."""
@@ -45,7 +45,7 @@ CONTENTS = Contents(
     what="a comparison",
     mark=SETTINGS,
     files=(SETTINGS, "results.json", "results.md", "report.html", "detections.json", "detections.log"),
-    folders=(*_TRAININGS, "starts", "labels", "probe"),
+    folders=(*_TRAININGS, "starts", "labels", "probe", "loggers"),
 )
 
 

@@ -14,8 +14,10 @@ from headstart.detectors.find import check_init, finetuner
 from headstart.errors import UserError
 from headstart.files import content_hash
 from headstart.methods import find
+from headstart.plugins import is_python_file
 from headstart.reading import parse_yaml
 from headstart.settings import method_file
+from headstart.settings.loggers import listed, renamed
 from headstart.settings.resolve import in_memory, read_cfg
 from headstart.settings.schema import RENAMED
 
@@ -32,7 +34,7 @@ _FILLED = {
 """Options that a recipe may not set, and why."""
 _OF_ITS_RUN = ("seed", "labels", "export_labels", "device", "workers", "cache_dir")
 """What a run's own ``settings.yaml`` says of that run, and not of the recipe."""
-_PATHS = ("data", "model", "init", "method", "proposals", "teacher", "teacher_weights", "loggers", "cache_dir")
+_PATHS = ("data", "model", "init", "method", "proposals", "teacher", "teacher_weights", "cache_dir")
 _FILES = ("model", "init", "method", "proposals", "teacher", "teacher_weights")
 """Options that may name a file whose content changes what is learnt."""
 CARRIERS = ("init", "teacher", "proposals")
@@ -108,6 +110,8 @@ def read_recipe(file: Path, problems: list[UserError]) -> Recipe | None:
         if key in _FILLED
     ]
     options = {key: placed(value, file.parent) if key in _PATHS else value for key, value in options.items()}
+    if isinstance(loggers := listed(options.get("loggers")), list):
+        options["loggers"] = [renamed(one, lambda name: _beside(name, file.parent)) for one in loggers]
     options = {RENAMED.get(key, key): value for key, value in options.items()}
     recipe = Recipe(file, options, labelled=False)
     try:
@@ -153,6 +157,10 @@ def _fields(method: str) -> Mapping[str, FieldInfo]:
         return method_file.read(find.path_of(method)).settings.model_fields
     except method_file.NotLiteralError:
         return find.find(method).settings.model_fields
+
+
+def _beside(name: Any, folder: Path) -> Any:
+    return placed(name, folder) if is_python_file(name) else name
 
 
 def placed(value: Any, folder: Path) -> Any:

@@ -46,6 +46,7 @@ class Running:
         why: Why there are so many places.
         console: Where to say how it goes; standard error by default.
         under_way: Called whenever a training or a pretraining has been finished.
+        log: Told of every training that ended, now or before.
     """
 
     def __init__(
@@ -55,8 +56,9 @@ class Running:
         why: str,
         console: Console | None = None,
         under_way: Callable[[], None] = lambda: None,
+        log: Callable[[CellResult], None] = lambda cell: None,
     ) -> None:
-        self.prepared, self.places, self.why, self.under_way = prepared, places, why, under_way
+        self.prepared, self.places, self.why, self.under_way, self.log = prepared, places, why, under_way, log
         self.console = console or make_console(stderr=True, soft_wrap=True)
         self.records: list[CellResult] = []
         self.chosen: list[RateChoice] = []
@@ -101,7 +103,7 @@ class Running:
         every = grid.main_cells(p.settings, p.starts, p.budgets, len(p.dataset.pool), rates, more)
         main = [cell for cell in every if cell.seed in seeds]
         lost = {cell: why for cell in main if (why := self._why_not(cell, rates))}
-        self.records += [self._lost(cell, why) for cell, why in lost.items()]
+        self._lose(lost)
         return self._train("cells", [cell for cell in main if cell not in lost])
 
     def _choose_rates(self) -> Rates:
@@ -115,7 +117,7 @@ class Running:
         sizes = {budget: one.images for budget, one in p.search.items()}
         cells = grid.search_cells(p.settings, p.starts, p.budgets, sizes, self._more(search=True))
         lost = {cell: why for cell in cells if (why := self._why_not(cell))}
-        self.records += [self._lost(cell, why) for cell, why in lost.items()]
+        self._lose(lost)
         done = self._train("search for learning rates", [cell for cell in cells if cell not in lost])
         scores = {one.task.cell: one.result.map50_95 if one.result else None for one in done}
         rates = (grid.choose_rates(p.settings, scores.items()) if cells else {}) | given
@@ -198,6 +200,12 @@ class Running:
             return f"not trained, for no learning rate worked at {cell.budget}; {grid.LOOK}"
         return ""
 
+    def _lose(self, cells: Mapping[Cell, str]) -> None:
+        """Record cells that cannot be trained, with the reason of each."""
+        for cell, why in cells.items():
+            self.records.append(self._lost(cell, why))
+            self.log(self.records[-1])
+
     def _lost(self, cell: Cell, error: str) -> CellResult:
         p = self.prepared
         listed = p.search[cell.budget] if cell.kind == "search" else p.lists[cell.budget, cell.seed]
@@ -249,6 +257,8 @@ class Running:
             if known:
                 self.under_way()
             self.say(f"{what}: {len(trainings)}{ready}; {self.why}")
+        for one in (one for one in trainings if one.cell in known):
+            self.log(self._record(Done(one, known[one.cell])))
         left = [_work(one.cell) for one in todo]
         # A terminal has a line for each that has ended; in a notebook a bar shows that it is at work.
         bar = notebook.Bar(what, len(todo)) if todo and notebook.in_notebook() else None
@@ -283,6 +293,7 @@ class Running:
             text = f"FAILED: {done.error.splitlines()[0]}"
         more = f"; {len(left)} left, about {duration(rate * sum(left))}" if left else ""
         self.say(f"  {cell.shown}: {text}{more}", style="" if done.result else "bold red")
+        self.log(self._record(done))
 
     def _record(self, done: Done[Training, FinetuneResult]) -> CellResult:
         task, figures, error = done.task, None, done.error

@@ -18,6 +18,8 @@ from headstart.run.provenance import versions
 OPTIONAL = {
     "timm": "teacher= by the name of a timm model",
     "tensorboardX": "loggers=tensorboard",
+    "wandb": "loggers=wandb",
+    "mlflow": "loggers=mlflow",
     "torchmetrics": "comparing torchvision's detectors",
     "pyarrow": "headstart embed",
     "safetensors": "headstart export",

@@ -16,7 +16,8 @@ from headstart.machine import parse_device
 from headstart.methods.base import Method
 from headstart.run.folder import refusal
 from headstart.run.loggers import check_loggers
-from headstart.settings.schema import strings, truth
+from headstart.settings.loggers import listed
+from headstart.settings.schema import truth
 from headstart.teachers.base import TeacherSource
 from headstart.teachers.load import check_teacher
 
@@ -34,9 +35,8 @@ def check_run(given: Mapping[str, Any]) -> list[UserError]:
         parse_device(given["device"])
     except UserError as problem:
         problems.append(problem)
-    loggers = strings(given.get("loggers"))
-    if isinstance(loggers, list) and all(isinstance(one, str) for one in loggers):
-        problems += check_loggers(loggers)
+    loggers = listed(given.get("loggers"))
+    problems += check_loggers(loggers) if isinstance(loggers, list) else []
     resuming, overwriting = truth(given.get("resume")), truth(given.get("overwrite"))
     if resuming and overwriting:
         problems.append(UserError("give one of the two, not both", where="resume, overwrite"))

@@ -10,6 +10,7 @@ from typing import Any
 from rich.text import Text
 
 from headstart.comparison import cost, wording
+from headstart.comparison.cell_loggers import CellLoggers
 from headstart.comparison.pool import slots
 from headstart.comparison.prepare import open_folder, prepare
 from headstart.comparison.recipe_plans import plan_recipes
@@ -122,11 +123,12 @@ def _compare(settings: CompareSettings, folder: OwnedFolder, places: Any, why: s
     path = folder.path
     for line in (*untested(), SAID) if settings.trust else untested():
         make_console(stderr=True).print(Text(line))
+    loggers = None if settings.plan else _loggers(settings, path)
     prepared = prepare(settings, path)
-    if settings.plan:
+    if loggers is None:
         _show_plan(prepared, places, why)
         return Comparison(path, None, None, (), interrupted=False)
-    running = Running(prepared, places, why, under_way=folder.replaced)
+    running = Running(prepared, places, why, under_way=folder.replaced, log=loggers.tell)
     try:
         content = running.run()
     except Interrupted:
@@ -136,6 +138,11 @@ def _compare(settings: CompareSettings, folder: OwnedFolder, places: Any, why: s
         report = None
     broken = tuple(f"{one.start}, {one.budget}, seed {one.seed}: {one.error}" for one in _failed(content))
     return Comparison(path, content, report, broken, interrupted=False)
+
+
+def _loggers(settings: CompareSettings, folder: Path) -> CellLoggers:
+    asked = settings.model_dump(mode="json", exclude={"loggers", "plan", "overwrite", "out"})
+    return CellLoggers(settings.loggers, folder, asked, make_console(stderr=True, soft_wrap=True).print)
 
 
 def _show_plan(prepared: Any, places: Any, why: str) -> None:

@@ -17,6 +17,8 @@ from headstart.comparison.starts import parse_starts
 from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import Finetuner
 from headstart.errors import UserError
+from headstart.run.loggers import check_loggers
+from headstart.settings.loggers import listed
 from headstart.settings.resolve import read_cfg, resolve_options
 from headstart.settings.schema import CompareSettings, seeds, split, strings
 
@@ -84,6 +86,8 @@ def _check(given: Mapping[str, Any]) -> list[UserError]:
         problems += _check_family(given, model, trainer)
     except UserError as error:
         problems.append(error)
+    loggers = listed(given.get("loggers"))
+    problems += check_loggers(loggers) if isinstance(loggers, list) else []
     problems += parse_budgets(_list(strings(given["labels"])))[1]
     problems += _check_lists(given)
     if given.get("epochs") is not None and given.get("steps") is not None:

@@ -46,7 +46,7 @@ class Run:
         Raises:
             UserError: There is no checkpoint, or it is of another family than Ultralytics'.
 
-        Example:
+        Examples:
             >>> run = headstart.pretrain(data="my/images", model=YOLO("yolo11n.pt"))
             >>> run.yolo().train(data="my.yaml", epochs=100)
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from headstart.methods import find
 from headstart.plugins import is_python_file
 from headstart.run.display import make_console
 from headstart.run.folder import RunFolder
+from headstart.settings.loggers import listed, names
 from headstart.settings.resolve import as_plain, in_memory, unknown, untrusted
 from headstart.settings.schema import RENAMED, Options, PretrainSettings, truth
 from headstart.training import checkpoint
@@ -118,10 +120,10 @@ def command(folder: Path, options: Mapping[str, Any]) -> str:
         options: That it uses.
     """
     words = ["headstart", "pretrain", "resume=true", f"out={folder}"]
-    for name in ("method", "teacher", "loggers"):
-        value = options.get(name)
-        found = value if isinstance(value, list) else [value]
-        words += [f"{name}={one}" for one in found if any(map(is_python_file, found))]
+    words += [f"{name}={options[name]}" for name in ("method", "teacher") if is_python_file(options.get(name))]
+    loggers = listed(options.get("loggers")) or []
+    if any(map(is_python_file, names(loggers))):
+        words += [f"loggers={json.dumps(one) if isinstance(one, dict) else one}" for one in loggers]
     return shlex.join([*words, "trust=true"] if options.get("trust") else words)
 
 

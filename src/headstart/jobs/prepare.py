@@ -42,8 +42,9 @@ from headstart.run.folder import RunFolder, new_folder
 from headstart.run.provenance import untested
 from headstart.settings.auto import weights_beside
 from headstart.settings.length import default_steps, published_steps
+from headstart.settings.loggers import listed, renamed
 from headstart.settings.resolve import Resolved, as_plain, build, collect, conflicts, resolve_pretrain
-from headstart.settings.schema import MethodSettings, PretrainSettings, ProposalOptions, strings, truth
+from headstart.settings.schema import MethodSettings, PretrainSettings, ProposalOptions, truth
 from headstart.training.memory import BatchTrial
 from headstart.trust import SAID
 
@@ -301,9 +302,8 @@ def absolute_paths(options: Mapping[str, Any]) -> dict[str, Any]:
         item = options.get(key)
         if isinstance(item, (str, os.PathLike)) and Path(item).is_file():
             found[key] = str(Path(item).resolve())
-    loggers = strings(options.get("loggers"))
-    if isinstance(loggers, list):
-        found["loggers"] = [str(Path(one).expanduser().resolve()) if is_python_file(one) else one for one in loggers]
+    if isinstance(loggers := listed(options.get("loggers")), list):
+        found["loggers"] = [renamed(one, _absolute_file) for one in loggers]
     for key in ("cache_dir", "export_labels"):
         if isinstance(options.get(key), (str, os.PathLike)) and os.fspath(options[key]):
             found[key] = str(Path(options[key]).expanduser().absolute())
@@ -314,6 +314,10 @@ def absolute_paths(options: Mapping[str, Any]) -> dict[str, Any]:
         names = [os.path.expanduser(path) for path in paths]  # noqa: PTH111
         found["data"] = [name if "://" in name or shipped(name) else absolute(name) for name in names]
     return found
+
+
+def _absolute_file(name: Any) -> Any:
+    return str(Path(name).expanduser().resolve()) if is_python_file(name) else name
 
 
 def cache_folder(s: PretrainSettings) -> Path:

@@ -96,7 +96,7 @@ class _Pretraining:
     def run(self) -> Run:
         """Search, build the method, measure the budget, train, hand back."""
         s, job = self.job.run, self.job
-        self.folder.make_loggers(s.loggers)
+        self.folder.make_loggers(s.loggers, make_console(stderr=True, soft_wrap=True).print)
         if not job.record:
             self._write_down()
         self._announce()

@@ -140,7 +140,8 @@ def _written(kind: Any, validated: bool) -> list[str]:
         choices += [choice for choice in map(str, get_args(kind)) if choice.isdigit()] if validated else []
         return [f"Literal[{', '.join(choices)}]", *(["bool"] if validated and "'true'" in choices else [])]
     if origin is list:
-        inner += ["int", "PathLike[str]"] if validated and inner == ["str"] else []
+        inner += ["int"] if validated and inner == ["str"] else []
+        inner += ["PathLike[str]"] if validated and "str" in inner else []
         return [*(inner if validated else []), f"Sequence[{' | '.join(inner)}]"]
     if origin is tuple:
         return [f"tuple[{', '.join(' | '.join(_plain(one)) for one in get_args(kind))}]", f"list[{' | '.join(inner)}]"]
@@ -148,9 +149,13 @@ def _written(kind: Any, validated: bool) -> list[str]:
 
 
 def _plain(kind: Any) -> list[str]:
+    return [_named(one) for one in alternatives(kind)]
+
+
+def _named(kind: Any) -> str:
     if get_origin(kind) is dict or kind is dict:
-        return ["Mapping[str, Any]"]
-    return ["None" if one is type(None) else getattr(one, "__name__", str(one)) for one in alternatives(kind)]
+        return "Mapping[str, Any]"
+    return "None" if kind is type(None) else getattr(kind, "__name__", str(kind))
 
 
 # -- functions --------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -29,6 +29,7 @@ from headstart.reading import parse_yaml
 from headstart.run.listing import Listing
 from headstart.run.loggers import Logger, Status, open_loggers
 from headstart.run.provenance import git_state, versions
+from headstart.settings.loggers import NamedLogger
 
 CONTENTS = Contents(
     what="a run",
@@ -166,13 +167,23 @@ class RunFolder:
         }
         write_text(self.path / "settings.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
-    def make_loggers(self, names: Sequence[str]) -> None:
-        """Make loggers, by name, for `start_loggers`: what cannot be made is said before anything long is done.
+    def make_loggers(self, asked: Sequence[NamedLogger], show: Callable[[str], None] | None = None) -> None:
+        """Make loggers for `start_loggers`: what cannot be made is said before anything long is done.
+
+        Args:
+            asked: As `open_loggers` takes them.
+            show: Told what loggers have to say, and that one fails; it is in the log as well.
 
         Raises:
             UserError: One of them is not found or cannot be made.
         """
-        self._made = open_loggers(names, self.path / "loggers", self.log)
+
+        def say(message: str) -> None:
+            self.log(message)
+            if show:
+                show(message)
+
+        self._made = open_loggers(asked, self.path / "loggers", say)
 
     def start_loggers(self) -> None:
         """Tell loggers of all that is written from now on; what they raise never ends the run."""

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from headstart.errors import UserError, did_you_mean
 from headstart.plugins import is_python_file
 from headstart.reading import parse_yaml
+from headstart.settings.loggers import names
 from headstart.settings.schema import RENAMED, MethodSettings, Options, PretrainSettings
 from headstart.trust import trusted
 
@@ -78,7 +79,8 @@ def untrusted(content: Mapping[str, Any], file: str) -> dict[str, UserError]:
     if "trust" in content:
         problems["trust"] = UserError("cannot be set in a file, which would trust itself", where=f"{file}: trust")
     for key in ("method", "teacher", "loggers") if not trusted() else ():
-        for name in content[key] if isinstance(content.get(key), list) else [content.get(key)]:
+        value = content.get(key)
+        for name in names(value) if key == "loggers" else value if isinstance(value, list) else [value]:
             if isinstance(name, str) and any(is_python_file(part.strip(" []")) for part in name.split(",")):
                 hint = f"give {key}= yourself; or, if you know who made both files, trust=true"
                 problems[key] = UserError(f"names a Python file, which would run: {name}", where=file, hint=hint)
@@ -228,6 +230,7 @@ _WORDS = {
     "literal_error": "must be {expected}",
     "string_type": "must be a string",
     "list_type": "a list",
+    "dict_type": "a map",
     "tuple_type": "must be a pair such as [0.4, 1.0]",
     "multiple_of": "must be a multiple of {multiple_of:g}",
     "too_short": "must have {min_length} values",

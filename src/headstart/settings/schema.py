@@ -11,8 +11,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from headstart.settings.loggers import Loggers
+
 Scale = tuple[float, float]
 TRUST = "let code run that files bring along: pickled classes, scripts in YAMLs, Python files that a file names"
+LOGGERS = (
+    "csv, tensorboard, wandb, mlflow, or the path of a .py with a logger; settings of one as "
+    "[csv, {wandb: {project: x}}]"
+)
 
 
 def _word(value: Any) -> Any:
@@ -123,10 +129,7 @@ class PretrainSettings(Options):
     )
     report: bool = Field(True, description="draw report.html at the end")
     trust: bool = Field(False, description=TRUST)
-    loggers: Strings = Field(
-        [],
-        description="where measures go beside the run's folder: csv, tensorboard, or the path of a .py with a logger",
-    )
+    loggers: Loggers = Field([], description=f"where measures go beside the run's folder: {LOGGERS}")
 
     @property
     def batch_size(self) -> int:
@@ -315,6 +318,7 @@ class CompareSettings(Options):
     overwrite: bool = Field(False, description="replace the comparison in out=")
     pictures: int = Field(6, ge=0, le=24, description="test images on which the detections of all starts are shown")
     report: bool = Field(True, description="draw report.html at the end")
+    loggers: Loggers = Field([], description=f"where each training is logged, as a run of a group: {LOGGERS}")
     trust: bool = Field(False, description=TRUST)
     extra: dict[str, Any] = Field(
         {}, description="more arguments of the detector's own trainer (Ultralytics' train); single ones as key=value"

@@ -137,6 +137,8 @@ def _container(one: Any, word: str, *, alone: bool, kind: Any) -> Any:
     if origin not in (list, tuple, Sequence):
         return _UNFIT
     items = get_args(one) or (Any,)
+    if "{" in word and any(get_origin(part) is dict for part in alternatives(items[0])):
+        return word  # maps among the items: the option's own validator reads them
     bracketed = bool(_BRACKETED.fullmatch(word))
     if bracketed or (alone and "," in word):
         return _as_list(items if origin is tuple else items[0], word)
