@@ -9,6 +9,7 @@ import shutil
 import socket
 import struct
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -261,11 +262,20 @@ def test_files_that_are_no_logger(tmp_path: Path, content: str, said: str) -> No
 
 
 def wandb_records(file: Path) -> list[Any]:
-    """The records of a ``.wandb`` file: blocks of 32 KiB of parts with checksum, length and place, as LevelDB's log."""
+    """The records of a ``.wandb`` file, once the process that writes it has written the last, ``exit``."""
+    for _ in range(300):
+        if (found := wandb_records_so_far(file)) and found[-1].HasField("exit"):
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{file} was not ended within 30 s")
+
+
+def wandb_records_so_far(file: Path) -> list[Any]:
+    """Blocks of 32 KiB of parts with checksum, length and place, as LevelDB's log."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, at, part, found = file.read_bytes(), 7, b"", []
-    assert data[:4] == b":W&B"
+    assert data[:4] in (b":W&B", b"")
     while at + 7 <= len(data):
         if (left := 32768 - at % 32768) < 7:
             at += left
