@@ -107,7 +107,7 @@ def _images(found: DatasetYaml, part: str) -> tuple[str, ...]:
         other = "split=val measures on val" if part == "test" else "it needs train and val"
         raise UserError(f"has no {part} images", where=str(found.file), hint=other)
     try:
-        return tuple(find_images(found.paths(part)))
+        return tuple(find_images(found.paths(part), labelled=True))
     except UserError as error:
         told = f"{part}: {error.what}{found.looked_for(part)}"
         raise UserError(told, where=str(found.file), hint=error.hint) from None

@@ -57,7 +57,7 @@ def read_part(found: DatasetYaml, name: str, classes: int | None, keypoints: Seq
         UserError: The YAML does not name it, or no image of it is found.
     """
     try:
-        named = list(find_images(found.paths(name)))
+        named = list(find_images(found.paths(name), labelled=True))
     except UserError as error:
         what = f"{name}: {error.what}{found.looked_for(name) if name in found.parts else ''}"
         raise UserError(what, where=str(found.file), hint=error.hint) from None

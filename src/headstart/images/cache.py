@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
@@ -20,6 +19,7 @@ from headstart.errors import UserError
 from headstart.images import stores
 from headstart.images.decode import DecodeError, Pixels, read_image
 from headstart.images.index import ImageIndex
+from headstart.images.index_cache import default_folder
 from headstart.images.readers import DeviceReader, FileReader, Reader, StoreReader
 from headstart.images.store import RESERVE, ImageStore, hold, store_folder, sweep_temporary
 from headstart.images.workers import produced
@@ -128,14 +128,6 @@ def open_cache(
     if kind == "device":
         return _on_device(index, max_area, torch.device(device), need, workers, progress, why)
     return _in_memory(index, max_area, need, why) if kind == "ram" else _on_disk(index, max_area, where, need, why)
-
-
-def default_folder() -> Path:
-    """``HEADSTART_CACHE``, or ``headstart`` in the user's cache folder."""
-    if os.environ.get("HEADSTART_CACHE"):
-        return Path(os.environ["HEADSTART_CACHE"])
-    base = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("LOCALAPPDATA") if os.name == "nt" else None)
-    return (Path(base) if base else Path.home() / ".cache") / "headstart"
 
 
 # -- what it takes ----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from torch import Tensor
 from headstart.images.decode import DecodeError, Pixels, read_image
 from headstart.images.index import ImageIndex
 from headstart.images.store import ImageStore
+from headstart.images.video import file_of
 
 
 class Reader(Protocol):
@@ -61,7 +62,7 @@ class StoreReader(FileReader):
         path = self.index.path(row)
         try:
             # Before decoding: if the file changes meanwhile, its time does not fit the slot, and it is decoded again.
-            info = os.stat(path)  # noqa: PTH116 - as in decode.py
+            info = os.stat(file_of(path))  # noqa: PTH116 - as in decode.py
         except (OSError, ValueError):
             return super().read(row)  # which says what is wrong
         pixels = self.store.get(row, info)

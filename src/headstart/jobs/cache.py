@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from headstart.images.cache import default_folder, gigabytes
+from headstart.images.cache import gigabytes
+from headstart.images.index_cache import default_folder
 from headstart.images.stores import Kept, index_files, kept, remove
 from headstart.settings.schema import CacheSettings
 

@@ -88,12 +88,13 @@ def embed(s: EmbedSettings) -> Embedded:
     """
     files = _files(s)
     device = torch.device(str(parse_device(s.device)))
-    images = find_images([*([s.data] if isinstance(s.data, str) else s.data), *([s.labels] if s.labels else [])])
+    named = [*([s.data] if isinstance(s.data, str) else s.data), *([s.labels] if s.labels else [])]
+    images = find_images(named, every=s.every)
     given = _labelled(s.labels, images) if s.labels else None
     with granted(s.trust):
         detector = load_detector(_checkpoint(s.model))
     detector.module.to(device)
-    made = Embedded(files)
+    made = Embedded(files, skipped=list(images.skipped), notes=list(images.notes))
     uncertain = _uncertain(s, detector, given)
     if not detector.trained:
         made.notes.append(f"{s.model} has random weights: its features say little")

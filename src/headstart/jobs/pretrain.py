@@ -229,6 +229,7 @@ class _Pretraining:
             record = job.record
             self.folder.write_settings(record["options"], {**record["resolved"], **facts}, record.get("asked"))
         self.folder.keep()
+        self.folder.skip(self.job.images.skipped)
         self.folder.start_loggers()
         display, backbone = Display(self.steps, self._start, cached=cache.share()), detector.backbone
         lines = [

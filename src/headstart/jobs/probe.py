@@ -64,11 +64,15 @@ def probe(
             raise UserError("holds no headstart.pt", where=str(source), hint=hint)
     with granted(s.trust):
         detector = load_detector(str(path))
-    samples = Samples.read(find_images(s.data), number=s.images, imgsz=s.imgsz, labels=s.labels)
+    index = find_images(s.data, every=s.every)
+    samples = Samples.read(index, number=s.images, imgsz=s.imgsz, labels=s.labels)
+    said = list(index.notes)
     if samples.skipped:
         file, reason = samples.skipped[0]
         told = f"{len(samples.skipped)} files could not be read, others were taken: {file} ({reason})"
-        make_console(stderr=True, soft_wrap=True).print(told + (", ..." if len(samples.skipped) > 1 else ""))
+        said.append(told + (", ..." if len(samples.skipped) > 1 else ""))
+    for line in said:
+        make_console(stderr=True, soft_wrap=True).print(line, markup=False)
     found = {}
     for part in ("backbone", "neck"):
         trunk = detector.trunk(neck=part == "neck").to(device)
