@@ -164,7 +164,7 @@ def find_images(data: Data, keep: Path | None = None, *, every: float = EVERY, l
     if not finder.found and not used.frames:
         raise finder.nothing(names, used.skipped)
     notes = [*finder.notes, *finder.passed_over(), *used.notes]
-    index = ImageIndex(sorted([*finder.found.values(), *used.frames]), names, notes, finder.left_out, used.skipped)
+    index = ImageIndex(sorted({*finder.found.values(), *used.frames}), names, notes, finder.left_out, used.skipped)
     if path is not None and finder.keepable and index.save(path, finder.watched):
         return ImageIndex.load(path, check=False) or index  # mapped, in place of the copy in memory
     return index

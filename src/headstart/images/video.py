@@ -14,6 +14,7 @@ import re
 import struct
 import threading
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -34,6 +35,7 @@ _SAME = 0.4e-3
 """Seconds by which a time that was written down may differ: no two frames of a video are so near."""
 _HELD = 18
 """Bytes that decoding one pixel takes: the frames that others refer to, and the picture itself, twice."""
+_QUALITY = 95
 _FRAME = re.compile(r"(.+)#frame=(\d+)(?:,t=(\d+\.\d+))?", re.DOTALL)
 
 # FFmpeg would write of every damaged packet to the terminal. Read once by OpenCV, when it opens its first video.
@@ -73,6 +75,23 @@ def file_of(path: str) -> str:
     """The file that holds an image: the video of a frame, else `path` itself."""
     frame = parse(path)
     return path if frame is None else frame.video
+
+
+def saved_name(path: str) -> str:
+    """The name of the file that a frame is saved as: ``clip-000241.jpg``; of any other image its own."""
+    frame = parse(path)
+    return os.path.basename(path) if frame is None else f"{Path(frame.video).stem}-{frame.number:06d}.jpg"  # noqa: PTH119
+
+
+def save_frame(path: str, target: Path) -> None:
+    """Write a frame as a JPEG, for those who label images.
+
+    Raises:
+        DecodeError: It cannot be read.
+        OSError: The file cannot be written.
+    """
+    image = cv2.cvtColor(decode.read_image(path), cv2.COLOR_RGB2BGR)
+    target.write_bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes())
 
 
 def read_frame(frame: Frame) -> Pixels:

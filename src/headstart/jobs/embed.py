@@ -23,6 +23,7 @@ from headstart.files import explained, write_atomically
 from headstart.images.dataset_yaml import DatasetYaml
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.labels import label_path, read_labels
+from headstart.images.video import file_of, save_frame, saved_name
 from headstart.jobs.labelled import RowReader, dataset_of
 from headstart.machine import loader_workers, parse_device
 from headstart.pseudolabels.search import Search
@@ -298,6 +299,7 @@ def _write_next(
     candidates = selection.least_sure(sure, others, s.next) if uncertainty else others
     chosen = selection.k_center(features, s.next, labelled=labelled, candidates=candidates, device=device)
     made.chosen = [images.path(rows[one.row]) for one in chosen]
+    _save_frames(made, _beside(Path(s.out).expanduser(), "next"))
     lines = [
         (
             rank,
@@ -308,6 +310,18 @@ def _write_next(
         for rank, (path, one) in enumerate(zip(made.chosen, chosen, strict=True), start=1)
     ]
     _write_csv(made.files["next"], ["rank", "image", "distance", "uncertainty"], lines)
+
+
+def _save_frames(made: Embedded, folder: Path) -> None:
+    """The frames among the images to label, as files that can be labelled."""
+    frames = [path for path in made.chosen if file_of(path) != path]
+    if not frames:
+        return
+    with explained(folder):
+        folder.mkdir(exist_ok=True)
+        for path in frames:
+            save_frame(path, folder / saved_name(path))
+    made.notes.append(f"{folder}: {len(frames):,} of the images to label, which are frames of videos, saved as images")
 
 
 def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -22,6 +22,7 @@ def probe(
     source: str | Path,
     data: Any,
     *,
+    every: float = 0.5,
     images: int = 256,
     imgsz: int = 224,
     labels: bool = True,
@@ -33,6 +34,7 @@ def probe(
     Args:
         source: A run folder (its ``headstart.pt``), a ``.pt``, or a model YAML (random weights, to compare with).
         data: Images, as for `headstart.pretrain`.
+        every: Seconds between two frames of a video that are looked at; near-identical ones are left out; 0: every frame.
         images: How many are looked at.
         imgsz: Side to which they are stretched, a multiple of 32.
         labels: Whether boxes that lie beside the images (``labels`` for ``images``) are used for the kNN.
@@ -48,6 +50,7 @@ def probe(
     asked = {
         "source": source,
         "data": data,
+        "every": every,
         "images": images,
         "imgsz": imgsz,
         "labels": labels,
