@@ -160,7 +160,7 @@ def _sample(index: ImageIndex, max_area: int | None) -> tuple[float, float]:
     began = time.perf_counter()
     for row in range(0, len(index), max(1, len(index) // SAMPLES)):
         with suppress(DecodeError):
-            sizes.append(read_image(index.path(row), max_area).size)
+            sizes.append(read_image(index.path(row), max_area, None, index.channels).size)
     if not sizes:
         return 0.0, 0.0
     return sum(sizes) / len(sizes), (time.perf_counter() - began) * 1000 / len(sizes)
@@ -296,7 +296,7 @@ class _All(Dataset["_Read | UserError"]):
     def __getitem__(self, row: int) -> _Read | UserError:
         notes: list[str] = []
         try:
-            return _Read(read_image(self.index.path(row), self.max_area, notes), notes)
+            return _Read(read_image(self.index.path(row), self.max_area, notes, self.index.channels), notes)
         except DecodeError as error:
             return _Read(reason=error.reason)
         except UserError as error:

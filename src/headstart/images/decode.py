@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from headstart import machine
 from headstart.errors import RunError
+from headstart.images.channels import own_channels, with_channels
 from headstart.images.depth import Pixels, bits_used, eight_bits
 from headstart.images.headers import TIFF, DecodeError, Header, read_header
 from headstart.images.resize import within_area
@@ -50,7 +51,9 @@ _PASSING = frozenset(getattr(errno, name) for name in _PASSING_NAMES.split() if 
 """What says nothing of the file itself. Taken for unreadable, it would change what is trained."""
 
 
-def read_image(path: str | os.PathLike[str], max_area: int | None = None, notes: list[str] | None = None) -> Pixels:
+def read_image(
+    path: str | os.PathLike[str], max_area: int | None = None, notes: list[str] | None = None, channels: int = 3
+) -> Pixels:
     """Decode the file, or the frame of a video, at `path`; see `decode`. Whatever keeps it from it is a DecodeError.
 
     Raises:
@@ -60,9 +63,9 @@ def read_image(path: str | os.PathLike[str], max_area: int | None = None, notes:
 
     path = os.fspath(path)
     if (frame := video.parse(path)) is not None:
-        image = video.read_frame(frame)
+        image = with_channels(video.read_frame(frame), channels)
         return image if max_area is None else within_area(image, max_area)
-    return decode(_contents(path), max_area=max_area, suffix=os.path.splitext(path)[1], notes=notes)  # noqa: PTH122
+    return decode(_contents(path), max_area=max_area, suffix=os.path.splitext(path)[1], notes=notes, channels=channels)  # noqa: PTH122
 
 
 def head_of(path: str) -> bytes:
@@ -126,7 +129,14 @@ def _bytes(path: str, read: Callable[[BinaryIO], bytes] | None) -> bytes:
         return read(file) if read else file.read()
 
 
-def decode(data: bytes, *, max_area: int | None = None, suffix: str = "", notes: list[str] | None = None) -> Pixels:
+def decode(
+    data: bytes,
+    *,
+    max_area: int | None = None,
+    suffix: str = "",
+    notes: list[str] | None = None,
+    channels: int = 3,
+) -> Pixels:
     """Decode an image file's bytes.
 
     Args:
@@ -135,10 +145,11 @@ def decode(data: bytes, *, max_area: int | None = None, suffix: str = "", notes:
             kept and anti-aliased; None keeps every pixel.
         suffix: The file's suffix, which decides whether Ultralytics reads it as TIFF; by the content when empty.
         notes: Gets what was done to read it, beyond decoding, in words.
+        channels: As a dataset YAML says: 3 are RGB, 1 is gray, of other numbers the file has as many.
 
     Returns:
-        uint8 (H, W, 3), RGB, contiguous. Without `max_area`: the pixels of ``ultralytics.utils.patches.imread``, but
-        for what depth.py reads by its range.
+        uint8 (H, W, channels), RGB where these are 3, contiguous. Without `max_area`: the pixels of
+        ``ultralytics.utils.patches.imread``, but for what depth.py reads by its range.
 
     Raises:
         DecodeError: The file is empty, truncated, no image, of more than `MAX_PIXELS`, or too large for this machine.
@@ -151,15 +162,21 @@ def decode(data: bytes, *, max_area: int | None = None, suffix: str = "", notes:
     reduction = 1
     if max_area is not None and header.kind == "JPEG" and not is_tiff:
         reduction = _jpeg_reduction(header.height, header.width, max_area)
-    _refuse_too_large(header, len(data), reduction)
+    _refuse_too_large(header, len(data), reduction, channels)
     if not header.ended:
         data = _with_end(data)
         _note(notes, "JPEG without its end marker: nothing of the picture is missing")
     try:
         with quiet_opencv():
-            image = _pillow(data, header.kind) if suffix in (".avif", ".heic", ".heif") else None
-            if image is None:
+            pillow = suffix in (".avif", ".heic", ".heif") and channels in (1, 3)
+            image = _pillow(data, header.kind) if pillow else None
+            if image is not None:
+                image = with_channels(image, channels)
+            elif channels == 3:
                 image = _decoded(data, header, is_tiff, reduction, notes)
+            else:
+                image, note = own_channels(data, channels, is_tiff, header.depth, reduction)
+                _note(notes, note)
             return image if max_area is None else within_area(image, max_area)
     except (cv2.error, MemoryError) as error:
         raise DecodeError(f"cannot be decoded: {getattr(error, 'err', '') or 'out of memory'}") from None
@@ -182,14 +199,16 @@ def _room() -> int:
     return machine.memory_limit() // _SHARE
 
 
-def _refuse_too_large(header: Header, size: int, reduction: int) -> None:
+def _refuse_too_large(header: Header, size: int, reduction: int, channels: int = 3) -> None:
     shown = f"{header.width} x {header.height} pixels"
     if header.pixels > MAX_PIXELS:
         raise DecodeError(f"too large: {shown}, more than {MAX_PIXELS}")
     if header.pixels > max(_FEW, _DENSEST * size):
         raise DecodeError(f"a plain color or a false claim: {shown} in {size} bytes")
     # As decoded and as RGB, in turn; libjpeg scales down while it decodes, but for what progressive files keep whole.
-    needed = header.pixels * (3 * (max(8, header.depth) // 8) + 6) // reduction**2 + header.pixels * header.held
+    pages = 2 * channels + 1 if channels > 3 else 0  # and their stack
+    held = header.held + pages * (max(8, header.depth) // 8)
+    needed = header.pixels * (3 * (max(8, header.depth) // 8) + 6) // reduction**2 + header.pixels * held
     _refuse_beyond_room(shown, needed)
 
 

@@ -29,6 +29,7 @@ from headstart.images.sources import (
     Data,
     Source,
     absolute,
+    channels_of,
     check_sources,
     is_read,
     no_frames_here,
@@ -48,6 +49,7 @@ class ImageIndex:
         notes: What was left out on the way, in sentences.
         left_out: Images of a dataset's train part that its val or test also list, and that were left out.
         skipped: (path, reason) of the videos that cannot be used, or not to their end.
+        channels: With which the images are read: 3 are RGB.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class ImageIndex:
         notes: Sequence[str] = (),
         left_out: int = 0,
         skipped: Sequence[tuple[str, str]] = (),
+        channels: int = 3,
     ) -> None:
         encoded = [os.fsencode(path) for path in paths]
         self._text: npt.NDArray[np.uint8] = np.frombuffer(b"".join(encoded), np.uint8)
@@ -65,7 +68,7 @@ class ImageIndex:
         self.sources = tuple(sources)
         self.notes = tuple(notes)
         self.left_out = left_out
-        self.skipped = list(skipped)
+        self.skipped, self.channels = list(skipped), channels
         self._fingerprint = ""
         self._kept: Path | None = None
 
@@ -80,11 +83,12 @@ class ImageIndex:
         index.sources, index.notes = (tuple(about[name]) for name in ("sources", "notes"))
         index.skipped = [(str(one), str(reason)) for one, reason in about["skipped"]]
         index.left_out, index._fingerprint, index._kept = about["left_out"], about["fingerprint"], path
+        index.channels = about["channels"]
         return index
 
     def save(self, path: Path, watched: dict[str, index_cache.Stamp]) -> bool:
         """Keep the index at `path` for as long as what is `watched` stays as it is; whether that was done."""
-        about = {name: getattr(self, name) for name in ("sources", "notes", "left_out", "skipped")}
+        about = {name: getattr(self, name) for name in ("sources", "notes", "left_out", "skipped", "channels")}
         return index_cache.save(path, self._text, self._ends, {**about, "fingerprint": self.fingerprint()}, watched)
 
     def __reduce__(self) -> Any:
@@ -114,7 +118,7 @@ class ImageIndex:
 
     def subset(self, rows: Sequence[int]) -> ImageIndex:
         """An index of some of the images, in the order of `rows`."""
-        return ImageIndex([self.path(row) for row in rows], self.sources, self.notes, self.left_out)
+        return ImageIndex([self.path(row) for row in rows], self.sources, self.notes, self.left_out, (), self.channels)
 
     def fingerprint(self) -> str:
         """32 hexadecimal digits, equal for the same paths in the same order; says nothing of the files' contents."""
@@ -159,12 +163,13 @@ def find_images(data: Data, keep: Path | None = None, *, every: float = EVERY, l
     finder = _Finder()
     for source in sources:
         finder.add(source)
-    names = [source.path for source in sources]
+    names, channels = [source.path for source in sources], channels_of(sources)
     used = used_of([] if labelled else sorted(finder.videos.values()), every, keep or index_cache.default_folder())
     if not finder.found and not used.frames:
         raise finder.nothing(names, used.skipped)
     notes = [*finder.notes, *finder.passed_over(), *used.notes]
-    index = ImageIndex(sorted({*finder.found.values(), *used.frames}), names, notes, finder.left_out, used.skipped)
+    paths = sorted({*finder.found.values(), *used.frames})
+    index = ImageIndex(paths, names, notes, finder.left_out, used.skipped, channels)
     if path is not None and finder.keepable and index.save(path, finder.watched):
         return ImageIndex.load(path, check=False) or index  # mapped, in place of the copy in memory
     return index

@@ -38,12 +38,14 @@ class Source:
         kind: How it is read.
         train: Of a dataset: what its `train` names.
         held_out: Of a dataset: what its `val` and `test` name, as far as it exists.
+        channels: Of a dataset: those of its images.
     """
 
     path: str
     kind: Literal["folder", "image", "video", "list", "glob", "dataset"]
     train: tuple[Source, ...] = ()
     held_out: tuple[Source, ...] = ()
+    channels: int | None = None
 
 
 def check_sources(data: Data) -> list[UserError]:
@@ -141,7 +143,7 @@ def _dataset(file: Path) -> Source:
     """Its train part, and what its other parts hold out."""
     try:
         found = read_dataset_yaml(file)
-        named = found.paths("train")
+        named, channels = found.paths("train"), found.channels()
     except UserError as problem:
         told = f"{problem.where} {problem.what}" if problem.where else problem.what
         raise UserError(told, where="data", hint=problem.hint) from None
@@ -162,4 +164,18 @@ def _dataset(file: Path) -> Source:
     held_out = [path for part in found.parts if part != "train" for path in found.paths(part)]
     # A held-out part that is not there cannot be mixed up with train.
     there = [_source(path) for path in held_out if os.path.exists(path)]  # noqa: PTH110
-    return Source(str(file), "dataset", tuple(train), tuple(there))
+    return Source(str(file), "dataset", tuple(train), tuple(there), channels)
+
+
+def channels_of(sources: Sequence[Source]) -> int:
+    """Channels that images are read with: those that the datasets among the sources say, else 3.
+
+    Raises:
+        UserError: Two of them say different ones.
+    """
+    said = {source.channels: source.path for source in sources if source.channels is not None}
+    if len(said) > 1:
+        (one, first), (other, second) = list(said.items())[:2]
+        hint = "give data sets of one number of channels: a detector reads one"
+        raise UserError(f"{first} has images of {one} channels, {second} of {other}", where="data", hint=hint)
+    return next(iter(said), None) or 3

@@ -93,7 +93,7 @@ def embed(s: EmbedSettings) -> Embedded:
     images = find_images(named, every=s.every)
     given = _labelled(s.labels, images) if s.labels else None
     with granted(s.trust):
-        detector = load_detector(_checkpoint(s.model))
+        detector = load_detector(_checkpoint(s.model), channels=images.channels)
     detector.module.to(device)
     made = Embedded(files, skipped=list(images.skipped), notes=list(images.notes))
     uncertain = _uncertain(s, detector, given)
@@ -193,7 +193,7 @@ def _search(s: EmbedSettings, detector: Detector, made: Embedded, device: torch.
     if not s.boxes:
         return None
     try:
-        detector.propose(torch.zeros(1, 3, 64, 64, device=device))
+        detector.propose(torch.zeros(1, detector.channels, 64, 64, device=device))
     except UserError:
         made.notes.append(
             f"{detector.name} ({detector.task}) finds no objects of its own: boxes are those of labels alone"

@@ -278,6 +278,7 @@ class _Pretraining:
                 "name": detector.name,
                 "task": detector.task,
                 "classes": len(detector.names),
+                "channels": detector.channels,
                 "backbone": {"stride": detector.backbone.stride, "width": detector.backbone.width},
                 "levels": [{"stride": level.stride, "width": level.width} for level in detector.levels],
             },

@@ -34,7 +34,7 @@ def probe(
     Args:
         source: A run folder (its ``headstart.pt``), a ``.pt``, or a model YAML (random weights, to compare with).
         data: Images, as for `headstart.pretrain`.
-        every: Seconds between two frames of a video that are looked at; near-identical ones are left out; 0: every frame.
+        every: Seconds between two frames of a video that are looked at, near-identical ones left out; 0: every frame.
         images: How many are looked at.
         imgsz: Side to which they are stretched, a multiple of 32.
         labels: Whether boxes that lie beside the images (``labels`` for ``images``) are used for the kNN.
@@ -65,9 +65,9 @@ def probe(
         if not path.is_file():
             hint = "a run hands its checkpoint back at the end; while it goes on, metrics.jsonl has its probes"
             raise UserError("holds no headstart.pt", where=str(source), hint=hint)
-    with granted(s.trust):
-        detector = load_detector(str(path))
     index = find_images(s.data, every=s.every)
+    with granted(s.trust):
+        detector = load_detector(str(path), channels=index.channels)
     samples = Samples.read(index, number=s.images, imgsz=s.imgsz, labels=s.labels)
     said = list(index.notes)
     if samples.skipped:
