@@ -158,7 +158,7 @@ class _Seen:
         first = 0.0
         while (time := capture.grab()) is not None:
             number, self.frames = self.frames, self.frames + 1
-            known = time > now or number == 0
+            known = time > now or (number == 0 and time >= 0)
             now = time if known else now + step  # frames at the end of some files have no time
             if number == 0:
                 first = due = now
