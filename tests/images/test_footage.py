@@ -12,7 +12,7 @@ import pytest
 
 import films
 from headstart.errors import UserError
-from headstart.images import footage, index_cache, video
+from headstart.images import footage, frames, index_cache, video
 from headstart.images.cache import open_cache
 from headstart.images.decode import read_image
 from headstart.images.index import ImageIndex, find_images
@@ -20,7 +20,7 @@ from headstart.images.loader import ImageLoader
 
 
 def numbers(index: ImageIndex) -> list[int]:
-    return [frame.number for path in index if (frame := video.parse(path))]
+    return [frame.number for path in index if (frame := frames.parse(path))]
 
 
 def test_frames_are_taken_every_so_many_seconds(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 import films
 from headstart.images import decode, footage, video
 from headstart.images.decode import DecodeError, read_image
-from headstart.images.video import Frame
+from headstart.images.frames import Frame, file_of, parse
 
 KINDS = {
     "fixed.mp4": {},
@@ -63,7 +63,7 @@ def test_every_frame_is_found_from_anywhere(name: str, tmp_path: Path) -> None:
     frames = found.paths(str(path))
     random.Random(1).shuffle(frames)
     for written in frames[:40]:
-        frame = video.parse(written)
+        frame = parse(written)
         assert frame is not None
         assert np.array_equal(read_image(written), reference[frame.number])
 
@@ -104,12 +104,12 @@ def test_times_that_lead_elsewhere_are_not_written_down(tmp_path: Path, monkeypa
 def test_names_of_frames() -> None:
     frame = Frame("/a/b c#1.MP4", 241, 8.0413671)
     assert frame.path == "/a/b c#1.MP4#frame=000241,t=8.041367"
-    assert video.parse(frame.path) == Frame("/a/b c#1.MP4", 241, 8.041367)
-    assert video.parse("/a.mkv#frame=000007") == Frame("/a.mkv", 7, None)
-    assert video.file_of(frame.path) == "/a/b c#1.MP4"
+    assert parse(frame.path) == Frame("/a/b c#1.MP4", 241, 8.041367)
+    assert parse("/a.mkv#frame=000007") == Frame("/a.mkv", 7, None)
+    assert file_of(frame.path) == "/a/b c#1.MP4"
     for path in ("/a.mp4", "/a.jpg#frame=000001", "/a.mp4#frame=1,t=2", "/x#frame=1.jpg"):
-        assert video.parse(path) is None
-        assert video.file_of(path) == path
+        assert parse(path) is None
+        assert file_of(path) == path
 
 
 def test_a_frame_is_scaled_down_as_an_image_is(tmp_path: Path) -> None:

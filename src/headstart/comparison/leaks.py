@@ -20,9 +20,8 @@ from headstart.comparison.start_records import LeakFacts, PretrainingFacts
 from headstart.comparison.starts import LONGER, Start
 from headstart.errors import UserError
 from headstart.files import content_hash
-from headstart.images.footage import EVERY
+from headstart.images.frames import EVERY, file_of
 from headstart.images.index import ImageIndex, find_images
-from headstart.images.video import file_of
 from headstart.run.display import make_console
 
 _SHOWN = 3

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from headstart import machine
 from headstart.files import write_atomically
 from headstart.images.decode import DecodeError, read_image
-from headstart.images.video import file_of, parse
+from headstart.images.frames import file_of, parse
 
 SIDE = 32
 _AREA = 128 * 128

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from headstart.detectors.find import check_init, finetuner
 from headstart.errors import UserError
 from headstart.files import content_hash
-from headstart.images.footage import EVERY
+from headstart.images.frames import EVERY
 from headstart.methods import find
 from headstart.reading import parse_yaml
 from headstart.settings import method_file

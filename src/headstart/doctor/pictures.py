@@ -15,9 +15,10 @@ from headstart.comparison.leaks import MOST, on_both_sides
 from headstart.comparison.likeness import Thumbnails
 from headstart.doctor.dataset import Box, Part
 from headstart.doctor.findings import Finding, lost, pairs
+from headstart.images.frames import file_of, parse
 from headstart.images.headers import DecodeError, read_header
 from headstart.images.index import ImageIndex
-from headstart.images.video import Capture, file_of, parse
+from headstart.images.video import Capture
 
 STRIP = 4.0
 """Ratio of the sides from which an image is a strip: of a square that it fits into it fills a quarter at most."""

@@ -27,6 +27,7 @@ from headstart import machine
 from headstart.errors import RunError
 from headstart.images.channels import own_channels, with_channels
 from headstart.images.depth import Pixels, bits_used, eight_bits
+from headstart.images.frames import parse
 from headstart.images.headers import TIFF, DecodeError, Header, read_header
 from headstart.images.resize import within_area
 
@@ -59,10 +60,10 @@ def read_image(
     Raises:
         RunError: Storage fails, also after a few tries: no fault of this file.
     """
-    from headstart.images import video  # which needs what is here
-
     path = os.fspath(path)
-    if (frame := video.parse(path)) is not None:
+    if (frame := parse(path)) is not None:
+        from headstart.images import video  # which needs what is here
+
         image = with_channels(video.read_frame(frame), channels)
         return image if max_area is None else within_area(image, max_area)
     return decode(_contents(path), max_area=max_area, suffix=os.path.splitext(path)[1], notes=notes, channels=channels)  # noqa: PTH122

@@ -22,13 +22,12 @@ import numpy.typing as npt
 from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.images import decode
+from headstart.images.frames import Frame
 from headstart.images.headers import DecodeError
-from headstart.images.video import Capture, Frame, cut_short
+from headstart.images.video import Capture, cut_short
 from headstart.reading import parse_json
 from headstart.run.display import Filling
 
-EVERY = 0.5
-"""Seconds between two frames that are looked at, by default."""
 CELLS = 32
 LEVELS = 8
 """Frames are near-identical where none of 32 x 32 parts of the picture differs by more than so many of 255 gray levels.

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ import numpy.typing as npt
 
 from headstart.errors import UserError
 from headstart.images import index_cache
-from headstart.images.footage import EVERY, used_of
+from headstart.images.frames import EVERY, is_video_name
 from headstart.images.globs import expression
 from headstart.images.lists import base_of, text_of
+from headstart.images.outputs import whose
 from headstart.images.sources import (
     PASSED_OVER,
     SUFFIXES,
@@ -35,7 +36,6 @@ from headstart.images.sources import (
     no_frames_here,
     parse_sources,
 )
-from headstart.images.video import is_video_name
 
 __all__ = ["SUFFIXES", "ImageIndex", "check_sources", "find_images"]
 
@@ -164,15 +164,25 @@ def find_images(data: Data, keep: Path | None = None, *, every: float = EVERY, l
     for source in sources:
         finder.add(source)
     names, channels = [source.path for source in sources], channels_of(sources)
-    used = used_of([] if labelled else sorted(finder.videos.values()), every, keep or index_cache.default_folder())
-    if not finder.found and not used.frames:
-        raise finder.nothing(names, used.skipped)
-    notes = [*finder.notes, *finder.passed_over(), *used.notes]
-    paths = sorted({*finder.found.values(), *used.frames})
-    index = ImageIndex(paths, names, notes, finder.left_out, used.skipped, channels)
+    frames, said, skipped = _frames([] if labelled else sorted(finder.videos.values()), every, keep)
+    if not finder.found and not frames:
+        raise finder.nothing(names, skipped)
+    notes = [*finder.notes, *finder.passed_over(), *said]
+    index = ImageIndex(sorted({*finder.found.values(), *frames}), names, notes, finder.left_out, skipped, channels)
     if path is not None and finder.keepable and index.save(path, finder.watched):
         return ImageIndex.load(path, check=False) or index  # mapped, in place of the copy in memory
     return index
+
+
+def _frames(
+    videos: Sequence[str], every: float, keep: Path | None
+) -> tuple[Sequence[str], Sequence[str], Sequence[tuple[str, str]]]:
+    """What is used of videos, what is said of them, and what is not used; see `headstart.images.footage.used_of`."""
+    if not videos:
+        return (), (), ()
+    from headstart.images.footage import used_of  # OpenCV: for those who have videos
+
+    return used_of(videos, every, keep or index_cache.default_folder())
 
 
 class _Finder:
@@ -266,8 +276,8 @@ class _Finder:
                 self.notes.append(f"the folder {folder} was passed over: {error.strerror}")
                 self.keepable = False  # a permission that is granted changes no time
                 continue
-            if folder != root and (whose := _whose(entry.name for entry in entries)):
-                self.notes.append(f"the folder {folder} was passed over: {whose}")
+            if folder != root and (made := whose(entry.name for entry in entries)):
+                self.notes.append(f"the folder {folder} was passed over: {made}")
                 continue
             below = []
             shown_at, real_at = folder.rstrip(os.sep) + os.sep, real.rstrip(os.sep) + os.sep
@@ -367,22 +377,6 @@ class _Finder:
         self.example = self.example or train.example
         for resolved, shown in kept.items():
             self._keep(shown, resolved)
-
-
-_OUTPUTS = {
-    "a pretraining's output": {"settings.yaml", "log.txt", "checkpoints"},
-    "a comparison's output": {"compare.yaml", "cells"},
-    "the output of a training by Ultralytics": {"args.yaml", "weights"},
-}
-
-
-def _whose(names: Iterable[str]) -> str:
-    """What a folder with these names in it is, where its images are pictures of a run; else nothing.
-
-    With ``data=.`` and ``out`` below it a run would learn from what the one before has drawn.
-    """
-    there = set(names)
-    return next((what for what, marks in _OUTPUTS.items() if marks <= there), "")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from headstart.images.decode import DecodeError, Pixels, read_image
+from headstart.images.frames import file_of
 from headstart.images.index import ImageIndex
 from headstart.images.store import ImageStore
-from headstart.images.video import file_of
 
 
 class Reader(Protocol):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from headstart.errors import UserError, did_you_mean
-from headstart.images import dataset_yaml, video
+from headstart.images import dataset_yaml, frames
 from headstart.images.dataset_yaml import read_dataset_yaml, shipped
 
 SUFFIXES = (
@@ -23,7 +23,7 @@ PASSED_OVER = (
     ".tga", ".psd", ".svg", ".ico", ".arw", ".cr2", ".cr3", ".nef", ".orf", ".raf", ".rw2", ".dcm", ".nii", ".fits",
 )  # fmt: skip
 """Those of images too, but neither Ultralytics nor headstart reads files that are called so."""
-_READ = ", ".join(suffix[1:] for suffix in (*SUFFIXES, *video.SUFFIXES))
+_READ = ", ".join(suffix[1:] for suffix in (*SUFFIXES, *frames.SUFFIXES))
 _EXPECTED = f"give a folder, a glob, a .txt list, a dataset .yaml, or images and videos ({_READ})"
 
 Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -75,7 +75,7 @@ def is_image_name(name: str) -> bool:
 
 def is_read(name: str) -> bool:
     """Whether a name is that of an image or a video, or of a frame of one."""
-    return is_image_name(name) or video.is_video_name(name) or video.parse(name) is not None
+    return is_image_name(name) or frames.is_video_name(name) or frames.parse(name) is not None
 
 
 def no_frames_here(path: str, where: str) -> UserError:
@@ -98,7 +98,7 @@ def _source(name: Any) -> Source:
         raise UserError(f"{text} is an address", where="data", hint="download the images and give their folder")
     if "\0" in text:
         raise UserError(f"{text!r} is not a path", where="data", hint=_EXPECTED)
-    if video.parse(text) is not None:  # a frame, as lists of images name them
+    if frames.parse(text) is not None:  # a frame, as lists of images name them
         return Source(absolute(text), "image")
     if not os.path.exists(text):  # noqa: PTH110
         if glob.has_magic(text):
@@ -116,7 +116,7 @@ def _source(name: Any) -> Source:
         return _dataset(Path(path))
     if suffix in SUFFIXES:
         return Source(path, "image")
-    if suffix in video.SUFFIXES:
+    if suffix in frames.SUFFIXES:
         return Source(path, "video")
     if suffix == ".txt":
         return Source(path, "list")

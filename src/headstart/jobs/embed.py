@@ -21,9 +21,10 @@ from headstart.embedding.neighbors import Features
 from headstart.errors import UserError
 from headstart.files import explained, write_atomically
 from headstart.images.dataset_yaml import DatasetYaml
+from headstart.images.frames import file_of, saved_name
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.labels import label_path, read_labels
-from headstart.images.video import file_of, save_frame, saved_name
+from headstart.images.video import save_frame
 from headstart.jobs.labelled import RowReader, dataset_of
 from headstart.machine import loader_workers, parse_device
 from headstart.pseudolabels.search import Search

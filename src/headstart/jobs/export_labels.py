@@ -14,10 +14,11 @@ import yaml
 
 from headstart.errors import UserError
 from headstart.files import explained, write_text
+from headstart.images.frames import file_of, saved_name
 from headstart.images.headers import DecodeError
 from headstart.images.index import ImageIndex
 from headstart.images.sources import Source, parse_sources
-from headstart.images.video import file_of, save_frame, saved_name
+from headstart.images.video import save_frame
 from headstart.methods.base import GivenLabels
 from headstart.pseudolabels.labelling import Labelling
 
