@@ -74,6 +74,14 @@ def test_the_first_layer_is_that_of_ultralytics(channels: int, weights: Path) ->
         assert f"those of red, green and blue for the first {min(3, channels)}" in detector.notes[-1]
 
 
+def test_a_first_layer_that_ultralytics_leaves_random_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "focus.yaml").write_text(SMALL.replace("[-1, 1, Conv, [8, 3, 2]]", "[-1, 1, Focus, [8, 3]]", 1))
+    detector = load_detector(str(tmp_path / "focus.yaml"))
+    detector.trained = True
+    detector.save(tmp_path / "focus.pt", {})
+    assert "its weights are random" in load_detector(str(tmp_path / "focus.pt"), channels=4).notes[-1]
+
+
 def test_init_is_made_for_them_too(weights: Path) -> None:
     detector = load_detector(str(weights.with_suffix(".yaml")), str(weights), channels=4)
     own = YOLO(str(weights)).model.float().state_dict()

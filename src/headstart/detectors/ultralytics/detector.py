@@ -29,6 +29,7 @@ from headstart.detectors.ultralytics.opening import (
     build,
     channels_of,
     check_trainable,
+    first_layer,
     open_checkpoint,
     splitter,
     with_channels,
@@ -89,12 +90,10 @@ class UltralyticsDetector(Detector):
         """A network that reads images of as many channels, with the weights of this one."""
         if channels_of(module) == self.channels:
             return module
+        made = with_channels(module, self.channels)
         if trained:
-            kept = "the sum of those of red, green and blue"
-            if self.channels > 1:
-                kept = f"those of red, green and blue for the first {min(3, self.channels)}, others random"
-            self.notes += (f"first layer made for {self.channels} channels: its filters are {kept} (as Ultralytics)",)
-        return with_channels(module, self.channels)
+            self.notes += (f"first layer made for {self.channels} channels: {first_layer(module, made)}",)
+        return made
 
     def _hold(self, module: Any) -> None:
         """Take `module` for the network, ready to be trained."""

@@ -79,6 +79,10 @@ def open_checkpoint(path: str | Path, where: str = "model") -> Any:
     return live
 
 
+_FIRST = "model.0.conv.weight"
+"""The tensor that Ultralytics fills where channels differ."""
+
+
 def channels_of(module: Any) -> int:
     """Channels of the images that a network reads."""
     return int(module.yaml.get("channels") or 3)
@@ -130,6 +134,17 @@ def with_classes(
     if "data_kpt_shape" in signature(kind.__init__).parameters and keypoints is not None:
         more["data_kpt_shape"] = list(keypoints)
     return kind(deepcopy(source.yaml), ch=channels or channels_of(source), nc=len(names), verbose=False, **more)
+
+
+def first_layer(source: Any, made: Any) -> str:
+    """What became of the filters of the first layer of `source` in `made`, which reads other channels, in words."""
+    own, channels = made.state_dict(), channels_of(made)
+    if [name for name, tensor in source.state_dict().items() if own[name].shape != tensor.shape] != [_FIRST]:
+        return "its weights are random (Ultralytics fills those of a plain convolution alone)"
+    if channels == 1:
+        return "its filters are the sum of those of red, green and blue (as Ultralytics)"
+    kept = f"those of red, green and blue for the first {min(3, channels)}"
+    return f"its filters are {kept}{', others random' if channels > 3 else ''} (as Ultralytics)"
 
 
 def splitter(module: nn.Module) -> Callable[[str], Part]:
