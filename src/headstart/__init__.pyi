@@ -136,8 +136,8 @@ def pretrain(
             where the head learns boxes and the objects that are found fit the images, and dino from random ones
         preset: named set of defaults of the method; by default its first
         init: a .pt whose weights the model starts from, e.g. COCO weights
-        every: seconds between two frames of a video that are looked at; near-identical ones are left out; 0: every
-            frame
+        every: seconds between two frames of a video that are looked at; one that shows the same as the last is left
+            out; 0: all
         epochs: passes over the images (this or steps)
         steps: optimizer steps (this or epochs); without either by images, start and machine
         budget: time that pretraining may take, such as 30m, 2h or 45s: sets the steps (in place of them)
@@ -355,8 +355,8 @@ def probe(
     Args:
         source: a finished run's folder, a .pt, or a model YAML (random weights, to compare with)
         data: images to look at, as for pretrain
-        every: seconds between two frames of a video that are looked at; near-identical ones are left out; 0: every
-            frame
+        every: seconds between two frames of a video that are looked at; one that shows the same as the last is left
+            out; 0: all
         images: how many of them
         imgsz: side to which they are stretched, pixels
         labels: use labels that lie beside the images for a kNN of boxes

@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 Scale = tuple[float, float]
-EVERY = "seconds between two frames of a video that are looked at; near-identical ones are left out; 0: every frame"
+EVERY = (
+    "seconds between two frames of a video that are looked at; one that shows the same as the last is left out; 0: all"
+)
 TRUST = "let code run that files bring along: pickled classes, scripts in YAMLs, Python files that a file names"
 
 
