@@ -19,6 +19,7 @@ def pretrain(
     method: str | PathLike[str] = ...,
     preset: str | None = ...,
     init: str | PathLike[str] | None = None,
+    every: float = 0.5,
     epochs: float | None = None,
     steps: int | None = None,
     budget: str | None = None,
@@ -131,13 +132,15 @@ def pretrain(
     """Pretrain a detector on unlabelled images.
 
     Args:
-        data: images: a folder (nested), a glob, a .txt list, files, or an Ultralytics dataset YAML (its train
-            part); several as [a, b] or by repeating data=
+        data: images and videos: a folder (nested), a glob, a .txt list, files, or an Ultralytics dataset YAML
+            (images of its train part); several as [a, b] or by repeating data=
         model: detector: a .yaml (random weights), a .pt, a live YOLO object, or torchvision:NAME
         method: a method's name, the path of a .py file with one, or auto; by default objects from trained weights,
             where the head learns boxes and the objects that are found fit the images, and dino from random ones
         preset: named set of defaults of the method; by default its first
         init: a .pt whose weights the model starts from, e.g. COCO weights
+        every: seconds between two frames of a video that are looked at; one that shows the same as the last is left
+            out; 0: all
         epochs: passes over the images (this or steps)
         steps: optimizer steps (this or epochs); without either by images, start and machine
         budget: time that pretraining may take, such as 30m, 2h or 45s: sets the steps (in place of them)
@@ -352,6 +355,7 @@ def probe(
     source: str | PathLike[str],
     data: str | PathLike[str] | Sequence[str | PathLike[str]],
     *,
+    every: float = 0.5,
     images: int = 256,
     imgsz: int = 224,
     labels: bool = True,
@@ -363,6 +367,8 @@ def probe(
     Args:
         source: a finished run's folder, a .pt, or a model YAML (random weights, to compare with)
         data: images to look at, as for pretrain
+        every: seconds between two frames of a video that are looked at; one that shows the same as the last is left
+            out; 0: all
         images: how many of them
         imgsz: side to which they are stretched, pixels
         labels: use labels that lie beside the images for a kNN of boxes

@@ -214,7 +214,7 @@ BAD_FILES = {
     "data.yaml": "data.yaml is a dataset YAML\n  -> give it as data=",
     "broken.yaml": "broken.yaml cannot be read as YAML",
     "wrong.yaml": "Ultralytics cannot build wrong.yaml: 'Cnov'",
-    "gray-cls.yaml": "reads images of 1 channels; headstart pretrains on RGB",
+    "gray-cls.yaml": "reads images of 1 channels, not of 3",
     "model.txt": "model.txt is neither a model YAML nor an Ultralytics checkpoint",
 }
 

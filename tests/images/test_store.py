@@ -64,9 +64,9 @@ def count_decoding(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that are decoded from now on in this process."""
     decoded: list[str] = []
 
-    def read(path: str, max_area: int | None = None, notes: list[str] | None = None) -> np.ndarray:
+    def read(path: str, max_area: int | None = None, notes: list[str] | None = None, channels: int = 3) -> np.ndarray:
         decoded.append(Path(path).name)
-        return read_image(path, max_area, notes)
+        return read_image(path, max_area, notes, channels)
 
     monkeypatch.setattr("headstart.images.readers.read_image", read)
     return decoded

@@ -117,7 +117,7 @@ def test_without_shared_memory_batches_go_through_pipes(good: ImageIndex, monkey
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_storage_that_fails_stops_the_run(good: ImageIndex, monkeypatch, workers: int) -> None:
-    def fail(path: str) -> bytes:
+    def fail(path: str, read: object) -> bytes:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(decode, "_bytes", fail)

@@ -34,10 +34,10 @@ IMAGES, BATCH = 48, 8
 class Trunk(nn.Module):
     """Three maps of strides 8, 16 and 32, or the last of them alone."""
 
-    def __init__(self, neck: bool) -> None:
+    def __init__(self, neck: bool, channels: int = 3) -> None:
         super().__init__()
         self.neck = neck
-        widths = [3, 8, 12, *WIDTHS]
+        widths = [channels, 8, 12, *WIDTHS]
         self.stages = nn.ModuleList(
             nn.Sequential(nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.SiLU())
             for a, b in pairwise(widths)
@@ -90,8 +90,8 @@ def resolve(options: dict[str, Any], trained: bool = False) -> Resolved:
     )
 
 
-def build(name: str, preset: str | None = None, **options: Any) -> Method:
-    """A method on a tiny student, in training mode."""
+def build(name: str, preset: str | None = None, channels: int = 3, **options: Any) -> Method:
+    """A method on a tiny student that reads images of so many channels, in training mode."""
     torch.manual_seed(0)
     declared = find.find(name)
     needs = declared.method.needs
@@ -103,7 +103,7 @@ def build(name: str, preset: str | None = None, **options: Any) -> Method:
         given.setdefault("teacher", Trunk(neck=True))
     resolved = resolve(given)
     run, neck = resolved.run, needs.trains != "backbone"
-    student = Trunk(neck)
+    student = Trunk(neck, channels)
     context = Context(
         student=student,
         widths=WIDTHS if neck else WIDTHS[-1:],
@@ -117,7 +117,7 @@ def build(name: str, preset: str | None = None, **options: Any) -> Method:
         pseudolabels=found() if needs.pseudolabels else None,
         head=_head(needs, resolved) if needs.trains == "all" else None,
         given=given_labels() if needs.labels else None,
-        read=read,
+        read=lambda rows, area: read(rows, area, channels),
     )
     return declared.method(resolved.method, context).train()
 
@@ -134,27 +134,26 @@ def given_labels() -> GivenLabels:
     return GivenLabels(tuple(CLASSES), labelled, own)
 
 
-def read(rows: Sequence[int], area: int) -> Iterator[PixelBatch]:
+def read(rows: Sequence[int], area: int, channels: int = 3) -> Iterator[PixelBatch]:
     """The drawn images at some rows."""
     for start in range(0, len(rows), BATCH):
         few = list(rows[start : start + BATCH])
-        yield PixelBatch(scenes()[few], torch.tensor([(128, 128)] * len(few)), torch.tensor(few), [])
+        yield PixelBatch(scenes(channels)[few], torch.tensor([(128, 128)] * len(few)), torch.tensor(few), [])
 
 
-@lru_cache(maxsize=1)
-def scenes() -> Tensor:
-    """Drawn images, uint8 (IMAGES, 3, 128, 128)."""
+@lru_cache(maxsize=3)
+def scenes(channels: int = 3) -> Tensor:
+    """Drawn images, uint8 (IMAGES, channels, 128, 128); of other channels than RGB their red, green, blue, red, ..."""
     drawn = [scene.image for scene in draw_scenes("unlabelled", IMAGES, imgsz=128)]
-    return torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).contiguous()
+    images = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
+    return images[:, [place % 3 for place in range(channels)]].contiguous()
 
 
-def views(method: Method, step: int = 0) -> list[View]:
+def views(method: Method, step: int = 0, channels: int = 3) -> list[View]:
     """The method's views of the images of a step."""
     rows = [(step * BATCH + place) % IMAGES for place in range(BATCH)]
-    sizes = torch.tensor([(128, 128)] * BATCH)
-    return make_views(
-        scenes()[rows], sizes, method.view_specs(), torch.Generator().manual_seed(step), torch.tensor(rows)
-    )
+    sizes, random = torch.tensor([(128, 128)] * BATCH), torch.Generator().manual_seed(step)
+    return make_views(scenes(channels)[rows], sizes, method.view_specs(), random, torch.tensor(rows))
 
 
 def progress(step: int, steps: int = 40) -> Progress:

@@ -109,7 +109,7 @@ def _images(found: DatasetYaml, part: str) -> tuple[str, ...]:
     if absent := found.absent(part):
         raise UserError(f"{part}: {absent.what}", where="data", hint=absent.hint)
     try:
-        return tuple(find_images(found.paths(part)))
+        return tuple(find_images(found.paths(part), labelled=True))
     except UserError as error:
         told = f"{part}: {error.what}{found.looked_for(part)}"
         raise UserError(told, where=str(found.file), hint=error.hint) from None

@@ -20,6 +20,7 @@ from headstart.comparison.start_records import LeakFacts, PretrainingFacts
 from headstart.comparison.starts import LONGER, Start
 from headstart.errors import UserError
 from headstart.files import content_hash
+from headstart.images.frames import EVERY, file_of
 from headstart.images.index import ImageIndex, find_images
 from headstart.run.display import make_console
 
@@ -96,7 +97,7 @@ def _own_images(
     own = {
         start.name: pretraining_images(pretrainings.get(start.name)) for start in starts if start.kind == "checkpoint"
     }
-    own |= {name: list(find_images(recipe.data)) for name, recipe in recipes.items()}
+    own |= {name: list(find_images(one.data, every=one.recipe.every)) for name, one in recipes.items()}
     return {name: images for name, images in own.items() if images}
 
 
@@ -205,14 +206,15 @@ def pretraining_images(known: PretrainingFacts | None) -> list[str]:
         return []
     try:
         # Relative paths were relative to the folder that the pretraining was started in: as a rule, this one.
-        return [path for path in _index(known) if os.path.exists(path)]  # noqa: PTH110
+        return [path for path in _index(known) if os.path.exists(file_of(path))]  # noqa: PTH110
     except UserError:
         return []
 
 
 def _index(known: PretrainingFacts) -> ImageIndex:
     """The images of a pretraining as its options name them now."""
-    return find_images([*known.data, *filter(None, [known.carriers.get("labels")])])
+    every = EVERY if known.every is None else known.every
+    return find_images([*known.data, *filter(None, [known.carriers.get("labels")])], every=every)
 
 
 def on_both_sides(test: Sequence[str], others: Iterable[str]) -> list[tuple[str, str]]:

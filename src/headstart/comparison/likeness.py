@@ -26,6 +26,7 @@ import numpy.typing as npt
 from headstart import machine
 from headstart.files import write_atomically
 from headstart.images.decode import DecodeError, read_image
+from headstart.images.frames import file_of, parse
 
 SIDE = 32
 _AREA = 128 * 128
@@ -103,7 +104,7 @@ def thumbnails(paths: Sequence[str], cache: Path | None = None) -> Thumbnails:
 def _mark(path: str) -> str:
     """Of a file as it is now, in one line."""
     try:
-        info = Path(path).stat()
+        info = Path(file_of(path)).stat()
     except OSError:
         return ""
     return f"{info.st_size} {info.st_mtime_ns} {path!r}"
@@ -215,6 +216,8 @@ CHANCE = 0.001
 
 def numbered(path: str) -> tuple[str, int] | None:
     """The name of an image without its last number, and that number; None where it has none."""
+    if frame := parse(path):  # called as frames that were saved are, mostly
+        return f"{Path(frame.video).stem}_#", frame.number
     stem = _EXPORTED.sub("", Path(path).stem)
     found = re.search(r"(\d+)(\D*)$", stem)
     return (f"{stem[: found.start()]}#{found[2]}", int(found[1])) if found else None

@@ -190,7 +190,7 @@ def _recipes(
             write_text(pool, "".join(f"{image}\n" for image in dataset.pool))
             data = str(pool.resolve())
         try:
-            images = find_images(data)
+            images = find_images(data, every=recipe.every)
         except UserError as error:
             problems.append(UserError(error.what, where=f"starts: {start.name}", hint=error.hint))
             continue

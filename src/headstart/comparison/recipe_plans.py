@@ -67,7 +67,7 @@ def _plan(prepared: Prepared, place: Slot, nodes: Sequence[Node], steps: int | N
     made, first = prepared.recipes[nodes[0].start], pretrainings.pretraining(prepared, nodes[0])
     labels = "each list" if made.recipe.labelled else "each seed"
     plan = RecipePlan(first.node.start, len(nodes), labels, made.images, steps, int(first.options.get("batch", 0)), 0.0)
-    images = list(find_images(made.data))
+    images = list(find_images(made.data, every=made.recipe.every))
     sample = images[:: max(1, len(images) // _SAMPLE)][:_SAMPLE]
     try:
         pace = pretrainings.measured(first.options, sample, prepared.folder / "probe", place)

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from headstart.detectors.find import check_init, finetuner
 from headstart.errors import UserError
 from headstart.files import content_hash
+from headstart.images.frames import EVERY
 from headstart.methods import find
 from headstart.plugins import is_python_file
 from headstart.reading import parse_yaml
@@ -60,6 +61,14 @@ class Recipe:
         """The method as the recipe names it; "" where pretraining chooses it."""
         named = str(self.options.get("method") or "default")
         return "" if named in ("default", "auto") else named
+
+    @property
+    def every(self) -> float:
+        """Seconds between two frames that it takes of videos."""
+        try:
+            return max(0.0, float(self.options.get("every", EVERY)))
+        except (TypeError, ValueError):  # which is told where its options are checked
+            return EVERY
 
     def filled(self, model: str, *, data: Any, coco: str, labels: str | None, seed: int) -> dict[str, Any]:
         """The options of one of its runs, but for ``out`` and the device.

@@ -39,6 +39,7 @@ class PretrainingFacts(Record):
         device: The device, in torch's words.
         fingerprint: Of the list of its images; "" where it does not say.
         carriers: What brought in what somebody learnt from labels: option -> labels, weights, teacher or detector.
+        every: Seconds between the frames that it took of videos; None where it does not say.
     """
 
     folder: str
@@ -53,6 +54,7 @@ class PretrainingFacts(Record):
     search_seconds: float | None = None
     fingerprint: str = ""
     carriers: dict[str, str] = {}
+    every: float | None = None
 
 
 class RecipeRunFacts(Record):

@@ -143,6 +143,7 @@ def _facts(folder: Path, content: Any) -> PretrainingFacts:
         device=str(resolved.get("device", "")),
         fingerprint=str(resolved.get("images_fingerprint") or ""),
         carriers={key: str(options[key]) for key in ("labels", *CARRIERS) if options.get(key)},
+        every=options.get("every"),
     )
 
 

@@ -72,6 +72,7 @@ class Detector(ABC):
         levels: The pyramid that the head reads, in the head's order; a classifier's is its backbone map.
         trained: Whether it starts from trained weights (a checkpoint), not from random ones.
         notes: What a user should know about how it was loaded, a sentence each.
+        channels: Of the images that it reads; 3 are RGB.
         license: Of the family's published weights and code, by its SPDX name; "" where it is not known.
     """
 
@@ -83,6 +84,7 @@ class Detector(ABC):
     levels: tuple[Level, ...]
     trained: bool
     notes: tuple[str, ...] = ()
+    channels: int = 3
     license: str = ""
 
     @abstractmethod

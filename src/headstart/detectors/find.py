@@ -149,7 +149,7 @@ def check_init(model: Any, init: str) -> list[UserError]:
     return [] if Path(init).is_file() else [UserError(f"{init} does not exist", where="init")]
 
 
-def load_detector(model: Any, init: str | Path | None = None, *, where: str = "model") -> Detector:
+def load_detector(model: Any, init: str | Path | None = None, *, where: str = "model", channels: int = 3) -> Detector:
     """Load or build a detector for pretraining.
 
     Args:
@@ -159,6 +159,8 @@ def load_detector(model: Any, init: str | Path | None = None, *, where: str = "m
         init: A checkpoint of the same architecture whose tensors are loaded over the model's, by name and shape.
             Its backbone must fit completely; `Detector.notes` says how much of neck and head did.
         where: The option that names `model`, for messages about its weights.
+        channels: Of the images that it is to read. The first layer of one that reads RGB is made for as many, and
+            `Detector.notes` says how.
 
     Raises:
         UserError: The model is not found, cannot be read, built or trained, holds NaN, or `init` is of another
@@ -166,11 +168,20 @@ def load_detector(model: Any, init: str | Path | None = None, *, where: str = "m
     """
     from headstart.detectors.base import Detector, refuse_not_finite
 
-    found = family(model).load(model, init)
+    loaders = family(model)
+    found = loaders.load(model, init) if channels == 3 else _with_channels(loaders, model, init, channels)
     if isinstance(found, Detector):
         source = str(model) if isinstance(model, (str, Path)) else found.name
         refuse_not_finite(found.module.state_dict(), source, where=where)
     return found
+
+
+def _with_channels(loaders: Family, model: Any, init: str | Path | None, channels: int) -> Any:
+    load = getattr(loaders, "load_with_channels", None)
+    if load is None:
+        what = f"{model} reads RGB, and the images of the data set have {channels} channels"
+        raise UserError(what, where="model", hint="give a detector of Ultralytics, or leave channels: out")
+    return load(model, init, channels)
 
 
 def finetuner(model: str) -> Finetuner:

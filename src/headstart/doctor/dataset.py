@@ -59,7 +59,7 @@ def read_part(found: DatasetYaml, name: str, classes: int | None, keypoints: Seq
     if name in found.parts and (absent := found.absent(name)):
         raise UserError(f"{name}: {absent.what}", where=found.file.name, hint=absent.hint)
     try:
-        named = list(find_images(found.paths(name)))
+        named = list(find_images(found.paths(name), labelled=True))
     except UserError as error:
         what = f"{name}: {error.what}{found.looked_for(name) if name in found.parts else ''}"
         raise UserError(what, where=str(found.file), hint=error.hint) from None

@@ -15,7 +15,10 @@ from headstart.comparison.leaks import MOST, on_both_sides
 from headstart.comparison.likeness import Thumbnails
 from headstart.doctor.dataset import Box, Part
 from headstart.doctor.findings import Finding, lost, pairs
+from headstart.images.frames import file_of, parse
 from headstart.images.headers import DecodeError, read_header
+from headstart.images.index import ImageIndex
+from headstart.images.video import Capture
 
 STRIP = 4.0
 """Ratio of the sides from which an image is a strip: of a square that it fits into it fills a quarter at most."""
@@ -58,6 +61,19 @@ def read_findings(name: str, looks: Looks) -> list[Finding]:
     return [Finding(f"images.{name}.read", lost(len(unread), total), words, do, unread)]
 
 
+def video_findings(images: ImageIndex) -> list[Finding]:
+    """What is used of videos, and those that cannot be read, or not to their end."""
+    found = []
+    if frames := sum(parse(path) is not None for path in images):
+        words = f"{frames:,} of {len(images):,} images are frames of videos: {'; '.join(images.notes)}"
+        found.append(Finding("videos", "ok", words, facts={"frames": frames}))
+    if images.skipped:
+        words = f"{len(images.skipped):,} videos cannot be read, or not to their end"
+        do = "copy them anew from where they come from, or convert them"
+        found.append(Finding("videos.read", "note", words, do, tuple(f"{one}: {why}" for one, why in images.skipped)))
+    return found
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Sizes
 # ---------------------------------------------------------------------------------------------------------------------
@@ -67,8 +83,13 @@ def sizes_of(images: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Width and height of each image whose header can be read; of more than `MOST`, of evenly spread ones."""
     every = -(-len(images) // MOST) if images else 1
 
+    videos: dict[str, tuple[int, int]] = {}
+
     def one(path: str) -> tuple[int, int] | None:
         try:
+            if (video := file_of(path)) != path:
+                videos[video] = videos.get(video) or Capture(video).size
+                return videos[video]
             header = read_header(Path(path).read_bytes())
         except (DecodeError, OSError):
             return None

@@ -12,7 +12,7 @@ from pathlib import Path
 from headstart import machine
 from headstart.doctor.findings import Finding, Outcome
 from headstart.errors import UserError
-from headstart.images.cache import default_folder
+from headstart.images.index_cache import default_folder
 from headstart.run.provenance import versions
 
 OPTIONAL = {

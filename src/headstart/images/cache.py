@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
@@ -20,6 +19,7 @@ from headstart.errors import UserError
 from headstart.images import stores
 from headstart.images.decode import DecodeError, Pixels, read_image
 from headstart.images.index import ImageIndex
+from headstart.images.index_cache import default_folder
 from headstart.images.readers import DeviceReader, FileReader, Reader, StoreReader
 from headstart.images.store import RESERVE, ImageStore, hold, store_folder, sweep_temporary
 from headstart.images.workers import produced
@@ -130,14 +130,6 @@ def open_cache(
     return _in_memory(index, max_area, need, why) if kind == "ram" else _on_disk(index, max_area, where, need, why)
 
 
-def default_folder() -> Path:
-    """``HEADSTART_CACHE``, or ``headstart`` in the user's cache folder."""
-    if os.environ.get("HEADSTART_CACHE"):
-        return Path(os.environ["HEADSTART_CACHE"])
-    base = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("LOCALAPPDATA") if os.name == "nt" else None)
-    return (Path(base) if base else Path.home() / ".cache") / "headstart"
-
-
 # -- what it takes ----------------------------------------------------------------------------------------------------
 
 
@@ -168,7 +160,7 @@ def _sample(index: ImageIndex, max_area: int | None) -> tuple[float, float]:
     began = time.perf_counter()
     for row in range(0, len(index), max(1, len(index) // SAMPLES)):
         with suppress(DecodeError):
-            sizes.append(read_image(index.path(row), max_area).size)
+            sizes.append(read_image(index.path(row), max_area, None, index.channels).size)
     if not sizes:
         return 0.0, 0.0
     return sum(sizes) / len(sizes), (time.perf_counter() - began) * 1000 / len(sizes)
@@ -304,7 +296,7 @@ class _All(Dataset["_Read | UserError"]):
     def __getitem__(self, row: int) -> _Read | UserError:
         notes: list[str] = []
         try:
-            return _Read(read_image(self.index.path(row), self.max_area, notes), notes)
+            return _Read(read_image(self.index.path(row), self.max_area, notes, self.index.channels), notes)
         except DecodeError as error:
             return _Read(reason=error.reason)
         except UserError as error:

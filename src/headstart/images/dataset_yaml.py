@@ -15,6 +15,7 @@ from headstart.reading import parse_yaml
 
 SUFFIXES = (".yaml", ".yml")
 PARTS = ("train", "val", "test", "minival")
+MOST_CHANNELS = 64
 _MOST_CLASSES = 1_000_000
 _NAMES = "names: a list, or numbers from 0 and names"
 
@@ -94,6 +95,17 @@ class DatasetYaml:
         if count is not None and count != len(names):
             raise UserError(f"nc is {count}, but there are {len(names)} names", where=str(self.file))
         return tuple(str(name) for name in names)
+
+    def channels(self) -> int:
+        """``channels`` of its images: 3 where it does not say.
+
+        Raises:
+            UserError: It is no number of channels.
+        """
+        value = self.content.get("channels", 3)
+        if type(value) is int and 1 <= value <= MOST_CHANNELS:
+            return value
+        raise UserError(f"channels must be a whole number up to {MOST_CHANNELS}, not {value!r}", where=str(self.file))
 
     def keypoints(self) -> tuple[int, int] | None:
         """``kpt_shape``: how many keypoints, and numbers of each; None for other than poses.

@@ -14,10 +14,10 @@ import io
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -25,7 +25,9 @@ import numpy.typing as npt
 
 from headstart import machine
 from headstart.errors import RunError
+from headstart.images.channels import own_channels, with_channels
 from headstart.images.depth import Pixels, bits_used, eight_bits
+from headstart.images.frames import parse
 from headstart.images.headers import TIFF, DecodeError, Header, read_header
 from headstart.images.resize import within_area
 
@@ -34,6 +36,7 @@ __all__ = ["DecodeError", "Pixels", "decode", "read_image"]
 MAX_PIXELS = 2**28
 """A larger image (16384 x 16384) is refused before it is decoded: it would take 800 MB in every worker."""
 _MAX_BYTES = 16 * MAX_PIXELS
+_HEAD, _CHUNK = 512, 2**24
 _SHARE = 8
 """Part of the machine's memory that decoding one image may take: one eighth."""
 _FEW = 2**24
@@ -49,20 +52,51 @@ _PASSING = frozenset(getattr(errno, name) for name in _PASSING_NAMES.split() if 
 """What says nothing of the file itself. Taken for unreadable, it would change what is trained."""
 
 
-def read_image(path: str | os.PathLike[str], max_area: int | None = None, notes: list[str] | None = None) -> Pixels:
-    """Decode the file at `path`; see `decode`. Whatever keeps it from being read is a DecodeError.
+def read_image(
+    path: str | os.PathLike[str], max_area: int | None = None, notes: list[str] | None = None, channels: int = 3
+) -> Pixels:
+    """Decode the file, or the frame of a video, at `path`; see `decode`. Whatever keeps it from it is a DecodeError.
 
     Raises:
         RunError: Storage fails, also after a few tries: no fault of this file.
     """
     path = os.fspath(path)
-    return decode(_contents(path), max_area=max_area, suffix=os.path.splitext(path)[1], notes=notes)  # noqa: PTH122
+    if (frame := parse(path)) is not None:
+        from headstart.images import video  # which needs what is here
+
+        image = with_channels(video.read_frame(frame), channels)
+        return image if max_area is None else within_area(image, max_area)
+    return decode(_contents(path), max_area=max_area, suffix=os.path.splitext(path)[1], notes=notes, channels=channels)  # noqa: PTH122
 
 
-def _contents(path: str) -> bytes:
+def head_of(path: str) -> bytes:
+    """The first bytes of a file that may be larger than an image.
+
+    Raises:
+        DecodeError, RunError: As `read_image`.
+    """
+    return _contents(path, lambda file: file.read(_HEAD))
+
+
+def read_through(path: str) -> None:
+    """Read a file to its end and keep nothing, to tell storage that fails from a file that is damaged.
+
+    Raises:
+        DecodeError, RunError: As `read_image`.
+    """
+
+    def read(file: BinaryIO) -> bytes:
+        while file.read(_CHUNK):
+            pass
+        return b""
+
+    _contents(path, read)
+
+
+def _contents(path: str, read: Callable[[BinaryIO], bytes] | None = None) -> bytes:
     for wait in (*WAITS, None):
         try:
-            return _bytes(path)
+            return _bytes(path, read)
         except FileNotFoundError:
             raise DecodeError("no such file") from None
         except PermissionError:
@@ -86,17 +120,24 @@ def _storage_fails(path: str, what: str, error: Exception) -> RunError:
     return RunError(tried, where=path, hint=hint)
 
 
-def _bytes(path: str) -> bytes:
+def _bytes(path: str, read: Callable[[BinaryIO], bytes] | None) -> bytes:
     info = os.stat(path)  # noqa: PTH116 - a Path for each of a million reads costs more than the stat
     if not stat.S_ISREG(info.st_mode):  # opening a pipe would wait for ever
         raise DecodeError("a folder, not a file" if stat.S_ISDIR(info.st_mode) else "not an ordinary file")
-    if info.st_size > min(_MAX_BYTES, _room()):
+    if read is None and info.st_size > min(_MAX_BYTES, _room()):
         raise DecodeError(f"too large: a file of {info.st_size / 2**30:.1f} GiB")
     with open(path, "rb") as file:  # noqa: PTH123
-        return file.read()
+        return read(file) if read else file.read()
 
 
-def decode(data: bytes, *, max_area: int | None = None, suffix: str = "", notes: list[str] | None = None) -> Pixels:
+def decode(
+    data: bytes,
+    *,
+    max_area: int | None = None,
+    suffix: str = "",
+    notes: list[str] | None = None,
+    channels: int = 3,
+) -> Pixels:
     """Decode an image file's bytes.
 
     Args:
@@ -105,10 +146,11 @@ def decode(data: bytes, *, max_area: int | None = None, suffix: str = "", notes:
             kept and anti-aliased; None keeps every pixel.
         suffix: The file's suffix, which decides whether Ultralytics reads it as TIFF; by the content when empty.
         notes: Gets what was done to read it, beyond decoding, in words.
+        channels: As a dataset YAML says: 3 are RGB, 1 is gray, of other numbers the file has as many.
 
     Returns:
-        uint8 (H, W, 3), RGB, contiguous. Without `max_area`: the pixels of ``ultralytics.utils.patches.imread``, but
-        for what depth.py reads by its range.
+        uint8 (H, W, channels), RGB where these are 3, contiguous. Without `max_area`: the pixels of
+        ``ultralytics.utils.patches.imread``, but for what depth.py reads by its range.
 
     Raises:
         DecodeError: The file is empty, truncated, no image, of more than `MAX_PIXELS`, or too large for this machine.
@@ -121,15 +163,21 @@ def decode(data: bytes, *, max_area: int | None = None, suffix: str = "", notes:
     reduction = 1
     if max_area is not None and header.kind == "JPEG" and not is_tiff:
         reduction = _jpeg_reduction(header.height, header.width, max_area)
-    _refuse_too_large(header, len(data), reduction)
+    _refuse_too_large(header, len(data), reduction, channels)
     if not header.ended:
         data = _with_end(data)
         _note(notes, "JPEG without its end marker: nothing of the picture is missing")
     try:
-        with _quiet_opencv():
-            image = _pillow(data, header.kind) if suffix in (".avif", ".heic", ".heif") else None
-            if image is None:
+        with quiet_opencv():
+            pillow = suffix in (".avif", ".heic", ".heif") and channels in (1, 3)
+            image = _pillow(data, header.kind) if pillow else None
+            if image is not None:
+                image = with_channels(image, channels)
+            elif channels == 3:
                 image = _decoded(data, header, is_tiff, reduction, notes)
+            else:
+                image, note = own_channels(data, channels, is_tiff, header.depth, reduction)
+                _note(notes, note)
             return image if max_area is None else within_area(image, max_area)
     except (cv2.error, MemoryError) as error:
         raise DecodeError(f"cannot be decoded: {getattr(error, 'err', '') or 'out of memory'}") from None
@@ -152,14 +200,34 @@ def _room() -> int:
     return machine.memory_limit() // _SHARE
 
 
-def _refuse_too_large(header: Header, size: int, reduction: int) -> None:
+def _refuse_too_large(header: Header, size: int, reduction: int, channels: int = 3) -> None:
     shown = f"{header.width} x {header.height} pixels"
     if header.pixels > MAX_PIXELS:
         raise DecodeError(f"too large: {shown}, more than {MAX_PIXELS}")
     if header.pixels > max(_FEW, _DENSEST * size):
         raise DecodeError(f"a plain color or a false claim: {shown} in {size} bytes")
     # As decoded and as RGB, in turn; libjpeg scales down while it decodes, but for what progressive files keep whole.
-    needed = header.pixels * (3 * (max(8, header.depth) // 8) + 6) // reduction**2 + header.pixels * header.held
+    pages = 2 * channels + 1 if channels > 3 else 0  # and their stack
+    held = header.held + pages * (max(8, header.depth) // 8)
+    needed = header.pixels * (3 * (max(8, header.depth) // 8) + 6) // reduction**2 + header.pixels * held
+    _refuse_beyond_room(shown, needed)
+
+
+def refuse_large_frames(width: int, height: int, held: int) -> None:
+    """Refuse a video of frames that are too large, each pixel of which takes `held` bytes.
+
+    Raises:
+        DecodeError: It is too large, or claims no pixels.
+    """
+    shown = f"frames of {width} x {height} pixels"
+    if width < 1 or height < 1:
+        raise DecodeError(f"damaged video: it claims {shown}")
+    if width * height > MAX_PIXELS:
+        raise DecodeError(f"too large: {shown}, more than {MAX_PIXELS}")
+    _refuse_beyond_room(shown, width * height * held)
+
+
+def _refuse_beyond_room(shown: str, needed: int) -> None:
     if needed > _room():
         most = f"{_room() / 2**30:.1f} GiB are allowed on this machine (1/{_SHARE} of its memory)"
         raise DecodeError(f"too large: {shown} take {needed / 2**30:.1f} GiB to decode; {most}")
@@ -270,7 +338,7 @@ def _jpeg_reduction(height: int, width: int, max_area: int) -> int:
 
 
 @contextmanager
-def _quiet_opencv() -> Iterator[None]:
+def quiet_opencv() -> Iterator[None]:
     """A bad file is reported by us, once; OpenCV's own lines on stderr would tear the progress display."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

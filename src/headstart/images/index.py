@@ -1,4 +1,4 @@
-"""Which images: folders, globs, lists, single files and dataset YAMLs become one compact, sorted index.
+"""Which images: folders, globs, lists, files, videos and dataset YAMLs become one compact, sorted index.
 
 The index is one run of bytes and an array of offsets, so that loader processes share it instead of each growing a copy
 of a million Python strings.
@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,20 @@ import numpy.typing as npt
 
 from headstart.errors import UserError
 from headstart.images import index_cache
+from headstart.images.frames import EVERY, is_video_name
+from headstart.images.globs import expression
+from headstart.images.lists import base_of, text_of
+from headstart.images.outputs import whose
 from headstart.images.sources import (
     PASSED_OVER,
     SUFFIXES,
     Data,
     Source,
     absolute,
+    channels_of,
     check_sources,
-    is_image_name,
+    is_read,
+    no_frames_here,
     parse_sources,
 )
 
@@ -42,10 +48,18 @@ class ImageIndex:
         sources: What the user named.
         notes: What was left out on the way, in sentences.
         left_out: Images of a dataset's train part that its val or test also list, and that were left out.
+        skipped: (path, reason) of the videos that cannot be used, or not to their end.
+        channels: With which the images are read: 3 are RGB.
     """
 
     def __init__(
-        self, paths: Sequence[str], sources: Sequence[str] = (), notes: Sequence[str] = (), left_out: int = 0
+        self,
+        paths: Sequence[str],
+        sources: Sequence[str] = (),
+        notes: Sequence[str] = (),
+        left_out: int = 0,
+        skipped: Sequence[tuple[str, str]] = (),
+        channels: int = 3,
     ) -> None:
         encoded = [os.fsencode(path) for path in paths]
         self._text: npt.NDArray[np.uint8] = np.frombuffer(b"".join(encoded), np.uint8)
@@ -54,6 +68,7 @@ class ImageIndex:
         self.sources = tuple(sources)
         self.notes = tuple(notes)
         self.left_out = left_out
+        self.skipped, self.channels = list(skipped), channels
         self._fingerprint = ""
         self._kept: Path | None = None
 
@@ -66,12 +81,14 @@ class ImageIndex:
         index = cls([])
         index._text, index._ends, about = found
         index.sources, index.notes = (tuple(about[name]) for name in ("sources", "notes"))
+        index.skipped = [(str(one), str(reason)) for one, reason in about["skipped"]]
         index.left_out, index._fingerprint, index._kept = about["left_out"], about["fingerprint"], path
+        index.channels = about["channels"]
         return index
 
     def save(self, path: Path, watched: dict[str, index_cache.Stamp]) -> bool:
         """Keep the index at `path` for as long as what is `watched` stays as it is; whether that was done."""
-        about = {name: getattr(self, name) for name in ("sources", "notes", "left_out")}
+        about = {name: getattr(self, name) for name in ("sources", "notes", "left_out", "skipped", "channels")}
         return index_cache.save(path, self._text, self._ends, {**about, "fingerprint": self.fingerprint()}, watched)
 
     def __reduce__(self) -> Any:
@@ -101,7 +118,7 @@ class ImageIndex:
 
     def subset(self, rows: Sequence[int]) -> ImageIndex:
         """An index of some of the images, in the order of `rows`."""
-        return ImageIndex([self.path(row) for row in rows], self.sources, self.notes, self.left_out)
+        return ImageIndex([self.path(row) for row in rows], self.sources, self.notes, self.left_out, (), self.channels)
 
     def fingerprint(self) -> str:
         """32 hexadecimal digits, equal for the same paths in the same order; says nothing of the files' contents."""
@@ -119,8 +136,8 @@ def _reload(path: Path, fingerprint: str) -> ImageIndex:
     return index
 
 
-def find_images(data: Data, keep: Path | None = None) -> ImageIndex:
-    """All images that `data` names: folders (nested), globs, .txt lists, dataset YAMLs (train only), files.
+def find_images(data: Data, keep: Path | None = None, *, every: float = EVERY, labelled: bool = False) -> ImageIndex:
+    """All images that `data` names: folders (nested), globs, .txt lists, dataset YAMLs (train only), files, videos.
 
     Sorted by path; a file that is reached in two ways is there once. Hidden files and folders are passed over. Files
     are not opened, nor need those of a list exist: what cannot be read is reported when it is read.
@@ -128,14 +145,17 @@ def find_images(data: Data, keep: Path | None = None) -> ImageIndex:
     Args:
         data: What to look for.
         keep: A cache folder: an index kept there is used while it is valid, and a large one is kept for the next run.
+        every: Seconds between two frames that are taken of a video; 0: every frame.
+        labelled: Whether images with labels are wanted, which frames have not: videos are passed over.
 
     Raises:
         UserError: A source does not exist or cannot be understood (all of them together), or there is no image.
     """
     sources, problems = parse_sources(data)
+    problems += [no_frames_here(source.path, "data") for source in sources if labelled and source.kind == "video"]
     if problems:
         raise UserError.several(problems)
-    path = index_cache.index_path(keep, repr(sources)) if keep is not None else None
+    path = index_cache.index_path(keep, repr((sources, every, labelled))) if keep is not None else None
     if path is not None:
         kept = ImageIndex.load(path)
         if kept is not None:
@@ -143,13 +163,26 @@ def find_images(data: Data, keep: Path | None = None) -> ImageIndex:
     finder = _Finder()
     for source in sources:
         finder.add(source)
-    names = [source.path for source in sources]
-    if not finder.found:
-        raise finder.nothing(names)
-    index = ImageIndex(sorted(finder.found.values()), names, [*finder.notes, *finder.passed_over()], finder.left_out)
+    names, channels = [source.path for source in sources], channels_of(sources)
+    frames, said, skipped = _frames([] if labelled else sorted(finder.videos.values()), every, keep)
+    if not finder.found and not frames:
+        raise finder.nothing(names, skipped)
+    notes = [*finder.notes, *finder.passed_over(), *said]
+    index = ImageIndex(sorted({*finder.found.values(), *frames}), names, notes, finder.left_out, skipped, channels)
     if path is not None and finder.keepable and index.save(path, finder.watched):
         return ImageIndex.load(path, check=False) or index  # mapped, in place of the copy in memory
     return index
+
+
+def _frames(
+    videos: Sequence[str], every: float, keep: Path | None
+) -> tuple[Sequence[str], Sequence[str], Sequence[tuple[str, str]]]:
+    """What is used of videos, what is said of them, and what is not used; see `headstart.images.footage.used_of`."""
+    if not videos:
+        return (), (), ()
+    from headstart.images.footage import used_of  # OpenCV: for those who have videos
+
+    return used_of(videos, every, keep or index_cache.default_folder())
 
 
 class _Finder:
@@ -157,6 +190,7 @@ class _Finder:
 
     Attributes:
         found: Shown path of each image by its resolved path, which tells duplicates.
+        videos: Likewise of each video.
         notes: What was passed over, in sentences.
         other: Number of files passed over for their suffix; `example` is one of them.
         formats: How many of them are images of a format that is not read, by suffix.
@@ -166,6 +200,7 @@ class _Finder:
 
     def __init__(self) -> None:
         self.found: dict[str, str] = {}
+        self.videos: dict[str, str] = {}
         self.notes: list[str] = []
         self.left_out = 0
         self.other = 0
@@ -179,15 +214,19 @@ class _Finder:
         adders: dict[str, Callable[[Source], None]] = {
             "folder": lambda s: self._add_folder(s.path),
             "image": lambda s: self._add_file(s.path),
+            "video": lambda s: self._add_file(s.path),
             "list": lambda s: self._add_list(Path(s.path)),
             "glob": lambda s: self._add_glob(s.path),
             "dataset": self._add_dataset,
         }
         adders[source.kind](source)
 
-    def nothing(self, names: Sequence[str]) -> UserError:
-        """The error for having found no image at all."""
+    def nothing(self, names: Sequence[str], skipped: Sequence[tuple[str, str]]) -> UserError:
+        """The error for having found no image at all, nor a video that can be read."""
         what = f"no images found in {', '.join(names)}"
+        if skipped:
+            what += f": {len(skipped)} videos cannot be read, such as {skipped[0][0]} ({skipped[0][1]})"
+            return UserError(what, where="data", hint="look whether a player shows them")
         if self.left_out:
             what += f": all {self.left_out} images of train are also in val or test"
             return UserError(what, where="data", hint="to pretrain on them all the same, give their folder as data")
@@ -196,11 +235,15 @@ class _Finder:
         if self.notes:
             what += f" ({'; '.join(self.notes)})"
         kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
-        return UserError(what, where="data", hint=f"looked for {kinds} in any case; hidden files are passed over")
+        hint = f"looked for {kinds} and videos in any case; hidden files are passed over"
+        return UserError(what, where="data", hint=hint)
 
     def _keep(self, shown: str, resolved: str) -> None:
-        known = self.found.get(resolved)
-        self.found[resolved] = shown if known is None else min(known, shown)
+        kept = self.videos if is_video_name(shown) else self.found
+        known = kept.get(resolved)
+        kept[resolved] = shown if known is None else min(known, shown)
+        if kept is self.videos:  # another one in its place has other frames
+            self._watch(shown)
 
     def _add_folder(self, folder: str) -> None:
         for shown, resolved in self._walk(folder):
@@ -233,8 +276,8 @@ class _Finder:
                 self.notes.append(f"the folder {folder} was passed over: {error.strerror}")
                 self.keepable = False  # a permission that is granted changes no time
                 continue
-            if folder != root and (whose := _whose(entry.name for entry in entries)):
-                self.notes.append(f"the folder {folder} was passed over: {whose}")
+            if folder != root and (made := whose(entry.name for entry in entries)):
+                self.notes.append(f"the folder {folder} was passed over: {made}")
                 continue
             below = []
             shown_at, real_at = folder.rstrip(os.sep) + os.sep, real.rstrip(os.sep) + os.sep
@@ -245,7 +288,7 @@ class _Finder:
                 link = entry.is_symlink()
                 if _is_folder(entry):
                     below.append((shown_at + name, os.path.realpath(entry.path) if link else real_at + name))
-                elif is_image_name(name):
+                elif is_read(name):
                     yield shown_at + name, os.path.realpath(entry.path) if link else real_at + name
                 else:
                     self._pass_over(name)
@@ -279,7 +322,7 @@ class _Finder:
         for path in glob.iglob(pattern):  # noqa: PTH207
             if os.path.isdir(path):  # noqa: PTH112
                 self._add_folder(path)
-            elif is_image_name(path):
+            elif is_read(path):
                 self._add_file(path)
             else:
                 self._pass_over(os.path.basename(path))  # noqa: PTH119
@@ -289,7 +332,7 @@ class _Finder:
         deep = parts.index("**")
         above = os.sep.join(parts[:deep]) or os.sep  # noqa: PTH118
         try:
-            wanted = re.compile(_expression(parts[deep:]), re.DOTALL)
+            wanted = re.compile(expression(parts[deep:]), re.DOTALL)
         except re.error as error:
             raise UserError(f"the glob {os.sep.join(parts)} is not valid: {error}", where="data") from None  # noqa: PTH118
         for folder in filter(os.path.isdir, glob.iglob(above)):  # noqa: PTH207
@@ -301,11 +344,11 @@ class _Finder:
     def _add_list(self, file: Path) -> None:
         """One path a line, ``#`` for comments; a relative one is looked for beside the list."""
         self._watch(str(file))
-        lines = [line for line in map(str.strip, _text(file).split("\n")) if line and not line.startswith("#")]
-        names = [line for line in lines if is_image_name(line) and "\0" not in line]
+        lines = [line for line in map(str.strip, text_of(file).split("\n")) if line and not line.startswith("#")]
+        names = [line for line in lines if is_read(line) and "\0" not in line]
         if len(names) < len(lines):
             self.notes.append(f"lines of {file} that do not name an image: {len(lines) - len(names)}")
-        beside, base = str(file.parent), str(_base(file.parent, names))
+        beside, base = str(file.parent), str(base_of(file.parent, names))
         for name in names:
             self._add_file(absolute(os.path.join(beside if name.startswith("./") else base, name)))  # noqa: PTH118
 
@@ -324,6 +367,9 @@ class _Finder:
         for part in (train, held_out):
             self.watched |= part.watched
             self.keepable &= part.keepable
+        if train.videos:
+            what = f"{len(train.videos)} videos in train of {source.path}, such as {min(train.videos.values())}"
+            self.notes.append(f"{what}, were passed over: frames have no labels (data= takes videos by themselves)")
         self.notes += train.notes
         self.left_out += left_out
         self.other += train.other
@@ -333,66 +379,8 @@ class _Finder:
             self._keep(shown, resolved)
 
 
-_OUTPUTS = {
-    "a pretraining's output": {"settings.yaml", "log.txt", "checkpoints"},
-    "a comparison's output": {"compare.yaml", "cells"},
-    "the output of a training by Ultralytics": {"args.yaml", "weights"},
-}
-
-
-def _whose(names: Iterable[str]) -> str:
-    """What a folder with these names in it is, where its images are pictures of a run; else nothing.
-
-    With ``data=.`` and ``out`` below it a run would learn from what the one before has drawn.
-    """
-    there = set(names)
-    return next((what for what, marks in _OUTPUTS.items() if marks <= there), "")
-
-
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link that leads to itself
         return False
-
-
-def _base(folder: Path, names: Sequence[str]) -> Path:
-    """Where a list's plain relative names begin: beside it, or, as Ultralytics has it, in the working folder."""
-    name = next((name for name in names if not name.startswith("./") and not os.path.isabs(name)), None)  # noqa: PTH117
-    return Path.cwd() if name and not (folder / name).exists() and Path(name).exists() else folder
-
-
-def _text(file: Path) -> str:
-    """The text of a list with ``\\n`` line ends: UTF-8 (other bytes kept, as in file names), or UTF-16 by its mark."""
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}", where="data") from None
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        text = data.decode("utf-16", errors="replace")
-    else:
-        text = data.decode("utf-8-sig", errors="surrogateescape")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _expression(parts: Sequence[str]) -> str:
-    """The regular expression of a glob's components; what lies below a folder that matches is matched with it."""
-    text = ""
-    for part, following in zip(parts, [*parts[1:], None], strict=True):
-        if part == "**" and following != "**":
-            text += "(?:[^/]+/)*" if following is not None else "(?:[^/]+/)*[^/]+"
-        elif part != "**":
-            text += _component(part) + ("/" if following is not None else "")
-    return text + "(?:/.*)?"
-
-
-def _component(part: str) -> str:
-    """``*``, ``?`` and ``[...]`` of one component of a glob, as a regular expression."""
-    text = ""
-    for piece in re.findall(r"\[!?\]?[^\]]*\]|.", part, re.DOTALL):
-        if len(piece) > 1:
-            inside = piece[1:-1].replace("\\", "\\\\")
-            text += "[" + ("^" + inside[1:] if inside.startswith("!") else inside) + "]"
-        else:
-            text += {"*": "[^/]*", "?": "[^/]"}.get(piece, re.escape(piece))
-    return text

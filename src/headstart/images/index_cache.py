@@ -3,7 +3,8 @@
 One file: a line of JSON, then the arrays of the index, which are mapped into memory and so shared by all workers. It is
 valid as long as every folder that was walked, and every list that was read, has the time and the identity that it had
 then: adding, removing or renaming a file changes its folder's time. What changes no folder's time is not seen: a link
-to a file that leads elsewhere now, and a clock that was set back. Changed contents need no new index.
+to a file that leads elsewhere now, and a clock that was set back. Changed contents of images need no new index; of a
+video they do, so it is watched as folders are.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy.typing as npt
 from headstart.errors import UserError
 from headstart.files import write_atomically
 
-FORMAT = 2
+FORMAT = 3
 FEWEST = 20_000
 """Images from which on an index is kept: fewer are found in a moment."""
 MOST_FOLDERS = 100_000
@@ -33,6 +34,14 @@ SETTLED = 2.0
 
 Stamp = tuple[int, int]
 Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], dict[str, Any]]
+
+
+def default_folder() -> Path:
+    """``HEADSTART_CACHE``, or ``headstart`` in the user's cache folder."""
+    if os.environ.get("HEADSTART_CACHE"):
+        return Path(os.environ["HEADSTART_CACHE"])
+    base = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("LOCALAPPDATA") if os.name == "nt" else None)
+    return (Path(base) if base else Path.home() / ".cache") / "headstart"
 
 
 def stamp(path: str) -> Stamp | None:

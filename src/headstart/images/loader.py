@@ -41,8 +41,8 @@ class PixelBatch:
     """Decoded images of different sizes.
 
     Attributes:
-        pixels: uint8 (B, 3, H, W), RGB; each image in the upper left, zeros to the right of it and below. Its strides
-            are those of ``torch.channels_last``: as images are decoded, and as they are resized fastest.
+        pixels: uint8 (B, C, H, W), RGB where C is 3; each image in the upper left, zeros to the right of it and below.
+            Its strides are those of ``torch.channels_last``: as images are decoded, and as they are resized fastest.
         sizes: int64 (B, 2), height and width of each image.
         indices: int64 (B,), position of each image in the index.
         skipped: (path, reason) of the files that turned out unreadable on the way to this batch, each once a run.
@@ -152,7 +152,7 @@ class ImageLoader:
         stream = stream or Stream(len(index), batch, seed, rank, world)
         area = max_area or _UNBOUNDED
         self._batches = _Batches(index, stream, reader or FileReader(index, max_area), area)
-        self.note = _hand_over_note(workers, batch // world * area * 3)
+        self.note = _hand_over_note(workers, batch // world * area * index.channels)
         self._running: Generator[PixelBatch, None, None] | None = None
         self._reported: set[str] = set()
         self._noted: set[str] = set()
@@ -335,7 +335,7 @@ def _collate(
     first = images[0]
     device = first.device if isinstance(first, Tensor) else None
     fill = torch.empty if len(set(sizes)) == 1 else torch.zeros
-    pixels = fill(len(images), height, width, 3, dtype=torch.uint8, device=device)
+    pixels = fill(len(images), height, width, first.shape[2], dtype=torch.uint8, device=device)
     if device is None:  # numpy copies what a store has mapped for reading only, of which torch would warn
         target = pixels.numpy()
         for place, image in enumerate(images):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from headstart.images.decode import DecodeError, Pixels, read_image
+from headstart.images.frames import file_of
 from headstart.images.index import ImageIndex
 from headstart.images.store import ImageStore
 
@@ -26,7 +27,7 @@ class Reader(Protocol):
     notes: list[tuple[int, str]]
 
     def read(self, row: int) -> Pixels | Tensor:
-        """Image `row`: uint8 (H, W, 3), RGB; not to be written to.
+        """Image `row`: uint8 (H, W, C), RGB where C is 3; not to be written to.
 
         Raises:
             DecodeError: It cannot be read.
@@ -44,7 +45,7 @@ class FileReader:
     def read(self, row: int) -> Pixels:
         """Decode image `row`."""
         notes: list[str] = []
-        pixels = read_image(self.index.path(row), self.max_area, notes)
+        pixels = read_image(self.index.path(row), self.max_area, notes, self.index.channels)
         self.notes += [(row, note) for note in notes]
         return pixels
 
@@ -61,7 +62,7 @@ class StoreReader(FileReader):
         path = self.index.path(row)
         try:
             # Before decoding: if the file changes meanwhile, its time does not fit the slot, and it is decoded again.
-            info = os.stat(path)  # noqa: PTH116 - as in decode.py
+            info = os.stat(file_of(path))  # noqa: PTH116 - as in decode.py
         except (OSError, ValueError):
             return super().read(row)  # which says what is wrong
         pixels = self.store.get(row, info)
@@ -82,6 +83,7 @@ class DeviceReader:
 
     def __init__(self, images: int, device: torch.device, capacity: int) -> None:
         self.device, self.block = device, max(capacity, 2**20)
+        self.channels = 3
         self.bad: dict[int, str] = {}
         self.notes: list[tuple[int, str]] = []
         self._places: list[tuple[int, int, int, int] | None] = [None] * images
@@ -94,7 +96,7 @@ class DeviceReader:
             size = max(pixels.size, self.block if not self._blocks else self.block // 10)
             self._blocks.append(torch.empty(size, dtype=torch.uint8, device=self.device))
             self._end = 0
-        height, width = pixels.shape[:2]
+        height, width, self.channels = pixels.shape
         flat = torch.from_numpy(pixels.reshape(-1).copy())
         self._blocks[-1][self._end : self._end + pixels.size].copy_(flat)
         self._places[row] = (len(self._blocks) - 1, self._end, height, width)
@@ -106,4 +108,5 @@ class DeviceReader:
         if place is None:
             raise DecodeError(self.bad.get(row, "not read"))
         block, start, height, width = place
-        return self._blocks[block][start : start + height * width * 3].view(height, width, 3)
+        values = self._blocks[block][start : start + height * width * self.channels]
+        return values.view(height, width, self.channels)

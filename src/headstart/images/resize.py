@@ -38,4 +38,4 @@ def within_side(image: Pixels | Tensor, most: int) -> Pixels | Tensor:
 
 def _resized(image: Pixels, height: int, width: int) -> Pixels:
     small: Pixels = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    return small
+    return small[..., None] if small.ndim < image.ndim else small  # of one channel OpenCV drops the axis

@@ -27,7 +27,7 @@ def sample_images(
         skipped: Gets the path of each image that cannot be read, and why.
 
     Yields:
-        Path, and uint8 (3, H, W), RGB, scaled down to `max_area` pixels where it is larger.
+        Path, and uint8 (C, H, W), RGB where C is 3, scaled down to `max_area` pixels where it is larger.
     """
     step = max(1, len(images) // number)
     positions = (at for offset in range(step) for at in range(offset, len(images), step))
@@ -36,7 +36,7 @@ def sample_images(
         if found == number:
             return
         try:
-            pixels = read_image(images.path(at), max_area=max_area)
+            pixels = read_image(images.path(at), max_area=max_area, channels=images.channels)
         except DecodeError as error:
             if skipped is not None:
                 skipped.append((images.path(at), error.reason))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from headstart.errors import UserError, did_you_mean
-from headstart.images import dataset_yaml
+from headstart.images import dataset_yaml, frames
 from headstart.images.dataset_yaml import read_dataset_yaml, shipped
 
 SUFFIXES = (
@@ -23,7 +23,8 @@ PASSED_OVER = (
     ".tga", ".psd", ".svg", ".ico", ".arw", ".cr2", ".cr3", ".nef", ".orf", ".raf", ".rw2", ".dcm", ".nii", ".fits",
 )  # fmt: skip
 """Those of images too, but neither Ultralytics nor headstart reads files that are called so."""
-_EXPECTED = f"give a folder, a glob, a .txt list, a dataset .yaml, or images ({', '.join(s[1:] for s in SUFFIXES)})"
+_READ = ", ".join(suffix[1:] for suffix in (*SUFFIXES, *frames.SUFFIXES))
+_EXPECTED = f"give a folder, a glob, a .txt list, a dataset .yaml, or images and videos ({_READ})"
 
 Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -37,12 +38,14 @@ class Source:
         kind: How it is read.
         train: Of a dataset: what its `train` names.
         held_out: Of a dataset: what its `val` and `test` name, as far as it exists.
+        channels: Of a dataset: those of its images.
     """
 
     path: str
-    kind: Literal["folder", "image", "list", "glob", "dataset"]
+    kind: Literal["folder", "image", "video", "list", "glob", "dataset"]
     train: tuple[Source, ...] = ()
     held_out: tuple[Source, ...] = ()
+    channels: int | None = None
 
 
 def check_sources(data: Data) -> list[UserError]:
@@ -70,6 +73,17 @@ def is_image_name(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
+def is_read(name: str) -> bool:
+    """Whether a name is that of an image or a video, or of a frame of one."""
+    return is_image_name(name) or frames.is_video_name(name) or frames.parse(name) is not None
+
+
+def no_frames_here(path: str, where: str) -> UserError:
+    """The error for a video where images with labels are wanted."""
+    hint = "name it as data= (or unlabelled=), which learn from frames; to train on labels, save frames as images"
+    return UserError(f"{path} is a video: its frames have no labels", where=where, hint=hint)
+
+
 def absolute(path: str) -> str:
     """`path` made absolute; symlinks stay as the user wrote them unless ``..`` makes their meaning depend on them."""
     upward = os.pardir in path and os.pardir in Path(path).parts  # the first test alone is quick, and mostly enough
@@ -84,6 +98,8 @@ def _source(name: Any) -> Source:
         raise UserError(f"{text} is an address", where="data", hint="download the images and give their folder")
     if "\0" in text:
         raise UserError(f"{text!r} is not a path", where="data", hint=_EXPECTED)
+    if frames.parse(text) is not None:  # a frame, as lists of images name them
+        return Source(absolute(text), "image")
     if not os.path.exists(text):  # noqa: PTH110
         if glob.has_magic(text):
             return Source(absolute(text), "glob")
@@ -100,9 +116,11 @@ def _source(name: Any) -> Source:
         return _dataset(Path(path))
     if suffix in SUFFIXES:
         return Source(path, "image")
+    if suffix in frames.SUFFIXES:
+        return Source(path, "video")
     if suffix == ".txt":
         return Source(path, "list")
-    raise UserError(f"{path} is not an image, a list or a dataset YAML", where="data", hint=_EXPECTED)
+    raise UserError(f"{path} is not an image, a video, a list or a dataset YAML", where="data", hint=_EXPECTED)
 
 
 def _missing(text: str) -> UserError:
@@ -125,7 +143,7 @@ def _dataset(file: Path) -> Source:
     """Its train part, and what its other parts hold out."""
     try:
         found = read_dataset_yaml(file)
-        named = found.paths("train")
+        named, channels = found.paths("train"), found.channels()
     except UserError as problem:
         told = f"{problem.where} {problem.what}" if problem.where else problem.what
         raise UserError(told, where="data", hint=problem.hint) from None
@@ -136,6 +154,8 @@ def _dataset(file: Path) -> Source:
     for path in named:
         try:
             train.append(_source(path))
+            if train[-1].kind == "video":
+                raise no_frames_here(path, "")
         except UserError as problem:
             problems.append(UserError(f"train of {file}: {problem.what}{looked}", where="data", hint=problem.hint))
     if problems:
@@ -143,4 +163,18 @@ def _dataset(file: Path) -> Source:
     held_out = [path for part in found.parts if part != "train" for path in found.paths(part)]
     # A held-out part that is not there cannot be mixed up with train.
     there = [_source(path) for path in held_out if os.path.exists(path)]  # noqa: PTH110
-    return Source(str(file), "dataset", tuple(train), tuple(there))
+    return Source(str(file), "dataset", tuple(train), tuple(there), channels)
+
+
+def channels_of(sources: Sequence[Source]) -> int:
+    """Channels that images are read with: those that the datasets among the sources say, else 3.
+
+    Raises:
+        UserError: Two of them say different ones.
+    """
+    said = {source.channels: source.path for source in sources if source.channels is not None}
+    if len(said) > 1:
+        (one, first), (other, second) = list(said.items())[:2]
+        hint = "give data sets of one number of channels: a detector reads one"
+        raise UserError(f"{first} has images of {one} channels, {second} of {other}", where="data", hint=hint)
+    return next(iter(said), None) or 3

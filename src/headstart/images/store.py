@@ -67,7 +67,7 @@ class ImageStore:
     """
 
     def __init__(self, folder: Path, index: ImageIndex, *, temporary: bool = False) -> None:
-        self.folder, self.temporary = folder, temporary
+        self.folder, self.temporary, self.channels = folder, temporary, index.channels
         self.full = False
         self._table_path = folder / f"{index.fingerprint()}.table"
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ class ImageStore:
         self._segment = self._end = self._written = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {"folder": self.folder, "temporary": self.temporary, "full": self.full}
+        state = {"folder": self.folder, "temporary": self.temporary, "full": self.full, "channels": self.channels}
         return {**state, "_table_path": self._table_path, "length": len(self._table)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -105,7 +105,7 @@ class ImageStore:
     # -- one image ----------------------------------------------------------------------------------------------------
 
     def get(self, row: int, info: os.stat_result) -> Pixels | None:
-        """The pixels of image `row`, uint8 (H, W, 3) and read-only; None where they are not there or out of date.
+        """The pixels of image `row`, uint8 (H, W, C) and read-only; None where they are not there or out of date.
 
         Args:
             row: Position in the index.
@@ -115,11 +115,11 @@ class ImageStore:
         segment, offset, size, mtime, _, total, height, width, check, _ = _LAYOUT.unpack(slot)
         if not check or check != _check(slot) or (size, mtime) != (info.st_size, info.st_mtime_ns):
             return None
-        length = height * width * 3
+        length = height * width * self.channels
         block = self._block(segment, offset, _padded(length))
         if block is None or _sum(block) != total:
             return None
-        return block[:length].reshape(height, width, 3)
+        return block[:length].reshape(height, width, self.channels)
 
     def put(self, row: int, path: str, info: os.stat_result, pixels: Pixels) -> None:
         """Keep the pixels that the file at `path` had when `info` was read; does nothing on a full disk."""
@@ -249,7 +249,7 @@ class ImageStore:
         slots = self.slots()
         slots = slots[slots["check"] != 0]
         names, which = np.unique(slots["segment"], return_inverse=True)
-        lengths = slots["height"].astype(np.float64) * slots["width"] * 3
+        lengths = slots["height"].astype(np.float64) * slots["width"] * self.channels
         used = dict(zip(names.tolist(), np.bincount(which, lengths, len(names)).tolist(), strict=True))
         for path in self.folder.glob("*.pixels"):
             with path.open("r+b") as file:
@@ -261,6 +261,7 @@ class ImageStore:
 def store_folder(parent: Path, index: ImageIndex, max_area: int | None) -> Path:
     """Where the store of these sources at this size lies: another OpenCV may decode to other pixels."""
     key = "\0".join([*index.sources, str(max_area), cv2.__version__, str(FORMAT), DECODING])
+    key += f"\0{index.channels} channels" if index.channels != 3 else ""
     return parent / hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=10).hexdigest()
 
 

@@ -119,10 +119,12 @@ def prune(parent: Path, leave: Path, days: float = UNUSED) -> tuple[int, int]:
 
 
 def index_files(parent: Path) -> list[Path]:
-    """Kept indexes of large data (`headstart.images.index_cache`)."""
-    with suppress(OSError):
-        return sorted(path for path in (parent / "index").iterdir() if _NAME.fullmatch(path.name))
-    return []
+    """Kept indexes of large data (`headstart.images.index_cache`), and of the frames of videos (``footage``)."""
+    found: list[Path] = []
+    for folder in ("index", "videos"):
+        with suppress(OSError):
+            found += [path for path in (parent / folder).iterdir() if _NAME.fullmatch(path.name)]
+    return sorted(found)
 
 
 def _stores(parent: Path) -> Iterator[Path]:

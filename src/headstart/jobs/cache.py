@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from headstart.images.cache import default_folder, gigabytes
+from headstart.images.cache import gigabytes
+from headstart.images.index_cache import default_folder
 from headstart.images.stores import Kept, index_files, kept, remove
 from headstart.settings.schema import CacheSettings
 
@@ -25,7 +26,8 @@ def cache(s: CacheSettings) -> list[str]:
     lines += [_line(one) for one in stores]
     if indexes:
         size = sum(path.stat().st_size for path in indexes)
-        lines.append(f"{gigabytes(size):>10}  {len(indexes)} kept lists of the images of large data")
+        kept_lists = f"{len(indexes)} kept lists of the images of large data and of the frames of videos"
+        lines.append(f"{gigabytes(size):>10}  {kept_lists}")
     return lines + (["headstart cache clear=true removes all of it"] if stores or indexes else [])
 
 

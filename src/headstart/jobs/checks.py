@@ -66,6 +66,19 @@ def check_method(given: Mapping[str, Any], name: str, method: type[Method]) -> l
     return problems
 
 
+def refuse_rgb(given: Mapping[str, Any], channels: int) -> None:
+    """Refuse networks that read RGB beside the one that is trained, where the images have other channels.
+
+    Raises:
+        UserError: There are such.
+    """
+    hint = "leave it out: methods without one take any channels (dino, objects, pyramid, selftrain)"
+    what = f"reads RGB, and the images of the data set have {channels} channels"
+    beside = [key for key in ("teacher", "proposals") if given.get(key) is not None and channels != 3]
+    if problems := [UserError(what, where=key, hint=hint) for key in beside]:
+        raise UserError.several(problems)
+
+
 def random_weights(given: Mapping[str, Any]) -> bool:
     """Whether the options say that the detector starts from random weights: a model YAML, and no init=."""
     model = given.get("model")

@@ -39,7 +39,8 @@ def doctor(s: DoctorSettings) -> Report:
         UserError: What was named is not there.
     """
     parse_device(s.device)
-    file, unlabelled = _sources(s)
+    file, index = _sources(s)
+    unlabelled = tuple(index or ())
     sections = [("Machine", (*system.version_findings(), *system.device_findings(), *system.folder_findings()))]
     if file is None and not unlabelled:
         return Report(tuple(sections))
@@ -49,7 +50,8 @@ def doctor(s: DoctorSettings) -> Report:
         sections.append((f"Labels of {file}", tuple(found)))
         sections.append(("Classes", tuple(dataset.class_findings(names, parts) if names and parts else ())))
     images = {name: part.images for name, part in parts.items()} | ({UNLABELLED: unlabelled} if unlabelled else {})
-    sections.append(("Images", tuple(_images(images, parts, s.imgsz))))
+    videos = pictures.video_findings(index) if index else []
+    sections.append(("Images", (*videos, *_images(images, parts, s.imgsz))))
     sections.append(("Start", tuple(_start(s, images, parts))))
     return Report(tuple((title, some) for title, some in sections if some))
 
@@ -73,7 +75,7 @@ def show(found: Report, where: bool | str) -> None:
         write_text(Path(str(where)), text + "\n")
 
 
-def _sources(s: DoctorSettings) -> tuple[Path | None, tuple[str, ...]]:
+def _sources(s: DoctorSettings) -> tuple[Path | None, ImageIndex | None]:
     """The dataset YAML, and the images without labels."""
     named = [s.images] if isinstance(s.images, str) else list(s.images or ())
     labelled = s.labels
@@ -88,7 +90,7 @@ def _sources(s: DoctorSettings) -> tuple[Path | None, tuple[str, ...]]:
     if labelled and file is None:
         hint = "give the path of an Ultralytics dataset YAML"
         raise UserError(f"no such dataset YAML: {labelled}", where="labels" if s.labels else "data", hint=hint)
-    return file, tuple(find_images(named)) if named else ()
+    return file, find_images(named, every=s.every) if named else None
 
 
 def _labels(file: Path) -> tuple[list[Finding], tuple[str, ...], dict[str, Part]]:

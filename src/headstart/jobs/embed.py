@@ -21,8 +21,10 @@ from headstart.embedding.neighbors import Features
 from headstart.errors import UserError
 from headstart.files import explained, write_atomically
 from headstart.images.dataset_yaml import DatasetYaml
+from headstart.images.frames import file_of, saved_name
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.labels import label_path, read_labels
+from headstart.images.video import save_frame
 from headstart.jobs.labelled import RowReader, dataset_of
 from headstart.machine import loader_workers, parse_device
 from headstart.pseudolabels.search import Search
@@ -88,12 +90,13 @@ def embed(s: EmbedSettings) -> Embedded:
     """
     files = _files(s)
     device = torch.device(str(parse_device(s.device)))
-    images = find_images([*([s.data] if isinstance(s.data, str) else s.data), *([s.labels] if s.labels else [])])
+    named = [*([s.data] if isinstance(s.data, str) else s.data), *([s.labels] if s.labels else [])]
+    images = find_images(named, every=s.every)
     given = _labelled(s.labels, images) if s.labels else None
     with granted(s.trust):
-        detector = load_detector(_checkpoint(s.model))
+        detector = load_detector(_checkpoint(s.model), channels=images.channels)
     detector.module.to(device)
-    made = Embedded(files)
+    made = Embedded(files, skipped=list(images.skipped), notes=list(images.notes))
     uncertain = _uncertain(s, detector, given)
     if not detector.trained:
         made.notes.append(f"{s.model} has random weights: its features say little")
@@ -191,7 +194,7 @@ def _search(s: EmbedSettings, detector: Detector, made: Embedded, device: torch.
     if not s.boxes:
         return None
     try:
-        detector.propose(torch.zeros(1, 3, 64, 64, device=device))
+        detector.propose(torch.zeros(1, detector.channels, 64, 64, device=device))
     except UserError:
         made.notes.append(
             f"{detector.name} ({detector.task}) finds no objects of its own: boxes are those of labels alone"
@@ -297,6 +300,7 @@ def _write_next(
     candidates = selection.least_sure(sure, others, s.next) if uncertainty else others
     chosen = selection.k_center(features, s.next, labelled=labelled, candidates=candidates, device=device)
     made.chosen = [images.path(rows[one.row]) for one in chosen]
+    _save_frames(made, _beside(Path(s.out).expanduser(), "next"))
     lines = [
         (
             rank,
@@ -307,6 +311,18 @@ def _write_next(
         for rank, (path, one) in enumerate(zip(made.chosen, chosen, strict=True), start=1)
     ]
     _write_csv(made.files["next"], ["rank", "image", "distance", "uncertainty"], lines)
+
+
+def _save_frames(made: Embedded, folder: Path) -> None:
+    """The frames among the images to label, as files that can be labelled."""
+    frames = [path for path in made.chosen if file_of(path) != path]
+    if not frames:
+        return
+    with explained(folder):
+        folder.mkdir(exist_ok=True)
+        for path in frames:
+            save_frame(path, folder / saved_name(path))
+    made.notes.append(f"{folder}: {len(frames):,} of the images to label, which are frames of videos, saved as images")
 
 
 def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -14,8 +14,11 @@ import yaml
 
 from headstart.errors import UserError
 from headstart.files import explained, write_text
+from headstart.images.frames import file_of, saved_name
+from headstart.images.headers import DecodeError
 from headstart.images.index import ImageIndex
 from headstart.images.sources import Source, parse_sources
+from headstart.images.video import save_frame
 from headstart.methods.base import GivenLabels
 from headstart.pseudolabels.labelling import Labelling
 
@@ -96,6 +99,8 @@ def export_labels(
     on which it is sure of nothing is not written as one without objects: nobody has said that. It stands in
     ``left_out.csv``. Nothing is written beside the user's files.
 
+    Frames of videos are saved as JPEGs.
+
     Args:
         folder: One that is `free`.
         images: The run's index.
@@ -112,20 +117,23 @@ def export_labels(
     if not free(folder):
         raise UserError(f"{folder} is not an empty folder", where="export_labels", hint="give a new one")
     boxes = _boxes(given, labelled)
-    rows = [row for row in sorted({*boxes, *given.rows.tolist()}) if Path(images.path(row)).is_file()]
+    rows = [row for row in sorted({*boxes, *given.rows.tolist()}) if Path(file_of(images.path(row))).is_file()]
     names = dict(zip(rows, file_names([images.path(row) for row in rows]), strict=True))
     with explained(folder):
         _begin(folder)
+        written: dict[int, str] = {}
         for row, name in names.items():
-            _link(Path(images.path(row)), folder / "images" / name)
+            if not _put(images.path(row), folder / "images" / name):
+                continue
+            written[row] = name
             text = "".join(f"{box.line()}\n" for box in boxes[row])
             (folder / "labels" / name).with_suffix(".txt").write_text(text, encoding="utf-8")
-        _write_csv(folder / "confidences.csv", _confidences(names, boxes, given.names))
-        _write_csv(folder / "left_out.csv", _left_out(images, names, labelled))
+        _write_csv(folder / "confidences.csv", _confidences(written, boxes, given.names))
+        _write_csv(folder / "left_out.csv", _left_out(images, written, labelled))
         write_text(folder / "classes.txt", "".join(f"{' '.join(name.split())}\n" for name in given.names))
         write_text(folder / "data.yaml", _dataset(given.names, held_out or {}))
         (folder / UNFINISHED).unlink()
-    return len(rows), len(images) - len(rows)
+    return len(written), len(images) - len(written)
 
 
 def _boxes(given: GivenLabels, labelled: Labelling) -> dict[int, list[Box]]:
@@ -201,7 +209,7 @@ def file_names(paths: Sequence[str]) -> list[str]:
     taken: set[str] = set()
     names = []
     for path in paths:
-        stem, suffix = Path(path).stem, Path(path).suffix
+        stem, suffix = os.path.splitext(saved_name(path))  # noqa: PTH122
         stem = stem if stem.isprintable() else "image"  # bytes that are no text are not printable
         unique, number = stem, 1
         while unique.casefold() in taken:
@@ -210,6 +218,18 @@ def file_names(paths: Sequence[str]) -> list[str]:
         taken.add(unique.casefold())
         names.append(f"{unique}{suffix}")
     return names
+
+
+def _put(image: str, target: Path) -> bool:
+    """Whether an image is there under another name: a file as a link, a frame of a video saved as a JPEG."""
+    if file_of(image) == image:
+        _link(Path(image), target)
+        return True
+    try:
+        save_frame(image, target)
+    except DecodeError:
+        return False
+    return True
 
 
 def _link(source: Path, target: Path) -> None:

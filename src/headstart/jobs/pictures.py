@@ -60,7 +60,7 @@ def _features(job: Job, folder: Path, method: Method, samples: list[Tensor]) -> 
 
 def _views(shown: list[Tensor], method: Method, seed: int) -> list[View]:
     height, width = (max(image.shape[side] for image in shown) for side in (1, 2))
-    pixels = torch.zeros(len(shown), 3, height, width, dtype=torch.uint8)
+    pixels = torch.zeros(len(shown), len(shown[0]), height, width, dtype=torch.uint8)
     for row, image in zip(pixels, shown, strict=True):
         row[:, : image.shape[1], : image.shape[2]] = image
     sizes = torch.tensor([image.shape[1:] for image in shown])

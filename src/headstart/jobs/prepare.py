@@ -13,12 +13,12 @@ import torch
 from headstart.detectors.base import Detector
 from headstart.detectors.find import load_detector
 from headstart.errors import UserError
-from headstart.images.cache import default_folder
 from headstart.images.dataset_yaml import shipped
 from headstart.images.index import ImageIndex, find_images
+from headstart.images.index_cache import default_folder
 from headstart.images.loader import steps_for
 from headstart.images.sources import absolute
-from headstart.jobs.checks import check_method, check_run, random_weights
+from headstart.jobs.checks import check_method, check_run, random_weights, refuse_rgb
 from headstart.jobs.choose import (
     LABELLED,
     RANDOM,
@@ -161,12 +161,13 @@ def prepare(options: Mapping[str, Any], measure: Callable[[Job], BatchTrial] | N
     given = {key: value for key, value in given.items() if key != "batch"} if open_batch else given
     resolved = _before_loading(given, problems)
     labels = str(given["labels"]) if given.get("labels") else None
-    images = find_images(_with(resolved.data, labels), keep=cache_folder(resolved))
+    images = find_images(_with(resolved.data, labels), keep=cache_folder(resolved), every=resolved.every)
+    refuse_rgb(given, images.channels)
     auto = str(given.get("method")) == "auto" and not given.get("init")
     if beside := weights_beside(resolved.model) if auto else None:
         given["init"] = str(Path(beside).resolve())
     torch.manual_seed(resolved.seed)
-    detector = load_detector(given.get("model", resolved.model), given.get("init"))
+    detector = load_detector(given.get("model", resolved.model), given.get("init"), channels=images.channels)
     settled, declared, why, fit = _method(given, detector, images, record)
     more: tuple[str, ...] = (
         (f"init={given['init']} lies beside: the published weights of {resolved.model}",) if beside else ()

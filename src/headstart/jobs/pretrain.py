@@ -233,6 +233,7 @@ class _Pretraining:
             record = job.record
             self.folder.write_settings(record["options"], {**record["resolved"], **facts}, record.get("asked"))
         self.folder.keep()
+        self.folder.skip(self.job.images.skipped)
         self.folder.start_loggers()
         display, backbone = Display(self.steps, self._start, cached=cache.share()), detector.backbone
         lines = [
@@ -281,6 +282,7 @@ class _Pretraining:
                 "name": detector.name,
                 "task": detector.task,
                 "classes": len(detector.names),
+                "channels": detector.channels,
                 "backbone": {"stride": detector.backbone.stride, "width": detector.backbone.width},
                 "levels": [{"stride": level.stride, "width": level.width} for level in detector.levels],
             },

@@ -22,6 +22,7 @@ def probe(
     source: str | Path,
     data: Any,
     *,
+    every: float = 0.5,
     images: int = 256,
     imgsz: int = 224,
     labels: bool = True,
@@ -33,6 +34,7 @@ def probe(
     Args:
         source: A run folder (its ``headstart.pt``), a ``.pt``, or a model YAML (random weights, to compare with).
         data: Images, as for `headstart.pretrain`.
+        every: Seconds between two frames of a video that are looked at, near-identical ones left out; 0: every frame.
         images: How many are looked at.
         imgsz: Side to which they are stretched, a multiple of 32.
         labels: Whether boxes that lie beside the images (``labels`` for ``images``) are used for the kNN.
@@ -48,6 +50,7 @@ def probe(
     asked = {
         "source": source,
         "data": data,
+        "every": every,
         "images": images,
         "imgsz": imgsz,
         "labels": labels,
@@ -62,13 +65,17 @@ def probe(
         if not path.is_file():
             hint = "a run hands its checkpoint back at the end; while it goes on, metrics.jsonl has its probes"
             raise UserError("holds no headstart.pt", where=str(source), hint=hint)
+    index = find_images(s.data, every=s.every)
     with granted(s.trust):
-        detector = load_detector(str(path))
-    samples = Samples.read(find_images(s.data), number=s.images, imgsz=s.imgsz, labels=s.labels)
+        detector = load_detector(str(path), channels=index.channels)
+    samples = Samples.read(index, number=s.images, imgsz=s.imgsz, labels=s.labels)
+    said = list(index.notes)
     if samples.skipped:
         file, reason = samples.skipped[0]
         told = f"{len(samples.skipped)} files could not be read, others were taken: {file} ({reason})"
-        make_console(stderr=True, soft_wrap=True).print(told + (", ..." if len(samples.skipped) > 1 else ""))
+        said.append(told + (", ..." if len(samples.skipped) > 1 else ""))
+    for line in said:
+        make_console(stderr=True, soft_wrap=True).print(line, markup=False)
     found = {}
     for part in ("backbone", "neck"):
         trunk = detector.trunk(neck=part == "neck").to(device)

@@ -193,8 +193,9 @@ def _square(image: Tensor, size: int) -> Tensor:
 
 
 def _pixels(image: Tensor) -> NDArray[np.uint8]:
-    """A (3, H, W) image, uint8 or float in [0, 1], as uint8 (H, W, 3)."""
+    """An image (C, H, W), uint8 or float in [0, 1], as uint8 (H, W, 3) to show; of many channels the first three."""
     pixels = image.detach().cpu()
+    pixels = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
     if pixels.is_floating_point():
         pixels = (pixels.float().clamp(0, 1) * 255).round().to(torch.uint8)
     return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())

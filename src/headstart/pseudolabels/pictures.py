@@ -118,7 +118,8 @@ def write_examples(path: Path, images: Tensor, owner: Tensor, boxes: Tensor, lab
     for place, image in enumerate(images[:COLUMNS].float().cpu()):
         own = owner == place
         outlines = zip(boxes[own].tolist(), labels[own].tolist(), strict=True)
-        pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+        shown = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
+        pixels = (shown.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
         tiles.append(sheets.Tile(pixels, boxes=[(*box, label) for box, label in outlines]))
     sheets.save(path, [tiles[: COLUMNS // 2], tiles[COLUMNS // 2 :]])
 

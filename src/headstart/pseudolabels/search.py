@@ -194,15 +194,15 @@ def fitted(pixels: Tensor, sizes: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Images scaled so that their longer side is `size`, in the upper left of gray squares.
 
     Args:
-        pixels: uint8 ``(B, 3, H, W)``.
+        pixels: uint8 ``(B, C, H, W)``.
         sizes: int64 ``(B, 2)`` on the CPU: true heights and widths.
         size: A multiple of 32.
 
     Returns:
-        float32 ``(B, 3, size, size)`` in [0, 1], and the scale of each ``(B,)`` on the CPU.
+        float32 ``(B, C, size, size)`` in [0, 1], and the scale of each ``(B,)`` on the CPU.
     """
     scale = size / sizes.amax(1).float()
-    made = torch.full((len(pixels), 3, size, size), GRAY, device=pixels.device)
+    made = torch.full((len(pixels), pixels.shape[1], size, size), GRAY, device=pixels.device)
     for place, (height, width) in enumerate(sizes.tolist()):
         high, wide = (max(1, min(size, round(side * float(scale[place])))) for side in (height, width))
         one = pixels[place : place + 1, :, :height, :width].float() / 255

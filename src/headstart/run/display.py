@@ -161,13 +161,18 @@ class Filling:
         console: Where to write; standard error of this process by default.
         label: What is being done.
         every: Seconds between two lines outside a terminal.
+        what: What is counted.
     """
 
     def __init__(
-        self, console: Console | None = None, label: str = "reading images", every: float = QUIET_SECONDS
+        self,
+        console: Console | None = None,
+        label: str = "reading images",
+        every: float = QUIET_SECONDS,
+        what: str = "images",
     ) -> None:
         self.console = console or make_console(stderr=True, soft_wrap=True)
-        self.label, self.every = label, every
+        self.label, self.every, self.what = label, every, what
         self._began = self._told = time.perf_counter()
         self._bar: _TerminalBar | notebook.Bar | None = None
 
@@ -187,7 +192,12 @@ class Filling:
         elif (now := time.perf_counter()) - self._told >= self.every and 0 < done < total:
             self._told = now
             left = duration((now - self._began) / done * (total - done))
-            self.console.print(Text(f"{self.label}: {done:,} of {total:,} images, {left} left"))
+            self.console.print(Text(f"{self.label}: {done:,} of {total:,} {self.what}, {left} left"))
+
+    def end(self) -> None:
+        """Leave the bar as it is, where there is one: what is counted was estimated."""
+        if self._bar is not None:
+            self._bar.stop()
 
 
 def duration(seconds: float, gap: str = " ") -> str:

@@ -14,6 +14,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 from headstart.settings.loggers import Loggers
 
 Scale = tuple[float, float]
+EVERY = (
+    "seconds between two frames of a video that are looked at; one that shows the same as the last is left out; 0: all"
+)
 TRUST = "let code run that files bring along: pickled classes, scripts in YAMLs, Python files that a file names"
 LOGGERS = (
     "csv, tensorboard, wandb, mlflow, or the path of a .py with a logger; settings of one as "
@@ -68,8 +71,8 @@ class PretrainSettings(Options):
     """What every pretraining has, whatever the method."""
 
     data: str | list[str] = Field(
-        description="images: a folder (nested), a glob, a .txt list, files, or an Ultralytics dataset YAML (its train "
-        "part); several as [a, b] or by repeating data="
+        description="images and videos: a folder (nested), a glob, a .txt list, files, or an Ultralytics dataset YAML "
+        "(images of its train part); several as [a, b] or by repeating data="
     )
     model: Any = Field(
         "yolo11n.yaml", description="detector: a .yaml (random weights), a .pt, a live YOLO object, or torchvision:NAME"
@@ -81,6 +84,7 @@ class PretrainSettings(Options):
     )
     preset: str | None = Field(None, description="named set of defaults of the method; by default its first")
     init: str | None = Field(None, description="a .pt whose weights the model starts from, e.g. COCO weights")
+    every: float = Field(0.5, ge=0, description=EVERY)
     epochs: float | None = Field(None, gt=0, description="passes over the images (this or steps)")
     steps: int | None = Field(
         None,
@@ -330,6 +334,7 @@ class ProbeSettings(Options):
 
     source: str = Field(description="a finished run's folder, a .pt, or a model YAML (random weights, to compare with)")
     data: str | list[str] = Field(description="images to look at, as for pretrain")
+    every: float = Field(0.5, ge=0, description=EVERY)
     images: int = Field(256, ge=2, description="how many of them")
     imgsz: int = Field(224, ge=32, multiple_of=32, description="side to which they are stretched, pixels")
     labels: bool = Field(True, description="use labels that lie beside the images for a kNN of boxes")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from headstart.settings.schema import TRUST, Options
+from headstart.settings.schema import EVERY, TRUST, Options
 
 # Pydantic has an old method of the name `json`, which nothing here calls.
 warnings.filterwarnings("ignore", 'Field name "json" in "DoctorSettings" shadows', UserWarning)
@@ -21,8 +21,9 @@ class DoctorSettings(Options):
     )
     labels: str | None = Field(None, description="dataset YAML of the labelled images, where data= are images")
     images: str | list[str] | None = Field(
-        None, description="images without labels to pretrain on: a folder, a glob, a .txt list, files"
+        None, description="images without labels to pretrain on: a folder, a glob, a .txt list, files, videos"
     )
+    every: float = Field(0.5, ge=0, description=EVERY)
     model: str = Field(
         "yolo11n.pt",
         description="trained detector, a .pt on this machine: how well it knows the images is measured on 64 of them; "
@@ -39,7 +40,8 @@ class DoctorSettings(Options):
 class EmbedSettings(Options):
     """What ``headstart embed`` needs to know."""
 
-    data: str | list[str] = Field(description="images, as for pretrain")
+    data: str | list[str] = Field(description="images and videos, as for pretrain")
+    every: float = Field(0.5, ge=0, description=EVERY)
     model: str = Field("yolo11n.pt", description="a finished run's folder, a .pt, or a model YAML (random weights)")
     out: str = Field(
         "features.parquet",

@@ -73,7 +73,9 @@ def solarize(images: Tensor) -> None:
 
 
 def gray(images: Tensor) -> Tensor:
-    """Gray values ``(N, 1, H, W)`` in [0, 1] of images ``(N, 3, H, W)``."""
+    """Gray values ``(N, 1, H, W)`` in [0, 1] of images ``(N, 3, H, W)``; of other channels their mean."""
+    if images.shape[1] != 3:
+        return images.mean(1, keepdim=True)
     total = images[:, 0:1] * LUMA[0]
     return total.add_(images[:, 1:2], alpha=LUMA[1]).add_(images[:, 2:3], alpha=LUMA[2])
 

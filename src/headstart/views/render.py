@@ -23,6 +23,7 @@ from headstart.views.spec import View, ViewSpec
 
 _TRIES = 10  # crops drawn before the last resort, as in torchvision's RandomResizedCrop
 _JITTER = (color.brightness, color.contrast, color.saturation, color.hue)
+_OF_COLOR = (color.saturation, color.hue)
 _SKIP = -1
 Change = Callable[..., None]  # images, in place, and for most a value for each of them
 
@@ -58,17 +59,22 @@ class Parameters:
         """The parameters of several views, one after the other."""
         return Parameters(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Parameters)))
 
-    def steps(self) -> list[tuple[Change, list[int], Tensor | None]]:
-        """What changes the pixels after the crop: each change with the images that it is for, and values for all N."""
+    def steps(self, channels: int) -> list[tuple[Change, list[int], Tensor | None]]:
+        """What changes the pixels after the crop: each change with the images that it is for, and values for all N.
+
+        Of images without color, of other than three channels, what changes colors does nothing.
+        """
         order = self.order.tolist()
+        colored = channels == 3
         steps: list[tuple[Change, list[int], Tensor | None]] = [
             (change, [row for row, sequence in enumerate(order) if sequence[place] == which], self.factors[:, which])
             for place in range(len(_JITTER))
             for which, change in enumerate(_JITTER)
+            if colored or change not in _OF_COLOR
         ]
         kernels = color.blur_kernels(self.sigma)
         steps += [
-            (color.grayscale, self.gray.nonzero()[:, 0].tolist(), None),
+            (color.grayscale, self.gray.nonzero()[:, 0].tolist() if colored else [], None),
             (color.blur, self.sigma.nonzero()[:, 0].tolist(), kernels),
             (color.solarize, self.solarize.nonzero()[:, 0].tolist(), None),
         ]
@@ -85,8 +91,8 @@ def make_views(
     """Make one view for each of `specs` of every image of a batch.
 
     Args:
-        pixels: uint8 ``(B, 3, H, W)``, RGB, on any device; smaller images fill the top left. On a CPU the strides of
-            ``torch.channels_last`` are fastest.
+        pixels: uint8 ``(B, C, H, W)``, RGB where C is 3, on any device; smaller images fill the top left. On a CPU the
+            strides of ``torch.channels_last`` are fastest.
         sizes: ``(B, 2)`` true heights and widths; on the CPU, or a GPU would have to be waited for.
         specs: The views.
         generator: A generator of the CPU; decides every parameter, and is moved on by the same amount on any device.
@@ -97,7 +103,6 @@ def make_views(
     """
     assert pixels.dtype == torch.uint8, pixels.dtype
     assert pixels.ndim == 4, pixels.shape
-    assert pixels.shape[1] == 3, pixels.shape
     sizes = sizes.cpu()
     drawn = [draw(spec, sizes, generator) for spec in specs]
     for spec, what in zip(specs, drawn, strict=True):
@@ -194,10 +199,10 @@ def render_singly(pixels: Tensor, sizes: Sequence[int], drawn: Sequence[Paramete
         drawn: For each view the parameters of B images.
 
     Returns:
-        For each view float32 ``(B, 3, size, size)`` in [0, 1].
+        For each view float32 ``(B, C, size, size)`` in [0, 1].
     """
-    images = [torch.empty(len(pixels), 3, size, size) for size in sizes]
-    plans = [_by_image(parameters) for parameters in drawn]
+    images = [torch.empty(len(pixels), pixels.shape[1], size, size) for size in sizes]
+    plans = [_by_image(parameters, pixels.shape[1]) for parameters in drawn]
     crops = [(p.boxes.tolist(), p.outside.tolist(), p.flipped.tolist()) for p in drawn]
 
     with _one_thread():
@@ -215,20 +220,20 @@ def render_together(pixels: Tensor, sizes: Sequence[int], drawn: Sequence[Parame
     images: dict[int, Tensor] = {}
     for size in dict.fromkeys(sizes):
         places = [place for place, other in enumerate(sizes) if other == size]
-        block = torch.empty(len(places) * len(pixels), 3, size, size, device=pixels.device)
+        block = torch.empty(len(places) * len(pixels), pixels.shape[1], size, size, device=pixels.device)
         views = torch.split(block, len(pixels))
         for place, view in zip(places, views, strict=True):
             resize_batch(pixels, drawn[place].boxes, drawn[place].flipped, view, outside=drawn[place].outside)
-        for change, rows, values in Parameters.join([drawn[place] for place in places]).steps():
+        for change, rows, values in Parameters.join([drawn[place] for place in places]).steps(pixels.shape[1]):
             _change(block, change, rows, values)
         images.update(zip(places, views, strict=True))
     return [images[place] for place in range(len(sizes))]
 
 
-def _by_image(parameters: Parameters) -> list[list[tuple[Change, list[Tensor]]]]:
+def _by_image(parameters: Parameters, channels: int) -> list[list[tuple[Change, list[Tensor]]]]:
     """The steps of each image by itself, each change with the value for that image, if it takes one."""
     plans: list[list[tuple[Change, list[Tensor]]]] = [[] for _ in range(len(parameters.boxes))]
-    for change, rows, values in parameters.steps():
+    for change, rows, values in parameters.steps(channels):
         each = [] if values is None else torch.split(values[rows], 1)
         for place, row in enumerate(rows):
             plans[row].append((change, [each[place]] if each else []))

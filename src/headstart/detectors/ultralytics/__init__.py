@@ -54,11 +54,16 @@ def _not_live(model: Any) -> UserError:
 
 def load(model: Any, init: str | Path | None = None) -> UltralyticsDetector:
     """See `headstart.detectors.find.load_detector`."""
+    return load_with_channels(model, init, 3)
+
+
+def load_with_channels(model: Any, init: str | Path | None, channels: int) -> UltralyticsDetector:
+    """The same for images of so many channels."""
     if problems := check(model):
         raise problems[0]
     from headstart.detectors.ultralytics.detector import load
 
-    return load(model, init)
+    return load(model, init, channels)
 
 
 def live(path: str | Path) -> Any:

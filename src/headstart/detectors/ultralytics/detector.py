@@ -25,20 +25,29 @@ from headstart.detectors.ultralytics import advice, model_files
 from headstart.detectors.ultralytics.handback import verify
 from headstart.detectors.ultralytics.head import DetectHead, has_pseudolabel_head, proposals, why_no_class_head
 from headstart.detectors.ultralytics.odd_paths import is_plain
-from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter, with_classes
+from headstart.detectors.ultralytics.opening import (
+    build,
+    channels_of,
+    check_trainable,
+    first_layer,
+    open_checkpoint,
+    splitter,
+    with_channels,
+    with_classes,
+)
 from headstart.detectors.ultralytics.undisturbed import quiet
 from headstart.errors import UserError
 from headstart.files import write_atomically
 
 
-def load(model: Any, init: str | Path | None = None) -> UltralyticsDetector:
+def load(model: Any, init: str | Path | None = None, channels: int = 3) -> UltralyticsDetector:
     """See `headstart.detectors.find.load_detector`; the name was checked."""
     with quiet():
         if not isinstance(model, (str, Path)):
-            return UltralyticsDetector(model, _copy(model.model), init)
+            return UltralyticsDetector(model, _copy(model.model), init, channels)
         text = str(model)
         live = build(model_files.yaml_name(text)) if model_files.is_yaml(text) else open_checkpoint(text)
-        return UltralyticsDetector(live, live.model, init)
+        return UltralyticsDetector(live, live.model, init, channels)
 
 
 def _copy(module: nn.Module) -> nn.Module:
@@ -55,12 +64,15 @@ class UltralyticsDetector(Detector):
         live: A YOLO, RTDETR, YOLOWorld or YOLOE object: its task and arguments are taken.
         module: Its network, or a copy of it.
         init: A checkpoint to load over it.
+        channels: Of the images that it is to read.
     """
 
     license = "AGPL-3.0"
 
-    def __init__(self, live: Any, module: Any, init: str | Path | None = None) -> None:
-        check_trainable(module, str(live.model_name))
+    def __init__(self, live: Any, module: Any, init: str | Path | None = None, channels: int = 3) -> None:
+        check_trainable(module, str(live.model_name), channels=channels)
+        self.channels, self.trained = channels, _was_trained(live.ckpt or {})
+        module = self._for_channels(module, self.trained)
         for passing in ("criterion", "clip_model"):
             # Made while training or prompting: no part of the detector, and of classes that a reader may not have.
             if getattr(module, passing, None) is not None:
@@ -71,9 +83,17 @@ class UltralyticsDetector(Detector):
         scales = list(self._yaml.get("scales") or ())
         if len(scales) > 1 and not self._yaml.get("scale"):
             self.notes += (f"{self.name} names no scale: Ultralytics takes {scales[0]!r}",)
-        self.trained = _was_trained(live.ckpt or {})
         if init is not None:
             self._start_from(str(init))
+
+    def _for_channels(self, module: Any, trained: bool) -> Any:
+        """A network that reads images of as many channels, with the weights of this one."""
+        if channels_of(module) == self.channels:
+            return module
+        made = with_channels(module, self.channels)
+        if trained:
+            self.notes += (f"first layer made for {self.channels} channels: {first_layer(module, made)}",)
+        return made
 
     def _hold(self, module: Any) -> None:
         """Take `module` for the network, ready to be trained."""
@@ -96,7 +116,7 @@ class UltralyticsDetector(Detector):
         stride = getattr(self.module, "stride", None)
         size = max(128, 2 * int(stride.max()) if isinstance(stride, Tensor) else 0)
         device = next(self.module.parameters()).device
-        images = torch.zeros(1, 3, size, size, device=device)
+        images = torch.zeros(1, self.channels, size, size, device=device)
         outputs = [len(self._yaml["backbone"]) - 1, *pyramid]
         with torch.no_grad():
             maps = self._trunk(outputs).eval()(images)
@@ -159,7 +179,8 @@ class UltralyticsDetector(Detector):
 
     def _start_from(self, init: str) -> None:
         other = open_checkpoint(init, where="init").model
-        check_trainable(other, init, where="init")
+        check_trainable(other, init, where="init", channels=self.channels)
+        other = self._for_channels(other, True)
         self.start_from(own_state(other), init)
 
     def save(self, path: Path, info: Mapping[str, Any]) -> None:

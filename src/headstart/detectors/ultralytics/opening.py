@@ -79,8 +79,17 @@ def open_checkpoint(path: str | Path, where: str = "model") -> Any:
     return live
 
 
-def check_trainable(module: Any, name: str, where: str = "model") -> None:
-    """Raise a `UserError` where gradients cannot train `module`, or RGB images cannot be fed to it."""
+_FIRST = "model.0.conv.weight"
+"""The tensor that Ultralytics fills where channels differ."""
+
+
+def channels_of(module: Any) -> int:
+    """Channels of the images that a network reads."""
+    return int(module.yaml.get("channels") or 3)
+
+
+def check_trainable(module: Any, name: str, where: str = "model", channels: int = 3) -> None:
+    """Raise a `UserError` where gradients cannot train `module`, or images of `channels` cannot be made fit for it."""
     if not isinstance(getattr(module, "yaml", None), dict) or not isinstance(module.model, nn.Sequential):
         raise UserError(f"{name} is not built from a model YAML", where=where, hint="give a YOLO or RT-DETR model")
     from ultralytics.nn.modules import Conv
@@ -91,24 +100,51 @@ def check_trainable(module: Any, name: str, where: str = "model") -> None:
             where=where,
             hint="load the checkpoint again, and do not predict, validate or export with the object before",
         )
-    channels = int(module.yaml.get("channels") or 3)
-    if channels != 3:
-        raise UserError(f"{name} reads images of {channels} channels; headstart pretrains on RGB", where=where)
+    if (own := channels_of(module)) not in (3, channels):
+        what = f"{name} reads images of {own} channels, not of {channels}"
+        hint = f"to pretrain it, give data= a dataset YAML that says channels: {own}; elsewhere detectors read RGB"
+        raise UserError(what, where=where, hint=hint)
 
 
-def with_classes(source: Any, names: Sequence[str], keypoints: Sequence[int] | None) -> Any:
+def with_channels(source: Any, channels: int) -> Any:
+    """A network that reads images of so many channels, with the weights of one that reads RGB.
+
+    As Ultralytics does it when a training begins: of the filters of the first layer those of red, green and blue are
+    kept for the first channels and the others are random; for one channel they are summed.
+    """
+    made = with_classes(source, list(source.names), source.yaml.get("kpt_shape"), channels)
+    made.load(source, verbose=False)
+    made.names = source.names
+    return made
+
+
+def with_classes(
+    source: Any, names: Sequence[Any], keypoints: Sequence[int] | None, channels: int | None = None
+) -> Any:
     """A network of the same kind with another number of classes, random weights.
 
     Args:
         source: A detector's network.
         names: Of the classes.
         keypoints: ``kpt_shape`` of a pose data set, else None.
+        channels: Of the images that it reads; None: as many as the network.
     """
     kind = type(source)
     more: dict[str, Any] = {}
     if "data_kpt_shape" in signature(kind.__init__).parameters and keypoints is not None:
         more["data_kpt_shape"] = list(keypoints)
-    return kind(deepcopy(source.yaml), ch=3, nc=len(names), verbose=False, **more)
+    return kind(deepcopy(source.yaml), ch=channels or channels_of(source), nc=len(names), verbose=False, **more)
+
+
+def first_layer(source: Any, made: Any) -> str:
+    """What became of the filters of the first layer of `source` in `made`, which reads other channels, in words."""
+    own, channels = made.state_dict(), channels_of(made)
+    if [name for name, tensor in source.state_dict().items() if own[name].shape != tensor.shape] != [_FIRST]:
+        return "its weights are random (Ultralytics fills those of a plain convolution alone)"
+    if channels == 1:
+        return "its filters are the sum of those of red, green and blue (as Ultralytics)"
+    kept = f"those of red, green and blue for the first {min(3, channels)}"
+    return f"its filters are {kept}{', others random' if channels > 3 else ''} (as Ultralytics)"
 
 
 def splitter(module: nn.Module) -> Callable[[str], Part]:
