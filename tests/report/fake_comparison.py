@@ -149,7 +149,7 @@ def facts(starts: list[str], seeds: list[int], **changed: Any) -> Facts:
                 pretraining=known if name not in KINDS else None, leak=None if name == "scratch" else clean,
                 recipe=recipe(name, seeds, known),
                 longer=tuple(LongerFacts(budget=one, follows="selftrain", steps=4000) for one in BUDGETS)
-                if name == "coco-longer" else (),
+                if name in ("coco-longer", "scratch-longer") else (),
             )
             for name in starts
         ),
