@@ -58,6 +58,21 @@ def test_better_worse_and_inconclusive_in_one_sentence() -> None:
     )
 
 
+def test_scratch_trained_for_as_long_is_a_reference_and_comes_before_scratch() -> None:
+    content = compared(
+        scored("scratch", "5%", [0.10, 0.12, 0.14]),
+        scored("scratch-longer", "5%", [0.12, 0.141, 0.16]),
+        scored("dino", "5%", [0.13, 0.151, 0.171]),  # +1.0, +1.0, +1.1; against scratch +3.0, +3.1, +3.1
+        starts=["scratch", "scratch-longer", "dino"],
+    )
+    pairs = [(one.start, one.reference) for one in content.differences]
+    assert pairs == [("scratch-longer", "scratch"), ("dino", "scratch"), ("dino", "scratch-longer")]
+    assert content.verdict == (
+        "dino against scratch-longer: better at 5% of the labels (+1.0 points of mAP50-95, 95 % interval +0.89 to "
+        "+1.2); against scratch: better at 5% of the labels (+3.1 points, 95 % interval +2.9 to +3.2)."
+    )
+
+
 def test_budgets_with_one_verdict_are_put_together() -> None:
     content = compared(
         *[scored("scratch", budget, [0.10, 0.12, 0.14]) for budget in ("1%", "5%")],

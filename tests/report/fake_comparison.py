@@ -47,9 +47,10 @@ WORTH = {
 }
 # Starts that a comparison without recipes has not.
 MORE = {"coco-longer": (0.195, 0.4, 0.53, 4.0), "selftrain": (0.27, 0.46, 0.56, 3.0)}
+MORE |= {"scratch-longer": (0.03, 0.13, 0.36, 12.0)}
 BUDGETS = {"1%": 59, "5%": 297, "20%": 1190}
 KINDS = {"scratch": "scratch", "coco": "coco", "coco-backbone": "coco-backbone", "coco-longer": "coco-longer"}
-KINDS |= {"selftrain": "recipe"}
+KINDS |= {"selftrain": "recipe", "scratch-longer": "scratch-longer"}
 
 
 def recipe(start: str, seeds: list[int], known: PretrainingFacts) -> RecipeFacts | None:
@@ -148,7 +149,7 @@ def facts(starts: list[str], seeds: list[int], **changed: Any) -> Facts:
                 pretraining=known if name not in KINDS else None, leak=None if name == "scratch" else clean,
                 recipe=recipe(name, seeds, known),
                 longer=tuple(LongerFacts(budget=one, follows="selftrain", steps=4000) for one in BUDGETS)
-                if name == "coco-longer" else (),
+                if name in ("coco-longer", "scratch-longer") else (),
             )
             for name in starts
         ),

@@ -38,6 +38,8 @@ SETTINGS = "compare.yaml"
 _NAMED = 5
 """How many wrong fields of a damaged file are named."""
 
+_REFERENCES = ("scratch", "scratch-longer", "coco", "coco-longer")
+
 Kind = TypeVar("Kind", bound=BaseModel)
 
 
@@ -86,8 +88,8 @@ def _mean(values: Sequence[float]) -> Mean:
 
 
 def compare_all(done: Sequence[CellResult], names: Sequence[str], budgets: Sequence[str]) -> list[Difference]:
-    """Every start against ``scratch``, ``coco`` and ``coco-longer``, as far as there; else against the first start."""
-    references = [name for name in ("scratch", "coco", "coco-longer") if name in names] or list(names[:1])
+    """Every start against the references that are there; else against the first start."""
+    references = [name for name in _REFERENCES if name in names] or list(names[:1])
     pairs = [(name, other) for other in references for name in names if name != other]
     # Of two references the later one is compared with the earlier: the other way round it is the same pair.
     pairs = [pair for pair in pairs if pair[0] not in references[: references.index(pair[1])]]

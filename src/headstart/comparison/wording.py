@@ -117,9 +117,9 @@ def headline(results: Results) -> list[Difference]:
 
 
 def about(results: Results, start: str) -> list[Difference]:
-    """The differences between one start and its references, COCO's first: what one would take without pretraining."""
+    """The differences between one start and its references: without pretraining, for as long, first."""
     found = [one for one in results.differences if one.start == start]
-    order = ("coco-longer", "coco")
+    order = ("coco-longer", "coco", "scratch-longer", "scratch")
     return sorted(found, key=lambda one: order.index(one.reference) if one.reference in order else len(order))
 
 

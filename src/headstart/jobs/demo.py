@@ -9,6 +9,8 @@ import shutil
 import time
 from pathlib import Path
 
+from rich.text import Text
+
 from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.jobs.compare import Comparison, compare
@@ -21,6 +23,14 @@ MODEL = "yolo11n.yaml"
 IMGSZ = 160
 IMAGES = {"unlabelled": 1000, "train": 160, "val": 64}
 EPOCHS = 12
+STEPS = 60
+NEXT = (
+    "headstart pretrain data=my/images model=yolo11n.pt out=runs/mine",
+    "yolo detect train cfg=runs/mine/finetune.yaml model=runs/mine/headstart.pt data=my.yaml",
+    "headstart compare data=my.yaml starts=coco,coco-longer,mine=runs/mine",
+)
+LABELS = "labels=my.yaml"
+"""What the first of these gets on top where some images have labels."""
 NAME = "headstart-demo.txt"
 """Marks the folder as a demo's, which ``overwrite=true`` may replace."""
 
@@ -51,10 +61,24 @@ def demo(out: str | Path = "runs/demo", overwrite: bool = False) -> int:
     done = _compare(folder, data, run)
     if done.interrupted:
         return 130
-    console.print(f"done in {duration(time.monotonic() - began)}: it shows the path, not the gain (one seed, 60 steps)")
-    console.print(f"reports: {run.folder / 'report.html'}\n         {done.report}")
-    console.print("next:    headstart pretrain data=YOUR/IMAGES model=yolo11n.pt")
+    for line in _ending(run, done, time.monotonic() - began):
+        console.print(Text(line))
     return 0 if done.ok else 1
+
+
+def _ending(run: Run, done: Comparison, seconds: float) -> list[str]:
+    """The verdict, where the reports are, and the commands for images of one's own."""
+    pretraining, *others = NEXT
+    return [
+        f"\ndone in {duration(seconds)}: it shows the path, not the gain (one seed, {STEPS} steps from random weights)",
+        done.verdict,
+        f"report: {done.report or 'not drawn'}",
+        f"        {run.folder / 'report.html'} (the pretraining)",
+        "\nOn images of your own, from trained weights:",
+        f"  {pretraining}",
+        f"  {pretraining} {LABELS}   (in its place, where some images have labels)",
+        *(f"  {line}" for line in others),
+    ]
 
 
 def _new(folder: Path, overwrite: bool) -> Path:
@@ -75,7 +99,7 @@ def _pretrain(folder: Path) -> Run:
     return pretrain(
         data=[str(images / "unlabelled"), str(images / "train")],
         model=MODEL,
-        steps=60,
+        steps=STEPS,
         batch=32,
         imgsz=128,
         local_imgsz=64,
