@@ -18,7 +18,7 @@ from headstart.comparison.results import read_results
 from headstart.comparison.wording import few_objects
 from headstart.errors import UserError
 from headstart.report import is_comparison, write_report
-from headstart.report.comparison_charts import budgets, curves
+from headstart.report.comparison_charts import _two_lines, budgets, curves
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
@@ -180,6 +180,7 @@ def test_how_soon_a_start_is_nearly_as_good_as_coco_in_the_end(
     ("done", "said"),
     [
         ([("scratch", "20%", 0.3), ("coco", "5%", 0.9)], " With the most labels, scratch is highest, at 0.300."),
+        ([("scratch", "20%", 0.3002), ("coco", "20%", 0.3004)], " With the most labels, all are at 0.300."),
         ([("scratch", "5%", 0.3), ("coco", "5%", 0.9)], ""),
     ],
 )
@@ -187,6 +188,12 @@ def test_the_highest_with_the_most_labels_was_trained_with_them(done: list[tuple
     cells = [fake_comparison.cell(start, budget, 0, map50_95=score) for start, budget, score in done]
     note = budgets(fake_comparison.results(starts=["scratch", "coco"], seeds=[0], cells=cells), "b").note
     assert note == f"Score over the number of labelled images.{said}"
+
+
+def test_on_a_phone_a_difference_has_two_lines_where_one_is_too_short() -> None:
+    assert _two_lines("5%: dino − scratch") == "5%: dino − scratch"
+    assert _two_lines("20%: selftrain − scratch-longer") == "20%: selftrain\n− scratch-longer"
+    assert _two_lines("20%: " + "long" * 9 + " − coco") == "20%: longlonglonglonglo…\n− coco"
 
 
 def test_a_comparison_without_anything_done(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from headstart.comparison import remarks, wording
 from headstart.comparison.records import BudgetFacts, CellResult, ClassScore, LabelsWorth, Results
 from headstart.comparison.statistics import epochs_to_reach
+from headstart.errors import enumerated
 from headstart.report.charts import Chart
 from headstart.report.series import COLORS, Line, Row, Saving, lines_chart, rows_chart, savings_chart
 
@@ -50,12 +51,11 @@ def budgets(results: Results, key: str, full: bool = True) -> Chart:
         return Chart(key, title, unit, "No training is done yet.", full=full)
     ticks = [(size, f"{size:,}" if str(size) == name else f"{size:,} ({name})") for name, size in sizes.items()]
     short = [(size, name) for name, size in sizes.items()]
-    whole_way = [line for line in lines if line.xs[-1] == max(sizes.values())]
-    best = max(whole_way, key=lambda line: line.ys[-1], default=None)
+    highest = _highest([line for line in lines if line.xs[-1] == max(sizes.values())])
     several = any(line.low for line in lines)
     note = (
         f"{'Mean over seeds, with its 95 % t interval,' if several else 'Score'} over the number of labelled images."
-        f"{f' With the most labels, {best.label} is highest, at {best.ys[-1]:.3f}.' if best else ''}"
+        + highest
     )
     if several:
         note += (
@@ -67,6 +67,16 @@ def budgets(results: Results, key: str, full: bool = True) -> Chart:
         return lines_chart(name, lines, size=size, alt=f"{title}. {note}", ticks=short if size == _PHONE else ticks)
 
     return _chart(key, title, unit, note, draw, full)
+
+
+def _highest(lines: list[Line]) -> str:
+    """Which start is highest in the end, as far as three digits tell; all of them where they are level."""
+    ends = {line.label: f"{line.ys[-1]:.3f}" for line in lines}
+    best = [name for name, end in ends.items() if end == max(ends.values())]
+    if len(best) > 1 and len(best) == len(ends):
+        return f" With the most labels, all are at {ends[best[0]]}."
+    verb = "is" if len(best) == 1 else "are"
+    return f" With the most labels, {enumerated(best)} {verb} highest, at {ends[best[0]]}." if best else ""
 
 
 def differences(results: Results) -> Chart:
@@ -81,7 +91,7 @@ def differences(results: Results) -> Chart:
         label = f"{one.budget}: {one.start} − {one.reference}"
         row = Row(label, index[one.start], 100 * values.mean, ends[0], ends[1], each)
         rows.append(row)
-        short.append(Row(_short(label, 24), *_rest(row)))
+        short.append(Row(_two_lines(label), *_rest(row)))
     if not rows:
         return Chart("differences", title, unit, "Nothing can be compared yet.", full=True)
     note = (
@@ -143,6 +153,14 @@ def _rest(row: Row) -> tuple[Any, ...]:
 
 def _short(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _two_lines(label: str, most: int = 24) -> str:
+    """A difference in a narrow column: where it does not fit a line, what is subtracted stands on the second."""
+    if len(label) <= most:
+        return label
+    first, _, second = label.partition(" − ")
+    return f"{_short(first, most)}\n{_short(f'− {second}', most)}"
 
 
 def curves(results: Results) -> list[Chart]:

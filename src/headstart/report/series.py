@@ -132,12 +132,12 @@ def rows_chart(name: str, rows: Sequence[Row], *, width: int, labels: int, alt: 
 
     Args:
         name: Makes the ids within the page unique.
-        rows: From the top; in points.
+        rows: From the top; in points. A label may have two lines.
         width: In CSS pixels.
         labels: Width of the column of names.
         alt: The chart in a sentence.
     """
-    height = 24 * len(rows) + 44
+    height = (38 if any("\n" in row.label for row in rows) else 24) * len(rows) + 44
     with rc_context(STYLE):
         figure = Figure(figsize=(width / 72, height / 72))
         axes = figure.add_axes((labels / width, 30 / height, 1 - (labels + 14) / width, 1 - 40 / height))
