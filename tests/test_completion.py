@@ -63,7 +63,7 @@ def words(line: str, incomplete: str) -> list[str]:
         ("pretrain", "data=.h", ["data=.hidden/"]),
         ("pretrain", "data=no/where/", []),
         ("pretrain", "batch=", ["batch=auto"]),
-        ("pretrain method=nothing", "ba", ["batch="]),
+        ("pretrain method=nothing", "ba", ["balance=", "batch="]),
         ("compare", "starts=scratch,co", ["starts=scratch,coco", "starts=scratch,coco-backbone"]),
         ("compare", "starts=scratch,ssl=im", ["starts=scratch,ssl=images/"]),
         ("compare", "split=", ["split=val", "split=test"]),

@@ -53,9 +53,9 @@ def test_bounds(images: int, own: int, most: int) -> None:
     assert batch._most(Case)[0] == most  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("label_imgsz", "step"), [(None, 0), (256, 0), (64, 6001)])
+@pytest.mark.parametrize(("label_imgsz", "step"), [(None, 0), (256, 0), (64, 3501)])
 def test_the_largest_views_are_tried(label_imgsz: int | None, step: int) -> None:
-    """Burn-in is the first 6,000 of 10,000 steps; before step 6,000 images are labelled."""
+    """Burn-in is the first 3,500 of 10,000 steps; before step 3,500 images are labelled."""
     assert batch.largest_step(tiny.build("selftrain", label_imgsz=label_imgsz)).step == step
 
 

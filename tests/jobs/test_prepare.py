@@ -63,7 +63,7 @@ def test_a_version_that_was_not_tested_is_told_before_a_comparison(
     monkeypatch.setattr(comparing, "untested", lambda: ("WARNING: ultralytics 9 was not tested",))
     monkeypatch.setattr(comparing, "prepare", stop)
     with pytest.raises(UserError, match="enough"):
-        comparing._compare(cast(Any, SimpleNamespace(trust=False)), cast(Any, SimpleNamespace(path=tmp_path)), None, "")
+        comparing._compare(cast(Any, SimpleNamespace(trust=False, plan=True)), cast(Any, SimpleNamespace(path=tmp_path)), None, "")
     assert "WARNING: ultralytics 9 was not tested" in capsys.readouterr().err
 
 

@@ -90,11 +90,11 @@ def test_what_was_trained_arrives_and_resuming_changes_nothing(
         if name.startswith(inner + part + "model.")
         if not (part == "head." and re.search(r"cv3\.\d\.2\.", name))  # its outputs are clusters, no classes
     }
-    if "labels" in given:  # the mean of the teachers at the ends of burn-in and of the round
+    if "labels" in given:  # the mean of the teachers at the ends of burn-in and of the round, which weighs twice
         last, extra = end["method"], end["method"]["_extra_state"]
         assert extra["mean"]["number"] == 1
         student = {
-            name: ((mean + last[f"{part}.{name}"]) / 2 if mean.is_floating_point() else last[f"{part}.{name}"])
+            name: ((mean + 2 * last[f"{part}.{name}"]) / 3 if mean.is_floating_point() else last[f"{part}.{name}"])
             for part, states in extra["mean"]["states"].items()
             for name, mean in states.items()
             if name in names

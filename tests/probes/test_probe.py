@@ -105,6 +105,7 @@ def test_the_command(scenes: Path, capsys) -> None:
         (["yolo11n.yaml", "data=x", "images=few"], "images: must be a whole number, not 'few'"),
         (["yolo11n.yaml", "data=x", "imagesz=3"], "did you mean"),
         (["nowhere.pt", "data=x"], "nowhere.pt"),
+        (["nowhere.pt", "data=x"], "no such file or folder: x"),
         ([".", "data=x"], "holds no headstart.pt"),
     ],
 )

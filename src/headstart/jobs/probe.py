@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from headstart.detectors.base import Detector
 from headstart.detectors.find import load_detector
 from headstart.errors import UserError
-from headstart.images.index import find_images
+from headstart.images.index import ImageIndex, find_images
 from headstart.jobs.signature import plain
 from headstart.machine import parse_device
 from headstart.probes.probe import Probe, Samples
@@ -65,9 +66,7 @@ def probe(
         if not path.is_file():
             hint = "a run hands its checkpoint back at the end; while it goes on, metrics.jsonl has its probes"
             raise UserError("holds no headstart.pt", where=str(source), hint=hint)
-    index = find_images(s.data, every=s.every)
-    with granted(s.trust):
-        detector = load_detector(str(path), channels=index.channels)
+    index, detector = _both(s, path)
     samples = Samples.read(index, number=s.images, imgsz=s.imgsz, labels=s.labels)
     said = list(index.notes)
     if samples.skipped:
@@ -81,6 +80,24 @@ def probe(
         trunk = detector.trunk(neck=part == "neck").to(device)
         found[part] = Probe(trunk, samples).measure()
     return found
+
+
+def _both(s: ProbeSettings, path: Path) -> tuple[ImageIndex, Detector]:
+    """Images and detector; what is wrong with either is said together."""
+    problems: list[UserError] = []
+    index = detector = None
+    try:
+        index = find_images(s.data, every=s.every)
+    except UserError as problem:
+        problems.append(problem)
+    try:
+        with granted(s.trust):
+            detector = load_detector(str(path), channels=index.channels if index else 3)
+    except UserError as problem:
+        problems.append(problem)
+    if index is None or detector is None:
+        raise UserError.several(problems)
+    return index, detector
 
 
 def table(found: Mapping[str, Mapping[str, float]]) -> str:
