@@ -31,10 +31,11 @@ class Named(NamedTuple):
 class Logger(ABC):
     """Is told what happens in a run, in the order in which it happens.
 
+    What the user set of it comes as keyword arguments: ``loggers='{my_logger.py: {port: 80}}'`` gives ``port=80`` to a
+    constructor that takes it. By default there is nothing to set.
+
     Args:
         folder: Where it may write; it need not exist.
-        settings: What the user set of it, as ``loggers='{my_logger.py: {port: 80}}'`` gives ``port=80``; by default
-            there is nothing to set.
 
     Attributes:
         Settings: What can be set of a logger that comes with headstart; it gets these, checked.
