@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import resource
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,19 @@ def test_memory_that_really_runs_out(given: dict[str, Any]) -> None:
     By hand: each image has two views of 3 x 64 x 64 floats (98 KB) and, at stride 2, maps of 8 x 32 x 32 floats three
     times over for both (197 KB), before gradients: 8 images 2.4 MB, 512 images 150 MB.
     """
-    # A new process: what the tests before have freed is still this one's, and would be used beyond the limit.
-    ours, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    process = multiprocessing.get_context("spawn").Process(target=limited, args=(theirs, given, 48 * MIB))
-    process.start()
-    theirs.close()
-    tried = ours.recv()
-    process.join()
+    tried = None
+    for _ in range(3):  # now and then the limit is met where a library ends the process in place of raising
+        # A new process: what the tests before have freed is still this one's, and would be used beyond the limit.
+        ours, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
+        process = multiprocessing.get_context("spawn").Process(target=limited, args=(theirs, given, 48 * MIB))
+        process.start()
+        theirs.close()
+        with suppress(EOFError):
+            tried = ours.recv()
+        process.join()
+        if tried:
+            break
+    assert tried is not None
     assert tried[8] is not None
     assert tried[max(tried)] is None
     assert 8 < max(tried) <= 512
