@@ -227,12 +227,14 @@ def used_of(videos: Sequence[str], every: float, folder: Path) -> Used:
     """What is used of each video; see `footage_of`. One that cannot be read is skipped, and said."""
     used, found = Used([], [], []), list[Footage]()
     sizes = [_megabytes(video) for video in videos]
+    before, total = 0.0, int(sum(sizes)) + 1
     filling = Filling(label="looking through videos", what="MB")
-    for at, video in enumerate(videos):
-        before = sum(sizes[:at])
+    for video, size in zip(videos, sizes, strict=True):
 
-        def tell(share: float, before: float = before, size: float = sizes[at]) -> None:
-            filling(int(before + share * size), int(sum(sizes)) + 1)
+        def tell(share: float, before: float = before, size: float = size) -> None:
+            filling(int(before + share * size), total)
+
+        before += size
 
         try:
             one = footage_of(video, every, folder, tell)

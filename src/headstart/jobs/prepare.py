@@ -132,10 +132,11 @@ def length_of(options: Mapping[str, Any], images: int) -> int | None:
     given = dict(options)
     if undecided(given):
         given["method"] = LABELLED if given.get("labels") else RANDOM if random_weights(given) else TRAINED
-    presets = find.find(str(given["method"])).presets
+    declared = find.find(str(given["method"]))
+    presets = declared.presets
     preset = presets.get(str(given.get("preset")), next(iter(presets.values()), {}))
     known = {key: value for key, value in {**preset, **given}.items() if key in PretrainSettings.model_fields}
-    classes = find.find(str(given["method"])).method.needs.labels
+    classes = declared.method.needs.labels
     run, _ = with_length(PretrainSettings(**known), given, not random_weights(given), images, classes=classes)
     return None if run.budget else steps_of(run, images)
 

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import jinja2
-
 from headstart.comparison import wording
 from headstart.comparison.records import Results
 from headstart.comparison.shown import Detections, read_detections
@@ -18,6 +16,7 @@ from headstart.errors import UserError
 from headstart.report import comparison_charts, comparison_page, pretraining_page
 from headstart.report.charts import Chart
 from headstart.report.pretraining_verdict import judge
+from headstart.report.rendering import environment
 from headstart.report.run_reader import FoundRun, find_run
 
 _MAIN = ("sure", "open", "clusters", "examples", "neighbours", "components", "views")
@@ -98,10 +97,8 @@ def _detections(folder: Path) -> Detections | None:
 
 
 def _rendered(content: Mapping[str, Any], report: Path) -> str:
-    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
-    pages = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     there = {"report": str(report), "link": _link(report)} if report.is_file() else {}
-    return pages.get_template("card.html.j2").render(**content, **there)
+    return environment().get_template("card.html.j2").render(**content, **there)
 
 
 def _link(report: Path) -> str:

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from headstart.comparison import remarks, wording
 from headstart.comparison.records import Difference, Results
 from headstart.comparison.results import read_results
@@ -17,6 +15,7 @@ from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.report import comparison_charts
 from headstart.report.pretraining_verdict import text_of
+from headstart.report.rendering import environment
 from headstart.report.series import COLORS
 from headstart.run.display import NO_BREAK, duration
 
@@ -52,8 +51,7 @@ def write_side_by_side(folders: Sequence[str | Path], path: Path) -> Path:
 
 
 def _write(path: Path, template: str, content: Mapping[str, Any]) -> Path:
-    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
-    pages = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    pages = environment()
     pages.filters["points"] = wording.points
     pages.filters["interval"] = wording.interval
     write_text(path, pages.get_template(template).render(content))

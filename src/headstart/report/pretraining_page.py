@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from headstart.files import write_text
 from headstart.report.charts import Chart, Mark, line_chart, number
 from headstart.report.pretraining_verdict import dropped, judge, parts_back, text_of
 from headstart.report.probe_charts import probe_charts
+from headstart.report.rendering import environment
 from headstart.report.run_reader import FoundRun, find_run
 from headstart.report.teacher_labels import teacher_labels
 from headstart.run import clock
@@ -52,9 +52,7 @@ def write_report(run_dir: str | Path) -> Path:
         UserError: There is no run in `run_dir`, or the file cannot be written.
     """
     run = find_run(Path(run_dir))
-    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
-    pages = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = pages.get_template("pretraining.html.j2").render(_content(run))
+    page = environment().get_template("pretraining.html.j2").render(_content(run))
     path = run.path / "report.html"
     write_text(path, page)
     return path
