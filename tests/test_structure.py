@@ -14,7 +14,7 @@ SOURCE = Path(headstart.__file__).parent
 # a layer of its own, below that of its folder: a contract that others work with.
 LAYERS = [
     ["errors", "reading", "aside"],
-    ["files", "machine", "plugins", "trust"],
+    ["files", "machine", "plugins", "ranks", "trust"],
     ["settings"],
     ["run"],
     ["images", "views", "pseudolabels.base"],
