@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -125,10 +127,25 @@ def test_images_that_are_not_there_are_said_and_left_out(tmp_path: Path) -> None
     path.write_text(path.read_text().replace("images/train", "train.txt"))
     found = read_dataset(path, "val", finetuner("yolo11n"))
     assert len(found.pool) == 12
-    assert f"train: 1 of 13 images are not there, such as {tmp_path}/images/train/gone.jpg" in found.notes
+    assert f"train: 1 of 13 images are not there, such as '{tmp_path}/images/train/gone.jpg'" in found.notes
     (tmp_path / "train.txt").write_text("images/train/gone.jpg\n")
     with pytest.raises(UserError, match=r"none of the 1 images of train is there: .*gone.jpg"):
         read_dataset(path, "val", finetuner("yolo11n"))
+
+
+@pytest.mark.parametrize("name", ["line\nbreak.jpg", "carriage\rreturn.jpg", "line\u2028.jpg", b"latin-\xe9.jpg"])
+def test_images_whose_names_no_list_can_have_are_said_and_left_out(tmp_path: Path, name: str | bytes) -> None:
+    """A line break would make two images of one, of which neither is there; Ultralytics reads lists as UTF-8."""
+    path = dataset(tmp_path)
+    image = tmp_path / "images/train" / os.fsdecode(name)
+    shutil.copy(tmp_path / "images/train/0.jpg", image)
+    shutil.copy(tmp_path / "labels/train/0.txt", tmp_path / "labels/train" / image.with_suffix(".txt").name)
+    found = read_dataset(path, "val", finetuner("yolo11n"))
+    assert len(found.pool) == 12
+    assert str(image) not in found.pool
+    (said,) = [note for note in found.notes if "cannot stand in a list" in note]
+    assert said.startswith("train: 1 of 13 images have a name that cannot stand in a list of images: rename them")
+    assert repr(str(image)) in said  # on one line, whatever is in the name
 
 
 @pytest.mark.parametrize(

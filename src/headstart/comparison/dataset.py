@@ -90,15 +90,31 @@ def read_dataset(path: str | Path, split: str, trainer: Finetuner, model: str = 
 
 
 def _there(images: Sequence[str], found: DatasetYaml, part: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The images that are there, and what is to be said of the others: a trainer would leave them out in silence."""
+    """The images that trainings can be given, and what is to be said of the others: a trainer would leave them out in
+    silence."""
     there: list[str] = []
     lost: list[str] = []
+    unlisted: list[str] = []
     for image in images:
-        (there if os.path.exists(image) else lost).append(image)  # noqa: PTH110 - a Path for each costs more
+        kept = there if _listable(image) else unlisted
+        (kept if os.path.exists(image) else lost).append(image)  # noqa: PTH110 - a Path for each costs more
+    why = ("are not there", "have a name that cannot stand in a list of images: rename them, they are left out")
+    told = tuple(
+        f"{len(some):,} of {len(images):,} images {what}, such as {some[0]!r}"
+        for some, what in zip((lost, unlisted), why, strict=True)
+        if some
+    )
     if not there:
-        raise UserError(f"none of the {len(images):,} images of {part} is there: {images[0]}", where=str(found.file))
-    told = f"{len(lost):,} of {len(images):,} images are not there, such as {lost[0]}" if lost else ""
-    return tuple(there), (told,) if told else ()
+        what = f"none of the {len(images):,} images of {part} is there: {images[0]}"
+        raise UserError(what if lost else f"{part}: {told[-1]}", where=str(found.file))
+    return tuple(there), told
+
+
+def _listable(path: str) -> bool:
+    """Whether a list of images, one a line in UTF-8, can have this path: no line break in it, no undecodable byte."""
+    return path.isprintable() or (
+        path.splitlines() == [path] and not any("\ud800" <= sign <= "\udfff" for sign in path)
+    )
 
 
 def _images(found: DatasetYaml, part: str) -> tuple[str, ...]:
