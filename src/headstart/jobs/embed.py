@@ -21,10 +21,12 @@ from headstart.embedding.neighbors import Features
 from headstart.errors import UserError
 from headstart.files import explained, write_atomically
 from headstart.images.dataset_yaml import DatasetYaml
-from headstart.images.frames import file_of, saved_name
+from headstart.images.frames import file_of
 from headstart.images.index import ImageIndex, find_images
-from headstart.images.labels import label_path, read_labels
-from headstart.images.video import save_frame
+from headstart.images.labels import is_there, label_path, read_labels
+from headstart.images.members import split
+from headstart.images.shards import save_image
+from headstart.jobs.export_labels import file_names
 from headstart.jobs.labelled import RowReader, dataset_of
 from headstart.machine import loader_workers, parse_device
 from headstart.pseudolabels.search import Search
@@ -160,7 +162,7 @@ def _labelled(labels: str, images: ImageIndex) -> _Given:
     row_of = {str(Path(path).resolve()): row for row, path in enumerate(images)}
     found: dict[int, list[Box]] = {}
     for path in find_images(str(dataset.file)):
-        if label_path(path).is_file():
+        if is_there(label_path(path)):
             rows = read_labels(label_path(path), len(dataset.class_names()), dataset.keypoints()).rows
             found[row_of[str(Path(path).resolve())]] = [Box(row.box, "label", label=row.label) for row in rows]
     if not found:
@@ -314,15 +316,17 @@ def _write_next(
 
 
 def _save_frames(made: Embedded, folder: Path) -> None:
-    """The frames among the images to label, as files that can be labelled."""
-    frames = [path for path in made.chosen if file_of(path) != path]
-    if not frames:
+    """The frames and members of shards among the images to label, as files that can be labelled."""
+    parts = [path for path in made.chosen if file_of(path) != path]
+    if not parts:
         return
     with explained(folder):
         folder.mkdir(exist_ok=True)
-        for path in frames:
-            save_frame(path, folder / saved_name(path))
-    made.notes.append(f"{folder}: {len(frames):,} of the images to label, which are frames of videos, saved as images")
+        for path, name in zip(parts, file_names(parts), strict=True):
+            save_image(path, folder / name)
+    shards = sum(split(path) is not None for path in parts)
+    what = "in shards" if shards == len(parts) else "in shards or frames of videos" if shards else "frames of videos"
+    made.notes.append(f"{folder}: {len(parts):,} of the images to label, which are {what}, saved as images")
 
 
 def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
