@@ -78,7 +78,8 @@ def bytes_of(path: str) -> bytes:
     Raises:
         DecodeError, RunError: As `read_image`.
     """
-    return _tried(path, _bytes)
+    data: bytes = _contents(path)
+    return data
 
 
 def head_of(path: str) -> bytes:
@@ -110,19 +111,14 @@ def with_file(path: str, read: Callable[[BinaryIO], T]) -> T:
     Raises:
         DecodeError, RunError: As `read_image`.
     """
-
-    def opened(path: str) -> T:
-        _size_of(path)
-        with open(path, "rb") as file:  # noqa: PTH123
-            return read(file)
-
-    return _tried(path, opened)
+    found: T = _contents(path, read)
+    return found
 
 
-def _tried(path: str, read: Callable[[str], T]) -> T:
+def _contents(path: str, read: Callable[[BinaryIO], Any] | None = None) -> Any:
     for wait in (*WAITS, None):
         try:
-            return read(path)
+            return _bytes(path, read)
         except FileNotFoundError:
             raise DecodeError("no such file") from None
         except PermissionError:
@@ -146,23 +142,19 @@ def _storage_fails(path: str, what: str, error: Exception) -> RunError:
     return RunError(tried, where=path, hint=hint)
 
 
-def _bytes(path: str) -> bytes:
+def _bytes(path: str, read: Callable[[BinaryIO], Any] | None) -> Any:
     most = min(_MAX_BYTES, _room())
-    if (member := split(path)) is not None:
+    if read is None and (member := split(path)) is not None:
         from headstart.images import shards  # which needs what is here
 
         return shards.bytes_of(member, most)
-    if (size := _size_of(path)) > most:
-        raise DecodeError(f"too large: a file of {size / 2**30:.1f} GiB")
-    with open(path, "rb") as file:  # noqa: PTH123
-        return file.read()
-
-
-def _size_of(path: str) -> int:
     info = os.stat(path)  # noqa: PTH116 - a Path for each of a million reads costs more than the stat
     if not stat.S_ISREG(info.st_mode):  # opening a pipe would wait for ever
         raise DecodeError("a folder, not a file" if stat.S_ISDIR(info.st_mode) else "not an ordinary file")
-    return info.st_size
+    if read is None and info.st_size > most:
+        raise DecodeError(f"too large: a file of {info.st_size / 2**30:.1f} GiB")
+    with open(path, "rb") as file:  # noqa: PTH123
+        return read(file) if read else file.read()
 
 
 def decode(
