@@ -64,7 +64,7 @@ def entries(read: Read, size: int, problems: Problems) -> Iterator[Entry]:
             return
         if len(block) < BLOCK:
             if not begun:
-                raise DecodeError("empty file" if not size else "not a tar file")
+                raise _no_tar(block)
             problems.append(("", f"truncated: it ends at byte {size:,} without an end mark; used up to there"))
             return
         try:
@@ -79,7 +79,7 @@ def entries(read: Read, size: int, problems: Problems) -> Iterator[Entry]:
             name, data = known.get("path", header.name), _size(known, header.size)
         except _DamagedError as error:
             if not begun:
-                raise DecodeError(COMPRESSED if block.startswith(_PACKED) else "not a tar file") from None
+                raise _no_tar(block) from None
             problems.append(("", f"damaged at byte {at:,} ({error}): used up to there"))
             return
         once = {}
@@ -104,13 +104,15 @@ def entries(read: Read, size: int, problems: Problems) -> Iterator[Entry]:
             yield places[name]
 
 
+def _no_tar(begin: bytes) -> DecodeError:
+    return DecodeError(COMPRESSED if begin.startswith(_PACKED) else "not a tar file" if begin else "empty file")
+
+
 def _header(block: bytes) -> _Header:
     stored = _number(block[148:156])
     total = sum(block) - sum(block[148:156]) + 8 * 32
     if stored != total and stored != total - 256 * sum(byte > 127 for byte in block[:148] + block[156:]):
-        raise _DamagedError(
-            "the checksum of a header is wrong"
-        )  # the second sum is that of signed bytes, as once written
+        raise _DamagedError("the checksum of a header is wrong")  # the other sum: of signed bytes
     name = _text(block[:100])
     if block[257:263] == b"ustar\0" and (prefix := _text(block[345:500])):
         name = f"{prefix}/{name}"
