@@ -40,6 +40,12 @@ def names(index: ImageIndex) -> list[str]:
     return [member.name for path in index if (member := split(path))]
 
 
+def refused(data: object, **more: bool) -> UserError:
+    with pytest.raises(UserError) as error:
+        find_images(data, **more)  # type: ignore[arg-type]
+    return error.value
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "cache"))
@@ -88,7 +94,7 @@ def test_zips_stored_and_deflated(tmp_path: Path) -> None:
     with pytest.raises(DecodeError, match="damaged zip: its bytes are not those that were packed"):
         read_image(f"{path}/s.png")
     path.write_bytes(data[:-30])
-    assert "not a zip file, or truncated" in str(pytest.raises(UserError, find_images, path).value)
+    assert "not a zip file, or truncated" in str(refused(path))
 
 
 def test_names_lead_nowhere(tmp_path: Path) -> None:
@@ -175,10 +181,10 @@ def test_bad_shards_are_listed_and_others_used(tmp_path: Path) -> None:
     assert reasons["text.tar"] == "not a tar file"
     assert reasons["packed.tar"].startswith("a compressed tar: its members cannot be read one by one")
     assert any("1 compressed tars, such as b.tar.gz, were passed over" in note for note in index.notes)
-    error = pytest.raises(UserError, find_images, tmp_path / "b.tar.gz").value
+    error = refused(tmp_path / "b.tar.gz")
     assert "is a compressed tar" in error.what
     assert "gunzip" in str(error.hint)
-    assert "1 shards cannot be read" in pytest.raises(UserError, find_images, tmp_path / "text.tar").value.what
+    assert "1 shards cannot be read" in refused(tmp_path / "text.tar").what
 
 
 def test_sparse_members_and_wild_headers(tmp_path: Path) -> None:
@@ -197,7 +203,7 @@ def test_sparse_members_and_wild_headers(tmp_path: Path) -> None:
     large = tarfile.TarInfo("x")
     large.type, large.size = tarfile.XHDTYPE, 2**40  # a claim of a terabyte of names
     (tmp_path / "b.tar").write_bytes(large.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
-    assert "1 shards cannot" not in pytest.raises(UserError, find_images, tmp_path / "b.tar").value.what[:5]
+    assert refused(tmp_path / "b.tar").what.startswith("no images found in")
     for claim in (b"-1", b"999999999999999999999", b"0x10"):
         record = b"size=" + claim + b"\n"
         record = str(len(record) + 3).encode() + b" " + record
@@ -250,9 +256,9 @@ def test_braces_globs_folders_and_lists_name_shards(tmp_path: Path, monkeypatch:
     (tmp_path / "list.txt").write_text(f"s/003.tar\n{every[5]}\n")
     assert list(find_images("list.txt")) == [every[3], every[5]]
     assert list(find_images(every[7])) == [every[7]]
-    error = pytest.raises(UserError, find_images, "s/{010..013}.tar").value
+    error = refused("s/{010..013}.tar")
     assert error.what.startswith("2 of the 4 that s/{010..013}.tar names cannot be used: no such file or folder: s/012")
-    assert "more than" in pytest.raises(UserError, find_images, "s/{0..9}{0..99999999}.tar").value.what
+    assert "more than" in refused("s/{0..9}{0..99999999}.tar").what
 
 
 def test_shards_beside_images_are_passed_over_unless_named(tmp_path: Path) -> None:
@@ -277,7 +283,7 @@ def test_a_dataset_may_name_shards(tmp_path: Path) -> None:
     packs.tar(tmp_path / "v.tar", {"c.png": packs.picture(3)})
     (tmp_path / "d.yaml").write_text("train: [t.tar, v.tar]\nval: v.tar\nnames: [thing]\n")
     assert names(find_images(tmp_path / "d.yaml")) == ["a.png", "b.png"]
-    error = pytest.raises(UserError, lambda: find_images(tmp_path / "t.tar", labelled=True)).value
+    error = refused(tmp_path / "t.tar", labelled=True)
     assert "images with labels are read from files here" in error.what
 
 

@@ -211,6 +211,11 @@ def known(shard: str, stamp: Stamp) -> Catalog | None:
     return _known.get((shard, stamp))
 
 
+def forget(found: Catalog) -> None:
+    """Give the memory of a table back."""
+    _known.pop((found.shard, found.stamp), None)
+
+
 def catalog_of(shard: str, stamp: Stamp, reading: Callable[[], Catalog], *, names: bool = False) -> Catalog:
     """The table of a shard: the one known, or kept, or what reading it gives.
 

@@ -115,7 +115,7 @@ def embed(s: EmbedSettings) -> Embedded:
         _write_duplicates(s, images, rows, features, made, device)
         if s.next:
             _write_next(s, images, rows, features, uncertainty, given, made, device)
-    _write_csv(files["skipped"], ["image", "reason"], made.skipped)
+    write_csv(files["skipped"], ["image", "reason"], made.skipped)
     return made
 
 
@@ -283,7 +283,7 @@ def _write_duplicates(
     pairs = [] if made.near is None else neighbors.duplicates(near, made.near)
     made.pairs = len(pairs)
     lines = [(images.path(rows[one]), images.path(rows[two]), f"{far:.5f}") for one, two, far in pairs]
-    _write_csv(made.files["duplicates"], ["image", "other", "distance"], lines)
+    write_csv(made.files["duplicates"], ["image", "other", "distance"], lines)
 
 
 def _write_next(
@@ -312,7 +312,7 @@ def _write_next(
         )
         for rank, (path, one) in enumerate(zip(made.chosen, chosen, strict=True), start=1)
     ]
-    _write_csv(made.files["next"], ["rank", "image", "distance", "uncertainty"], lines)
+    write_csv(made.files["next"], ["rank", "image", "distance", "uncertainty"], lines)
 
 
 def _save_frames(made: Embedded, folder: Path) -> None:
@@ -329,7 +329,9 @@ def _save_frames(made: Embedded, folder: Path) -> None:
     made.notes.append(f"{folder}: {len(parts):,} of the images to label, which are {what}, saved as images")
 
 
-def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV, atomically."""
+
     def write(temporary: Path) -> None:
         # Undecodable file names are written as they are on the disk.
         with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
