@@ -76,7 +76,7 @@ class Finder:
         if self.notes:
             what += f" ({'; '.join(self.notes)})"
         kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
-        hint = f"looked for {kinds} and videos in any case; hidden files are passed over"
+        hint = f"looked for {kinds}, videos and shards (tar, zip) in any case; hidden files are passed over"
         return UserError(what, where="data", hint=hint)
 
     def _keep(self, shown: str, resolved: str) -> None:
