@@ -228,6 +228,8 @@ def test_any_file_system_of_fsspec(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert [path.rpartition("/")[2] for path in index] == ["1.png", "000.png", "001.png"]
     assert np.array_equal(read_image(index.path(0)), packs.pixels(packs.picture(1)))
     assert [row.label for row in read_labels(label_path(index.path(0))).rows] == [2]
+    (tmp_path / "d.yaml").write_text("train: memory://b/s/0.tar\nval: gone\nnames: [a, b, c]\n")
+    assert list(find_images(tmp_path / "d.yaml")) == [index.path(0)]
     monkeypatch.setattr(index_cache, "FEWEST", 1)
     kept = find_images("memory://b/s/{0..1}.tar", keep=tmp_path)
     assert list(kept) == list(index)

@@ -283,6 +283,8 @@ def test_a_dataset_may_name_shards(tmp_path: Path) -> None:
     packs.tar(tmp_path / "v.tar", {"c.png": packs.picture(3)})
     (tmp_path / "d.yaml").write_text("train: [t.tar, v.tar]\nval: v.tar\nnames: [thing]\n")
     assert names(find_images(tmp_path / "d.yaml")) == ["a.png", "b.png"]
+    (tmp_path / "e.yaml").write_text("train: '{t,v}.tar'\nval: gone\nnames: [thing]\n")
+    assert names(find_images(tmp_path / "e.yaml")) == ["a.png", "b.png", "c.png"]
     error = refused(tmp_path / "t.tar", labelled=True)
     assert "images with labels are read from files here" in error.what
 

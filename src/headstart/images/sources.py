@@ -238,14 +238,12 @@ def _dataset(file: Path) -> Source:
     looked = found.looked_for("train")
     if absent := found.absent("train"):
         raise UserError(absent.what, where="data", hint=absent.hint)
-    train, problems = [], []
+    train, problems = list[Source](), list[UserError]()
     for path in named:
-        try:
-            train.append(_source(path))
-            if train[-1].kind == "video":
-                raise no_frames_here(path, "")
-        except UserError as problem:
-            problems.append(UserError(f"train of {file}: {problem.what}{looked}", where="data", hint=problem.hint))
+        some, wrong = _all_of(path)
+        train += some
+        wrong += [no_frames_here(one.path, "") for one in some if one.kind == "video"]
+        problems += [UserError(f"train of {file}: {one.what}{looked}", where="data", hint=one.hint) for one in wrong]
     if problems:
         raise UserError.several(problems)
     held_out = [path for part in found.parts if part != "train" for path in found.paths(part)]
