@@ -131,9 +131,8 @@ def main() -> None:
         print(f"{arguments.images} images made in {seconds:.0f} s as files, in {packing:.0f} s as shards")
         print(f"{arguments.workers} workers, batch 64")
         time.sleep(3)  # a folder must have been left alone for two seconds before its index is kept
-        print(
-            f"{'':>8} {'start':>6} {'index s':>9} {'cache s':>9} {'first batch s':>14} {'memory MB':>10} {'images/s':>9}"
-        )
+        head = f"{'':>8} {'start':>6} {'index s':>9} {'cache s':>9} {'first batch s':>14}"
+        print(f"{head} {'memory MB':>10} {'images/s':>9}", flush=True)
         for kind in kinds:
             for number in range(1, arguments.starts + 1):
                 _measured(kind, number, folder, arguments)
