@@ -64,7 +64,7 @@ def test_shards_hold_the_files_as_they_are(images: Path, tmp_path: Path) -> None
     assert list(again.shards) == list(made.shards)
     for name in made.shards:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
-    assert made.lines()[-1].endswith("data=s3://BUCKET/FOLDER/{000000..000004}.tar")
+    assert made.lines()[-1].endswith("data='s3://BUCKET/FOLDER/{000000..000004}.tar'")
 
 
 def test_what_is_packed_is_read_as_before(images: Path, tmp_path: Path) -> None:
@@ -139,6 +139,16 @@ def test_folders_of_others_are_left_alone(images: Path, tmp_path: Path) -> None:
     (tmp_path / "out/notes.txt").write_text("mine")
     packed(str(images), tmp_path / "out", overwrite=True)
     assert (tmp_path / "out/notes.txt").read_text() == "mine"
+
+
+def test_shards_are_not_packed_over_themselves(images: Path, tmp_path: Path) -> None:
+    packed(str(images), tmp_path / "out")
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    for data, out in (("out", "out"), ("link", "out"), ("out", "link"), ("out/000001.tar", "out")):
+        with pytest.raises(UserError, match="lies in it: images cannot be packed into the folder"):
+            packed(str(tmp_path / data), tmp_path / out, overwrite=True, shard_size="200kB")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_frames_are_packed_and_what_cannot_be_read_is_listed(tmp_path: Path) -> None:

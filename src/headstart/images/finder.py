@@ -84,7 +84,7 @@ class Finder:
         kept = self.shards if shard else self.videos if is_video_name(shown) else self.found
         known = kept.get(resolved)
         kept[resolved] = shown if known is None else min(known, shown)
-        if kept is not self.found:  # another one in its place has other frames, or members
+        if kept is not self.found and not is_address(shown):  # another one in its place has other frames, or members
             self._watch(shown)
 
     def _keep_all(self, found: Iterable[tuple[str, str]], where: str) -> None:

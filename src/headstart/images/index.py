@@ -178,6 +178,10 @@ def find_images(data: Data, keep: Path | None = None, *, every: float = EVERY, l
     problems += [refusals[source.kind](source.path, "data") for source in sources if source.kind in refusals]
     if problems:
         raise UserError.several(problems)
+    if any(is_address(source.path) for source in sources):
+        from headstart.images import remote  # fsspec: for those who have addresses
+
+        remote.look_anew()
     path = index_cache.index_path(keep, repr((sources, every, labelled))) if keep is not None else None
     if path is not None:
         kept = ImageIndex.load(path)
@@ -196,6 +200,7 @@ def find_images(data: Data, keep: Path | None = None, *, every: float = EVERY, l
     paths, skipped = sorted({*finder.found.values(), *frames, *members}), [*skipped, *unread]
     index = ImageIndex(paths, names, notes, finder.left_out, skipped, channels, shards if members else ())
     index._tables = keep or index_cache.default_folder()
+    finder.watched |= {shard: seen for shard in shards if is_address(shard) and (seen := index_cache.stamp(shard))}
     if path is not None and finder.keepable and index.save(path, finder.watched):
         return ImageIndex.load(path, check=False) or index  # mapped, in place of the copy in memory
     return index

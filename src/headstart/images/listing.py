@@ -17,8 +17,6 @@ from headstart.images.shards import table_of
 from headstart.images.sources import is_image_name
 from headstart.run.display import Filling
 
-_AT_ONCE = 16
-"""Shards at addresses whose tables are read side by side."""
 _NAMED = 5
 """Shards up to which each is named in what is said."""
 _KINDS = 6
@@ -71,7 +69,9 @@ def _tables(shards: Sequence[str]) -> Iterator[Catalog | DecodeError]:
     if not any(map(is_address, shards)):
         yield from map(_table, shards)
         return
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    from headstart.images import remote  # fsspec: for those who have addresses
+
+    with ThreadPoolExecutor(remote.THREADS) as pool:
         yield from pool.map(_table, shards)
 
 

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import Any, TypeVar
 
@@ -26,6 +27,8 @@ LOST = 8
 """Parts in a row that could not be fetched, after which this is no matter of single images."""
 AT_ONCE = 2**28
 """Bytes that are asked for ahead at most: of a batch, as a rule, all."""
+THREADS = 16
+"""Shards that are looked at side by side."""
 _SPARE = 512
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
 _MARKS = ("ETag", "etag", "md5Hash", "Content-MD5", "generation", "LastModified", "Last-Modified", "mtime", "created")
@@ -186,10 +189,21 @@ def _looked_at(address: str) -> Stamp:
     return Stamp(size, int.from_bytes(digest, "little") >> 2)
 
 
+def look_anew() -> None:
+    """Look at each shard again when it is needed: a run begins."""
+    _stamps.clear()
+
+
+def look_at(addresses: Sequence[str]) -> None:
+    """Look at shards side by side; what cannot be looked at is said where it is needed."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(watched, addresses))
+
+
 def watched(address: str) -> tuple[int, int] | None:
-    """Of a shard as it is now; None where it cannot be looked at."""
+    """Of a shard, as `stamp_of`; None where it cannot be looked at."""
     try:
-        found = _stamps[address] = _looked_at(address)
+        found = stamp_of(address)
     except (DecodeError, UserError):
         return None
     return found.st_mtime_ns % 10**9, found.st_size  # which counts as settled

@@ -12,10 +12,12 @@ import io
 import json
 import os
 import re
+import shlex
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from headstart.images.frames import parse, saved_name
 from headstart.images.headers import DecodeError
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.labels import is_there, label_path
+from headstart.images.members import is_address
 from headstart.images.sources import parse_sources
 from headstart.jobs.embed import write_csv
 from headstart.jobs.labelled import dataset_of
@@ -85,12 +88,12 @@ class Packed:
             said.append(f"{self.labels:,} images have labels beside them, of {len(self.classes):,} classes ({CLASSES})")
         if self.skipped:
             said.append(f"{self.folder / SKIPPED}: {len(self.skipped):,} images could not be read")
-        said.append(f"use them: headstart pretrain data={self.folder}")
+        said.append(f"use them: headstart pretrain data={shlex.quote(str(self.folder))}")
         if self.labels:
-            said.append(f"with their labels: method=selftrain labels={self.folder / DATASET}")
+            said.append(f"with their labels: method=selftrain labels={shlex.quote(str(self.folder / DATASET))}")
         first, last = next(iter(self.shards), ""), next(reversed(self.shards), "")
         braces = f"{{{first[:-4]}..{last[:-4]}}}.tar" if len(self.shards) > 1 else first
-        said.append(f"from elsewhere: copy the folder there, and data=s3://BUCKET/FOLDER/{braces}")
+        said.append(f"from elsewhere: copy the folder there, and data='s3://BUCKET/FOLDER/{braces}'")
         return said
 
 
@@ -105,6 +108,7 @@ def pack(s: PackSettings) -> Packed:
     images = find_images(named, every=s.every)
     labelled = _Labelled(s)
     folder = Path(s.out).expanduser().absolute()
+    _refuse_within(images, folder)
     plan = {"format": FORMAT, "images": images.fingerprint(), "shard_size": size, "labels": labelled.files}
     state = _begun(folder, plan, overwrite=s.overwrite)
     with explained(folder):
@@ -139,6 +143,15 @@ def bytes_of_size(text: str) -> int:
 # ---------------------------------------------------------------------------------------------------------------------
 # The folder
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def _refuse_within(images: ImageIndex, folder: Path) -> None:
+    """Raise where images lie in the folder that is written to: they would be replaced while they are read."""
+    below = tuple({f"{folder}{os.sep}", f"{folder.resolve()}{os.sep}"})
+    files = {os.path.realpath(shard) for shard in images.shards if not is_address(shard)}
+    if within := next((one for one in chain(files, images) if one.startswith(below)), None):
+        what = f"{within} lies in it: images cannot be packed into the folder that they are read from"
+        raise UserError(what, where=f"out={folder}", hint="choose another folder")
 
 
 def _begun(folder: Path, plan: Mapping[str, Any], *, overwrite: bool) -> dict[str, Any] | None:
