@@ -23,6 +23,7 @@ def here(tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     for name in ("notes.md", "docs/a.pdf", "best.onnx", "run/settings.yaml"):
         (tmp_path / name).write_text("text")
     (tmp_path / "empty.pt").write_bytes(b"")
+    (tmp_path / "no_shard.tar").write_text("text" * 1000)
     (tmp_path / "no_train.yaml").write_text("trian: images\nval: images\n")
     (tmp_path / "lost.yaml").write_text("train: gone\nval: images\n")
     torch.save({"a": torch.zeros(2)}, tmp_path / "state.pt")

@@ -320,7 +320,7 @@ def test_help_of_a_method_that_is_not_there(capsys) -> None:
     assert (status, text) == (2, "headstart: method: there is no method 'dinoo'\n  -> did you mean 'dino'?\n")
 
 
-@pytest.mark.parametrize("command", ["compare", "probe", "report", "demo", "cache", "completion"])
+@pytest.mark.parametrize("command", ["compare", "probe", "report", "demo", "pack", "cache", "completion"])
 def test_help_of_the_other_commands_has_every_option(command: str, capsys, monkeypatch) -> None:
     text = page(capsys, monkeypatch, command, "--help")
     for name, field in fields_of(command).items():

@@ -20,7 +20,7 @@ DISTRIBUTIONS = {
     "lightning_fabric": "pytorch-lightning",
     "mlflow": "mlflow-skinny",
 }
-NO_MAJOR_VERSIONS = {"packaging", "pillow"}
+NO_MAJOR_VERSIONS = {"fsspec", "gcsfs", "packaging", "pillow", "s3fs"}
 
 
 @pytest.fixture(scope="module")

@@ -132,8 +132,9 @@ def pretrain(
     """Pretrain a detector on unlabelled images.
 
     Args:
-        data: images and videos: a folder (nested), a glob, a .txt list, files, or an Ultralytics dataset YAML
-            (images of its train part); several as [a, b] or by repeating data=
+        data: images, videos and shards (.tar, .zip): a folder (nested), a glob, a .txt list, files, shards at s3://
+            and the like, or an Ultralytics dataset YAML (images of its train part); several as [a, b] or by
+            repeating data=
         model: detector: a .yaml (random weights), a .pt, a live YOLO object, or torchvision:NAME
         method: a method's name, the path of a .py file with one, or auto; by default objects from trained weights,
             where the head learns boxes and the objects that are found fit the images, and dino from random ones

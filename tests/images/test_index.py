@@ -210,8 +210,8 @@ BAD = {
     "images/*.png": "data: no images found in {tree}/images/*.png\n",
     "images/**/[z-a].jpg": "data: the glob {tree}/images/**/[z-a].jpg is not valid: bad character range z-a",
     "movie.mp4": "data: no images found in {tree}/movie.mp4: 1 videos cannot be read, such as {tree}/movie.mp4 (empty",
-    "words.doc": "data: {tree}/words.doc is not an image, a video, a list or a dataset YAML\n  -> give a folder",
-    "https://example.org/a.zip": "data: https://example.org/a.zip is an address\n  -> download the images",
+    "words.doc": "data: {tree}/words.doc is not an image, a video, a shard, a list or a dataset YAML\n  -> give a",
+    "https://example.org/a.jpg": "data: https://example.org/a.jpg is an address\n  -> download the images",
     "empty.txt": "data: no images found in {tree}/empty.txt\n",
     "words.txt": "data: no images found in {tree}/words.txt (lines of {tree}/words.txt that do not name an image: 2)\n",
     "broken.yaml": "data: {tree}/broken.yaml is not valid YAML: ",
@@ -246,13 +246,13 @@ def test_bad_types(tree: Path, data: object) -> None:
 
 
 def test_all_problems_are_told_together(tree: Path) -> None:
-    touch(tree, "ok/1.jpg", "b.zip")
-    problems = check_sources(["ok", "nowhere", "b.zip"])
+    touch(tree, "ok/1.jpg", "b.doc")
+    problems = check_sources(["ok", "nowhere", "b.doc"])
     assert [p.what for p in problems] == [
         "no such file or folder: nowhere",
-        f"{tree}/b.zip is not an image, a video, a list or a dataset YAML",
+        f"{tree}/b.doc is not an image, a video, a shard, a list or a dataset YAML",
     ]
-    assert problem(["ok", "nowhere", "b.zip"]).startswith("2 problems:\n1. data: no such file")
+    assert problem(["ok", "nowhere", "b.doc"]).startswith("2 problems:\n1. data: no such file")
     assert check_sources("ok") == []
     assert check_sources(tree / "ok") == []
 

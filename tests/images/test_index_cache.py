@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from headstart.images import index_cache
-from headstart.images.index import ImageIndex, _Finder, find_images
+from headstart.images.finder import Finder
+from headstart.images.index import ImageIndex, find_images
 
 
 @pytest.fixture(autouse=True)
@@ -38,13 +39,13 @@ def settle(folder: Path) -> None:
 def walks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Folders that are walked from now on."""
     walked: list[str] = []
-    plain = _Finder._walk
+    plain = Finder._walk
 
     def walk(self: object, root: str):  # type: ignore[no-untyped-def]
         walked.append(root)
         return plain(self, root)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(_Finder, "_walk", walk)
+    monkeypatch.setattr(Finder, "_walk", walk)
     return walked
 
 

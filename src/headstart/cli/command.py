@@ -138,6 +138,13 @@ def _embed(given: dict[str, Any]) -> int:
     return _printed(embed(s).lines())
 
 
+def _pack(given: dict[str, Any]) -> int:
+    s = _settings("pack", given)
+    from headstart.jobs.pack import pack
+
+    return _printed(pack(s).lines())
+
+
 def _export(given: dict[str, Any]) -> int:
     s = _settings("export", given)
     from headstart.jobs.export import export
@@ -215,6 +222,12 @@ COMMANDS = {
             "features of images and boxes as Parquet, near-duplicates, and what to label next",
             "data=IMAGES [key=value ...]",
             _embed,
+        ),
+        Spec(
+            "pack",
+            "images in a few large tar files (shards), for object stores and network drives",
+            "data=IMAGES out=FOLDER [key=value ...]",
+            _pack,
         ),
         Spec(
             "export",

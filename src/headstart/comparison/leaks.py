@@ -19,9 +19,10 @@ from headstart.comparison.recipes import RecipeStart
 from headstart.comparison.start_records import LeakFacts, PretrainingFacts
 from headstart.comparison.starts import LONGER, Start
 from headstart.errors import UserError
-from headstart.files import content_hash
 from headstart.images.frames import EVERY, file_of
 from headstart.images.index import ImageIndex, find_images
+from headstart.images.members import is_address, split
+from headstart.images.shards import hash_of, size_of
 from headstart.run.display import make_console
 
 _SHOWN = 3
@@ -206,7 +207,7 @@ def pretraining_images(known: PretrainingFacts | None) -> list[str]:
         return []
     try:
         # Relative paths were relative to the folder that the pretraining was started in: as a rule, this one.
-        return [path for path in _index(known) if os.path.exists(file_of(path))]  # noqa: PTH110
+        return [path for path in _index(known) if is_address(path) or os.path.exists(file_of(path))]  # noqa: PTH110
     except UserError:
         return []
 
@@ -227,9 +228,9 @@ def on_both_sides(test: Sequence[str], others: Iterable[str]) -> list[tuple[str,
         by_size[_size(path)].append(path)
     by_size.pop(-1, None)
     suspects = [(size, path) for path in others if (size := _size(path)) in by_size]
-    hashes = {content_hash(path): path for size in {size for size, _ in suspects} for path in by_size[size]}
+    hashes = {hash_of(path): path for size in {size for size, _ in suspects} for path in by_size[size]}
     hashes.pop("", None)
-    return [(hashes[digest], path) for _, path in suspects if (digest := content_hash(path)) in hashes]
+    return [(hashes[digest], path) for _, path in suspects if (digest := hash_of(path)) in hashes]
 
 
 def refuse_leaks(test: Sequence[str], others: Mapping[str, Sequence[str]]) -> None:
@@ -254,6 +255,8 @@ def refuse_leaks(test: Sequence[str], others: Mapping[str, Sequence[str]]) -> No
 
 
 def _size(path: str) -> int:
+    if split(path) is not None:
+        return size_of(path)
     try:
         return Path(path).stat().st_size
     except OSError:

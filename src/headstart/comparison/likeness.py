@@ -26,7 +26,8 @@ import numpy.typing as npt
 from headstart import machine
 from headstart.files import write_atomically
 from headstart.images.decode import DecodeError, read_image
-from headstart.images.frames import file_of, parse
+from headstart.images.frames import parse
+from headstart.images.shards import stamp_of
 
 SIDE = 32
 _AREA = 128 * 128
@@ -104,8 +105,8 @@ def thumbnails(paths: Sequence[str], cache: Path | None = None) -> Thumbnails:
 def _mark(path: str) -> str:
     """Of a file as it is now, in one line."""
     try:
-        info = Path(file_of(path)).stat()
-    except OSError:
+        info = stamp_of(path)
+    except (OSError, ValueError, DecodeError):
         return ""
     return f"{info.st_size} {info.st_mtime_ns} {path!r}"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
@@ -15,7 +14,8 @@ from headstart.comparison.leaks import MOST, on_both_sides
 from headstart.comparison.likeness import Thumbnails
 from headstart.doctor.dataset import Box, Part
 from headstart.doctor.findings import Finding, lost, pairs
-from headstart.images.frames import file_of, parse
+from headstart.images.decode import bytes_of
+from headstart.images.frames import is_video_name, parse
 from headstart.images.headers import DecodeError, read_header
 from headstart.images.index import ImageIndex
 from headstart.images.video import Capture
@@ -62,15 +62,21 @@ def read_findings(name: str, looks: Looks) -> list[Finding]:
 
 
 def video_findings(images: ImageIndex) -> list[Finding]:
-    """What is used of videos, and those that cannot be read, or not to their end."""
+    """What is used of videos and shards, and those that cannot be read, or not to their end."""
     found = []
+    if images.shards:
+        words = f"images in {len(images.shards):,} shards: {'; '.join(images.notes)}"
+        found.append(Finding("shards", "ok", words, facts={"shards": len(images.shards)}))
     if frames := sum(parse(path) is not None for path in images):
         words = f"{frames:,} of {len(images):,} images are frames of videos: {'; '.join(images.notes)}"
         found.append(Finding("videos", "ok", words, facts={"frames": frames}))
     if images.skipped:
-        words = f"{len(images.skipped):,} videos cannot be read, or not to their end"
-        do = "copy them anew from where they come from, or convert them"
-        found.append(Finding("videos.read", "note", words, do, tuple(f"{one}: {why}" for one, why in images.skipped)))
+        for name, kind in (("videos.read", "videos"), ("shards.read", "shards or their members")):
+            some = [f"{one}: {why}" for one, why in images.skipped if is_video_name(one) == (kind == "videos")]
+            if some:
+                words = f"{len(some):,} {kind} cannot be read, or not to their end"
+                do = f"copy them anew from where they come from, or {'convert' if kind == 'videos' else 'pack'} them"
+                found.append(Finding(name, "note", words, do, tuple(some)))
     return found
 
 
@@ -87,10 +93,10 @@ def sizes_of(images: Sequence[str]) -> dict[str, tuple[int, int]]:
 
     def one(path: str) -> tuple[int, int] | None:
         try:
-            if (video := file_of(path)) != path:
-                videos[video] = videos.get(video) or Capture(video).size
-                return videos[video]
-            header = read_header(Path(path).read_bytes())
+            if (frame := parse(path)) is not None:
+                videos[frame.video] = videos.get(frame.video) or Capture(frame.video).size
+                return videos[frame.video]
+            header = read_header(bytes_of(path))
         except (DecodeError, OSError):
             return None
         return header.width, header.height

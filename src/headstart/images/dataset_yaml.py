@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import UserError, did_you_mean
+from headstart.images.members import is_address
 from headstart.reading import parse_yaml
 
 SUFFIXES = (".yaml", ".yml")
@@ -52,7 +53,7 @@ class DatasetYaml:
             known = [key for key in self.content if isinstance(key, str)]
             hint = did_you_mean(part, known) or f"name the folder of its images as {part}:"
             raise UserError(f"has no {part} images", where=str(self.file), hint=hint)
-        return [str(_below(self.root, name)) for name in self.parts[part]]
+        return [name if is_address(name) else str(_below(self.root, name)) for name in self.parts[part]]
 
     def there(self, part: str) -> bool:
         """Whether all paths of a part exist."""

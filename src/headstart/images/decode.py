@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import cv2
 import numpy as np
@@ -29,9 +29,12 @@ from headstart.images.channels import own_channels, with_channels
 from headstart.images.depth import Pixels, bits_used, eight_bits
 from headstart.images.frames import parse
 from headstart.images.headers import TIFF, DecodeError, Header, read_header
+from headstart.images.members import split
 from headstart.images.resize import within_area
 
-__all__ = ["DecodeError", "Pixels", "decode", "read_image"]
+__all__ = ["DecodeError", "Pixels", "bytes_of", "decode", "read_image"]
+
+T = TypeVar("T")
 
 MAX_PIXELS = 2**28
 """A larger image (16384 x 16384) is refused before it is decoded: it would take 800 MB in every worker."""
@@ -55,7 +58,7 @@ _PASSING = frozenset(getattr(errno, name) for name in _PASSING_NAMES.split() if 
 def read_image(
     path: str | os.PathLike[str], max_area: int | None = None, notes: list[str] | None = None, channels: int = 3
 ) -> Pixels:
-    """Decode the file, or the frame of a video, at `path`; see `decode`. Whatever keeps it from it is a DecodeError.
+    """Decode the file, member of a shard or frame of a video at `path`; see `decode`. What keeps it is a DecodeError.
 
     Raises:
         RunError: Storage fails, also after a few tries: no fault of this file.
@@ -66,7 +69,17 @@ def read_image(
 
         image = with_channels(video.read_frame(frame), channels)
         return image if max_area is None else within_area(image, max_area)
-    return decode(_contents(path), max_area=max_area, suffix=os.path.splitext(path)[1], notes=notes, channels=channels)  # noqa: PTH122
+    return decode(bytes_of(path), max_area=max_area, suffix=os.path.splitext(path)[1], notes=notes, channels=channels)  # noqa: PTH122
+
+
+def bytes_of(path: str) -> bytes:
+    """All bytes of the file, or member of a shard, at `path`.
+
+    Raises:
+        DecodeError, RunError: As `read_image`.
+    """
+    data: bytes = _contents(path)
+    return data
 
 
 def head_of(path: str) -> bytes:
@@ -75,7 +88,7 @@ def head_of(path: str) -> bytes:
     Raises:
         DecodeError, RunError: As `read_image`.
     """
-    return _contents(path, lambda file: file.read(_HEAD))
+    return with_file(path, lambda file: file.read(_HEAD))
 
 
 def read_through(path: str) -> None:
@@ -85,15 +98,24 @@ def read_through(path: str) -> None:
         DecodeError, RunError: As `read_image`.
     """
 
-    def read(file: BinaryIO) -> bytes:
+    def read(file: BinaryIO) -> None:
         while file.read(_CHUNK):
             pass
-        return b""
 
-    _contents(path, read)
+    with_file(path, read)
 
 
-def _contents(path: str, read: Callable[[BinaryIO], bytes] | None = None) -> bytes:
+def with_file(path: str, read: Callable[[BinaryIO], T]) -> T:
+    """What `read` gives of the open file at `path`, which may be larger than an image.
+
+    Raises:
+        DecodeError, RunError: As `read_image`.
+    """
+    found: T = _contents(path, read)
+    return found
+
+
+def _contents(path: str, read: Callable[[BinaryIO], Any] | None = None) -> Any:
     for wait in (*WAITS, None):
         try:
             return _bytes(path, read)
@@ -120,11 +142,16 @@ def _storage_fails(path: str, what: str, error: Exception) -> RunError:
     return RunError(tried, where=path, hint=hint)
 
 
-def _bytes(path: str, read: Callable[[BinaryIO], bytes] | None) -> bytes:
+def _bytes(path: str, read: Callable[[BinaryIO], Any] | None) -> Any:
+    most = min(_MAX_BYTES, _room())
+    if read is None and (member := split(path)) is not None:
+        from headstart.images import shards  # which needs what is here
+
+        return shards.bytes_of(member, most)
     info = os.stat(path)  # noqa: PTH116 - a Path for each of a million reads costs more than the stat
     if not stat.S_ISREG(info.st_mode):  # opening a pipe would wait for ever
         raise DecodeError("a folder, not a file" if stat.S_ISDIR(info.st_mode) else "not an ordinary file")
-    if read is None and info.st_size > min(_MAX_BYTES, _room()):
+    if read is None and info.st_size > most:
         raise DecodeError(f"too large: a file of {info.st_size / 2**30:.1f} GiB")
     with open(path, "rb") as file:  # noqa: PTH123
         return read(file) if read else file.read()

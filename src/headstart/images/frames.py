@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from headstart.images import members
+
 SUFFIXES = (".asf", ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
 """Those of videos that Ultralytics predicts on; of an animated GIF, one more of them, it trains on nothing."""
 EVERY = 0.5
@@ -44,12 +46,14 @@ def parse(path: str) -> Frame | None:
 
 
 def file_of(path: str) -> str:
-    """The file that holds an image: the video of a frame, else `path` itself."""
+    """The file that holds an image: the video of a frame, the shard of a member, else `path` itself."""
+    if (member := members.split(path)) is not None:
+        return member.shard
     frame = parse(path)
     return path if frame is None else frame.video
 
 
 def saved_name(path: str) -> str:
-    """The name of the file that a frame is saved as: ``clip-000241.jpg``; of any other image its own."""
+    """The name of the file that an image is saved as: of a frame ``clip-000241.jpg``, else its own."""
     frame = parse(path)
     return os.path.basename(path) if frame is None else f"{Path(frame.video).stem}-{frame.number:06d}.jpg"  # noqa: PTH119

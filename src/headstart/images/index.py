@@ -1,4 +1,4 @@
-"""Which images: folders, globs, lists, files, videos and dataset YAMLs become one compact, sorted index.
+"""Which images: folders, globs, lists, files, videos, shards and dataset YAMLs become one compact, sorted index.
 
 The index is one run of bytes and an array of offsets, so that loader processes share it instead of each growing a copy
 of a million Python strings.
@@ -6,12 +6,10 @@ of a million Python strings.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +17,17 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.errors import UserError
-from headstart.images import index_cache
-from headstart.images.frames import EVERY, is_video_name
-from headstart.images.globs import expression
-from headstart.images.lists import base_of, text_of
-from headstart.images.outputs import whose
+from headstart.images import catalog, index_cache
+from headstart.images.finder import Finder
+from headstart.images.frames import EVERY
+from headstart.images.members import is_address
 from headstart.images.sources import (
-    PASSED_OVER,
     SUFFIXES,
     Data,
-    Source,
-    absolute,
     channels_of,
     check_sources,
-    is_read,
     no_frames_here,
+    no_shards_here,
     parse_sources,
 )
 
@@ -48,7 +42,8 @@ class ImageIndex:
         sources: What the user named.
         notes: What was left out on the way, in sentences.
         left_out: Images of a dataset's train part that its val or test also list, and that were left out.
-        skipped: (path, reason) of the videos that cannot be used, or not to their end.
+        skipped: (path, reason) of the videos and shards that cannot be used, or not to their end.
+        shards: Those that hold images of it.
         channels: With which the images are read: 3 are RGB.
     """
 
@@ -60,6 +55,7 @@ class ImageIndex:
         left_out: int = 0,
         skipped: Sequence[tuple[str, str]] = (),
         channels: int = 3,
+        shards: Sequence[str] = (),
     ) -> None:
         encoded = [os.fsencode(path) for path in paths]
         self._text: npt.NDArray[np.uint8] = np.frombuffer(b"".join(encoded), np.uint8)
@@ -68,9 +64,10 @@ class ImageIndex:
         self.sources = tuple(sources)
         self.notes = tuple(notes)
         self.left_out = left_out
-        self.skipped, self.channels = list(skipped), channels
+        self.skipped, self.channels, self.shards = list(skipped), channels, tuple(shards)
         self._fingerprint = ""
         self._kept: Path | None = None
+        self._tables: Path | None = None  # cache folder with the tables of the shards
 
     @classmethod
     def load(cls, path: Path, *, check: bool = True) -> ImageIndex | None:
@@ -83,12 +80,15 @@ class ImageIndex:
         index.sources, index.notes = (tuple(about[name]) for name in ("sources", "notes"))
         index.skipped = [(str(one), str(reason)) for one, reason in about["skipped"]]
         index.left_out, index._fingerprint, index._kept = about["left_out"], about["fingerprint"], path
-        index.channels = about["channels"]
+        index.channels, index.shards = about["channels"], tuple(about["shards"])
+        if index.shards:
+            catalog.look_in(path.parent.parent)
         return index
 
     def save(self, path: Path, watched: dict[str, index_cache.Stamp]) -> bool:
         """Keep the index at `path` for as long as what is `watched` stays as it is; whether that was done."""
-        about = {name: getattr(self, name) for name in ("sources", "notes", "left_out", "skipped", "channels")}
+        names = ("sources", "notes", "left_out", "skipped", "channels", "shards")
+        about = {name: getattr(self, name) for name in names}
         return index_cache.save(path, self._text, self._ends, {**about, "fingerprint": self.fingerprint()}, watched)
 
     def __reduce__(self) -> Any:
@@ -96,6 +96,11 @@ class ImageIndex:
         if self._kept is not None and self._kept.is_file():
             return _reload, (self._kept, self.fingerprint())
         return super().__reduce__()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.shards and self._tables is not None:
+            catalog.look_in(self._tables)
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -118,7 +123,24 @@ class ImageIndex:
 
     def subset(self, rows: Sequence[int]) -> ImageIndex:
         """An index of some of the images, in the order of `rows`."""
-        return ImageIndex([self.path(row) for row in rows], self.sources, self.notes, self.left_out, (), self.channels)
+        about = self.sources, self.notes, self.left_out, (), self.channels, self.shards
+        found = ImageIndex([self.path(row) for row in rows], *about)
+        found._tables = self._tables
+        return found
+
+    def far(self) -> npt.NDArray[np.uint32] | None:
+        """Of each image the number of its shard, where shards lie at addresses; None where all is on this machine.
+
+        Images that lie here all have the number 0.
+        """
+        shards = [shard for shard in self.shards if is_address(shard)]
+        if not shards:
+            return None
+        numbers = np.zeros(len(self), np.uint32)
+        for number, shard in enumerate(shards, start=1):  # of one shard all stand together, as they are sorted
+            bounds = [bisect_left(range(len(self)), f"{shard}{end}", key=self.path) for end in ("/", "0")]
+            numbers[bounds[0] : bounds[1]] = number
+        return numbers
 
     def fingerprint(self) -> str:
         """32 hexadecimal digits, equal for the same paths in the same order; says nothing of the files' contents."""
@@ -137,7 +159,7 @@ def _reload(path: Path, fingerprint: str) -> ImageIndex:
 
 
 def find_images(data: Data, keep: Path | None = None, *, every: float = EVERY, labelled: bool = False) -> ImageIndex:
-    """All images that `data` names: folders (nested), globs, .txt lists, dataset YAMLs (train only), files, videos.
+    """All images that `data` names: folders (nested), globs, lists, dataset YAMLs (train), files, videos, shards.
 
     Sorted by path; a file that is reached in two ways is there once. Hidden files and folders are passed over. Files
     are not opened, nor need those of a list exist: what cannot be read is reported when it is read.
@@ -146,31 +168,50 @@ def find_images(data: Data, keep: Path | None = None, *, every: float = EVERY, l
         data: What to look for.
         keep: A cache folder: an index kept there is used while it is valid, and a large one is kept for the next run.
         every: Seconds between two frames that are taken of a video; 0: every frame.
-        labelled: Whether images with labels are wanted, which frames have not: videos are passed over.
+        labelled: Whether files with labels are wanted: videos and shards are passed over, and refused where named.
 
     Raises:
         UserError: A source does not exist or cannot be understood (all of them together), or there is no image.
     """
     sources, problems = parse_sources(data)
-    problems += [no_frames_here(source.path, "data") for source in sources if labelled and source.kind == "video"]
+    refusals = {"video": no_frames_here, "shard": no_shards_here, "address": no_shards_here} if labelled else {}
+    problems += [refusals[source.kind](source.path, "data") for source in sources if source.kind in refusals]
     if problems:
         raise UserError.several(problems)
+    if any(is_address(source.path) for source in sources):
+        from headstart.images import remote  # fsspec: for those who have addresses
+
+        remote.look_anew()
     path = index_cache.index_path(keep, repr((sources, every, labelled))) if keep is not None else None
     if path is not None:
         kept = ImageIndex.load(path)
         if kept is not None:
-            return kept
-    finder = _Finder()
+            return _opened(kept)
+    finder = Finder()
     for source in sources:
         finder.add(source)
     names, channels = [source.path for source in sources], channels_of(sources)
     frames, said, skipped = _frames([] if labelled else sorted(finder.videos.values()), every, keep)
-    if not finder.found and not frames:
-        raise finder.nothing(names, skipped)
-    notes = [*finder.notes, *finder.passed_over(), *said]
-    index = ImageIndex(sorted({*finder.found.values(), *frames}), names, notes, finder.left_out, skipped, channels)
+    shards = sorted(finder.shards.values())
+    members, told, unread = _members([] if labelled else shards, keep)
+    if not finder.found and not frames and not members:
+        raise finder.nothing(names, [*skipped, *unread])
+    notes = [*finder.notes, *finder.passed_over(), *said, *told]
+    paths, skipped = sorted({*finder.found.values(), *frames, *members}), [*skipped, *unread]
+    index = ImageIndex(paths, names, notes, finder.left_out, skipped, channels, shards if members else ())
+    index._tables = keep or index_cache.default_folder()
+    finder.watched |= {shard: seen for shard in shards if is_address(shard) and (seen := index_cache.stamp(shard))}
     if path is not None and finder.keepable and index.save(path, finder.watched):
         return ImageIndex.load(path, check=False) or index  # mapped, in place of the copy in memory
+    return index
+
+
+def _opened(index: ImageIndex) -> ImageIndex:
+    """The index, with the tables of its shards in memory."""
+    if index.shards:
+        from headstart.images import shards
+
+        shards.open_all(index.shards)
     return index
 
 
@@ -185,202 +226,12 @@ def _frames(
     return used_of(videos, every, keep or index_cache.default_folder())
 
 
-class _Finder:
-    """Collects images from sources.
+def _members(
+    shards: Sequence[str], keep: Path | None
+) -> tuple[Sequence[str], Sequence[str], Sequence[tuple[str, str]]]:
+    """Likewise of shards; see `headstart.images.listing.used_of`."""
+    if not shards:
+        return (), (), ()
+    from headstart.images.listing import used_of
 
-    Attributes:
-        found: Shown path of each image by its resolved path, which tells duplicates.
-        videos: Likewise of each video.
-        notes: What was passed over, in sentences.
-        other: Number of files passed over for their suffix; `example` is one of them.
-        formats: How many of them are images of a format that is not read, by suffix.
-        watched: Folders and lists that the outcome depends on, as they were before they were read.
-        keepable: Whether these are all that it depends on.
-    """
-
-    def __init__(self) -> None:
-        self.found: dict[str, str] = {}
-        self.videos: dict[str, str] = {}
-        self.notes: list[str] = []
-        self.left_out = 0
-        self.other = 0
-        self.example = ""
-        self.formats: Counter[str] = Counter()
-        self.watched: dict[str, index_cache.Stamp] = {}
-        self.keepable = True
-        self._real_folders: dict[str, str] = {}
-
-    def add(self, source: Source) -> None:
-        adders: dict[str, Callable[[Source], None]] = {
-            "folder": lambda s: self._add_folder(s.path),
-            "image": lambda s: self._add_file(s.path),
-            "video": lambda s: self._add_file(s.path),
-            "list": lambda s: self._add_list(Path(s.path)),
-            "glob": lambda s: self._add_glob(s.path),
-            "dataset": self._add_dataset,
-        }
-        adders[source.kind](source)
-
-    def nothing(self, names: Sequence[str], skipped: Sequence[tuple[str, str]]) -> UserError:
-        """The error for having found no image at all, nor a video that can be read."""
-        what = f"no images found in {', '.join(names)}"
-        if skipped:
-            what += f": {len(skipped)} videos cannot be read, such as {skipped[0][0]} ({skipped[0][1]})"
-            return UserError(what, where="data", hint="look whether a player shows them")
-        if self.left_out:
-            what += f": all {self.left_out} images of train are also in val or test"
-            return UserError(what, where="data", hint="to pretrain on them all the same, give their folder as data")
-        if self.other:
-            what += f": {self.other} other file{'s' * (self.other > 1)}, such as {self.example}"
-        if self.notes:
-            what += f" ({'; '.join(self.notes)})"
-        kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
-        hint = f"looked for {kinds} and videos in any case; hidden files are passed over"
-        return UserError(what, where="data", hint=hint)
-
-    def _keep(self, shown: str, resolved: str) -> None:
-        kept = self.videos if is_video_name(shown) else self.found
-        known = kept.get(resolved)
-        kept[resolved] = shown if known is None else min(known, shown)
-        if kept is self.videos:  # another one in its place has other frames
-            self._watch(shown)
-
-    def _add_folder(self, folder: str) -> None:
-        for shown, resolved in self._walk(folder):
-            self._keep(shown, resolved)
-
-    def _add_file(self, path: str) -> None:
-        """A file by its name; it need not exist."""
-        if os.path.islink(path):  # noqa: PTH114
-            self._keep(path, os.path.realpath(path))
-            return
-        folder, name = os.path.split(path)
-        if folder not in self._real_folders:  # resolving a folder costs a look at each of its parents
-            self._real_folders[folder] = os.path.realpath(folder)
-        self._keep(path, os.path.join(self._real_folders[folder], name))  # noqa: PTH118
-
-    def _walk(self, root: str) -> Iterator[tuple[str, str]]:
-        """(shown, resolved) path of each image under `root`; each folder once, so that links in a circle end."""
-        seen: set[str] = set()
-        stack = [(root, os.path.realpath(root))]
-        while stack:
-            folder, real = stack.pop()
-            if real in seen:
-                continue
-            seen.add(real)
-            self._watch(folder)
-            try:
-                with os.scandir(folder) as listing:
-                    entries = list(listing)
-            except OSError as error:
-                self.notes.append(f"the folder {folder} was passed over: {error.strerror}")
-                self.keepable = False  # a permission that is granted changes no time
-                continue
-            if folder != root and (made := whose(entry.name for entry in entries)):
-                self.notes.append(f"the folder {folder} was passed over: {made}")
-                continue
-            below = []
-            shown_at, real_at = folder.rstrip(os.sep) + os.sep, real.rstrip(os.sep) + os.sep
-            for entry in entries:
-                name = entry.name
-                if name.startswith("."):
-                    continue
-                link = entry.is_symlink()
-                if _is_folder(entry):
-                    below.append((shown_at + name, os.path.realpath(entry.path) if link else real_at + name))
-                elif is_read(name):
-                    yield shown_at + name, os.path.realpath(entry.path) if link else real_at + name
-                else:
-                    self._pass_over(name)
-            stack += sorted(below, reverse=True)
-
-    def _watch(self, path: str) -> None:
-        found = index_cache.stamp(path)
-        if found is not None:
-            self.watched[path] = found
-
-    def passed_over(self) -> list[str]:
-        """What is said of images whose suffix is not read."""
-        if not self.formats:
-            return []
-        kinds = ", ".join(f"{number} {suffix}" for suffix, number in sorted(self.formats.items()))
-        return [f"passed over, for Ultralytics does not train on such files: {kinds} (convert them to use them)"]
-
-    def _pass_over(self, name: str) -> None:
-        self.other += 1
-        self.example = min(self.example, name) if self.example else name
-        suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
-        if suffix in PASSED_OVER:
-            self.formats[suffix] += 1
-
-    def _add_glob(self, pattern: str) -> None:
-        self.keepable = False  # it depends on folders that Python's glob does not tell
-        parts = pattern.split(os.sep)  # noqa: PTH206
-        if "**" in parts:
-            self._add_deep_glob(parts)
-            return
-        for path in glob.iglob(pattern):  # noqa: PTH207
-            if os.path.isdir(path):  # noqa: PTH112
-                self._add_folder(path)
-            elif is_read(path):
-                self._add_file(path)
-            else:
-                self._pass_over(os.path.basename(path))  # noqa: PTH119
-
-    def _add_deep_glob(self, parts: list[str]) -> None:
-        """A pattern with ``**``: by our own walk, for Python's follows links in a circle until the system stops it."""
-        deep = parts.index("**")
-        above = os.sep.join(parts[:deep]) or os.sep  # noqa: PTH118
-        try:
-            wanted = re.compile(expression(parts[deep:]), re.DOTALL)
-        except re.error as error:
-            raise UserError(f"the glob {os.sep.join(parts)} is not valid: {error}", where="data") from None  # noqa: PTH118
-        for folder in filter(os.path.isdir, glob.iglob(above)):  # noqa: PTH207
-            start = len(folder.rstrip(os.sep)) + 1
-            for shown, resolved in self._walk(folder):
-                if wanted.fullmatch(shown[start:].replace(os.sep, "/")):
-                    self._keep(shown, resolved)
-
-    def _add_list(self, file: Path) -> None:
-        """One path a line, ``#`` for comments; a relative one is looked for beside the list."""
-        self._watch(str(file))
-        lines = [line for line in map(str.strip, text_of(file).split("\n")) if line and not line.startswith("#")]
-        names = [line for line in lines if is_read(line) and "\0" not in line]
-        if len(names) < len(lines):
-            self.notes.append(f"lines of {file} that do not name an image: {len(lines) - len(names)}")
-        beside, base = str(file.parent), str(base_of(file.parent, names))
-        for name in names:
-            self._add_file(absolute(os.path.join(beside if name.startswith("./") else base, name)))  # noqa: PTH118
-
-    def _add_dataset(self, source: Source) -> None:
-        """The train part of a dataset, less what val and test list too: they are for judging the outcome."""
-        train, held_out = _Finder(), _Finder()
-        for named in source.train:
-            train.add(named)
-        for named in source.held_out:
-            held_out.add(named)
-        kept = {resolved: shown for resolved, shown in train.found.items() if resolved not in held_out.found}
-        left_out = len(train.found) - len(kept)
-        if left_out:
-            shares = f"{left_out} of {len(train.found)} images of train in {source.path}"
-            self.notes.append(f"{shares} are also in val or test, and were left out")
-        for part in (train, held_out):
-            self.watched |= part.watched
-            self.keepable &= part.keepable
-        if train.videos:
-            what = f"{len(train.videos)} videos in train of {source.path}, such as {min(train.videos.values())}"
-            self.notes.append(f"{what}, were passed over: frames have no labels (data= takes videos by themselves)")
-        self.notes += train.notes
-        self.left_out += left_out
-        self.other += train.other
-        self.formats += train.formats
-        self.example = self.example or train.example
-        for resolved, shown in kept.items():
-            self._keep(shown, resolved)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads to itself
-        return False
+    return used_of(shards, keep or index_cache.default_folder())

@@ -4,7 +4,7 @@ One file: a line of JSON, then the arrays of the index, which are mapped into me
 valid as long as every folder that was walked, and every list that was read, has the time and the identity that it had
 then: adding, removing or renaming a file changes its folder's time. What changes no folder's time is not seen: a link
 to a file that leads elsewhere now, and a clock that was set back. Changed contents of images need no new index; of a
-video they do, so it is watched as folders are.
+video or a shard they do, so these are watched as folders are.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ import numpy.typing as npt
 
 from headstart.errors import UserError
 from headstart.files import write_atomically
+from headstart.images.members import is_address
 
-FORMAT = 3
+FORMAT = 4
 FEWEST = 20_000
 """Images from which on an index is kept: fewer are found in a moment."""
 MOST_FOLDERS = 100_000
@@ -45,7 +46,11 @@ def default_folder() -> Path:
 
 
 def stamp(path: str) -> Stamp | None:
-    """Time and identity of a folder or file; None where there is none."""
+    """Time and identity of a folder or file, or of a shard at an address; None where there is none."""
+    if is_address(path):
+        from headstart.images import remote
+
+        return remote.watched(path)
     try:
         info = os.stat(path)  # noqa: PTH116 - called for each of many folders
     except OSError:
@@ -110,6 +115,10 @@ def load(path: Path, *, check: bool = True) -> Arrays | None:
         watched = about.pop("watched")
         if not whole or about["format"] != FORMAT:
             return None
+        if check and (far := [name for name in watched if is_address(name)]):
+            from headstart.images import remote  # fsspec: for those who have addresses
+
+            remote.look_at(far)
         if check and any(stamp(name) != tuple(was) for name, was in watched.items()):
             return None
         ends = np.memmap(path, np.dtype("<i8"), mode="r", offset=start, shape=(images + 1,))

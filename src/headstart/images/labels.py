@@ -19,6 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from headstart.images.members import Member, is_address, key_of, split
+
 _TOLERANCE = 0.01
 """How far Ultralytics lets coordinates lie outside [0, 1]."""
 _MOST_CLASSES = 2**24
@@ -29,9 +31,30 @@ _SHOWN = 3
 
 
 def label_path(image: str) -> Path:
-    """Where the labels of an image lie: the last folder ``images`` becomes ``labels``, the suffix ``.txt``."""
+    """Where the labels of an image lie: the last folder ``images`` becomes ``labels``, the suffix ``.txt``.
+
+    Of a member of a shard they are the member of the same sample, as WebDataset has it (the same name up to its first
+    dot), where that is there; else what they would be of a file.
+    """
+    if (member := split(image)) is not None:
+        plain, beside = _in_folders(image), Member(member.shard, f"{key_of(member.name)}.txt").path
+        return Path(plain if is_there(plain) and not is_there(beside) else beside)
+    return Path(_in_folders(image))
+
+
+def _in_folders(image: str) -> str:
     here, there = f"{os.sep}images{os.sep}", f"{os.sep}labels{os.sep}"
-    return Path(there.join(image.rsplit(here, 1))).with_suffix(".txt")
+    path = there.join(image.rsplit(here, 1))
+    return path if is_address(path) else str(Path(path).with_suffix(".txt"))
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether a file, or a member of a shard, is there."""
+    if split(str(path)) is None:
+        return Path(path).is_file()
+    from headstart.images import shards  # OpenCV: for those who have shards
+
+    return shards.has(str(path))
 
 
 class Row(NamedTuple):
@@ -109,19 +132,9 @@ def read_labels(path: Path, classes: int | None = None, keypoints: Sequence[int]
         Rows and problems. Never raises for what is in the file. UTF-16 and Latin-1 are read, and named as problems,
         for Ultralytics reads UTF-8 alone.
     """
-    try:
-        info = path.stat()
-        if stat.S_ISDIR(info.st_mode):
-            return Labels(path, (), (Problem("is a folder: its image counts as background", drops_image=False),))
-        if not stat.S_ISREG(info.st_mode):  # a pipe is waited for without end
-            return Labels(path, (), (Problem("is not an ordinary file"),))
-        if info.st_size > _MOST_BYTES:
-            return Labels(path, (), (Problem(f"is too large: {info.st_size / 2**20:,.0f} MiB"),))
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return Labels(path)
-    except OSError as error:
-        return Labels(path, (), (Problem(f"cannot be read: {error.strerror}"),))
+    data = _bytes_of(path)
+    if data is None or isinstance(data, Problem):
+        return Labels(path, (), () if data is None else (data,))
     text, problems = _decoded(data)
     rows: dict[bytes, Row] = {}
     widths, twice = set(), 0
@@ -140,6 +153,37 @@ def read_labels(path: Path, classes: int | None = None, keypoints: Sequence[int]
     if twice:
         problems.append(Problem(f"has {twice} lines twice", drops_image=False))
     return Labels(path, tuple(rows.values()), tuple(problems))
+
+
+def _bytes_of(path: Path) -> bytes | Problem | None:
+    """What is in a label file, or why that cannot be used; None where there is none."""
+    if (member := split(str(path))) is not None:
+        return _bytes_of_member(member)
+    try:
+        info = path.stat()
+        if stat.S_ISDIR(info.st_mode):
+            return Problem("is a folder: its image counts as background", drops_image=False)
+        if not stat.S_ISREG(info.st_mode):  # a pipe is waited for without end
+            return Problem("is not an ordinary file")
+        if info.st_size > _MOST_BYTES:
+            return Problem(f"is too large: {info.st_size / 2**20:,.0f} MiB")
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return Problem(f"cannot be read: {error.strerror}")
+
+
+def _bytes_of_member(member: Member) -> bytes | Problem | None:
+    from headstart.images import decode  # OpenCV: for those who have shards
+
+    if not is_there(member.path):
+        return None
+    try:
+        data = decode.bytes_of(member.path)
+    except decode.DecodeError as error:
+        return Problem(f"cannot be read: {error.reason}")
+    return data if len(data) <= _MOST_BYTES else Problem(f"is too large: {len(data) / 2**20:,.0f} MiB")
 
 
 def _numbers(words: Sequence[str]) -> bytes:

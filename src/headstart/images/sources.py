@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Literal
 from headstart.errors import UserError, did_you_mean
 from headstart.images import dataset_yaml, frames
 from headstart.images.dataset_yaml import read_dataset_yaml, shipped
+from headstart.images.members import is_address, is_compressed_name, is_shard_name, split
 
 SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".dng", ".heic", ".heif", ".jp2", ".mpo",
@@ -24,7 +26,10 @@ PASSED_OVER = (
 )  # fmt: skip
 """Those of images too, but neither Ultralytics nor headstart reads files that are called so."""
 _READ = ", ".join(suffix[1:] for suffix in (*SUFFIXES, *frames.SUFFIXES))
-_EXPECTED = f"give a folder, a glob, a .txt list, a dataset .yaml, or images and videos ({_READ})"
+_EXPECTED = f"give a folder, a glob, a .txt list, a dataset .yaml, shards (tar, zip), or images and videos ({_READ})"
+_BRACES = re.compile(r"\{([^{}]*,[^{}]*|\d+\.\.\d+)\}")
+MOST_NAMED = 100_000
+"""Names that braces may stand for."""
 
 Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -34,7 +39,7 @@ class Source:
     """One thing that the user named.
 
     Attributes:
-        path: Absolute path, or absolute glob pattern.
+        path: Absolute path or glob pattern, or an address.
         kind: How it is read.
         train: Of a dataset: what its `train` names.
         held_out: Of a dataset: what its `val` and `test` name, as far as it exists.
@@ -42,7 +47,7 @@ class Source:
     """
 
     path: str
-    kind: Literal["folder", "image", "video", "list", "glob", "dataset"]
+    kind: Literal["folder", "image", "video", "shard", "address", "list", "glob", "dataset"]
     train: tuple[Source, ...] = ()
     held_out: tuple[Source, ...] = ()
     channels: int | None = None
@@ -61,11 +66,61 @@ def parse_sources(data: Data) -> tuple[list[Source], list[UserError]]:
     if not named:
         problems.append(UserError("names nothing", where="data", hint=_EXPECTED))
     for name in named:
+        found, wrong = _all_of(name)
+        sources += found
+        problems += wrong
+    return sources, problems
+
+
+def _all_of(name: Any) -> tuple[list[Source], list[UserError]]:
+    """The sources that one name stands for, which may have braces; of what is wrong with many of them the first."""
+    sources, problems = [], []
+    try:
+        names = [name] if not isinstance(name, (str, os.PathLike)) else named_by(os.fspath(name))
+    except UserError as problem:
+        return [], [problem]
+    for one in names:
         try:
-            sources.append(_source(name))
+            sources.append(_source(one))
         except UserError as problem:
             problems.append(problem)
+    if len(problems) > 1:
+        first = problems[0]
+        what = f"{len(problems):,} of the {len(names):,} that {name} names cannot be used: {first.what}, for one"
+        problems = [UserError(what, where="data", hint=first.hint)]
     return sources, problems
+
+
+def named_by(text: str) -> list[str]:
+    """The names that braces stand for, as a shell has it: ``{000..127}`` and ``{a,b}``; of a path that is there itself.
+
+    Raises:
+        UserError: They are more than any that are meant.
+    """
+    if not _BRACES.search(text) or (not is_address(text) and os.path.exists(os.path.expanduser(text))):  # noqa: PTH110, PTH111
+        return [text]
+    names, done = [text], False
+    while not done:
+        found = [(name, _BRACES.search(name)) for name in names]
+        done = not any(braces for _, braces in found)
+        names = []
+        for name, braces in found:
+            for part in _parts(braces[1]) if braces else [""]:
+                names.append(name[: braces.start()] + part + name[braces.end() :] if braces else name)
+                if len(names) > MOST_NAMED:
+                    raise UserError(f"{text} names more than {MOST_NAMED:,} files", where="data", hint="name a folder")
+    return names
+
+
+def _parts(inside: str) -> Iterator[str]:
+    """What stands for braces: the parts between commas, or numbers with as many digits as the first or last has."""
+    if "," in inside:
+        yield from inside.split(",")
+        return
+    first, last = inside.split("..")
+    step, padded = (1 if int(first) <= int(last) else -1), first.startswith("0") or last.startswith("0")
+    wide = max(len(first), len(last)) if padded else 0
+    yield from (f"{number:0{wide}d}" for number in range(int(first), int(last) + step, step))
 
 
 def is_image_name(name: str) -> bool:
@@ -76,6 +131,12 @@ def is_image_name(name: str) -> bool:
 def is_read(name: str) -> bool:
     """Whether a name is that of an image or a video, or of a frame of one."""
     return is_image_name(name) or frames.is_video_name(name) or frames.parse(name) is not None
+
+
+def no_shards_here(path: str, where: str) -> UserError:
+    """The error for a shard where Ultralytics is to train, or labels are looked at file by file."""
+    hint = "unpack it (tar -xf) and name the folder; data= of pretrain, probe and embed, and labels=, read shards"
+    return UserError(f"{path} is a shard: images with labels are read from files here", where=where, hint=hint)
 
 
 def no_frames_here(path: str, where: str) -> UserError:
@@ -94,10 +155,15 @@ def _source(name: Any) -> Source:
     if not isinstance(name, (str, os.PathLike)) or not os.fspath(name).strip():
         raise UserError(f"cannot read images from {name!r}", where="data", hint=_EXPECTED)
     text = os.path.expanduser(os.fspath(name))  # noqa: PTH111
-    if "://" in text:
-        raise UserError(f"{text} is an address", where="data", hint="download the images and give their folder")
     if "\0" in text:
         raise UserError(f"{text!r} is not a path", where="data", hint=_EXPECTED)
+    if is_compressed_name(text) and (is_address(text) or os.path.isfile(text)):  # noqa: PTH113
+        what = f"{text} is a compressed tar, whose members cannot be read one by one"
+        raise UserError(what, where="data", hint="unpack it to a plain tar (gunzip, unzstd): JPEGs hardly shrink")
+    if "://" in text:
+        return _at_address(text)
+    if split(text) is not None:  # a member of a shard, as lists of images name them
+        return Source(absolute(text), "image")
     if frames.parse(text) is not None:  # a frame, as lists of images name them
         return Source(absolute(text), "image")
     if not os.path.exists(text):  # noqa: PTH110
@@ -118,9 +184,31 @@ def _source(name: Any) -> Source:
         return Source(path, "image")
     if suffix in frames.SUFFIXES:
         return Source(path, "video")
+    if is_shard_name(path):
+        return Source(path, "shard")
     if suffix == ".txt":
         return Source(path, "list")
-    raise UserError(f"{path} is not an image, a video, a list or a dataset YAML", where="data", hint=_EXPECTED)
+    raise UserError(f"{path} is not an image, a video, a shard, a list or a dataset YAML", where="data", hint=_EXPECTED)
+
+
+def _at_address(text: str) -> Source:
+    """Shards at an address, or a folder or glob of them; single images there are not read."""
+    kind = text.partition("://")[0].lower()
+    if (member := split(text)) is not None:
+        _ready_for(member.shard)
+        return Source(text, "image")
+    loose = is_read(text) or (kind in ("http", "https") and not is_shard_name(text))
+    if not is_address(text) or loose:
+        hint = "download the images and give their folder, or give shards there (.tar, .zip): headstart pack makes them"
+        raise UserError(f"{text} is an address", where="data", hint=hint)
+    _ready_for(text)
+    return Source(text, "shard" if is_shard_name(text) and not glob.has_magic(text) else "address")
+
+
+def _ready_for(address: str) -> None:
+    from headstart.images import remote  # fsspec: for those who have addresses
+
+    remote.check(address)
 
 
 def _missing(text: str) -> UserError:
@@ -150,14 +238,12 @@ def _dataset(file: Path) -> Source:
     looked = found.looked_for("train")
     if absent := found.absent("train"):
         raise UserError(absent.what, where="data", hint=absent.hint)
-    train, problems = [], []
+    train, problems = list[Source](), list[UserError]()
     for path in named:
-        try:
-            train.append(_source(path))
-            if train[-1].kind == "video":
-                raise no_frames_here(path, "")
-        except UserError as problem:
-            problems.append(UserError(f"train of {file}: {problem.what}{looked}", where="data", hint=problem.hint))
+        some, wrong = _all_of(path)
+        train += some
+        wrong += [no_frames_here(one.path, "") for one in some if one.kind == "video"]
+        problems += [UserError(f"train of {file}: {one.what}{looked}", where="data", hint=one.hint) for one in wrong]
     if problems:
         raise UserError.several(problems)
     held_out = [path for part in found.parts if part != "train" for path in found.paths(part)]

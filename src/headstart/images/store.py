@@ -29,6 +29,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from headstart.images.catalog import Stamp
 from headstart.images.decode import Pixels
 from headstart.images.index import ImageIndex
 
@@ -104,12 +105,12 @@ class ImageStore:
 
     # -- one image ----------------------------------------------------------------------------------------------------
 
-    def get(self, row: int, info: os.stat_result) -> Pixels | None:
+    def get(self, row: int, info: Stamp | os.stat_result) -> Pixels | None:
         """The pixels of image `row`, uint8 (H, W, C) and read-only; None where they are not there or out of date.
 
         Args:
             row: Position in the index.
-            info: Of the image file as it is now.
+            info: Of the file that holds the image, as it is now.
         """
         slot = self._table[_HEADER + 64 * row : _HEADER + 64 * row + 64]
         segment, offset, size, mtime, _, total, height, width, check, _ = _LAYOUT.unpack(slot)
@@ -121,7 +122,11 @@ class ImageStore:
             return None
         return block[:length].reshape(height, width, self.channels)
 
-    def put(self, row: int, path: str, info: os.stat_result, pixels: Pixels) -> None:
+    def has(self, row: int) -> bool:
+        """Whether image `row` has a slot; whether its file has changed shows when it is read."""
+        return bool(self._table[_HEADER + 64 * row + 56 : _HEADER + 64 * row + 60].strip(b"\0"))
+
+    def put(self, row: int, path: str, info: Stamp | os.stat_result, pixels: Pixels) -> None:
         """Keep the pixels that the file at `path` had when `info` was read; does nothing on a full disk."""
         if self.full:
             return

@@ -119,9 +119,9 @@ def prune(parent: Path, leave: Path, days: float = UNUSED) -> tuple[int, int]:
 
 
 def index_files(parent: Path) -> list[Path]:
-    """Kept indexes of large data (`headstart.images.index_cache`), and of the frames of videos (``footage``)."""
+    """Kept indexes of large data (`headstart.images.index_cache`), of frames of videos (``footage``) and of shards."""
     found: list[Path] = []
-    for folder in ("index", "videos"):
+    for folder in ("index", "videos", "shards"):
         with suppress(OSError):
             found += [path for path in (parent / folder).iterdir() if _NAME.fullmatch(path.name)]
     return sorted(found)

@@ -46,8 +46,17 @@ def save_frame(path: str, target: Path) -> None:
         DecodeError: It cannot be read.
         OSError: The file cannot be written.
     """
+    target.write_bytes(as_jpeg(path))
+
+
+def as_jpeg(path: str) -> bytes:
+    """A frame as a JPEG.
+
+    Raises:
+        DecodeError: It cannot be read.
+    """
     image = cv2.cvtColor(decode.read_image(path), cv2.COLOR_RGB2BGR)
-    target.write_bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes())
+    return bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes())
 
 
 def read_frame(frame: Frame) -> Pixels:

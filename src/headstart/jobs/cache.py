@@ -26,7 +26,7 @@ def cache(s: CacheSettings) -> list[str]:
     lines += [_line(one) for one in stores]
     if indexes:
         size = sum(path.stat().st_size for path in indexes)
-        kept_lists = f"{len(indexes)} kept lists of the images of large data and of the frames of videos"
+        kept_lists = f"{len(indexes)} kept lists of the images of large data and of shards, and of the frames of videos"
         lines.append(f"{gigabytes(size):>10}  {kept_lists}")
     return lines + (["headstart cache clear=true removes all of it"] if stores or indexes else [])
 

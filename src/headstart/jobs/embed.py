@@ -21,10 +21,12 @@ from headstart.embedding.neighbors import Features
 from headstart.errors import UserError
 from headstart.files import explained, write_atomically
 from headstart.images.dataset_yaml import DatasetYaml
-from headstart.images.frames import file_of, saved_name
+from headstart.images.frames import file_of
 from headstart.images.index import ImageIndex, find_images
-from headstart.images.labels import label_path, read_labels
-from headstart.images.video import save_frame
+from headstart.images.labels import is_there, label_path, read_labels
+from headstart.images.members import split
+from headstart.images.shards import save_image
+from headstart.jobs.export_labels import file_names
 from headstart.jobs.labelled import RowReader, dataset_of
 from headstart.machine import loader_workers, parse_device
 from headstart.pseudolabels.search import Search
@@ -113,7 +115,7 @@ def embed(s: EmbedSettings) -> Embedded:
         _write_duplicates(s, images, rows, features, made, device)
         if s.next:
             _write_next(s, images, rows, features, uncertainty, given, made, device)
-    _write_csv(files["skipped"], ["image", "reason"], made.skipped)
+    write_csv(files["skipped"], ["image", "reason"], made.skipped)
     return made
 
 
@@ -160,7 +162,7 @@ def _labelled(labels: str, images: ImageIndex) -> _Given:
     row_of = {str(Path(path).resolve()): row for row, path in enumerate(images)}
     found: dict[int, list[Box]] = {}
     for path in find_images(str(dataset.file)):
-        if label_path(path).is_file():
+        if is_there(label_path(path)):
             rows = read_labels(label_path(path), len(dataset.class_names()), dataset.keypoints()).rows
             found[row_of[str(Path(path).resolve())]] = [Box(row.box, "label", label=row.label) for row in rows]
     if not found:
@@ -281,7 +283,7 @@ def _write_duplicates(
     pairs = [] if made.near is None else neighbors.duplicates(near, made.near)
     made.pairs = len(pairs)
     lines = [(images.path(rows[one]), images.path(rows[two]), f"{far:.5f}") for one, two, far in pairs]
-    _write_csv(made.files["duplicates"], ["image", "other", "distance"], lines)
+    write_csv(made.files["duplicates"], ["image", "other", "distance"], lines)
 
 
 def _write_next(
@@ -310,22 +312,26 @@ def _write_next(
         )
         for rank, (path, one) in enumerate(zip(made.chosen, chosen, strict=True), start=1)
     ]
-    _write_csv(made.files["next"], ["rank", "image", "distance", "uncertainty"], lines)
+    write_csv(made.files["next"], ["rank", "image", "distance", "uncertainty"], lines)
 
 
 def _save_frames(made: Embedded, folder: Path) -> None:
-    """The frames among the images to label, as files that can be labelled."""
-    frames = [path for path in made.chosen if file_of(path) != path]
-    if not frames:
+    """The frames and members of shards among the images to label, as files that can be labelled."""
+    parts = [path for path in made.chosen if file_of(path) != path]
+    if not parts:
         return
     with explained(folder):
         folder.mkdir(exist_ok=True)
-        for path in frames:
-            save_frame(path, folder / saved_name(path))
-    made.notes.append(f"{folder}: {len(frames):,} of the images to label, which are frames of videos, saved as images")
+        for path, name in zip(parts, file_names(parts), strict=True):
+            save_image(path, folder / name)
+    shards = sum(split(path) is not None for path in parts)
+    what = "in shards" if shards == len(parts) else "in shards or frames of videos" if shards else "frames of videos"
+    made.notes.append(f"{folder}: {len(parts):,} of the images to label, which are {what}, saved as images")
 
 
-def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV, atomically."""
+
     def write(temporary: Path) -> None:
         # Undecodable file names are written as they are on the disk.
         with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:

@@ -17,8 +17,9 @@ from headstart.files import explained, write_text
 from headstart.images.frames import file_of, saved_name
 from headstart.images.headers import DecodeError
 from headstart.images.index import ImageIndex
+from headstart.images.members import is_address
+from headstart.images.shards import save_image
 from headstart.images.sources import Source, parse_sources
-from headstart.images.video import save_frame
 from headstart.methods.base import GivenLabels
 from headstart.pseudolabels.labelling import Labelling
 
@@ -99,7 +100,7 @@ def export_labels(
     on which it is sure of nothing is not written as one without objects: nobody has said that. It stands in
     ``left_out.csv``. Nothing is written beside the user's files.
 
-    Frames of videos are saved as JPEGs.
+    Frames of videos are saved as JPEGs, members of shards as they are.
 
     Args:
         folder: One that is `free`.
@@ -117,7 +118,7 @@ def export_labels(
     if not free(folder):
         raise UserError(f"{folder} is not an empty folder", where="export_labels", hint="give a new one")
     boxes = _boxes(given, labelled)
-    rows = [row for row in sorted({*boxes, *given.rows.tolist()}) if Path(file_of(images.path(row))).is_file()]
+    rows = [row for row in sorted({*boxes, *given.rows.tolist()}) if _is_there(images.path(row))]
     names = dict(zip(rows, file_names([images.path(row) for row in rows]), strict=True))
     with explained(folder):
         _begin(folder)
@@ -134,6 +135,11 @@ def export_labels(
         write_text(folder / "data.yaml", _dataset(given.names, held_out or {}))
         (folder / UNFINISHED).unlink()
     return len(written), len(images) - len(written)
+
+
+def _is_there(path: str) -> bool:
+    file = file_of(path)
+    return is_address(file) or Path(file).is_file()
 
 
 def _boxes(given: GivenLabels, labelled: Labelling) -> dict[int, list[Box]]:
@@ -221,12 +227,12 @@ def file_names(paths: Sequence[str]) -> list[str]:
 
 
 def _put(image: str, target: Path) -> bool:
-    """Whether an image is there under another name: a file as a link, a frame of a video saved as a JPEG."""
+    """Whether an image is there under another name: a file as a link, a member of a shard or a frame saved as one."""
     if file_of(image) == image:
         _link(Path(image), target)
         return True
     try:
-        save_frame(image, target)
+        save_image(image, target)
     except DecodeError:
         return False
     return True

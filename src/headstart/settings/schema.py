@@ -71,8 +71,9 @@ class PretrainSettings(Options):
     """What every pretraining has, whatever the method."""
 
     data: str | list[str] = Field(
-        description="images and videos: a folder (nested), a glob, a .txt list, files, or an Ultralytics dataset YAML "
-        "(images of its train part); several as [a, b] or by repeating data="
+        description="images, videos and shards (.tar, .zip): a folder (nested), a glob, a .txt list, files, shards at "
+        "s3:// and the like, or an Ultralytics dataset YAML (images of its train part); several as [a, b] or by "
+        "repeating data="
     )
     model: Any = Field(
         "yolo11n.yaml", description="detector: a .yaml (random weights), a .pt, a live YOLO object, or torchvision:NAME"

@@ -1,4 +1,4 @@
-"""Options of the commands around a training: doctor, embed, export."""
+"""Options of the commands around a training: doctor, embed, pack, export."""
 
 from __future__ import annotations
 
@@ -72,6 +72,21 @@ class EmbedSettings(Options):
     device: str = Field("auto", description="auto, cpu, cuda, mps, or the index of a GPU")
     overwrite: bool = Field(False, description="replace the files of an earlier one")
     trust: bool = Field(False, description=TRUST)
+
+
+class PackSettings(Options):
+    """What ``headstart pack`` needs to know."""
+
+    data: str | list[str] = Field(description="images, videos, shards and dataset YAMLs, as for pretrain")
+    out: str = Field(description="a new or empty folder for the shards")
+    shard_size: str = Field("1GB", description="what a shard takes at most, such as 500MB or 2GiB; 100 kB at least")
+    labels: str | None = Field(
+        None,
+        description="dataset YAML: the images of its train part are packed with their labels (they may be among data); "
+        "those of a dataset YAML in data= are, too",
+    )
+    every: float = Field(0.5, ge=0, description=EVERY)
+    overwrite: bool = Field(False, description="replace the shards in out=")
 
 
 class ExportSettings(Options):

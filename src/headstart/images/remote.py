@@ -1,0 +1,280 @@
+"""Shards at addresses (``s3://``, ``gs://``, ``https://``), read in parts through fsspec, with retries.
+
+What cannot be fetched is skipped, as a file is that cannot be read; where nothing can be any more, the run ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from typing import Any, TypeVar
+
+from headstart.errors import RunError, UserError
+from headstart.images.catalog import BESIDE, Catalog, Place, Stamp, ahead, scan
+from headstart.images.headers import DecodeError
+from headstart.images.members import Member
+from headstart.images.shards import unpacked
+from headstart.images.zips import HEAD
+
+WAITS = (0.2, 0.8, 3.0)
+"""Seconds before a part is asked for again."""
+LOST = 8
+"""Parts in a row that could not be fetched, after which this is no matter of single images."""
+AT_ONCE = 2**28
+"""Bytes that are asked for ahead at most: of a batch, as a rule, all."""
+THREADS = 16
+"""Shards that are looked at side by side."""
+_SPARE = 512
+_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
+_MARKS = ("ETag", "etag", "md5Hash", "Content-MD5", "generation", "LastModified", "Last-Modified", "mtime", "created")
+"""What file systems of fsspec tell of a file that changes with it."""
+
+T = TypeVar("T")
+
+
+def check(address: str) -> None:
+    """Whether addresses of this kind can be read here.
+
+    Raises:
+        UserError: A package is missing, or there is no such kind.
+    """
+    _filesystem(address)
+
+
+def _filesystem(address: str) -> tuple[Any, str]:
+    """The file system of an address, and its path there; fsspec keeps one for each process."""
+    kind = address.partition("://")[0].lower()
+    package = _PACKAGES.get(kind, "")
+    try:
+        import fsspec
+
+        found: tuple[Any, str] = fsspec.core.url_to_fs(address)
+    except ImportError as error:
+        what = f"{kind}:// is read by {package or 'a package that is not installed'}" + (
+            ", which is not installed" if package else f": {error}"
+        )
+        hint = 'pip install "headstart[remote]"' + (f", or pip install {package}" if package else "")
+        raise UserError(what, where="data", hint=hint) from None
+    except ValueError:
+        hint = "s3://, gs:// and https:// are read, and what else fsspec knows"
+        raise UserError(f"{address}: addresses of the kind {kind}:// are not known", where="data", hint=hint) from None
+    return found
+
+
+def listed(address: str) -> list[str]:
+    """The files that a glob at an address names, or that lie in a folder there (nested): addresses, sorted.
+
+    Raises:
+        UserError: There are none, or they cannot be listed.
+    """
+    fs, path = _filesystem(address)
+
+    def find() -> list[str]:
+        found = fs.glob(path) if "*" in path or "?" in path or "[" in path else fs.find(path)
+        return sorted(str(fs.unstrip_protocol(one)) for one in found)
+
+    try:
+        names = _tried(find)
+    except DecodeError as error:
+        raise UserError(f"{address} cannot be listed: {error.reason}", where="data", hint=_hint()) from None
+    if not names:
+        hint = f"list it with the tool of your storage; shards are {address.rstrip('/')}/000.tar, for one"
+        raise UserError(f"there are no files at {address}", where="data", hint=hint)
+    return names
+
+
+def _hint() -> str:
+    return "look at the address, at the network, and at the credentials that the tool of your storage uses"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Parts
+# ---------------------------------------------------------------------------------------------------------------------
+
+_lost = 0
+
+
+def _tried(ask: Callable[[], T]) -> T:
+    """What `ask` gives, asked again where the network or the storage fails.
+
+    Raises:
+        DecodeError: It fails each time, or there is no such file.
+        RunError: So did what was asked for before.
+    """
+    global _lost
+    for wait in (*WAITS, None):
+        try:
+            found = ask()
+        except FileNotFoundError:
+            raise DecodeError("no such file") from None
+        except PermissionError:
+            raise DecodeError("no permission to read it") from None
+        except (DecodeError, UserError, MemoryError):
+            raise
+        except Exception as error:  # each file system has its own
+            what = " ".join(str(error).split())[:200] or type(error).__name__
+        else:
+            _lost = 0
+            return found
+        if wait is not None:
+            time.sleep(wait)
+    _lost += 1
+    tried = f"cannot be fetched: {what}, {len(WAITS) + 1} times in {sum(WAITS):.0f} seconds"
+    if _lost >= LOST:
+        hint = "look at the network; resume=true goes on where the run has stopped"
+        raise RunError(f"{LOST} parts of shards in a row: {tried}", where="data", hint=hint)
+    raise DecodeError(tried)
+
+
+def part(address: str, at: int, size: int) -> bytes:
+    """Bytes from a place of a shard; fewer at its end.
+
+    Raises:
+        DecodeError, RunError: They cannot be fetched.
+    """
+    end = min(at + size, stamp_of(address).st_size)
+    if end <= at:
+        return b""
+
+    def ask() -> bytes:
+        fs, path = _filesystem(address)
+        return _whole(bytes(fs.cat_file(path, start=at, end=end)), end - at)
+
+    return _tried(ask)
+
+
+def _whole(data: bytes, size: int) -> bytes:
+    if len(data) > size:
+        raise DecodeError("the server sends whole files, not parts: download the shards, or use another server")
+    if len(data) < size:
+        raise OSError(f"{len(data)} of {size} bytes came")
+    return data
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Shards
+# ---------------------------------------------------------------------------------------------------------------------
+
+_stamps: dict[str, Stamp] = {}
+"""Of this process: looked at once, for each look takes its time."""
+
+
+def stamp_of(address: str) -> Stamp:
+    """Size and a number that changes with the file, as they were when this process first looked.
+
+    Raises:
+        DecodeError, RunError: There is no such file, or it cannot be looked at.
+    """
+    if (known := _stamps.get(address)) is None:
+        known = _stamps[address] = _looked_at(address)
+    return known
+
+
+def _looked_at(address: str) -> Stamp:
+    def ask() -> dict[str, Any]:
+        fs, path = _filesystem(address)
+        return dict(fs.info(path))
+
+    info = _tried(ask)
+    size = info.get("size")
+    if not isinstance(size, int):
+        raise DecodeError("the server does not tell how large it is")
+    marks = repr([str(info[name]) for name in _MARKS if info.get(name) is not None])
+    digest = hashlib.blake2b(marks.encode(), digest_size=8).digest()
+    return Stamp(size, int.from_bytes(digest, "little") >> 2)
+
+
+def look_anew() -> None:
+    """Look at each shard again when it is needed: a run begins."""
+    _stamps.clear()
+
+
+def look_at(addresses: Sequence[str]) -> None:
+    """Look at shards side by side; what cannot be looked at is said where it is needed."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(watched, addresses))
+
+
+def watched(address: str) -> tuple[int, int] | None:
+    """Of a shard, as `stamp_of`; None where it cannot be looked at."""
+    try:
+        found = stamp_of(address)
+    except (DecodeError, UserError):
+        return None
+    return found.st_mtime_ns % 10**9, found.st_size  # which counts as settled
+
+
+def scanned(address: str, stamp: Stamp) -> Catalog:
+    """The table of a shard: from the file beside it, else from its headers, for which much of it may have to be read.
+
+    Raises:
+        DecodeError, RunError: It cannot be read.
+    """
+
+    def beside() -> bytes:
+        fs, path = _filesystem(address)
+        return bytes(fs.cat_file(path + BESIDE))
+
+    try:
+        found = Catalog.read(BytesIO(_tried(beside)), address, Stamp(stamp.st_size, -1), names=True)
+    except DecodeError:
+        found = None
+    if found is not None:
+        found.stamp = stamp
+        return found
+    return scan(address, stamp, ahead(lambda at, size: part(address, at, size)))
+
+
+def member_bytes(member: Member, place: Place) -> bytes:
+    """The bytes of a member, those that were fetched ahead or fetched now.
+
+    Raises:
+        DecodeError, RunError: They cannot be fetched, or are damaged.
+    """
+    held = _ahead.parts.pop(member, None)
+    if held is None:
+        return unpacked(place, lambda at, size: part(member.shard, at, size))
+    start, data = held
+    return unpacked(place, lambda at, size: data[at - start : at - start + size])
+
+
+class _Ahead(threading.local):
+    """What was fetched ahead, for this thread: where it begins in its shard, and its bytes."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.parts: dict[Member, tuple[int, bytes]] = {}
+
+
+_ahead = _Ahead()
+
+
+def fetch_ahead(wanted: Sequence[tuple[Member, Place]]) -> None:
+    """Fetch members side by side; what does not come is asked for again, one by one, when it is read."""
+    _ahead.parts.clear()
+    addresses, paths, starts, ends = [], [], [], []
+    total = 0
+    for member, place in wanted:
+        size = place.size + (HEAD + _SPARE if place.method >= 0 else 0)
+        total += size
+        if total > AT_ONCE:
+            break
+        fs, path = _filesystem(member.shard)
+        addresses.append(member)
+        paths.append(path)
+        starts.append(place.start)
+        ends.append(min(place.start + size, stamp_of(member.shard).st_size))
+    if not paths:
+        return
+    try:
+        found = fs.cat_ranges(paths, starts, ends, on_error="return")
+    except Exception:  # each file system has its own; the images are asked for one by one then
+        return
+    for member, start, end, data in zip(addresses, starts, ends, found, strict=True):
+        if isinstance(data, bytes) and len(data) == end - start:
+            _ahead.parts[member] = (start, data)

@@ -1,0 +1,372 @@
+"""Images in a few large tar files: ``headstart pack``.
+
+The shards have WebDataset's form: the files of one sample stand one after the other and share their name up to its
+first dot. They are numbered in the order of the index, so that a run from them is, bit by bit, the one from the files.
+The same images give the same bytes. A shard is written beside its place and then put there; stopped on the way, the
+same command goes on with the first shard that is not there.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shlex
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from headstart.errors import UserError
+from headstart.files import explained, lock, sweep_unfinished, write_atomically, write_text
+from headstart.images import catalog, decode, shards
+from headstart.images.cache import gigabytes
+from headstart.images.catalog import BESIDE
+from headstart.images.dataset_yaml import DatasetYaml, read_dataset_yaml
+from headstart.images.frames import parse, saved_name
+from headstart.images.headers import DecodeError
+from headstart.images.index import ImageIndex, find_images
+from headstart.images.labels import is_there, label_path
+from headstart.images.members import is_address
+from headstart.images.sources import parse_sources
+from headstart.jobs.embed import write_csv
+from headstart.jobs.labelled import dataset_of
+from headstart.reading import parse_json
+from headstart.run.display import Filling
+from headstart.settings.tools import PackSettings
+
+STATE, CLASSES, DATASET, SKIPPED = "pack.json", "classes.txt", "data.yaml", "skipped.csv"
+FORMAT = 1
+SMALLEST = 100_000
+"""Bytes of a shard at least: each is a file to open, and a table to read."""
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?)(i?)b?", re.IGNORECASE)
+_STEM = 60
+"""Characters of an image's own name that its name in a shard keeps."""
+_HEADS = 2048
+"""Bytes that a member may take beside its own."""
+_END = 10_240
+"""Bytes that a tar may take for its end."""
+
+
+@dataclass
+class Packed:
+    """What was written.
+
+    Attributes:
+        folder: Where.
+        shards: Name of each shard -> how many images it has.
+        bytes: Of all shards.
+        labels: Images with labels.
+        skipped: Path of each image that could not be read, and why.
+        classes: Names of the classes, where there are labels.
+        kept: Shards that an earlier call, which was stopped, has written.
+        notes: What is worth knowing, in sentences.
+    """
+
+    folder: Path
+    shards: dict[str, int] = field(default_factory=dict)
+    bytes: int = 0
+    labels: int = 0
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    classes: tuple[str, ...] = ()
+    kept: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """The same in words."""
+        images = sum(self.shards.values())
+        kept = f", {self.kept} of them there already" if self.kept else ""
+        said = [*self.notes, f"{self.folder}: {images:,} images in {len(self.shards):,} shards{kept}"]
+        said[-1] += f", {gigabytes(self.bytes)}"
+        if self.labels:
+            said.append(f"{self.labels:,} images have labels beside them, of {len(self.classes):,} classes ({CLASSES})")
+        if self.skipped:
+            said.append(f"{self.folder / SKIPPED}: {len(self.skipped):,} images could not be read")
+        said.append(f"use them: headstart pretrain data={shlex.quote(str(self.folder))}")
+        if self.labels:
+            said.append(f"with their labels: method=selftrain labels={shlex.quote(str(self.folder / DATASET))}")
+        first, last = next(iter(self.shards), ""), next(reversed(self.shards), "")
+        braces = f"{{{first[:-4]}..{last[:-4]}}}.tar" if len(self.shards) > 1 else first
+        said.append(f"from elsewhere: copy the folder there, and data='s3://BUCKET/FOLDER/{braces}'")
+        return said
+
+
+def pack(s: PackSettings) -> Packed:
+    """Write images, and labels that they have, as shards.
+
+    Raises:
+        UserError: There is no image, the folder is not free, or it cannot be written.
+    """
+    size = bytes_of_size(s.shard_size)
+    named = [*([s.data] if isinstance(s.data, str) else s.data), *([s.labels] if s.labels else [])]
+    images = find_images(named, every=s.every)
+    labelled = _Labelled(s)
+    folder = Path(s.out).expanduser().absolute()
+    _refuse_within(images, folder)
+    plan = {"format": FORMAT, "images": images.fingerprint(), "shard_size": size, "labels": labelled.files}
+    state = _begun(folder, plan, overwrite=s.overwrite)
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    held = lock(folder)
+    try:
+        if state is None:
+            _clear(folder)
+            state = {**plan, "finished": False, "shards": [], "skipped": []}
+        sweep_unfinished(folder)
+        return _Packing(folder, images, labelled, size, state).run()
+    finally:
+        held.release()
+
+
+def bytes_of_size(text: str) -> int:
+    """Bytes of ``1GB``, ``500 MB``, ``2GiB`` or a plain number.
+
+    Raises:
+        UserError: It is none, or too few.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise UserError(f"is not a size: {text!r}", where="shard_size", hint="such as 500MB, 1GB or 2GiB")
+    number, power, binary = float(found[1]), "kmgt".find(found[2].lower()) + 1 if found[2] else 0, bool(found[3])
+    size = int(number * (1024 if binary else 1000) ** power)
+    if size < SMALLEST:
+        raise UserError(f"must be {SMALLEST // 1000} kB at least, not {text}", where="shard_size")
+    return size
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The folder
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _refuse_within(images: ImageIndex, folder: Path) -> None:
+    """Raise where images lie in the folder that is written to: they would be replaced while they are read."""
+    below = tuple({f"{folder}{os.sep}", f"{folder.resolve()}{os.sep}"})
+    files = {os.path.realpath(shard) for shard in images.shards if not is_address(shard)}
+    if within := next((one for one in chain(files, images) if one.startswith(below)), None):
+        what = f"{within} lies in it: images cannot be packed into the folder that they are read from"
+        raise UserError(what, where=f"out={folder}", hint="choose another folder")
+
+
+def _begun(folder: Path, plan: Mapping[str, Any], *, overwrite: bool) -> dict[str, Any] | None:
+    """What was written by an earlier call that this one can go on with; None to begin anew.
+
+    Raises:
+        UserError: The folder holds something else.
+    """
+    where = f"out={folder}"
+    if folder.exists() and not folder.is_dir():
+        raise UserError("is a file, not a folder", where=where)
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if not {name for name in names if name != ".lock" and not name.endswith(".tmp")}:
+        return None
+    if STATE not in names:
+        raise UserError(
+            "holds files that are not shards of headstart", where=where, hint="choose an empty or new folder"
+        )
+    if overwrite:
+        return None
+    state = _read_state(folder)
+    if state is not None and not state["finished"] and all(state.get(key) == value for key, value in plan.items()):
+        return state
+    done = state is not None and state["finished"]
+    what = "holds finished shards already" if done else "holds shards of other images, or of another size"
+    raise UserError(what, where=where, hint="overwrite=true replaces them, or choose another folder")
+
+
+def _read_state(folder: Path) -> dict[str, Any] | None:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        found: dict[str, Any] = parse_json((folder / STATE).read_bytes())
+        found["shards"] = [[str(name), *map(int, numbers)] for name, *numbers in found["shards"]]
+        found["shards"] = found["shards"][: _there(folder, found["shards"])]
+        found["skipped"] = [(str(path), str(why)) for path, why in found["skipped"]]
+        found["finished"] = bool(found["finished"])
+        return found
+    return None
+
+
+def _there(folder: Path, listed: list[list[Any]]) -> int:
+    """How many of the shards, from the first on, are there as they were written."""
+    for at, (name, _, _, _, size) in enumerate(listed):
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != size or not path.with_name(name + BESIDE).is_file():
+            return at
+    return len(listed)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what `pack` writes, and nothing else; its mark last."""
+    ours = [path for path in folder.iterdir() if re.fullmatch(rf"\d{{6,}}\.tar({re.escape(BESIDE)})?", path.name)]
+    with explained(folder):
+        for path in [*ours, *(folder / name for name in (CLASSES, DATASET, SKIPPED, STATE))]:
+            path.unlink(missing_ok=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is packed
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class _Labelled:
+    """The images that have labels: those of the train parts of the dataset YAMLs that were named.
+
+    Attributes:
+        files: The dataset YAMLs.
+        names: Of their classes.
+        keypoints: Of their poses, or None.
+
+    Raises:
+        UserError: Two of them have different classes.
+    """
+
+    def __init__(self, s: PackSettings) -> None:
+        sources, _ = parse_sources(s.data)
+        found = [read_dataset_yaml(Path(one.path)) for one in sources if one.kind == "dataset"]
+        found += [dataset_of(s.labels)] if s.labels else []
+        found = list({one.file.resolve(): one for one in found}.values())
+        self.files = [str(one.file.resolve()) for one in found]
+        self.names, self.keypoints = (found[0].class_names(), found[0].keypoints()) if found else ((), None)
+        for other in found[1:]:
+            if (other.class_names(), other.keypoints()) != (self.names, self.keypoints):
+                what = f"{found[0].file} and {other.file} have different classes"
+                raise UserError(what, where="labels", hint="pack them into folders of their own")
+        self._images = {os.path.realpath(path) for one in found for path in _train(one)}
+
+    def of(self, image: str) -> bytes | None:
+        """The label file of an image; None where it has none.
+
+        Raises:
+            DecodeError: It cannot be read.
+        """
+        if os.path.realpath(image) not in self._images or not is_there(path := label_path(image)):
+            return None
+        return decode.bytes_of(str(path))
+
+
+def _train(dataset: DatasetYaml) -> Iterator[str]:
+    return iter(find_images(str(dataset.file)))
+
+
+class _Packing:
+    """Writes the shards that are not there yet, and what belongs to them."""
+
+    def __init__(self, folder: Path, images: ImageIndex, labelled: _Labelled, size: int, state: dict[str, Any]) -> None:
+        self.folder, self.images, self.labelled, self.size, self.state = folder, images, labelled, size, state
+        self.made = Packed(folder, classes=labelled.names, kept=len(state["shards"]), notes=list(images.notes))
+        self.progress = Filling(label="packing images")
+        self._last: tuple[int, list[tuple[str, bytes]]] = -1, []
+
+    def run(self) -> Packed:
+        """All that is left to do."""
+        write_text(self.folder / STATE, json.dumps(self.state) + "\n")
+        row = self.state["shards"][-1][2] if self.state["shards"] else 0
+        while row < len(self.images):
+            row = self._shard(row)
+        self.progress.end()
+        self._ending()
+        return self.made
+
+    def _shard(self, row: int) -> int:
+        """Write one shard from image `row` on; the row of the first image that is not in it."""
+        name = f"{len(self.state['shards']):06d}.tar"
+        done = {"images": 0, "labels": 0, "row": row}
+        skipped: list[tuple[str, str]] = []
+
+        def write(temporary: Path) -> None:
+            done.update(images=0, labels=0, row=row)
+            skipped.clear()
+            with (
+                temporary.open("wb") as stream,
+                tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as file,
+            ):
+                while done["row"] < len(self.images):
+                    files = self._sample(done["row"], skipped)
+                    room = self.size - stream.tell() - _END
+                    if done["images"] and sum(_HEADS + len(data) for _, data in files) > room:
+                        return
+                    for at, (member, data) in enumerate(files):
+                        file.addfile(_about(member, len(data)), io.BytesIO(data))
+                        done["labels" if at else "images"] += 1
+                    done["row"] += 1
+                    self.progress(done["row"], len(self.images))
+
+        write_atomically(self.folder / name, write)
+        self._write_table(self.folder / name)
+        size = (self.folder / name).stat().st_size
+        self.state["shards"].append([name, done["images"], done["row"], done["labels"], size])
+        self.state["skipped"] += skipped
+        write_text(self.folder / STATE, json.dumps(self.state) + "\n")
+        return done["row"]
+
+    def _sample(self, row: int, skipped: list[tuple[str, str]]) -> list[tuple[str, bytes]]:
+        """Name and bytes of an image and its labels; nothing where it cannot be read."""
+        if self._last[0] != row:  # one that did not fit into a shard is the first of the next
+            self._last = row, self._read(row, skipped)
+        return self._last[1]
+
+    def _read(self, row: int, skipped: list[tuple[str, str]]) -> list[tuple[str, bytes]]:
+        path = self.images.path(row)
+        own = saved_name(path)
+        stem, suffix = os.path.splitext(own)  # noqa: PTH122
+        key = f"{row:09d}-{_plain(stem)}"
+        try:
+            if parse(path) is not None:
+                from headstart.images.video import as_jpeg  # OpenCV: for those who have videos
+
+                return [(f"{key}.jpg", as_jpeg(path))]
+            files = [(f"{key}{suffix}", decode.bytes_of(path))]
+            if (labels := self.labelled.of(path)) is not None:
+                files.append((f"{key}.txt", labels))
+        except DecodeError as error:
+            skipped.append((path, error.reason))
+            return []
+        return files
+
+    def _write_table(self, path: Path) -> None:
+        """The table of a shard beside it: at an address it is read in place of the headers."""
+        table = shards.table_of(str(path), names=True)
+        catalog.forget(table)
+        table.stamp = table.stamp._replace(st_mtime_ns=0)  # the same for the same images
+        table.write(path.with_name(path.name + BESIDE))
+
+    def _ending(self) -> None:
+        made = self.made
+        made.shards = {name: images for name, images, *_ in self.state["shards"]}
+        made.labels = sum(labels for _, _, _, labels, _ in self.state["shards"])
+        made.skipped = [*self.images.skipped, *self.state["skipped"]]
+        made.bytes = sum(size for *_, size in self.state["shards"])
+        if not sum(made.shards.values()):
+            raise UserError("no image can be read of those that are there", where="data", hint="look at the files")
+        if made.classes:
+            lines = "".join(f"{' '.join(name.split())}\n" for name in made.classes)
+            write_text(self.folder / CLASSES, lines)
+            write_text(self.folder / DATASET, self._dataset())
+        if made.skipped:
+            write_csv(self.folder / SKIPPED, ["path", "reason"], made.skipped)
+        write_text(self.folder / STATE, json.dumps({**self.state, "finished": True}) + "\n")
+
+    def _dataset(self) -> str:
+        """``data.yaml`` for ``labels=`` of headstart; it names no ``path``, so that the folder may be moved."""
+        content: dict[str, Any] = {"train": list(self.made.shards), "names": dict(enumerate(self.made.classes))}
+        content |= {"channels": self.images.channels} if self.images.channels != 3 else {}
+        content |= {"kpt_shape": list(self.labelled.keypoints)} if self.labelled.keypoints else {}
+        remark = "# For headstart: Ultralytics reads files, not shards.\n"
+        return remark + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _plain(stem: str) -> str:
+    """A name without dots, which would end the key of its sample, and without what is no text."""
+    return re.sub(r"[^\w\- ]", "_", stem.encode("utf-8", "replace").decode())[:_STEM]
+
+
+def _about(name: str, size: int) -> tarfile.TarInfo:
+    """The header of a member: of no time and no owner, so that the same images give the same bytes."""
+    found = tarfile.TarInfo(name)
+    found.size, found.mode = size, 0o644
+    return found
