@@ -25,7 +25,10 @@ class UserError(Exception):
 
     Attributes:
         parts: The problems that it lists, each by itself.
+        told: Whether another process of the run says it.
     """
+
+    told = False
 
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
         self.what, self.where, self.hint = what, where, hint
