@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as differentiable
 from torch import Tensor, cat
+from torch.autograd import Function
 
 from headstart.errors import UserError
 
@@ -21,9 +21,6 @@ T = TypeVar("T")
 _apart = False
 _patient: dist.ProcessGroup | None = None
 """Group of what may wait for hours, as for a search by the first process; the default one ends a run that hangs."""
-
-_all_gather: Callable[[Tensor], tuple[Tensor, ...]] = differentiable.all_gather
-_all_reduce: Callable[[Tensor], Tensor] = differentiable.all_reduce
 
 
 def world() -> int:
@@ -51,12 +48,12 @@ def gather(tensor: Tensor) -> Tensor:
         (world * B, ...). Gradients flow back to the process whose row it is, summed over the losses of all processes;
         averaged over the processes, as data-parallel training does, they are those of the mean of these losses.
     """
-    return cat(list(_all_gather(tensor.contiguous()))) if _several() else tensor
+    return cast("Tensor", _Gathered.apply(tensor)) if _several() else tensor
 
 
 def total(tensor: Tensor) -> Tensor:
     """Sum over all processes, element by element, of a tensor of any one shape; gradients as in `gather`."""
-    return _all_reduce(tensor) if _several() else tensor
+    return cast("Tensor", _Total.apply(tensor)) if _several() else tensor
 
 
 def mean(tensor: Tensor) -> Tensor:
@@ -147,3 +144,35 @@ def _several() -> bool:
 def joined() -> bool:
     """Whether this process has joined others."""
     return dist.is_available() and dist.is_initialized()
+
+
+class _Gathered(Function):
+    """Rows of all processes; not torch's own function for it, which comes and goes with its versions."""
+
+    @staticmethod
+    def forward(context: Any, tensor: Tensor) -> Tensor:
+        parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(world())]
+        dist.all_gather(parts, tensor.contiguous())
+        return cat(parts)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        summed = gradients[0].contiguous().clone()
+        dist.all_reduce(summed)
+        return summed.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+class _Total(Function):
+    """Sum over all processes."""
+
+    @staticmethod
+    def forward(context: Any, tensor: Tensor) -> Tensor:
+        summed = tensor.contiguous().clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        summed = gradients[0].contiguous().clone()
+        dist.all_reduce(summed)
+        return summed

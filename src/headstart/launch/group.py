@@ -21,7 +21,7 @@ from headstart import ranks
 from headstart.errors import RunError
 from headstart.launch.beside import GO_ON, GRACE, Beside, Store, lost, said
 from headstart.launch.devices import training_devices
-from headstart.launch.places import PARENT, TORCHRUN, Place, by_hand, launched
+from headstart.launch.places import PARENT, TORCHRUN, Place, by_hand, keep, launched
 from headstart.machine import cores
 
 PATIENCE = timedelta(minutes=10)
@@ -50,6 +50,7 @@ def join_launched() -> None:
     if store and PARENT in os.environ:
         store.set(f"here/{place.rank}", "")
     _join(place, store)
+    keep(place)
     atexit.register(_leave)
 
 

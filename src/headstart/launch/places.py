@@ -31,16 +31,31 @@ class Place:
     port: int = 0
 
 
-def launched(environment: Mapping[str, str] | None = None) -> Place | None:
-    """The place of a process that was started as one of several; None of any other.
+_kept: Place | None = None
 
-    Args:
-        environment: Variables of the process; by default its own.
+
+def launched() -> Place | None:
+    """The place of this process, where it was started as one of several; None where it was not.
 
     Raises:
         UserError: Its environment is half of what is needed.
     """
-    e = os.environ if environment is None else environment
+    return _kept or told_by(os.environ)
+
+
+def keep(place: Place) -> None:
+    """Remember the place of this process, and take its number out of the environment.
+
+    Ultralytics reads it as it is imported, and then waits for the other processes of a training of its own.
+    """
+    global _kept
+    _kept = place
+    for name in ("RANK", "LOCAL_RANK"):
+        os.environ.pop(name, None)
+
+
+def told_by(e: Mapping[str, str]) -> Place | None:
+    """The place that an environment tells; see `launched`."""
     try:
         if "RANK" in e and int(e.get("WORLD_SIZE", 1)) > 1:
             local = int(e.get("LOCAL_RANK", 0)), int(e.get("LOCAL_WORLD_SIZE", 1))
