@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from headstart import machine
 from headstart.errors import UserError
 from headstart.jobs.checks import check_sharing
 from headstart.launch import devices, places
+from headstart.launch.beside import Beside
 from headstart.launch.devices import own_device, processes, training_devices
 from headstart.launch.places import Place, by_hand, told_by
 from headstart.settings.schema import PretrainSettings
@@ -143,3 +145,37 @@ def test_the_sizes_that_fit() -> None:
         (found,) = check_sharing({**defaults, "device": "cpu", "batch": batch, "devices": devices_})
         assert found.hint is not None
         assert found.hint.startswith(f"{hint}, or another multiple of")
+
+
+class Words:
+    """A store of what processes said."""
+
+    def __init__(self, **words: str) -> None:
+        self.words = {f"said/{name[1:]}": text for name, text in words.items()}
+
+    def check(self, names: list[str]) -> bool:
+        return all(name in self.words for name in names)
+
+    def get(self, name: str) -> bytes:
+        return self.words[name].encode()
+
+
+@pytest.mark.parametrize(
+    ("ends", "words", "seconds", "told"),
+    [
+        (["exit 0", "exit 0"], {}, 0.0, None),
+        (["exit 2", "kill -KILL $$"], {"_1": ""}, 0.1, "process 2 of the run ended: SIGKILL ended it; the system"),
+        (["exit 1", "exit 2"], {"_2": "the disk is full"}, 0.1, "process 2 of the run ended: the disk is full"),
+        (["exit 130", "exit 3"], {}, 0.0, "process 2 of the run ended: its exit status is 3"),
+        (["exit 130", "kill -TERM $$"], {"_1": ""}, 0.0, None),  # this one was asked to end as well
+        (["exit 130", "exit 0"], {}, 0.1, "process 1 of the run ended: it was asked to stop"),
+    ],
+)
+def test_which_process_ended_and_why(ends: list[str], words: dict[str, str], seconds: float, told: str | None) -> None:
+    beside = Beside.__new__(Beside)
+    beside._store = Words(**words)
+    beside._processes = {rank: subprocess.Popen(["sh", "-c", end]) for rank, end in enumerate(ends, start=1)}
+    for process in beside._processes.values():
+        process.wait()
+    failure = beside.failure(seconds)
+    assert str(failure).startswith(told) if told else failure is None

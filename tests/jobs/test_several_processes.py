@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,9 +91,15 @@ def test_two_processes_make_the_run_of_one(files: Path, image_folder: Path, one:
 
     def work(rank: int) -> tuple[Any, ...]:
         run = pretrain(files, image_folder, out, devices=2)
+        if rank == 0:
+            shutil.copytree(out, tmp_path / "again")
+            (tmp_path / "again" / "checkpoints" / "step-00000004.pt").unlink()
+        pretrain(files, image_folder, tmp_path / "again", devices=2, resume=True)
         return run.folder, run.checkpoint, run.step, run.ok
 
     first, second = in_processes(2, work, tmp_path)
+    again = trained(tmp_path / "again")
+    assert all(torch.equal(again[name], tensor) for name, tensor in trained(out).items())
     assert first == second == (out, out / "headstart.pt", 4, True)
     assert [line["step"] for line in metrics(out)] == [1, 2, 3, 4]
     assert losses(out) == pytest.approx(losses(one), rel=1e-4)

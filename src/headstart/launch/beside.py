@@ -20,8 +20,12 @@ Store = Any
 GRACE = 20.0
 """Seconds in which a process is to end by itself once another has."""
 GO_ON = "resume=true goes on from the last checkpoint, with as many processes or another number"
-INTERRUPTED = 130
-"""Status of a process that was asked to end."""
+ASKED = {130, *(-number for number in (signal.SIGINT, signal.SIGTERM))}
+"""Status of a process that was asked to end: by our own doing, or before it could do anything."""
+
+
+class LostError(RunError):
+    """Another process of the run ended before its time."""
 
 
 class Beside:
@@ -70,28 +74,31 @@ class Beside:
                 raise RunError("the other processes of the run did not come up in time", where="devices")
             time.sleep(0.05)
 
-    def failure(self, seconds: float) -> RunError | None:
+    def failure(self, seconds: float) -> LostError | None:
         """Which of them ended before its time, and why; it may take so many seconds to see that one has.
 
-        Those that were asked to end, or were hindered by another that ended, are told only if there is nothing else.
+        Those that were asked to end, or were hindered by another that ended, are told only if there is nothing else;
+        with no seconds, as where all were asked to end, those that were asked to are not told at all.
         """
         until = time.monotonic() + seconds
         while True:
             ended = {rank: one.returncode for rank, one in self._processes.items() if one.poll()}
             told = {rank: said(self._store, rank) for rank in ended}
             for rank, code in ended.items():
-                if told[rank] or code < 0:
+                if told[rank] or (code < 0 and code not in ASKED):
                     return lost(rank, told[rank] or _by_signal(code))
             if time.monotonic() >= until:
                 break
             time.sleep(0.05)
-        others = [(rank, code) for rank, code in ended.items() if code != INTERRUPTED or seconds]
-        return lost(others[0][0], f"its exit status is {others[0][1]}") if others else None
+        for rank, code in ended.items():
+            if code not in ASKED or seconds:
+                return lost(rank, "it was asked to stop" if code in ASKED else f"its exit status is {code}")
+        return None
 
     def _watch(self) -> None:
         """End this process with another: gently, as a signal does; at once, where it hangs in waiting for that one."""
         while not self._over.wait(0.2):
-            failed = [one for one in self._processes.values() if one.poll() not in (None, 0, INTERRUPTED)]
+            failed = [one for one in self._processes.values() if one.poll() not in {None, 0, *ASKED}]
             if failed:
                 break
         else:
@@ -123,9 +130,9 @@ def said(store: Store | None, rank: int) -> str:
     return ""
 
 
-def lost(rank: int, words: str) -> RunError:
+def lost(rank: int, words: str) -> LostError:
     """The error that says which process ended, and why."""
-    return RunError(f"process {rank} of the run ended: {words}", hint=GO_ON)
+    return LostError(f"process {rank} of the run ended: {words}", hint=GO_ON)
 
 
 def _by_signal(code: int) -> str:

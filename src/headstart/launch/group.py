@@ -18,8 +18,8 @@ from datetime import timedelta
 from typing import Any, cast
 
 from headstart import ranks
-from headstart.errors import RunError
-from headstart.launch.beside import GO_ON, GRACE, Beside, Store, lost, said
+from headstart.errors import UserError
+from headstart.launch.beside import GO_ON, GRACE, Beside, LostError, Store, lost, said
 from headstart.launch.devices import training_devices
 from headstart.launch.places import PARENT, TORCHRUN, Place, by_hand, keep, launched
 from headstart.machine import cores
@@ -157,7 +157,7 @@ def explained() -> Iterator[None]:
         raise told from None
 
 
-def _told(error: BaseException) -> RunError | None:
+def _told(error: BaseException) -> LostError | None:
     if isinstance(
         error, KeyboardInterrupt
     ):  # this process was asked to end: by the watch over the others, or by a user
@@ -169,7 +169,7 @@ def _told(error: BaseException) -> RunError | None:
     for rank in range(_world()):
         if words := said(_store, rank):
             return lost(rank, words)
-    return RunError("another process of the run ended, or cannot be reached any more", hint=GO_ON)
+    return LostError("another process of the run ended, or cannot be reached any more", hint=GO_ON)
 
 
 def _world() -> int:
@@ -191,8 +191,10 @@ def say(error: BaseException) -> bool:
     """Leave word of what ends this process, for the first one to tell; whether there is one to tell it."""
     if _store is None:
         return False
-    words = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+    words = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, (LostError, KeyboardInterrupt)):  # who ended first has more to say
+        words = ""
     with suppress(RuntimeError):  # the first one has ended
-        _store.set(f"said/{ranks.rank()}", "" if _is_broken(error) else words)
+        _store.set(f"said/{ranks.rank()}", words)
         return True
     return False
