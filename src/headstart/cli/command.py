@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return COMMANDS[asked.command].run(asked.given) if asked else 0
     except UserError as error:
         if not error.told:
-            print(f"headstart: {error}", file=sys.stderr)
+            print(f"headstart: {error}", file=sys.stderr, flush=True)
+        if error.at_once:
+            os._exit(FAILED)
         return FAILED if isinstance(error, RunError) else MISTAKE
     except (KeyboardInterrupt, click.Abort) as error:
         if not getattr(error, "told", False):

@@ -27,6 +27,8 @@ ASKED = {130, *(-number for number in (signal.SIGINT, signal.SIGTERM))}
 class LostError(RunError):
     """Another process of the run ended before its time."""
 
+    at_once = True
+
 
 class Beside:
     """The processes beside this one.
