@@ -32,7 +32,7 @@ from headstart.jobs.prepare import Job, cache_folder, prepare
 from headstart.jobs.search import pseudolabels_of
 from headstart.jobs.signature import with_signature
 from headstart.jobs.teacher import label_images, not_written
-from headstart.jobs.together import moved, share, sharing, taken_part, told_to_others
+from headstart.jobs.together import moved, of_another_machine, share, sharing, taken_part, told_to_others
 from headstart.jobs.used_files import marks
 from headstart.launch.devices import make_fabric, own_device
 from headstart.launch.group import join_launched, local_processes, others
@@ -68,6 +68,9 @@ def pretrain(**options: Any) -> Run:
     join_launched()
     if not ranks.first():
         return taken_part(_Pretraining)
+    if asked := of_another_machine(options):
+        with others(*asked):
+            return taken_part(_Pretraining)
     with told_to_others():
         job = prepare(options, measured_batch)
         # Before there is a folder: a run that cannot begin leaves none behind.

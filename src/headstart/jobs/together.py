@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,13 +14,15 @@ from headstart.errors import UserError
 from headstart.jobs.ending import Run
 from headstart.jobs.prepare import Job
 from headstart.launch.group import explained, say
+from headstart.launch.places import launched
 from headstart.methods import find
 from headstart.plugins import is_python_file
 from headstart.run.display import hushed
 from headstart.run.folder import RunFolder
 from headstart.run.stopping import ended_by_signals
 from headstart.run.unwritten import Unwritten
-from headstart.settings.schema import PretrainSettings
+from headstart.settings.resolve import collect
+from headstart.settings.schema import PretrainSettings, which
 from headstart.training.memory import known
 
 
@@ -55,6 +58,15 @@ def share(job: Job, folder: RunFolder) -> None:
         raise _unsent(error) from error
     ranks.from_first((None, job.run.method if is_python_file(job.run.method) else None, str(folder.path.absolute())))
     ranks.from_first(packed)
+
+
+def of_another_machine(options: Mapping[str, Any]) -> tuple[str, str, int] | None:
+    """``device``, ``devices`` and ``nodes`` of a process that was started by hand on another machine than the first."""
+    given = collect(options, [])
+    nodes = given.get("nodes", 1)
+    if launched() or not isinstance(nodes, int) or nodes < 2 or os.environ.get("NODE_RANK", "0") == "0":
+        return None
+    return str(given.get("device", "auto")), str(which(given.get("devices", "1"))), nodes
 
 
 def taken_part(make: Callable[[Job, RunFolder], Work]) -> Run:

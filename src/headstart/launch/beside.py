@@ -69,7 +69,7 @@ class Beside:
             RunError: One has ended, or they are not there in time.
         """
         until = time.monotonic() + seconds
-        while not self._store.check([f"here/{rank}" for rank in self._processes]):
+        while self._processes and not self._store.check([f"here/{rank}" for rank in self._processes]):
             if failure := self.failure(0.0):
                 raise failure
             if time.monotonic() > until:
