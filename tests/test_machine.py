@@ -8,6 +8,7 @@ import torch
 
 from headstart import machine
 from headstart.errors import UserError
+from headstart.launch.devices import make_fabric
 from headstart.machine import Device, parse_device, parse_devices
 
 CPU = torch.device("cpu")
@@ -184,7 +185,7 @@ def test_several_where_one_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_fabric_gets_device_and_precision() -> None:
-    fabric = machine.make_fabric(Device("cpu"), "bf16")
+    fabric = make_fabric(Device("cpu"), "bf16")
     assert (str(fabric.device), fabric._precision.precision) == ("cpu", "bf16-mixed")
 
 

@@ -15,6 +15,7 @@ SOURCE = Path(headstart.__file__).parent
 LAYERS = [
     ["errors", "reading", "aside"],
     ["files", "machine", "plugins", "ranks", "trust"],
+    ["launch"],
     ["settings"],
     ["run"],
     ["images", "views", "pseudolabels.base"],

@@ -30,6 +30,10 @@ def pretrain(
     cache: Literal["auto", "ram", "disk", "device", "off"] = "auto",
     cache_dir: str | PathLike[str] | None = None,
     device: str | int = "auto",
+    devices: str | int | Sequence[int] = "1",
+    nodes: int = 1,
+    accumulate: int = 1,
+    sync_bn: bool | Literal["auto"] = "auto",
     precision: Literal["auto", "32", "bf16", "16", 32, 16] = "auto",
     channels_last: bool | Literal["auto"] = "auto",
     compile: bool | Literal["auto"] = "auto",
@@ -153,6 +157,11 @@ def pretrain(
             nowhere; auto chooses by their size
         cache_dir: folder of cache=disk; by default the user's cache folder
         device: auto, cpu, cuda, mps, or the index of a GPU
+        devices: how many devices of a machine train together, as 4 or all, or which GPUs, as 0,2; on a CPU:
+            processes
+        nodes: machines that train together, each with this command; torchrun and srun say it themselves
+        accumulate: parts in which a device takes its share of the batch, one by one, where memory is short
+        sync_bn: batch norm over the images of all devices together; auto: where there are several
         precision: arithmetic of the network (losses are float32): auto is bf16 where the hardware has it
         channels_last: memory layout of the network; auto is true on GPUs in half precision
         compile: try torch.compile, which takes minutes at the start; auto does not

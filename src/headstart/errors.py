@@ -25,7 +25,11 @@ class UserError(Exception):
 
     Attributes:
         parts: The problems that it lists, each by itself.
+        told: Whether another process of the run says it.
+        at_once: Whether the command is to end without more ado: threads of torch still wait for what is lost.
     """
+
+    told = at_once = False
 
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
         self.what, self.where, self.hint = what, where, hint

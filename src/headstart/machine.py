@@ -5,7 +5,6 @@ Torch is imported by the functions that need it: cores and memory are counted wi
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import sys
@@ -19,7 +18,6 @@ from headstart.errors import UserError
 
 if TYPE_CHECKING:
     import torch
-    from lightning_fabric import Fabric
 
 _ROOT = Path("/")
 _UNKNOWN_MEMORY = 4 * 2**30
@@ -238,7 +236,11 @@ def parse_device(text: str | int) -> Device:
         UserError: It is not there, or these are several.
     """
     if len(names := _names(text)) > 1:
-        raise UserError(f"one device is needed, not {len(names)}: {text}", where="device", hint=f"use {names[0]}")
+        raise UserError(
+            f"one device is needed, not {len(names)}: {text}",
+            where="device",
+            hint=f"use {names[0]}; a pretraining takes several as devices={text}",
+        )
     if names == ["auto"]:
         return Device("cuda", 0) if _gpus() else Device("mps") if _has_mps() else Device("cpu")
     return Device("cuda", 0) if names == ["cuda"] and _gpus() else _device(names[0], _ONE)
@@ -386,14 +388,3 @@ def _cpu_has(feature: str) -> bool:
 
     ask = getattr(torch.cpu, f"_is_{feature}_supported", None)
     return bool(ask and ask())
-
-
-def make_fabric(device: Device, precision: str = "32") -> Fabric:
-    """What a run is launched with: its device, and the precision of its network (``32``, ``bf16`` or ``16``)."""
-    from lightning_fabric import Fabric
-
-    kind: Any = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision]
-    # Fabric tells of mixed precision on standard error; the run says it itself, with the reason.
-    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
-    devices: Any = 1 if device.index is None else [device.index]
-    return Fabric(accelerator=device.kind, devices=devices, precision=kind)

@@ -53,6 +53,18 @@ def test_ranks_share_a_step() -> None:
     parts = [stream(rank=rank, world=2) for rank in (0, 1)]
     for step in (2, 10):
         assert sorted(parts[0].rows(step) + parts[1].rows(step)) == sorted(stream().rows(step))
+    assert [sum(row < 100 for row in part.rows(10)) for part in parts] == [1, 0]
+    assert [len(part.rows(10)) for part in parts] == [2, 2]
+
+
+def test_ranks_get_as_many_images_each() -> None:
+    """Of three and two of the kinds, where each by itself would leave one more to the first; and of five in all."""
+    both = [MixedStream([range(3), range(10, 15)], lambda step: (3, 3), 4, 0, rank, 2).rows(0) for rank in (0, 1)]
+    assert [len(rows) for rows in both] == [3, 3]
+    assert len({*both[0], *both[1]}) == 6
+    odd = [MixedStream([range(3), range(10, 15)], lambda step: (3, 2), 4, 0, rank, 2).rows(0) for rank in (0, 1)]
+    assert [len(rows) for rows in odd] == [3, 3]
+    assert len({*odd[0], *odd[1]}) == 5
 
 
 def test_spares_come_from_all_kinds() -> None:

@@ -157,7 +157,7 @@ def test_refusals(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_what_cannot_be_measured(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     found = job(given, 64)
-    monkeypatch.setattr(batch, "parse_device", lambda text: "mps")
+    monkeypatch.setattr(batch, "own_device", lambda *_: "mps")
     assert batch.measured_batch(found) == BatchTrial(
         16, "batch=16, as there are 24 images: what memory mps has room for cannot be measured"
     )

@@ -10,8 +10,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from headstart.images.loader import PixelBatch
+from headstart.methods.base import Context, Method
 from headstart.methods.schedules import Progress
+from headstart.settings.schema import MethodSettings
 from headstart.training.step import Step, compile_or_not, may_fuse, unchanged
+from headstart.views.spec import View, ViewSpec, pair_specs
 
 
 class Net(nn.Module):
@@ -103,3 +107,35 @@ def test_a_fused_optimizer_does_not_clip_scaled_gradients() -> None:
     assert not may_fuse("cuda", "16-mixed", 5.0)
     assert may_fuse("cuda", "bf16-mixed", 5.0)
     assert not may_fuse("cpu", "32-true", 5.0)
+
+
+class Mean(Method):
+    """The mean over images of a loss that looks at each by itself."""
+
+    def __init__(self, settings: MethodSettings, context: Context) -> None:
+        super().__init__(settings, context)
+        self.head = nn.Linear(3, 2)
+
+    def view_specs(self) -> list[ViewSpec]:
+        return pair_specs(8, (0.5, 1.0))
+
+    def forward(self, views: list[View], progress: Progress) -> torch.Tensor:
+        one, other = (self.head(view.images.mean((2, 3))) for view in views)
+        return (one - other + 1).square().mean()
+
+
+def test_a_batch_in_parts_is_the_batch() -> None:
+    """Loss, clipped gradients and weights of a loss that is a mean over images, in one part and in three."""
+    found = []
+    for parts in (1, 3):
+        torch.manual_seed(0)
+        options = MethodSettings(optimizer="sgd", lr=0.1, momentum=0.0, clip=0.5)
+        method = Mean(options, Context(nn.Identity(), (3,)))
+        step = Step(method, options, Fabric(accelerator="cpu", devices=1), seed=0, parts=parts)
+        random = torch.Generator().manual_seed(3)
+        pixels = torch.randint(0, 255, (6, 3, 20, 20), generator=random, dtype=torch.uint8)
+        batch = PixelBatch(pixels, torch.full((6, 2), 20), torch.arange(6), [])
+        losses = [step(step.views(batch, Progress(n, 4, 0.0)), Progress(n, 4, 0.0)) for n in range(3)]
+        found.append((torch.stack(losses), method.state_dict()))
+    torch.testing.assert_close(found[0], found[1])
+    assert len(set(found[0][0].tolist())) == 3

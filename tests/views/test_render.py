@@ -19,7 +19,7 @@ from headstart.views import color
 from headstart.views.boxes import to_view
 from headstart.views.render import Parameters, draw, make_views, render_singly, render_together
 from headstart.views.resize import resize_batch, resize_one
-from headstart.views.spec import View, ViewSpec, dino_specs
+from headstart.views.spec import View, ViewSpec, dino_specs, pair_specs
 
 LEVEL = 1 / 255
 PLAIN = {"flip": 0.0, "jitter": 0.0, "gray": 0.0, "blur": 0.0}
@@ -582,3 +582,19 @@ def test_cuda_gives_the_views_of_the_cpu():
         assert two.images.device == two.boxes.device == two.flipped.device == pixels.cuda().device
         torch.testing.assert_close(one.boxes, two.boxes.cpu(), rtol=0, atol=0)
         assert_close(one.images, two.images.cpu(), levels=5)
+
+
+def test_views_of_a_share_are_those_of_the_whole_batch():
+    """What happens to an image does not depend on which process makes its views; overlapping pairs among them."""
+    random = torch.Generator().manual_seed(5)
+    pixels = torch.randint(0, 255, (6, 3, 40, 50), generator=random, dtype=torch.uint8)
+    sizes = torch.tensor([[40, 50], [30, 50], [40, 20], [33, 44], [25, 25], [40, 41]])
+    specs = [*pair_specs(16, (0.2, 1.0), overlap=0.2), *dino_specs(24, 16, 1)]
+    whole = make_views(pixels, sizes, specs, torch.Generator().manual_seed(7))
+    for first in (0, 2, 4):
+        at = slice(first, first + 2)
+        share = make_views(pixels[at], sizes[at], specs, torch.Generator().manual_seed(7), None, (sizes, first))
+        for part, view in zip(share, whole, strict=True):
+            assert torch.equal(part.images, view.images[at])
+            assert torch.equal(part.boxes, view.boxes[at])
+            assert torch.equal(part.flipped, view.flipped[at])

@@ -37,10 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked = parse(sys.argv[1:] if arguments is None else arguments)
         return COMMANDS[asked.command].run(asked.given) if asked else 0
     except UserError as error:
-        print(f"headstart: {error}", file=sys.stderr)
+        if not error.told:
+            print(f"headstart: {error}", file=sys.stderr, flush=True)
+        if error.at_once:
+            os._exit(FAILED)
         return FAILED if isinstance(error, RunError) else MISTAKE
-    except (KeyboardInterrupt, click.Abort):
-        print("headstart: interrupted", file=sys.stderr)
+    except (KeyboardInterrupt, click.Abort) as error:
+        if not getattr(error, "told", False):
+            print("headstart: interrupted", file=sys.stderr)
         return INTERRUPTED
     except (MemoryError, RuntimeError) as error:  # torch has no class of its own for the memory of the machine
         if not is_out_of_memory(error):

@@ -96,6 +96,7 @@ def open_cache(
     device: torch.device | str = "cpu",
     workers: int = 0,
     progress: Progress | None = None,
+    processes: int = 1,
 ) -> Cache:
     """Open the cache that was asked for, or with ``auto`` the one that fits.
 
@@ -109,6 +110,7 @@ def open_cache(
         device: The training device.
         workers: Processes that decode for ``device``.
         progress: Called while ``device`` is filled.
+        processes: That train together on this machine, each with a cache; a store on the disk is of all of them.
 
     Raises:
         UserError: What was asked for does not fit, or cannot be written.
@@ -120,7 +122,7 @@ def open_cache(
     store = _existing(where, index) if kind in ("auto", "disk") else None
     need = _need(index, max_area, store)
     if kind == "auto":
-        kind, why = _choose(need, folder, store is not None, epochs)
+        kind, why = _choose(need, folder, store is not None, epochs, processes)
         if kind == "off":
             return Cache("off", FileReader(index, max_area), why)
     else:
@@ -166,7 +168,7 @@ def _sample(index: ImageIndex, max_area: int | None) -> tuple[float, float]:
     return sum(sizes) / len(sizes), (time.perf_counter() - began) * 1000 / len(sizes)
 
 
-def _choose(need: Need, folder: Path, exists: bool, epochs: float) -> tuple[Kind, str]:
+def _choose(need: Need, folder: Path, exists: bool, epochs: float, processes: int = 1) -> tuple[Kind, str]:
     """What ``auto`` becomes. A store that memory cannot hold is read from the disk at random, slower than decoding."""
     size, memory, disk = gigabytes(need.total), machine.memory(), _free(folder)
     if not need.total:
@@ -178,7 +180,7 @@ def _choose(need: Need, folder: Path, exists: bool, epochs: float) -> tuple[Kind
         return "off", f"cache=auto -> off: {why} (cache=disk keeps them all the same)"
     if need.missing <= (disk - RESERVE) / 2:
         return "disk", f"cache=auto -> disk: {size} of decoded images, {gigabytes(disk)} free on the disk"
-    if need.total <= min(memory / 2, _free(SHARED_MEMORY) * 0.9):
+    if processes == 1 and need.total <= min(memory / 2, _free(SHARED_MEMORY) * 0.9):
         return "ram", f"cache=auto -> ram: {size} of decoded images, only {gigabytes(disk)} free on the disk"
     return "off", f"cache=auto -> off: {size} of decoded images, {gigabytes(disk)} free on the disk"
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ from headstart.jobs.making import make_method
 from headstart.jobs.outlook import spread
 from headstart.jobs.prepare import Job
 from headstart.jobs.search import Tools, loaded, search_batches
-from headstart.machine import loader_workers, parse_device
+from headstart.launch.devices import make_fabric, own_device, processes, training_devices
+from headstart.machine import loader_workers
 from headstart.methods.base import Method
 from headstart.methods.schedules import Progress
 from headstart.pseudolabels.base import PseudoLabels
@@ -55,27 +57,35 @@ def measured_batch(job: Job) -> BatchTrial:
     Raises:
         RunError: Not even two images a step fit.
     """
-    most, why = _most(job)
-    device = torch.device(str(parse_device(job.run.device)))
+    s = job.run
+    shares = processes(s.device, s.devices, s.nodes) * s.accumulate
+    most, why = _most(job, shares)
+    device = torch.device(str(own_device(s.device, s.devices)))
     if device.type not in ("cpu", "cuda"):
-        return BatchTrial(most, f"batch={most}, as {why}: what memory {device} has room for cannot be measured")
+        batch = most * shares
+        return BatchTrial(batch, f"batch={batch}, as {why}: what memory {device} has room for cannot be measured")
     make_console(stderr=True, soft_wrap=True).print("batch=auto: taking a few steps to see what memory has room for")
-    room = int(SHARE * _free(device))
+    # On a CPU all processes of the machine take from one memory.
+    room = int(SHARE * _free(device)) // (len(training_devices(s.device, s.devices)) if device.type == "cpu" else 1)
     try:
         tried = _tried(job, device, most, room)
     except _FailedError as error:
-        return BatchTrial(most, f"batch={most}, as {why}: no step could be tried ({error})", {}, room)
-    return judged(most, why, tried, room)
+        return BatchTrial(most * shares, f"batch={most * shares}, as {why}: no step could be tried ({error})", {}, room)
+    trial = judged(most, why, tried, room)
+    if shares == 1:
+        return trial
+    batch = trial.batch * shares
+    return replace(trial, batch=batch, why=f"batch={batch}, {shares} parts; of one of them {trial.why}")
 
 
 class _FailedError(Exception):
     """Something else than memory ended the trial; the run meets it again, and tells it."""
 
 
-def _most(job: Job) -> tuple[int, str]:
-    """The largest batch in question, a power of two, and why it is that."""
+def _most(job: Job, shares: int = 1) -> tuple[int, str]:
+    """The largest batch in question, or of it the part that a device takes at once, a power of two, and why so many."""
     own, images = job.run.batch_size, len(job.images)
-    most = 1 << (max(2, min(own, images)).bit_length() - 1)
+    most = 1 << (max(2, min(own, images) // shares).bit_length() - 1)
     if images < own:
         return most, f"there are {images} images"
     return most, f"that is what {job.declared.name} is made for"
@@ -223,7 +233,7 @@ class _Trial:
             unchanged(method),
             ImageLoader(images, batch=batch, max_area=area, workers=0, seed=s.seed, steps=STEPS) as loader,
         ):
-            fabric = machine.make_fabric(parse_device(s.device), arithmetic.precision)
+            fabric = make_fabric(own_device(s.device, s.devices), arithmetic.precision)
             step = Step(method, job.options, fabric, s.seed)
             for number, pixels in enumerate(loader):
                 held = max(held, pixels.pixels.numel())

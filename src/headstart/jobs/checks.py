@@ -12,12 +12,12 @@ from headstart.errors import UserError
 from headstart.images.index import check_sources
 from headstart.jobs.export_labels import refusals
 from headstart.jobs.labelled import dataset_of
-from headstart.machine import parse_device
+from headstart.launch.devices import processes
 from headstart.methods.base import Method
 from headstart.run.folder import refusal
 from headstart.run.loggers import check_loggers
 from headstart.settings.loggers import listed
-from headstart.settings.schema import truth
+from headstart.settings.schema import truth, which
 from headstart.teachers.base import TeacherSource
 from headstart.teachers.load import check_teacher
 
@@ -31,10 +31,7 @@ def check_run(given: Mapping[str, Any]) -> list[UserError]:
     problems += check_model(given["model"])
     if isinstance(given.get("init"), str):
         problems += check_init(given["model"], given["init"])
-    try:
-        parse_device(given["device"])
-    except UserError as problem:
-        problems.append(problem)
+    problems += check_sharing(given)
     loggers = listed(given.get("loggers"))
     problems += check_loggers(loggers) if isinstance(loggers, list) else []
     resuming, overwriting = truth(given.get("resume")), truth(given.get("overwrite"))
@@ -42,6 +39,31 @@ def check_run(given: Mapping[str, Any]) -> list[UserError]:
         problems.append(UserError("give one of the two, not both", where="resume, overwrite"))
     elif given.get("out") and not resuming and (refused := refusal(Path(str(given["out"])), overwrite=overwriting)):
         problems.append(refused)
+    return problems
+
+
+def check_sharing(given: Mapping[str, Any]) -> list[UserError]:
+    """Problems of the devices, and of the batch that they share."""
+    try:
+        nodes = given["nodes"] if isinstance(given["nodes"], int) else 1  # what is none is told elsewhere
+        world = processes(given["device"], str(which(given["devices"])), nodes)
+    except UserError as problem:
+        return [problem]
+    problems, batch, parts = [], given.get("batch"), given["accumulate"]
+    if world > 1 and given.get("cache") == "ram":
+        hint = "use cache=disk: what is on the disk the system keeps in memory, once for all of them"
+        problems.append(UserError("is memory of one process", where="cache", hint=hint))
+    if not (isinstance(batch, int) and isinstance(parts, int) and parts > 0):
+        return problems
+    shares = world * parts
+    if batch % shares or batch < 2 * shares:
+        below, above = max(2, batch // shares) * shares, max(2, batch // shares + 1) * shares
+        sizes = f"{below}" if below == above else f"{below} or {above}"
+        by = " and ".join(
+            [f"{world} devices"] * (world > 1) + [f"{parts} parts{' each' if world > 1 else ''}"] * (parts > 1)
+        )
+        what = f"{batch} images cannot be shared out to {by}: each takes as many, two at least"
+        problems.append(UserError(what, where="batch", hint=f"give {sizes}, or another multiple of {shares}"))
     return problems
 
 

@@ -10,7 +10,7 @@ from headstart.detectors.find import load_detector
 from headstart.images.index import ImageIndex
 from headstart.images.labels import label_path, read_labels
 from headstart.images.samples import sample_images
-from headstart.machine import parse_device
+from headstart.launch.devices import own_device
 from headstart.pseudolabels.fit import IMAGES, Fit, look
 from headstart.pseudolabels.search import Search
 from headstart.settings.schema import PretrainSettings, ProposalOptions
@@ -25,7 +25,7 @@ def fit_of(run: PretrainSettings, options: ProposalOptions, detector: Detector, 
         UserError: The proposals cannot be loaded, or give no boxes.
     """
     search = Search.of(options, run.seed)
-    device = torch.device(str(parse_device(run.device)))
+    device = torch.device(str(own_device(run.device, run.devices)))
     samples = sample_images(images, IMAGES, 2 * search.imgsz**2)
     with torch.random.fork_rng(devices=[]):  # the method's heads are to be those of a run without this look
         finder = detector if options.proposals is None else load_detector(options.proposals, where="proposals")

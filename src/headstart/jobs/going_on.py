@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from headstart.errors import UserError
 from headstart.files import check_seal
 from headstart.jobs.used_files import replaced
+from headstart.launch.places import launched
 from headstart.methods import find
 from headstart.plugins import is_python_file
 from headstart.run.display import make_console
@@ -26,10 +27,12 @@ from headstart.settings.schema import RENAMED, Options, PretrainSettings, truth
 from headstart.training import checkpoint
 
 MAY_CHANGE = {
-    "out", "resume", "overwrite", "workers", "device", "log_every", "save_every", "probe_every", "report", "cache",
+    "out", "resume", "overwrite", "workers", "device", "devices", "nodes", "accumulate", "sync_bn",
+    "log_every", "save_every", "probe_every", "report", "cache",
     "cache_dir", "loggers", "trust",
 }  # fmt: skip
-"""A resumed run may be moved to another machine, and told to say more or less; all else would make it another run."""
+"""A resumed run may be moved to another machine, or to several, and told to say more or less; all else would make it
+another run."""
 NAMED = {"model", "init", "proposals", "teacher"}
 """Options that may name published weights, which a run downloads."""
 START = "start.pt"
@@ -90,6 +93,8 @@ def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict
             raise UserError(what, where="teacher", hint="give it again")
         if used["teacher"] is None:  # nor is what was said of it
             used |= dict.fromkeys({"teacher_weights", "teacher_mean", "teacher_std"} & used.keys())
+    if launched():  # who has started the processes says how many
+        used |= {"devices": "1", "nodes": 1}
     began = record["resolved"].get("files")
     saved, found = any(folder.checkpoints.glob("step-*.pt")), (folder.path / FOUND).is_file()
     if changed := replaced(began or {}, used, declared.method.needs, saved=saved, found=found or not early):

@@ -14,7 +14,8 @@ from headstart.images.loader import ImageLoader
 from headstart.images.readers import FileReader
 from headstart.jobs.prepare import Job
 from headstart.jobs.search import Tools, loaded, search_few
-from headstart.machine import Arithmetic, cores, loader_workers, make_fabric, parse_device
+from headstart.launch.devices import make_fabric, own_device, processes
+from headstart.machine import Arithmetic, cores, loader_workers
 from headstart.methods.base import Method
 from headstart.methods.schedules import Progress
 from headstart.pseudolabels.base import PseudoLabels
@@ -81,14 +82,15 @@ def outlook(job: Job, make: Make, arithmetic: Arithmetic) -> Outlook | None:
     s = job.run
     if job.record or s.budget or job.steps * s.batch_size < SHORT:
         return None
-    device = torch.device(str(parse_device(s.device)))
-    few = s.batch_size if device.type != "cpu" else min(s.batch_size, IMAGES)
+    device = torch.device(str(own_device(s.device, s.devices)))
+    share = s.batch_size // (processes(s.device, s.devices, s.nodes) * s.accumulate)
+    few = share if device.type != "cpu" else min(share, IMAGES)
     images = spread(job.images, 2 * few)
     # What is drawn here must not change what the run draws.
     with torch.random.fork_rng():
         try:
             labels, search = _searched(job, images, device) if job.declared.method.needs.pseudolabels else (None, 0.0)
-            step = _step(job, make(labels), images, few, arithmetic)
+            step = _step(job, make(labels), images, few, arithmetic) * share * s.accumulate
         except Exception as error:
             if known(error) is None:
                 raise
@@ -110,7 +112,7 @@ def _searched(job: Job, images: ImageIndex, device: torch.device) -> tuple[Pseud
 
 
 def _step(job: Job, method: Method, images: ImageIndex, few: int, arithmetic: Arithmetic) -> float:
-    """Seconds a step of the run, from steps of a `few` images; the mean of its phases, each as long as it is."""
+    """Seconds an image of a step, from steps of a `few` images; the mean of its phases, each as long as it is."""
     seconds = 0.0
     phases = [phase for phase in method.phases(TRIAL) if len(phase) > 1]
     taken: dict[tuple[ViewSpec, ...], float] = {}
@@ -125,8 +127,8 @@ def _step(job: Job, method: Method, images: ImageIndex, few: int, arithmetic: Ar
 
 
 def _at(progress: Progress, job: Job, method: Method, images: ImageIndex, few: int, arithmetic: Arithmetic) -> float:
-    """Seconds of one step."""
-    s, fabric = job.run, make_fabric(parse_device(job.run.device), arithmetic.precision)
+    """Seconds an image of one step."""
+    s, fabric = job.run, make_fabric(own_device(job.run.device, job.run.devices), arithmetic.precision)
     method.to(memory_format=torch.channels_last if arithmetic.channels_last else torch.contiguous_format)
     area = needed_area(method.view_specs())
     reader = FileReader(images, area)
@@ -152,7 +154,7 @@ def _at(progress: Progress, job: Job, method: Method, images: ImageIndex, few: i
             if number >= WARMUP + LEAST - 1 and done - began > SECONDS:
                 break
     method.to(memory_format=torch.contiguous_format)
-    read, computed = (median(times[WARMUP:]) * s.batch_size / few for times in (reading, computing))
+    read, computed = (median(times[WARMUP:]) / few for times in (reading, computing))
     return together(read, computed, loader_workers(s.workers, fabric.device), fabric.device.type)
 
 

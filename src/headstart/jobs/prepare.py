@@ -44,7 +44,7 @@ from headstart.settings.auto import weights_beside
 from headstart.settings.length import default_steps, published_steps
 from headstart.settings.loggers import listed, renamed
 from headstart.settings.resolve import Resolved, as_plain, build, collect, conflicts, resolve_pretrain
-from headstart.settings.schema import MethodSettings, PretrainSettings, ProposalOptions, truth
+from headstart.settings.schema import MethodSettings, PretrainSettings, ProposalOptions, truth, which
 from headstart.training.memory import BatchTrial
 from headstart.trust import SAID
 
@@ -120,6 +120,9 @@ def check_options(options: Mapping[str, Any]) -> list[UserError]:
         what = "must be a number here: what fits at the moment would set one pretraining apart from the next"
         problems.append(UserError(what, where="batch"))
         del given["batch"]
+    if (which(given.get("devices", "1")), given.get("nodes", 1)) not in (("1", 1), (1, 1)):
+        what = "must be 1 here: a comparison trains on one device, and has as many trainings at a time as device= names"
+        problems.append(UserError(what, where="devices, nodes"))
     try:
         _before_loading(given | absolute_paths(given), problems)
     except UserError as error:
@@ -261,14 +264,14 @@ def _before_loading(given: Mapping[str, Any], problems: list[UserError]) -> Pret
     if undecided(given):
         problems += [*unknown_anywhere(given), *conflicts(given)]
         run = build(PretrainSettings, {k: v for k, v in given.items() if k in PretrainSettings.model_fields}, problems)
-        problems += check_run({**_defaults(PretrainSettings), **given})
+        problems += check_run({**_defaults(PretrainSettings), "batch": None, **given})  # the method has its own
         if problems or run is None:
             raise UserError.several(problems)
         return run
     try:
         declared = find.find(str(given["method"]))
     except UserError as error:
-        problems += [error, *check_run({**_defaults(PretrainSettings), **given})]
+        problems += [error, *check_run({**_defaults(PretrainSettings), "batch": None, **given})]
         build(PretrainSettings, {k: v for k, v in given.items() if k in PretrainSettings.model_fields}, problems)
         raise UserError.several(problems) from error
     return _resolve(given, declared, problems).run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
+from headstart import ranks
 from headstart.detectors.handback import HandBack
 from headstart.errors import UserError
 from headstart.files import seal, write_text
 from headstart.images.cache import Cache, open_cache
-from headstart.images.loader import ImageLoader, steps_for
+from headstart.images.loader import ImageLoader, Stream, steps_for
 from headstart.jobs.batch import measured_batch
 from headstart.jobs.ending import Run, ended_early
+from headstart.jobs.facts import facts_of, found_of
 from headstart.jobs.finetune_file import how_to_go_on, write_settings
 from headstart.jobs.going_on import START, command, saved_state
 from headstart.jobs.labelled import RowReader
@@ -29,8 +32,11 @@ from headstart.jobs.prepare import Job, cache_folder, prepare
 from headstart.jobs.search import pseudolabels_of
 from headstart.jobs.signature import with_signature
 from headstart.jobs.teacher import label_images, not_written
+from headstart.jobs.together import moved, of_another_machine, share, sharing, taken_part, told_to_others
 from headstart.jobs.used_files import marks
-from headstart.machine import Arithmetic, choose, loader_workers, make_fabric, parse_device
+from headstart.launch.devices import make_fabric, own_device
+from headstart.launch.group import join_launched, local_processes, others
+from headstart.machine import Arithmetic, choose, loader_workers
 from headstart.methods.base import Method
 from headstart.probes.probe import during
 from headstart.pseudolabels.base import PseudoLabels
@@ -42,6 +48,7 @@ from headstart.settings.resolve import budget_seconds
 from headstart.training import budget
 from headstart.training.loop import Every, Length, Outcome, train
 from headstart.training.memory import known
+from headstart.training.norm import synchronized
 from headstart.training.step import Step
 from headstart.views.spec import needed_area
 
@@ -58,11 +65,19 @@ def pretrain(**options: Any) -> Run:
     Raises:
         UserError: Every problem of the options together, before an image is read; later what cannot be gone on from.
     """
-    job = prepare(options, measured_batch)
-    # Before there is a folder: a run that cannot begin leaves none behind.
-    folder = job.open_folder()
+    join_launched()
+    if not ranks.first():
+        return taken_part(_Pretraining)
+    if asked := of_another_machine(options):
+        with others(*asked):
+            return taken_part(_Pretraining)
+    with told_to_others():
+        job = prepare(options, measured_batch)
+        # Before there is a folder: a run that cannot begin leaves none behind.
+        folder = job.open_folder()
     try:
-        with ended_by_signals():
+        with ended_by_signals(), others(job.run.device, job.run.devices, job.run.nodes):
+            share(job, folder)
             return _Pretraining(job, folder).run()
     except BaseException as raised:
         error = known(raised) or raised
@@ -80,14 +95,18 @@ class _Pretraining:
     def __init__(self, job: Job, folder: RunFolder) -> None:
         self.job, self.folder, self.detector = job, folder, job.detector
         self.images, self.steps = job.images, job.steps
-        self.state = saved_state(folder) if job.record else None
+        self.files: dict[str, Any] = {}
+        self.state = ranks.first_does(lambda: saved_state(folder)) if job.record else None
         if job.record:
             folder.truncate_metrics(self._start + 1)
         s = job.run
         recorded = job.record["resolved"] if job.record else None
-        self.device = parse_device(s.device)
+        self.device = own_device(s.device, s.devices)
         device = torch.device(str(self.device))
-        self._rows = RowReader(self.images, loader_workers(s.workers, device))
+        self.workers = loader_workers(s.workers, device)
+        if s.workers == "auto":  # the processes of a machine share its cores
+            self.workers = max(1, self.workers // local_processes())
+        self._rows = RowReader(self.images, self.workers)
         self.arithmetic: Arithmetic = choose(s.precision, s.channels_last, s.compile, device, recorded)
         self.fabric: Fabric = make_fabric(self.device, self.arithmetic.precision)
         self.began = time.perf_counter()
@@ -97,22 +116,24 @@ class _Pretraining:
         """Search, build the method, measure the budget, train, hand back."""
         s, job = self.job.run, self.job
         self.folder.make_loggers(s.loggers, make_console(stderr=True, soft_wrap=True).print)
-        if not job.record:
+        if not job.record and ranks.first():
             self._write_down()
         self._announce()
         labels = None
         if job.declared.method.needs.pseudolabels:
-            labels, self.images, self.searched, self.before = pseudolabels_of(
-                job, self.folder, self.steps, self.fabric.device
+            labels, self.images, self.searched, self.before = ranks.first_does(
+                lambda: pseudolabels_of(job, self.folder, self.steps, self.fabric.device)
             )
             self.folder.keep()  # it may have taken hours
+        torch.set_rng_state(ranks.from_first(torch.get_rng_state()))
         method = self._method(labels)
         trained = set(method.handed_back("student"))
         rest = {name: tensor for name, tensor in self.detector.module.state_dict().items() if name not in trained}
         if self.state:
             self.detector.module.load_state_dict(self.state["rest"], strict=False)
-        probe = during(method.student, self.images, s)
+        probe = self._probe(method)
         with ExitStack() as stack:
+            stack.enter_context(synchronized(method, self.fabric.device, s.sync_bn is not False))
             cache = stack.enter_context(self._cache(method))
             self._rows.reader, self._rows.area = cache.reader, needed_area(method.view_specs())
             if s.budget:
@@ -131,14 +152,12 @@ class _Pretraining:
                     seed=s.seed,
                     display=display,
                     rest=rest,
+                    parts=s.accumulate,
                     probe=probe,
                     resume=self.state,
                     arithmetic=self.arithmetic,
                 )
-        self._say_times(display, outcome.shares, cache)
-        if outcome.interrupted:
-            return self._interrupted(display, outcome)
-        return self._finish(display, method, outcome, labels)
+        return ranks.first_does(lambda: self._ended(display, method, outcome, labels, cache))
 
     @property
     def _start(self) -> int:
@@ -154,7 +173,7 @@ class _Pretraining:
             seal(start)
         early = {"images": len(job.images), "images_fingerprint": job.images.fingerprint(), "steps": None}
         self.files = marks(job.used())
-        self.folder.write_settings(job.used(), {**early, "files": self.files, **self._found()}, job.asked)
+        self.folder.write_settings(job.used(), {**early, "files": self.files, **found_of(self.job)}, job.asked)
 
     @property
     def _budget(self) -> float:
@@ -162,6 +181,11 @@ class _Pretraining:
 
     def _method(self, labels: PseudoLabels | None) -> Method:
         return make_method(self.job, labels, self._rows)
+
+    def _probe(self, method: Method) -> Callable[[], dict[str, float]] | None:
+        """The probe of the run, which the first process makes and asks."""
+        made = during(method.student, self.images, self.job.run) if ranks.first() else None
+        return (lambda: ranks.first_does(made or dict)) if ranks.from_first(made is not None) else None
 
     def _cache(self, method: Method) -> Cache:
         s = self.job.run
@@ -173,37 +197,44 @@ class _Pretraining:
             # How often images are read in a time budget is not known yet; as a rule, more than once.
             epochs=2.0 if s.budget else self.steps * s.batch_size / len(self.images),
             device=self.fabric.device,
-            workers=loader_workers(s.workers, self.fabric.device),
+            workers=self.workers,
             progress=Filling(),
+            processes=ranks.world(),
         )
 
     def _loader(self, method: Method, cache: Cache, steps: int, start: int = 0, stop: int | None = None) -> ImageLoader:
         """Of a run of so many steps those from `start` to before `stop`, by default to its end."""
         s, on_device = self.job.run, cache.kind == "device"
+        stream = method.order(steps) or Stream(len(self.images), s.batch_size, s.seed)
+        stream.rank, stream.world = ranks.rank(), ranks.world()
         return ImageLoader(
             self.images,
             batch=s.batch_size,
             max_area=needed_area(method.view_specs()),
-            workers=0 if on_device else loader_workers(s.workers, self.fabric.device),
+            workers=0 if on_device else self.workers,
             seed=s.seed,
             start_step=start,
             steps=steps if stop is None else stop,
             pin=self.fabric.device.type == "cuda" and not on_device,
             reader=cache.reader,
-            stream=method.order(steps),
+            stream=stream,
+            world=ranks.world(),
         )
 
     def _within_budget(self, method: Method, cache: Cache) -> int:
         """Steps that the time budget allows, after what was spent of it."""
         s = self.job.run
-        step = Step(method, self.job.options, make_fabric(self.device, self.arithmetic.precision), s.seed)
-        epoch = steps_for(1, len(self.images), s.batch_size) * (1 - (cache.share() or 0.0))
+        fabric = make_fabric(self.device, self.arithmetic.precision)
+        step = Step(method, self.job.options, fabric, s.seed, s.accumulate)
+        kept = ranks.from_first(cache.share())
+        epoch = steps_for(1, len(self.images), s.batch_size) * (1 - (kept or 0.0))
 
         def loader_of(some: range) -> ImageLoader:
             return self._loader(method, cache, budget.TRIAL, some.start, some.stop)
 
-        pace = budget.measure(step, loader_of, budget=self._budget, epoch=epoch, cached=cache.share() is not None)
-        return budget.steps_within(self._budget, pace, self.before + time.perf_counter() - self.began)
+        pace = budget.measure(step, loader_of, budget=self._budget, epoch=epoch, cached=kept is not None)
+        spent = self.before + time.perf_counter() - self.began
+        return budget.steps_within(self._budget, *ranks.from_first((pace, spent)))
 
     # -- what is said -------------------------------------------------------------------------------------------------
 
@@ -217,7 +248,7 @@ class _Pretraining:
         if job.fit:
             warning = "" if job.fit.ok or not job.declared.method.needs.pseudolabels else "WARNING: "
             lines.insert(0, f"{warning}{job.fit.sentence()}")
-        if seen := outlook(job, self._method, self.arithmetic):
+        if seen := ranks.first_does(lambda: outlook(job, self._method, self.arithmetic)):
             lines.append(seen.sentence())
         for line in lines:
             self.folder.log(line)
@@ -241,6 +272,7 @@ class _Pretraining:
             f"{backbone.stride}",
             f"{self.steps} steps ({facts['epochs']:g} epochs) on {facts['device']}, {facts['precision']}, "
             f"into {self.folder.path}",
+            *sharing(self.job.run),
             *detector.notes,
             *self.images.notes,
             *self._going_on(facts),
@@ -263,36 +295,10 @@ class _Pretraining:
                 f"the images are not those that the run began with ({before.get('images')} then, {facts['images']} "
                 "now): it goes on, but is not the run that it would have been"
             )
-        return lines
+        return lines + moved(before, facts)
 
     def _facts(self, workers: int) -> dict[str, Any]:
-        detector, images = self.detector, self.images
-        return {
-            "images": len(images),
-            "images_fingerprint": self.job.images.fingerprint(),
-            "steps": self.steps,
-            "epochs": round(self.steps * self.job.run.batch_size / len(images), 2),
-            "workers": workers,
-            "device": str(self.fabric.device),
-            "precision": str(self.fabric._precision.precision),
-            "channels_last": self.arithmetic.channels_last,
-            "compile": self.arithmetic.compile,
-            **self._found(),
-            "detector": {
-                "name": detector.name,
-                "task": detector.task,
-                "classes": len(detector.names),
-                "channels": detector.channels,
-                "backbone": {"stride": detector.backbone.stride, "width": detector.backbone.width},
-                "levels": [{"stride": level.stride, "width": level.width} for level in detector.levels],
-            },
-        }
-
-    def _found(self) -> dict[str, Any]:
-        """Whether the objects that are found fit, and are learnt from all the same; what the batch was chosen by."""
-        fit, trial, used = self.job.fit, self.job.trial, self.job.declared.method.needs.pseudolabels
-        found = {"objects": {**fit.as_dict(), "used": used}} if fit else {}
-        return found | ({"batch_trial": trial.as_dict()} if trial else {})
+        return {**facts_of(self.job, self.images, self.steps, self.fabric, self.arithmetic), "workers": workers}
 
     def _say_times(self, display: Display, shares: dict[str, float], cache: Cache) -> None:
         times = [clock.sentence(shares), clock.advice(shares, self.facts)] if any(shares.values()) else []
@@ -300,6 +306,14 @@ class _Pretraining:
             self._tell(display, line)
 
     # -- how it ends --------------------------------------------------------------------------------------------------
+
+    def _ended(
+        self, display: Display, method: Method, outcome: Outcome, labels: PseudoLabels | None, cache: Cache
+    ) -> Run:
+        self._say_times(display, outcome.shares, cache)
+        if outcome.interrupted:
+            return self._interrupted(display, outcome)
+        return self._finish(display, method, outcome, labels)
 
     def _interrupted(self, display: Display, outcome: Outcome) -> Run:
         self.folder.event(outcome.step, "info", "interrupted")

@@ -126,8 +126,8 @@ def _option(name: str, field: FieldInfo, default: str | None) -> Option:
             "PathLike[str]",
             *(kind.replace("Sequence[str]", "Sequence[str | PathLike[str]]") for kind in kinds),
         ]
-    if name == "device":
-        kinds.append("int")
+    if name in ("device", "devices"):
+        kinds += ["int", *(["Sequence[int]"] if name == "devices" else [])]
     kinds = ["Any"] if "Any" in kinds else sorted(dict.fromkeys(kinds), key="None".__eq__)
     return Option(name, " | ".join(kinds), default, str(field.description))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -20,6 +21,7 @@ QUIET_SECONDS = 30.0
 NO_BREAK = "\N{NO-BREAK SPACE}"
 _NOTEBOOK_WIDTH = 110
 """Characters in a line of a notebook's output."""
+_hushed = False
 
 
 class _SafeConsole(Console):
@@ -35,8 +37,21 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+@contextmanager
+def hushed(quiet: bool = True) -> Iterator[None]:
+    """Consoles that are made here print nothing, where `quiet`: another process of the run says the same."""
+    global _hushed
+    before, _hushed = _hushed, quiet
+    try:
+        yield
+    finally:
+        _hushed = before
+
+
 def make_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
     """The console that everything is printed on: brackets are brackets, as in ``run[3]``, never rich's markup."""
+    if _hushed:
+        return _SafeConsole(quiet=True, force_terminal=False, force_jupyter=False)
     if notebook.in_notebook():  # plain output: what goes to standard error has a red ground there
         plain: dict[str, Any] = {"force_jupyter": False, "force_terminal": False, "width": _NOTEBOOK_WIDTH}
         return _SafeConsole(soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False, **plain)
@@ -74,6 +89,8 @@ def make_bar(
         done: How much of it was done before.
         note: What is said behind it at first.
     """
+    if console.quiet:
+        return None
     if console.is_terminal:
         return _TerminalBar(console, label, total, done, note)
     return notebook.Bar(label, total, done, note) if notebook.in_notebook() else None

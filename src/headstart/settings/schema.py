@@ -56,6 +56,12 @@ def strings(value: Any) -> Any:
     )
 
 
+def which(value: Any) -> Any:
+    """``[0, 2]`` as ``"0,2"``, and a list of one as ``"2,"``: the GPU 2, not two of them."""
+    found = split(value) if isinstance(value, str) and "[" in value else value
+    return ",".join(map(str, found)) + "," * (len(found) == 1) if isinstance(found, (list, tuple)) else found
+
+
 def truth(value: Any) -> bool:
     """A truth value as the options take it: True, 1, "true", "yes"; what is none is not true, and is told elsewhere."""
     try:
@@ -111,6 +117,20 @@ class PretrainSettings(Options):
     )
     cache_dir: str | None = Field(None, description="folder of cache=disk; by default the user's cache folder")
     device: str = Field("auto", description="auto, cpu, cuda, mps, or the index of a GPU")
+    devices: Annotated[str, BeforeValidator(which)] = Field(
+        "1",
+        description="how many devices of a machine train together, as 4 or all, or which GPUs, as 0,2; on a CPU: "
+        "processes",
+    )
+    nodes: int = Field(
+        1, ge=1, description="machines that train together, each with this command; torchrun and srun say it themselves"
+    )
+    accumulate: int = Field(
+        1, ge=1, description="parts in which a device takes its share of the batch, one by one, where memory is short"
+    )
+    sync_bn: bool | Literal["auto"] = Field(
+        "auto", description="batch norm over the images of all devices together; auto: where there are several"
+    )
     precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(str)] = Field(
         "auto", description="arithmetic of the network (losses are float32): auto is bf16 where the hardware has it"
     )

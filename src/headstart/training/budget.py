@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from headstart import ranks
 from headstart.errors import UserError
 from headstart.images.loader import ImageLoader
 from headstart.methods.schedules import Progress
@@ -111,7 +112,8 @@ def _timed(step: Step, loader: ImageLoader, steps: range, most: int, budget: flo
         views = step.views(batch.to(step.fabric.device), progress)
         float(step(views, progress).detach())  # waits for the device
         ends.append(time.perf_counter() - began)
-        if len(ends) > WARMUP + most or (len(ends) > WARMUP + LEAST and ends[-1] > SHARE * budget):
+        enough = len(ends) > WARMUP + most or (len(ends) > WARMUP + LEAST and ends[-1] > SHARE * budget)
+        if ranks.from_first(enough):  # all take as many steps, which they take together
             break
     loader.close()
     warm = min(WARMUP, len(ends) - 2)

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from headstart import ranks
+
 EXPLODED = 1e4
 """Norm of what is trained, as a multiple of what it was at the start, from which a run is ended: such weights have
 forgotten everything, and batch normalization hides it from the loss."""
@@ -21,7 +23,8 @@ class Finite:
 
     def __init__(self, device: torch.device) -> None:
         self._bad = torch.full((), -1, dtype=torch.int64, device=device)
-        self._copy = self._bad.cpu().pin_memory() if device.type == "cuda" else None
+        # Several processes must see it at the same step, so that none goes on: where it is asked for and waited for.
+        self._copy = self._bad.cpu().pin_memory() if device.type == "cuda" and ranks.world() == 1 else None
         self._copied: torch.cuda.Event | None = None
 
     def note(self, step: int, values: Iterable[Tensor]) -> None:

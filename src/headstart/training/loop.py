@@ -12,6 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from headstart import ranks
 from headstart.errors import UserError
 from headstart.images.loader import ImageLoader
 from headstart.machine import Arithmetic
@@ -27,6 +28,7 @@ from headstart.training import checkpoint
 from headstart.training.guard import EXPLODED, Growth
 from headstart.training.memory import Memory
 from headstart.training.step import Step
+from headstart.training.turns import next_turn
 
 _UNUSABLE = "the loss at step {}, or its gradients, is not a number, so the weights are no longer usable"
 
@@ -88,6 +90,7 @@ def train(
     seed: int,
     display: Display,
     rest: dict[str, Tensor],
+    parts: int = 1,
     probe: Callable[[], dict[str, float]] | None = None,
     resume: dict[str, Any] | None = None,
     arithmetic: Arithmetic | None = None,
@@ -96,6 +99,9 @@ def train(
 
     Everything random in a step is a function of the seed and the step, so that a resumed run repeats the uninterrupted
     one bit for bit.
+
+    Of several processes each takes its share of a batch. They go through the loop together: what ends it for one, ends
+    it for all at the same step.
 
     Args:
         method: Its parameters that require gradients are trained.
@@ -108,6 +114,7 @@ def train(
         seed: Of the views.
         display: Shown to the user.
         rest: Tensors of the detector that are not trained, kept in the checkpoints.
+        parts: In which a step takes its batch.
         probe: Measures of the features, every so many steps and at the end; changes nothing.
         resume: A checkpoint's content to go on from.
         arithmetic: Memory layout of the network, and whether it is compiled; by default neither is changed.
@@ -119,7 +126,7 @@ def train(
     step = int(resume["step"]) if resume else 0
     if arithmetic and arithmetic.channels_last:
         method.to(memory_format=torch.channels_last)
-    one_step = Step(method, options, fabric, seed)
+    one_step = Step(method, options, fabric, seed, parts)
     growth, health = Growth(method), Health()
     if resume:
         one_step.restore(resume)
@@ -147,20 +154,23 @@ def train(
             refuse(_UNUSABLE.format(bad + 1))
         refuse_exploded(growth())
         state = {"step": step, **one_step.state(), "health": health.state()}
-        checkpoint.save(run.checkpoints, {**state, "rest": rest, "random": _random_state(fabric.device)})
+        content = {**state, "rest": rest, "random": _random_state(fabric.device)}
+        ranks.first_does(lambda: checkpoint.save(run.checkpoints, content))
 
     with interruptible() as stop:
-        while step < length.steps and not stop.is_set():
+        while step < length.steps:
             progress = Progress(step, length.steps, length.epochs(step))
 
             # -- images and views
             clock.start("wait")
-            try:
-                batch = next(batches)
-            except UserError as error:  # of loader processes or storage; the weights are those of the last whole step
-                raise _saved(error, save if step != first else None, step) from None
-            run.skip(batch.skipped)
-            run.note(batch.notes)
+            turn = next_turn(batches, stop.is_set())
+            if turn.fault:  # of loader processes or storage; the weights are those of the last whole step
+                raise _saved(turn.fault, save if step != first else None, step) from None
+            if turn.batch is None:
+                break
+            run.skip(turn.skipped)
+            run.note(turn.notes)
+            batch = turn.batch
             with memory.explained(step):
                 batch = batch.to(fabric.device)
                 clock.start("views")

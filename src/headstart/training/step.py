@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from headstart import ranks
 from headstart.images.loader import PixelBatch
 from headstart.methods import schedules
 from headstart.methods.base import Method
@@ -20,7 +21,7 @@ from headstart.training.guard import Finite
 from headstart.training.guard import norm as norm_of
 from headstart.training.optimizer import make_optimizer
 from headstart.views.render import make_views
-from headstart.views.spec import View
+from headstart.views.spec import View, split_views
 
 
 class Step:
@@ -33,6 +34,7 @@ class Step:
         options: Optimizer, learning rate, schedule, largest gradient norm.
         fabric: Device and precision.
         seed: Of the views.
+        parts: In which a batch is taken, one after the other, their gradients averaged.
 
     Attributes:
         method: The method, on the device.
@@ -41,7 +43,8 @@ class Step:
         finite: Whether every loss and every gradient was finite so far.
     """
 
-    def __init__(self, method: Method, options: MethodSettings, fabric: Fabric, seed: int) -> None:
+    def __init__(self, method: Method, options: MethodSettings, fabric: Fabric, seed: int, parts: int = 1) -> None:
+        self.parts = parts
         self.method, self.options, self.fabric, self.seed = method, options, fabric, seed
         fused = may_fuse(fabric.device.type, str(fabric._precision.precision), options.clip)
         self.optimizer = make_optimizer(method, options, fused=fused)
@@ -52,13 +55,14 @@ class Step:
         self.finite = Finite(fabric.device)
 
     def views(self, batch: PixelBatch, progress: Progress) -> list[View]:
-        """The views of a batch on the device."""
+        """The views of a batch on the device: those that its images have in the batch of all processes."""
         self._random.manual_seed(self.seed * 1_000_003 + progress.step)
         specs = self.method.specs_at(progress)
-        return make_views(batch.pixels, batch.sizes, specs, self._random, batch.indices)
+        among = (ranks.gather(batch.sizes), ranks.rank() * len(batch.sizes)) if ranks.world() > 1 else None
+        return make_views(batch.pixels, batch.sizes, specs, self._random, batch.indices, among)
 
     def __call__(self, views: list[View], progress: Progress) -> Tensor:
-        """Update the weights once; the loss, a scalar on the device.
+        """Update the weights once; the loss, a scalar on the device: its mean over all processes.
 
         On a CPU, where looking costs nothing, an update that is not finite is not made.
         """
@@ -68,7 +72,7 @@ class Step:
             group["lr"] = self.rate
         with self.fabric.autocast():  # a teacher that labels images there computes as it does in a step
             self.method.before_step(progress)
-        loss = self._gradients(views, progress)
+        loss = ranks.mean(self._gradients(views, progress).detach())
         self.method.after_backward(progress)
         norm = self._clipped()
         self.finite.note(progress.step, [loss] if self._scaled else [loss, norm])
@@ -110,9 +114,17 @@ class Step:
             self.fabric._precision.load_state_dict(state["scaler"])
 
     def _gradients(self, views: list[View], progress: Progress) -> Tensor:
+        if self.parts == 1:
+            return self._backward(views, progress)
+        *some, last = split_views(views, self.parts)
+        with self.fabric.no_backward_sync(self._module):
+            losses = [self._backward(part, progress) for part in some]
+        return torch.stack([*losses, self._backward(last, progress)]).mean()
+
+    def _backward(self, views: list[View], progress: Progress) -> Tensor:
         loss: Tensor = self._module(_Input(views, progress))
-        self.fabric.backward(loss)
-        return loss
+        self.fabric.backward(loss if self.parts == 1 else loss / self.parts)
+        return loss.detach()
 
     def compile(self, views: list[View], progress: Progress) -> str:
         """Try ``torch.compile`` on student and teacher with the first batch; what came of it, in a sentence."""

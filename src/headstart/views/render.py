@@ -59,6 +59,10 @@ class Parameters:
         """The parameters of several views, one after the other."""
         return Parameters(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Parameters)))
 
+    def part(self, first: int, last: int) -> Parameters:
+        """The parameters of the images from `first` to before `last`."""
+        return Parameters(*(getattr(self, field.name)[first:last] for field in fields(Parameters)))
+
     def steps(self, channels: int) -> list[tuple[Change, list[int], Tensor | None]]:
         """What changes the pixels after the crop: each change with the images that it is for, and values for all N.
 
@@ -87,6 +91,7 @@ def make_views(
     specs: Sequence[ViewSpec],
     generator: torch.Generator,
     rows: Tensor | None = None,
+    among: tuple[Tensor, int] | None = None,
 ) -> list[View]:
     """Make one view for each of `specs` of every image of a batch.
 
@@ -97,6 +102,8 @@ def make_views(
         specs: The views.
         generator: A generator of the CPU; decides every parameter, and is moved on by the same amount on any device.
         rows: int64 ``(B,)`` on the CPU: places of the images in the index, where they are known.
+        among: Where the images are a part of a batch: sizes ``(N, 2)`` of all its images, and the place of the first of
+            these. What happens to an image is then what happens to it where all are given at once.
 
     Returns:
         The views in the order of `specs`, on the device of `pixels`.
@@ -104,10 +111,13 @@ def make_views(
     assert pixels.dtype == torch.uint8, pixels.dtype
     assert pixels.ndim == 4, pixels.shape
     sizes = sizes.cpu()
-    drawn = [draw(spec, sizes, generator) for spec in specs]
+    everyone, first = among or (sizes, 0)
+    drawn = [draw(spec, everyone, generator) for spec in specs]
     for spec, what in zip(specs, drawn, strict=True):
         if spec.overlap:
-            what.boxes = draw_together(what.boxes, drawn[0].boxes, sizes, spec.overlap, generator)
+            what.boxes = draw_together(what.boxes, drawn[0].boxes, everyone, spec.overlap, generator)
+    if among:
+        drawn = [what.part(first, first + len(sizes)) for what in drawn]
     render = render_singly if pixels.device.type == "cpu" else render_together
     # A precision chosen for the training step would turn the pixels to bfloat16.
     with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):

@@ -82,6 +82,20 @@ class View:
     rows: Tensor | None = None
 
 
+def split_views(views: Sequence[View], parts: int) -> list[list[View]]:
+    """The views of each of so many parts of a batch, all as large."""
+    if parts == 1:
+        return [list(views)]
+    share = len(views[0].images) // parts
+    return [[_some(view, slice(part * share, (part + 1) * share)) for view in views] for part in range(parts)]
+
+
+def _some(view: View, at: slice) -> View:
+    sizes = None if view.sizes is None else view.sizes[at]
+    rows = None if view.rows is None else view.rows[at]
+    return View(view.images[at], view.boxes[at], view.flipped[at], view.spec, sizes, rows)
+
+
 def needed_area(specs: Sequence[ViewSpec]) -> int:
     """Pixels that an image must keep so that its smallest crops are not enlarged."""
     return int(max(spec.size**2 / spec.scale[0] for spec in specs))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -150,14 +151,14 @@ def first_layer(source: Any, made: Any) -> str:
 def splitter(module: nn.Module) -> Callable[[str], Part]:
     """The function that says which part of `module` a tensor belongs to, from the model's own YAML."""
     backbone, last = len(module.yaml["backbone"]), len(module.model) - 1  # type: ignore[index, arg-type]
+    return partial(_part_of, backbone, last)  # not a function of its own: a detector is sent to other processes
 
-    def part_of(name: str) -> Part:
-        match = _LAYER.match(name)
-        if match is None or int(match[1]) == last:
-            return "head"
-        return "backbone" if int(match[1]) < backbone else "neck"
 
-    return part_of
+def _part_of(backbone: int, last: int, name: str) -> Part:
+    match = _LAYER.match(name)
+    if match is None or int(match[1]) == last:
+        return "head"
+    return "backbone" if int(match[1]) < backbone else "neck"
 
 
 def _not_fetched(path: str, error: Exception, where: str) -> UserError:

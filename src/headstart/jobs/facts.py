@@ -1,0 +1,52 @@
+"""What a pretraining came to, for ``settings.yaml``: images, steps, devices, arithmetic, detector."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_fabric import Fabric
+
+from headstart.images.index import ImageIndex
+from headstart.jobs.prepare import Job
+from headstart.jobs.together import shared_facts
+from headstart.machine import Arithmetic
+
+
+def facts_of(job: Job, images: ImageIndex, steps: int, fabric: Fabric, arithmetic: Arithmetic) -> dict[str, Any]:
+    """What "auto" and the data became.
+
+    Args:
+        job: The pretraining.
+        images: Those that it learns from; where a time budget allowed no more, some of the job's.
+        steps: In all.
+        fabric: Device and precision.
+        arithmetic: How the network is computed.
+    """
+    detector = job.detector
+    return {
+        "images": len(images),
+        "images_fingerprint": job.images.fingerprint(),
+        "steps": steps,
+        "epochs": round(steps * job.run.batch_size / len(images), 2),
+        "device": str(fabric.device),
+        "precision": str(fabric._precision.precision),
+        "channels_last": arithmetic.channels_last,
+        "compile": arithmetic.compile,
+        **shared_facts(job.run),
+        **found_of(job),
+        "detector": {
+            "name": detector.name,
+            "task": detector.task,
+            "classes": len(detector.names),
+            "channels": detector.channels,
+            "backbone": {"stride": detector.backbone.stride, "width": detector.backbone.width},
+            "levels": [{"stride": level.stride, "width": level.width} for level in detector.levels],
+        },
+    }
+
+
+def found_of(job: Job) -> dict[str, Any]:
+    """Whether the objects that are found fit, and are learnt from all the same; what the batch was chosen by."""
+    fit, trial, used = job.fit, job.trial, job.declared.method.needs.pseudolabels
+    found = {"objects": {**fit.as_dict(), "used": used}} if fit else {}
+    return found | ({"batch_trial": trial.as_dict()} if trial else {})
