@@ -68,7 +68,7 @@ class MixedStream(Stream):
         plan: Step -> how many of each kind it takes; of a kind without rows none.
         steps: Of the run; `plan` is asked for each once.
         seed: Of the orders.
-        rank, world: Which share of each kind, of how many.
+        rank, world: Which share, of how many.
         repeats: Of each kind how often its rows come, as `Balance` has it; None for each once an epoch.
     """
 
@@ -95,8 +95,10 @@ class MixedStream(Stream):
 
     def rows(self, step: int) -> list[int]:
         """See `Stream.rows`."""
-        kinds = range(len(self._kinds))
-        return [row for kind in kinds for row in self.of_kind(kind, step, step + 1)[self.rank :: self.world]]
+        every = [row for kind in range(len(self._kinds)) for row in self.of_kind(kind, step, step + 1)]
+        # As many in each share, whatever their kinds; where they do not go round, some come twice.
+        share = -(-len(every) // self.world)
+        return [every[place % len(every)] for place in range(self.rank * share, (self.rank + 1) * share)]
 
     def of_kind(self, kind: int, first: int, last: int) -> list[int]:
         """The rows of one kind in the steps from `first` to before `last`, in order."""
