@@ -16,6 +16,8 @@ def test_one_process_shares_with_nobody() -> None:
     assert ranks.mean(x) is x
     assert ranks.from_first("a") == "a"
     assert ranks.of_all("a") == ["a"]
+    assert ranks.own(x) is x
+    assert ranks.take(x, torch.tensor([1, 1, 0])).tolist() == [2, 2, 1]
     ranks.wait()
 
 
@@ -63,3 +65,19 @@ def test_gradients_of_a_sum_over_processes(tmp_path: Path) -> None:
         return own.grad / ranks.world()
 
     assert [grad.item() for grad in in_processes(2, work, tmp_path)] == [6.0, 6.0]
+
+
+def test_each_process_takes_rows_from_whoever_has_them(tmp_path: Path) -> None:
+    """Of a joined batch 0 to 5: the first three places are the first process's; one twice, and uneven numbers."""
+    places = torch.tensor([5, 0, 5, 1, 0, 2])
+
+    def work(rank: int) -> tuple[list[int], list[int], float]:
+        rows = torch.arange(3.0)[:, None].expand(-1, 2) + 3 * rank
+        taken = ranks.take(rows, places)
+        assert torch.equal(taken[:, 0], taken[:, 1])
+        with ranks.alone():
+            by_itself = (ranks.world(), ranks.rank(), float(ranks.total(rows).sum()))
+        assert by_itself == (1, 0, float(rows.sum()))
+        return taken[:, 0].int().tolist(), ranks.own(places).tolist(), float(ranks.total(rows).sum())
+
+    assert in_processes(2, work, tmp_path) == [([5, 0, 5], [5, 0, 5], 30.0), ([1, 0, 2], [1, 0, 2], 30.0)]

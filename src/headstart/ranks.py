@@ -61,6 +61,41 @@ def mean(tensor: Tensor) -> Tensor:
     return total(tensor) / world() if _several() else tensor
 
 
+def own(tensor: Tensor) -> Tensor:
+    """Of what was drawn for the joined batch this process's part.
+
+    Args:
+        tensor: (world * B, ...), the same in every process, in the order of `gather`.
+
+    Returns:
+        (B, ...).
+    """
+    return tensor.chunk(world())[rank()] if _several() else tensor
+
+
+def take(tensor: Tensor, places: Tensor) -> Tensor:
+    """Rows of the joined batch, each from the process that has it; without gradients.
+
+    Args:
+        tensor: (B, ...), of the same shape in every process.
+        places: int64 (world * N,) on the CPU, the same in every process: rows in the order of `gather`, first those
+            that the first process takes.
+
+    Returns:
+        (N, ...): this process's.
+    """
+    if not _several():
+        return tensor[places.to(tensor.device)]
+    wanted, held = places.view(world(), -1), len(tensor)
+    given = [row[row // held == rank()] - rank() * held for row in wanted]
+    source = wanted[rank()] // held
+    numbers = torch.bincount(source, minlength=world()).tolist()
+    sent = tensor.detach()[cat(given).to(tensor.device)].contiguous()
+    got = sent.new_empty(len(source), *tensor.shape[1:])
+    dist.all_to_all_single(got, sent, numbers, [len(one) for one in given])
+    return got[source.argsort(stable=True).argsort().to(tensor.device)]  # they came process by process
+
+
 def from_first(value: T) -> T:
     """What the first process has, in all of them; what pickle can carry."""
     if not _several():

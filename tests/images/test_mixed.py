@@ -129,3 +129,12 @@ def test_what_was_loaded_ahead_is_loaded_anew(image_folder: Path, workers: int) 
                 batches = iter(loader)
     assert seen == [changed.rows(step) for step in range(6)]
     assert all({*rows[1:]} == {20, 21} for rows in seen[2:])
+
+
+def test_ranks_have_as_many_images_each() -> None:
+    """Whatever the kinds: of 3 and 5 images four each, not three and five."""
+    parts = [MixedStream([range(10), range(100, 130)], lambda step: (3, 5), 4, 0, rank, 2) for rank in (0, 1)]
+    assert [len(part.rows(1)) for part in parts] == [4, 4]
+    assert parts[0].rows(1) + parts[1].rows(1) == MixedStream(
+        [range(10), range(100, 130)], lambda step: (3, 5), 4, 0
+    ).rows(1)

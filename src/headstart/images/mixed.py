@@ -96,9 +96,9 @@ class MixedStream(Stream):
     def rows(self, step: int) -> list[int]:
         """See `Stream.rows`."""
         every = [row for kind in range(len(self._kinds)) for row in self.of_kind(kind, step, step + 1)]
-        # In turns, so that each share has some of every kind; where they do not go round, some come twice.
-        share = range(self.rank, -(-len(every) // self.world) * self.world, self.world)
-        return [every[place % len(every)] for place in share]
+        # As many in each share, whatever their kinds; where they do not go round, some come twice.
+        share = -(-len(every) // self.world)
+        return [every[place % len(every)] for place in range(self.rank * share, (self.rank + 1) * share)]
 
     def of_kind(self, kind: int, first: int, last: int) -> list[int]:
         """The rows of one kind in the steps from `first` to before `last`, in order."""

@@ -4,6 +4,10 @@ A method is one file in ``methods/``, a user's own, or one that an installed pac
 group ``headstart.methods``. It has ``class Settings(MethodSettings)``, optionally ``PRESETS`` (name -> option values),
 and one subclass of `Method`, which says in `Method.needs` what it needs and gets it in a `Context`. The training loop
 calls, each step and in this order: `before_step`, `forward` with the views, backward, `after_backward`, the optimizer.
+
+On several devices each process calls them with its part of the batch, all parts as large, and gradients are averaged.
+What a loss compares, counts or averages over the batch in another way than by a mean over images it takes from all
+processes (`headstart.ranks`), in `before_step` and `forward` alone: the rest may be called in the first process only.
 """
 
 from __future__ import annotations
@@ -79,7 +83,7 @@ class Context:
         widths: Channels of these maps.
         imgsz: Side of the global crops, pixels.
         local_imgsz: Side of the local crops, pixels.
-        batch: Images a step.
+        batch: Images a step, in all processes together.
         seed: Of the run.
         teacher: Where it needs one, and one is given.
         pseudolabels: Where it needs them: those of the run's images, by their place in the index.

@@ -2,9 +2,10 @@
 
 Wang et al., "Dense Contrastive Learning for Self-Supervised Visual Pre-Training", 2021 (arXiv 2011.09157), on a
 backbone's last map. Negatives come from a queue of earlier batches, as in MoCo. The queue is part of the checkpoints.
+On several devices all have the same queue, into which the projections of all go.
 
 Batch normalization: student and teacher both stay in training mode, so each view is normalized by its own batch (the
-authors shuffle batches between GPUs; there is one here). The teacher's weights are the moving average of the student's,
+authors shuffle batches between GPUs). The teacher's weights are the moving average of the student's,
 its running statistics come from its own passes over the second view.
 """
 
@@ -18,6 +19,7 @@ from lightly.models.modules.heads import DenseCLProjectionHead
 from lightly.models.utils import select_most_similar
 from pydantic import Field
 from torch import Tensor
+from torch import distributed as dist
 
 from headstart.methods import schedules
 from headstart.methods.base import Context, Method, frozen_copy, pooled, update_ema
@@ -54,7 +56,8 @@ class DenseCL(Method):
         self.teacher_head, self.teacher_cells = frozen_copy(self.student_head), frozen_copy(self.student_cells)
         # A queue shorter than a batch would hold none of the earlier ones.
         queue = (max(settings.queue, self.context.batch), settings.output_dim)
-        self.whole, self.cells = (NTXentLoss(settings.temperature, memory_bank_size=queue) for _ in range(2))
+        given: dict[str, Any] = {"memory_bank_size": queue, "gather_distributed": dist.is_available()}
+        self.whole, self.cells = (NTXentLoss(settings.temperature, **given) for _ in range(2))
 
     def view_specs(self) -> list[ViewSpec]:
         """Two views of one kind: the student's and the teacher's."""

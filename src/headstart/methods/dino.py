@@ -3,6 +3,7 @@
 Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", 2021 (arXiv 2104.14294), on a detector's
 backbone: its last map is average-pooled, and a projection head gives K scores. The cross-entropy between the teacher's
 scores (centered, sharpened; global crops only) and the student's (all crops) is the loss, equation 3 of the paper.
+On several devices the center, and the entropy that the guard sees, are those of the crops of all of them.
 
 Batch normalization: student and teacher both stay in training mode, so each view is normalized by its own batch. The
 teacher's weights are the moving average of the student's, its running statistics are not: they come from its own passes
@@ -21,6 +22,7 @@ from lightly.models.modules import DINOProjectionHead
 from pydantic import Field
 from torch import Tensor, nn
 
+from headstart import ranks
 from headstart.methods import schedules
 from headstart.methods.base import Context, Method, by_size, frozen_copy, update_ema
 from headstart.methods.schedules import Progress
@@ -186,10 +188,10 @@ class EntropyGuard(nn.Module):
         self.factor, self._most = 1.0, math.log(outputs)
 
     def watch(self, step: int, logits: Tensor) -> None:
-        """Look at the teacher's answers, (N, K) after centering and temperature, and adapt the factor."""
+        """Look at the teacher's answers, (N, K) after centering and temperature, in all processes; adapt the factor."""
         if step % self.EVERY:
             return
-        share = float(metrics.teacher_entropy(logits)) / self._most
+        share = float(ranks.mean(metrics.teacher_entropy(logits))) / self._most
         if share < self.LOW:
             self.factor = min(self.MOST, self.factor * self.STEP)
         elif share > self.HIGH:

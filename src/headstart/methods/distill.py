@@ -7,6 +7,8 @@ in Fine-tuning via Feature Distillation", 2022, arXiv 2205.14141). Three compari
 cosine; smooth L1; and the alignment of the cells' similarities (centered kernel alignment, Kornblith et al., 2019,
 arXiv 1905.00414, as lightly has it for patches), which needs no projection.
 
+On several devices features are standardized over the cells of all of them.
+
 Batch normalization: the student is in training mode. The teacher never changes: it stays in evaluation mode with the
 statistics it came with. It is not kept in the run's checkpoints: a resumed run loads it again.
 """
@@ -22,6 +24,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from headstart import ranks
 from headstart.methods.base import Context, Method, Needs
 from headstart.methods.schedules import Progress
 from headstart.probes import metrics
@@ -138,6 +141,14 @@ def standardized(target: Tensor) -> Tensor:
     """Features with mean 0 and standard deviation 1 in each channel, over the cells of the batch.
 
     Channels that hardly vary stay small: their noise is nothing to learn.
+
+    Args:
+        target: ``(B, C, h, w)``, without gradients; the batch is that of all processes.
     """
-    mean, std = target.mean((0, 2, 3), keepdim=True), target.std((0, 2, 3), keepdim=True)
+    dims, cells = (0, 2, 3), target.numel() / target.shape[1]
+    own, std = target.mean(dims, keepdim=True), target.std(dims, keepdim=True)
+    mean = ranks.mean(own)
+    if ranks.world() > 1:  # squares around the mean of all: those around a process's own, and its way from it
+        squares = ranks.total((cells - 1) * std.square() + cells * (own - mean).square())
+        std = (squares / (ranks.world() * cells - 1)).sqrt()
     return (target - mean) / std.maximum(0.01 * std.mean()).clamp_min(1e-6)

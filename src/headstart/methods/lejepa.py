@@ -7,6 +7,8 @@ The regularizer's statistic grows in proportion to the batch. Its weight here is
 scaled, so that it means the same at any batch. Its gradient fades where all projections are the same: once collapsed,
 this loss does not bring features back.
 
+On several devices the statistic is that of the images of all of them, in the same random directions.
+
 Batch normalization: there is no teacher; the student is in training mode, and each view is normalized by its own batch.
 """
 
@@ -17,7 +19,9 @@ from lightly.loss.lejepa_loss import SIGReg, lejepa_invariance_loss
 from lightly.models.modules.heads import LeJEPAProjectionHead
 from pydantic import Field
 from torch import Tensor
+from torch import distributed as dist
 
+from headstart import ranks
 from headstart.methods.base import Context, Method, pooled
 from headstart.methods.schedules import Progress
 from headstart.probes import metrics
@@ -45,7 +49,7 @@ class LeJEPA(Method):
     def __init__(self, settings: Settings, context: Context) -> None:
         super().__init__(settings, context)
         self.head = LeJEPAProjectionHead(self.widths[-1], settings.hidden_dim, settings.output_dim)
-        self.gaussian = SIGReg(num_vectors=settings.slices)
+        self.gaussian = SIGReg(num_vectors=settings.slices, gather_distributed=dist.is_available())
 
     def view_specs(self) -> list[ViewSpec]:
         """Two global crops, then the local ones."""
@@ -60,7 +64,7 @@ class LeJEPA(Method):
         weight = self.settings.regularize
         with torch.autocast(projected.device.type, enabled=False):
             agreement = lejepa_invariance_loss(all_proj=projected, global_proj=projected[:2])
-            shape = self.gaussian(projected) * (_BATCH / projected.shape[1])
+            shape = self.gaussian(projected) * (_BATCH / (projected.shape[1] * ranks.world()))
             self._parts = (agreement.detach(), shape.detach())
             loss: Tensor = weight * shape + (1 - weight) * agreement
         return loss

@@ -10,6 +10,8 @@ Objects are found and clustered once, before the first step.
 
 The last layer of the class branches has an output a cluster while it trains; it stays out of the checkpoint.
 
+On several devices a mosaic is made of images of any of them, and the loss is that of the objects on all of them.
+
 Batch normalization: the student is in training mode. No teacher is used while it trains.
 """
 
@@ -21,11 +23,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from headstart import ranks
 from headstart.methods.base import Context, Export, Method, Needs
 from headstart.methods.schedules import Progress
 from headstart.probes import metrics
 from headstart.settings.schema import DetectionSettings, ProposalOptions
-from headstart.views.mosaic import boxes_in_view, detection_view, mosaics
+from headstart.views.mosaic import boxes_in_view, detection_view, mosaics, shown, unmixed
 from headstart.views.spec import View, ViewSpec
 
 
@@ -58,7 +61,7 @@ class Objects(Method):
 
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """The loss of the detector's own family: boxes, clusters, distribution of the box's sides."""
-        images, owner, boxes, labels = self.examples(views, progress)
+        images, owner, boxes, labels = self._seen_of(views, progress)
         self.head.advance(progress.step / max(1, progress.steps))
         maps = self.student(images)
         parts = self.head(maps, owner, boxes / images.shape[-1], labels)
@@ -68,6 +71,10 @@ class Objects(Method):
 
     def examples(self, views: list[View], progress: Progress) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Images of a step and, of the objects on them, owner, boxes, label; decided by the seed and the step."""
+        with ranks.alone():  # a report asks for them in the first process
+            return self._seen_of(views, progress)
+
+    def _seen_of(self, views: list[View], progress: Progress) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         view = views[0]
         assert view.rows is not None
         s, device = self.settings, view.images.device
@@ -77,16 +84,14 @@ class Objects(Method):
         random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + progress.step + 700_000)
         uniform = float(torch.rand((), generator=random))
         if uniform >= s.mosaic or progress.step >= (1 - s.close_mosaic) * progress.steps:
-            few = self.shown(len(view.images))
-            kept = owner < few
-            images, owner, moved, labels = images[:few], owner[kept], moved[kept], labels[kept]
+            images, owner, moved, labels = unmixed(images, owner, moved, labels)
         else:
             images, owner, moved, labels = mosaics(images, owner, moved, labels, random)
         return images, owner.to(device), moved.to(device), labels.to(device)
 
     def shown(self, batch: int) -> int:
         """A quarter of the batch: four images make one mosaic, and steps without mosaics are as large."""
-        return -(-batch // 4)
+        return shown(batch)
 
     def measures(self) -> dict[str, float]:
         """The parts of the loss, objects an image, and the spread of the student's pooled last map."""

@@ -9,6 +9,8 @@ Three things can make that task harder than recognising the image, which alone w
 cell inside the box (`dense`), boxes of the same and other images as negatives (`contrast`, MoCo v3, arXiv 2104.02057),
 and a floor under the variance of a box's projection within its image (`variance`, VICReg's hinge, arXiv 2105.04906).
 
+On several devices negatives, and with ``variance_over=batch`` the variance, are of the boxes of all of them.
+
 Batch normalization: student and teacher both stay in training mode, as in `dino`: the teacher's weights are the moving
 average of the student's, its running statistics come from its own passes over both views. In the heads a batch is all
 boxes of both views, from every level.
@@ -26,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import roi_align
 
+from headstart import ranks
 from headstart.methods import schedules
 from headstart.methods.base import Context, Method, Needs, frozen_copy, update_ema
 from headstart.methods.schedules import Progress
@@ -122,7 +125,9 @@ class Pyramid(Method):
         region = meeting(*crops)
         # Not smaller than a cell of the finest map in the view that shows it smaller.
         zoom = torch.stack([size / (crop[:, 2:] - crop[:, :2]) for crop in crops]).amin(0)
-        boxes = draw_boxes(region, s.boxes, s.box_scale, s.box_ratio, 8 / zoom, random)
+        # As many are drawn as all processes need together, so that each has others.
+        region, least = (one.repeat(ranks.world(), 1) for one in (region, 8 / zoom))
+        boxes = ranks.own(draw_boxes(region, s.boxes, s.box_scale, s.box_ratio, least, random))
         return [to_view(boxes, crop, view.flipped.cpu(), size) for crop, view in zip(crops, views, strict=True)]
 
     def _project(
@@ -201,7 +206,7 @@ def _distance(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def contrast(predicted: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """MoCo v3's loss: the teacher's projection of the same box among those of all boxes of its view.
+    """MoCo v3's loss: the teacher's projection of the same box among those of all boxes of its view, in all processes.
 
     Args:
         predicted: ``(levels, 2, B, boxes, D)``.
@@ -211,8 +216,8 @@ def contrast(predicted: Tensor, target: Tensor, temperature: float) -> Tensor:
     losses = []
     for level in functional.normalize(predicted, dim=-1).flatten(2, 3):
         for mine, theirs in zip(level, functional.normalize(target[0], dim=-1).flatten(1, 2), strict=True):
-            same = torch.arange(len(mine), device=mine.device)
-            losses.append(functional.cross_entropy(mine @ theirs.T / temperature, same))
+            same = ranks.rank() * len(mine) + torch.arange(len(mine), device=mine.device)
+            losses.append(functional.cross_entropy(mine @ ranks.gather(theirs).T / temperature, same))
     return 2 * temperature * torch.stack(losses).mean()
 
 
@@ -221,11 +226,12 @@ def spread(projected: Tensor, over: str) -> Tensor:
 
     Args:
         projected: ``(levels, 2, B, boxes, D)``.
-        over: ``image``: of the boxes of one image around their mean; ``batch``: of all boxes of a view.
+        over: ``image``: of the boxes of one image around their mean; ``batch``: of all boxes of a view, in
+            all processes.
     """
     direction = functional.normalize(projected, dim=-1) * math.sqrt(projected.shape[-1])
     if over == "batch":
-        direction = direction.flatten(2, 3)
+        direction = ranks.gather(direction.flatten(2, 3).movedim(2, 0)).movedim(0, 2)
     # One box alone has no spread; the small number keeps the root's slope finite where all boxes are the same.
     return (direction.var(dim=-2, correction=1 if direction.shape[-2] > 1 else 0) + 1e-4).sqrt()
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
+from headstart import ranks
 from headstart.methods.schedules import Progress
+from headstart.views.mosaic import shown
 
 LEAST_SHARE = 0.1
 """Of labelled images in a step, by default. Few images that come often are learnt by heart; on FOD-A, one seed, a
@@ -25,7 +27,7 @@ class SamplingPlan:
         labelled: Share of labelled images in these steps; None for their share of all, `LEAST_SHARE` at least.
         mosaic: Share of the steps with mosaics.
         close_mosaic: Share of the steps, at the end, without them.
-        batch: Images of a step with mosaics.
+        batch: Images of a step with mosaics, in all processes.
         seed: Of the run.
         known: Labelled images that are learnt from before the last part.
         unlabelled: Unlabelled images.
@@ -50,7 +52,9 @@ class SamplingPlan:
 
     def numbers(self, step: int, steps: int) -> tuple[int, int, int]:
         """Labelled images that are not held out, unlabelled ones, labelled ones with those held out."""
-        number = self.batch if self.in_mosaics(step, steps) else -(-self.batch // 4)
+        number = self.batch
+        if not self.in_mosaics(step, steps):  # as many in every process
+            number = ranks.world() * shown(self.batch // ranks.world())
         first, last = self.between(steps)
         if step >= last or first >= last or not self.unlabelled:  # nothing is labelled from here on, or ever
             return 0, 0, number

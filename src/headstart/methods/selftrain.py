@@ -10,6 +10,9 @@ the teacher is unsure of is neither taught as an object nor as background. After
 
 A part of the labelled images is held out until the last part, and the teacher's labels are compared with theirs.
 
+On several devices each labels its part of the images, and all learn from what all have labelled: thresholds, agreement
+and drift are told from all of them. Mosaics and the loss are as in `objects`.
+
 Batch normalization: the student is in training mode; the teacher's statistics are averages of the student's, as its
 weights are.
 """
@@ -23,6 +26,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from headstart import ranks
 from headstart.images.mixed import MixedStream
 from headstart.methods.base import Context, Export, Method, Needs, frozen_copy
 from headstart.methods.held_out import HeldOut
@@ -35,12 +39,12 @@ from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.box_classifier import BoxClassifier
 from headstart.pseudolabels.history import History
 from headstart.pseudolabels.labeller import Labeller
-from headstart.pseudolabels.labelling import Labelling, kept
+from headstart.pseudolabels.labelling import Detections, Labelling, kept
 from headstart.pseudolabels.taught import Taught
 from headstart.pseudolabels.thresholds import Keep
 from headstart.settings.schema import DetectionSettings, LabelOptions, TeacherOptions
 from headstart.views.mixup import mixed
-from headstart.views.mosaic import boxes_in_view, detection_view, mosaics
+from headstart.views.mosaic import boxes_in_view, detection_view, mosaics, shown
 from headstart.views.spec import View, ViewSpec
 
 
@@ -184,7 +188,7 @@ class Selftrain(Method):
 
     def shown(self, batch: int) -> int:
         """A quarter: four images make a mosaic, and steps without mosaics have as many images."""
-        return -(-batch // 4)
+        return shown(batch)
 
     # -- a step --------------------------------------------------------------------------------------------------------
 
@@ -206,7 +210,7 @@ class Selftrain(Method):
 
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """The loss of the detector's own family: boxes, classes, distribution of the box's sides."""
-        images, owner, boxes, labels = self.examples(views, progress)
+        images, owner, boxes, labels = self._seen_of(views, progress)
         self.head.advance(progress.step / max(1, progress.steps))
         maps = self.student(images)
         parts = self.head(maps, owner, boxes / images.shape[-1], labels)
@@ -216,6 +220,10 @@ class Selftrain(Method):
 
     def examples(self, views: list[View], progress: Progress) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Images of a step and, of the boxes on them, owner, corners, class (-1: left open)."""
+        with ranks.alone():  # a report asks for them in the first process
+            return self._seen_of(views, progress)
+
+    def _seen_of(self, views: list[View], progress: Progress) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         view = views[0]
         assert view.rows is not None
         device = view.images.device
@@ -238,7 +246,7 @@ class Selftrain(Method):
         self.teacher.load_state_dict(self._mean.states["teacher"])
         self.teacher_head.load_state_dict(self._mean.states["teacher_head"])
         imgsz = self.specs_at(progress._replace(step=max(0, progress.step - 1)))[0].size  # what it was trained at
-        both = self._labeller.found([*rows, *self._held_out.rows.tolist()], self.teacher, self.teacher_head, imgsz)
+        both = self._found([*rows, *self._held_out.rows.tolist()], imgsz)
         found = both.on(torch.tensor(rows))
         if imgsz != self.specs_at(progress)[0].size:  # weights that see images at another size are no part of the mean
             self._mean = WeightMean()
@@ -255,6 +263,12 @@ class Selftrain(Method):
         self._order.labelled(progress, rows, self._taught.labels)
         if best:
             self._history.best |= {"taught": self._taught.labels, "known": self._taught.known}
+
+    def _found(self, rows: list[int], imgsz: int) -> Detections:
+        """What the teacher finds on images, of which each process looks at a part."""
+        first, last = (len(rows) * end // ranks.world() for end in (ranks.rank(), ranks.rank() + 1))
+        found = self._labeller.found(rows[first:last], self.teacher, self.teacher_head, imgsz)
+        return Detections.join(ranks.of_all(found))
 
     def _state(self) -> dict[str, Any]:
         copies = {name: copied(module.state_dict()) for name, module in self._networks().items()}

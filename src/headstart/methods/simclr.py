@@ -3,6 +3,8 @@
 Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", 2020 (arXiv 2002.05709), on the
 average-pooled last map of a backbone. Other images of the batch are the negatives, so larger batches are better ones.
 
+On several devices the negatives are the images of all of them.
+
 Batch normalization: there is no teacher; the student is in training mode, and each view is normalized by its own batch.
 """
 
@@ -12,6 +14,7 @@ from lightly.loss import NTXentLoss
 from lightly.models.modules.heads import SimCLRProjectionHead
 from pydantic import Field
 from torch import Tensor, autocast
+from torch import distributed as dist
 
 from headstart.methods.base import Context, Method, pooled
 from headstart.methods.schedules import Progress
@@ -36,7 +39,7 @@ class SimCLR(Method):
     def __init__(self, settings: Settings, context: Context) -> None:
         super().__init__(settings, context)
         self.head = SimCLRProjectionHead(self.widths[-1], settings.hidden_dim, settings.output_dim)
-        self.criterion = NTXentLoss(settings.temperature)
+        self.criterion = NTXentLoss(settings.temperature, gather_distributed=dist.is_available())
 
     def view_specs(self) -> list[ViewSpec]:
         """Two views of one kind."""

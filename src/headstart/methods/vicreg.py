@@ -3,6 +3,8 @@
 Bardes et al., "VICReg: Variance-Invariance-Covariance Regularization", 2022 (arXiv 2105.04906), on the average-pooled
 last map of a backbone.
 
+On several devices variances and covariances are those of the images of all of them.
+
 Batch normalization: there is no teacher; the student is in training mode, and each view is normalized by its own batch.
 """
 
@@ -13,6 +15,7 @@ from lightly.models.modules.heads import VICRegProjectionHead
 from pydantic import Field
 from torch import Tensor, autocast
 
+from headstart import ranks
 from headstart.methods.base import Context, Method, pooled
 from headstart.methods.schedules import Progress
 from headstart.probes import metrics
@@ -50,7 +53,7 @@ class VICReg(Method):
         embedded = [self.head(one).float() for one in features]
         self._seen = features[0].detach()
         with autocast(embedded[0].device.type, enabled=False):
-            loss: Tensor = self.criterion(*embedded)
+            loss: Tensor = self.criterion(*(ranks.gather(one) for one in embedded))
         return loss
 
     def measures(self) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """Mosaics: windows into four images that meet, with the boxes of their objects, made on the training device.
 
 The augmentation that Ultralytics trains its detectors with (Bochkovskiy et al., "YOLOv4", 2020, arXiv 2004.10934), here
-for a whole batch at once: objects stand beside others, at other sizes, and cut by borders.
+for a whole batch at once: objects stand beside others, at other sizes, and cut by borders. Where a batch is split over
+several processes, the four come from any of them, and each process makes its part of the mosaics of the joined batch.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from headstart import ranks
 from headstart.views.boxes import area, to_view
 from headstart.views.resize import GRAY
 from headstart.views.spec import View, ViewSpec
@@ -27,32 +29,36 @@ def mosaics(
     random: torch.Generator,
     zoom: tuple[float, float] = (0.5, 1.5),
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A mosaic for every four images of a batch, in which each stands once.
+    """A mosaic for every four images of a batch, that of all processes, in which each stands once.
 
     Args:
-        images: float ``(B, 3, S, S)``; of a B that is no multiple of 4, some stand in two mosaics.
+        images: float ``(B, 3, S, S)``, as many in every process; of a B that is no multiple of 4, some stand in two
+            mosaics.
         owner: int64 ``(N,)``, on the CPU as boxes and labels, or a GPU would have to be waited for: the image of each
             object.
         boxes: float ``(N, 4)`` in pixels: x0, y0, x1, y1.
         labels: int64 ``(N,)``.
-        random: Of the CPU; moved on by the same amount on any device.
+        random: Of the CPU, in the same state in every process; moved on by the same amount on any device.
         zoom: Least and greatest magnification of the four images.
 
     Returns:
-        The same for the ``ceil(B / 4)`` mosaics; objects that are cut away nearly or wholly are left out.
+        The same for this process's ``ceil(B / 4)`` mosaics; objects that are cut away nearly or wholly are left out.
     """
     size, device = images.shape[-1], images.device
-    number = -(-len(images) // 4)
-    order = torch.randperm(len(images), generator=random)
-    tiles = order.repeat(-(-4 * number // len(images)))[: 4 * number].reshape(number, 4)
+    number, every = shown(len(images)) * ranks.world(), len(images) * ranks.world()
+    order = torch.randperm(every, generator=random)
+    tiles = order.repeat(-(-4 * number // every))[: 4 * number]
     low, high = zoom
     gain = low + (high - low) * torch.rand(number, 1, generator=random)
     middle = size * (0.5 + torch.rand(number, 2, generator=random))
     corner = middle - size / gain / 2
 
-    channels = images.shape[1]
+    four = ranks.take(images, tiles)
+    owner, boxes, labels = joined(owner, boxes, labels, len(images))
+    tiles, gain, corner = (ranks.own(one) for one in (tiles.reshape(number, 4), gain, corner))
+    number, channels = len(tiles), images.shape[1]
     canvas = images.new_empty(number, channels, 2, size, 2, size)
-    four = images[tiles.flatten().to(device)].view(number, 2, 2, channels, size, size).permute(0, 3, 1, 4, 2, 5)
+    four = four.view(number, 2, 2, channels, size, size).permute(0, 3, 1, 4, 2, 5)
     torch.sub(four, GRAY, out=canvas)  # what lies outside of the canvas is read as 0
     canvas = canvas.view(number, channels, 2 * size, 2 * size)
     rois = torch.cat([torch.arange(number)[:, None], corner, corner + size / gain], 1)
@@ -64,6 +70,29 @@ def mosaics(
     moved = ((boxes[which].reshape(-1, 2, 2) + (shift - corner[place])[:, None]) * gain[place][:, None]).flatten(1)
     moved, kept = clipped(moved, size)
     return made, place[kept], moved[kept], labels[which][kept]
+
+
+def unmixed(images: Tensor, owner: Tensor, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As many images as `mosaics` would make, the first ones of the batch of all processes, as they are.
+
+    Arguments and what is returned are as there.
+    """
+    first = torch.arange(shown(len(images)) * ranks.world())
+    owner, boxes, labels = joined(owner, boxes, labels, len(images))
+    images, first = ranks.take(images, first), ranks.own(first)
+    kept = (owner >= first[0]) & (owner <= first[-1])
+    return images, owner[kept] - first[0], boxes[kept], labels[kept]
+
+
+def shown(images: int) -> int:
+    """A quarter, rounded up: four images make one mosaic, and steps without mosaics are as large."""
+    return -(-images // 4)
+
+
+def joined(owner: Tensor, boxes: Tensor, labels: Tensor, images: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The objects on the images of all processes, each of which has so many `images`, and any number of objects."""
+    owners, others, named = zip(*ranks.of_all((owner + ranks.rank() * images, boxes, labels)), strict=True)
+    return torch.cat(owners), torch.cat(others), torch.cat(named)
 
 
 def detection_view(imgsz: int, scale: tuple[float, float], *, letterbox: float, jitter: float) -> ViewSpec:

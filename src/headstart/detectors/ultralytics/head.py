@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from headstart import ranks
 from headstart.detectors.base import evaluating
 from headstart.pseudolabels.base import PseudoLabelHead
 
@@ -64,7 +66,7 @@ class DetectHead(PseudoLabelHead):
         twin.dfl.requires_grad_(False)  # fixed numbers, as Ultralytics' own trainer has it
         self.model = nn.ModuleDict({str(place): twin})
         self._place, self._levels = place, layer.nl
-        self._criterion: tuple[torch.device, Any, list[_Sparing]] | None = None
+        self._criterion: tuple[torch.device, Any, list[Any]] | None = None
         self._share = 0.0
 
     @property
@@ -79,18 +81,18 @@ class DetectHead(PseudoLabelHead):
         device, sure = maps[0].device, labels >= 0
         middle, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
         batch = {"batch_idx": owner.float(), "cls": labels.float()[:, None], "bboxes": torch.cat([middle, sides], 1)}
-        loss_of, sparing = self._loss(device)
+        loss_of, parts = self._loss(device)
         if not bool(sure.all()):
             batch = {name: values[sure] for name, values in batch.items()}
             spared = self._inside(maps, owner[~sure], boxes[~sure])
         else:
             spared = None
-        for part in sparing:
-            part.spared = spared
+        for part in parts:
+            part.bce.spared = spared
         with torch.autocast(device.type, enabled=False):
             loss, _ = loss_of(tree_map(_as_float, made), batch)
-            parts: Tensor = loss / len(maps[0])  # Ultralytics' loss is a sum over the batch
-        return parts
+            weighted: Tensor = loss / len(maps[0])  # Ultralytics' loss is a sum over the batch
+        return weighted
 
     def advance(self, share: float) -> None:
         """See `headstart.pseudolabels.base.PseudoLabelHead.advance`."""
@@ -154,8 +156,8 @@ class DetectHead(PseudoLabelHead):
         found = torch.zeros(len(maps[0]), len(places), device=places.device)
         return found.index_add_(0, owner, within.float()) > 0
 
-    def _loss(self, device: torch.device) -> tuple[Any, list[_Sparing]]:
-        """The family's criterion for boxes and classes, which is bound to a device."""
+    def _loss(self, device: torch.device) -> tuple[Any, list[Any]]:
+        """The family's criterion for boxes and classes, which is bound to a device, and its parts, one a branch."""
         if self._criterion is None or self._criterion[0] != device:
             from ultralytics.cfg import get_cfg
             from ultralytics.nn.tasks import DetectionModel
@@ -165,11 +167,10 @@ class DetectHead(PseudoLabelHead):
             stand_in: Any = SimpleNamespace(args=get_cfg(), model=[twin], parameters=twin.parameters)
             made = DetectionModel.init_criterion(stand_in)
             parts = [made.one2many, made.one2one] if hasattr(made, "one2many") else [made]
-            sparing = []
             for part in parts:
                 part.bce = _Sparing(part.bce)
-                sparing.append(part.bce)
-            self._criterion = (device, made, sparing)
+                part.loss = _over_processes(part.loss, part.bce)
+            self._criterion = (device, made, parts)
             _set_schedule(made, self._share)
         return self._criterion[1:]
 
@@ -179,6 +180,7 @@ class _Sparing(nn.Module):
 
     Attributes:
         spared: bool ``(B, A)``, or None for no such place.
+        taught: Sum of the targets of the last call.
     """
 
     def __init__(self, loss: nn.Module) -> None:
@@ -188,11 +190,28 @@ class _Sparing(nn.Module):
 
     def forward(self, scores: Tensor, targets: Tensor) -> Tensor:
         """``(B, A, C)``, unsummed."""
+        self.taught = targets.sum()
         made: Tensor = self.loss(scores, targets)
         if self.spared is None:
             return made
         taught = ~self.spared | (targets.sum(2) > 0)
         return made * taught.unsqueeze(2)
+
+
+def _over_processes(loss_of: Callable[..., Any], classes: _Sparing) -> Callable[..., Any]:
+    """A part of the family's loss, by the objects of all processes.
+
+    Ultralytics divides by the sum of the targets of a batch, 1 at least. Where that is split over processes, the losses
+    of all are divided by the mean of their sums: then their mean is the loss of the joined batch.
+    """
+
+    def loss(made: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Any]:
+        found, shown = loss_of(made, batch)
+        if ranks.world() > 1:
+            found = found * classes.taught.clamp_min(1) / (ranks.total(classes.taught).clamp_min(1) / ranks.world())
+        return found, shown
+
+    return loss
 
 
 def _set_schedule(criterion: Any, share: float) -> None:
