@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import processes
 import pytest
 import tiny
 import torch
 from torch import Tensor
 
+import processes
 from headstart import ranks
 from headstart.images.loader import Stream
 from headstart.methods.anchor import Anchored
