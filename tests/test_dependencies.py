@@ -20,7 +20,7 @@ DISTRIBUTIONS = {
     "lightning_fabric": "pytorch-lightning",
     "mlflow": "mlflow-skinny",
 }
-NO_MAJOR_VERSIONS = {"fsspec", "gcsfs", "packaging", "pillow", "s3fs"}
+NO_MAJOR_VERSIONS = {"fsspec", "packaging", "pillow"}
 
 
 @pytest.fixture(scope="module")

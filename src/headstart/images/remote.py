@@ -58,7 +58,7 @@ def _filesystem(address: str) -> tuple[Any, str]:
         what = f"{kind}:// is read by {package or 'a package that is not installed'}" + (
             ", which is not installed" if package else f": {error}"
         )
-        hint = 'pip install "headstart[remote]"' + (f", or pip install {package}" if package else "")
+        hint = f"pip install {package}" if package.endswith("fs") else 'pip install "headstart[remote]"'
         raise UserError(what, where="data", hint=hint) from None
     except ValueError:
         hint = "s3://, gs:// and https:// are read, and what else fsspec knows"
