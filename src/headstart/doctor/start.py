@@ -32,8 +32,8 @@ COCO = (
 )
 SELFTRAIN = (
     "selftrain (labels= and images without labels): little is known; on test images it was level with COCO of as many "
-    "steps in all (0.591 and 0.593, one seed), with teacher= ahead: 1.2 and 2.1 points with 5 % of the labels, 7.9 and "
-    "7.4 with 1 % (two seeds each)"
+    "steps in all (0.591 and 0.593, one seed), with teacher= ahead: 1.2 and 2.1 points with 5 % of the labels (two "
+    "seeds), 7.5 [6.6, 8.3] with 1 % (six seeds)"
 )
 RANDOM = "random weights: far behind COCO's with few labels (37.6 points [32.9, 42.2] at 5 %, three seeds)"
 
