@@ -41,6 +41,9 @@ def processor():
             fields = open(f"/proc/{child}/stat").read().rsplit(")", 1)[1].split()
             total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     return total
+def graphics():
+    "Most memory that torch set aside on the GPU, in MB."
+    return torch.cuda.max_memory_reserved() / 2**20 if A["device"] != "cpu" else 0.0
 """
 
 # Runs in the environment of a contestant, before its own code: counts the batches that its loop takes, and the waiting.
@@ -64,7 +67,7 @@ def told():
     steps = len(T) - 1 - first
     images = steps * A["batch"]
     cpu = (processor() - C[first]) * 1000 / images
-    figures = {"rate": images / seconds, "cpu": cpu, "wait": sum(W[first:]) / seconds}
+    figures = {"rate": images / seconds, "cpu": cpu, "wait": sum(W[first:]) / seconds, "graphics": graphics()}
     print("\\nRESULT " + json.dumps(figures), flush=True)
     os._exit(0)
 _BaseDataLoaderIter.__next__ = watched
@@ -191,7 +194,7 @@ share = lambda name: sum(line[name] * span for line, span in zip(counted, spans)
 images = len(counted) * A["batch"]
 cpu = (C[-1] - C[A["warm_up"] - 1]) * 1000 / images
 shares = {name.removeprefix("time_"): share(name) for name in ("time_views", "time_step")}
-figures = {"rate": images / seconds, "cpu": cpu, "wait": share("data_wait"), **shares}
+figures = {"rate": images / seconds, "cpu": cpu, "wait": share("data_wait"), "graphics": graphics(), **shares}
 print("\\nRESULT " + json.dumps(figures), flush=True)
 """
 
@@ -220,7 +223,8 @@ for number in range(A["steps"] + 1):
 if A["device"] != "cpu": torch.cuda.synchronize()
 images = (A["steps"] + 1 - A["warm_up"]) * A["batch"]
 cpu = (processor() - before) * 1000 / images
-print("\\nRESULT " + json.dumps({"rate": images / (time.perf_counter() - began), "cpu": cpu, "wait": 0.0}), flush=True)
+figures = {"rate": images / (time.perf_counter() - began), "cpu": cpu, "wait": 0.0, "graphics": graphics()}
+print("\\nRESULT " + json.dumps(figures), flush=True)
 """
 
 PROGRAMS = {

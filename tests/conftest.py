@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -14,8 +15,20 @@ if os.environ.get("PYTEST_XDIST_WORKER"):  # tests side by side share the cores
 import headstart  # noqa: F401 - before torch, for what it sets there
 
 os.environ.setdefault("YOLO_OFFLINE", "true")  # Ultralytics looks for updates and fonts otherwise
+# What cuBLAS adds has one order then: without it a test of what is repeated exactly on a GPU would fail now and then.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 _CACHE = tempfile.TemporaryDirectory()
 os.environ["HEADSTART_CACHE"] = _CACHE.name
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    marked = [item for item in items if item.get_closest_marker("cuda")]
+    if marked:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU, and there is none here"))
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +44,16 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             cv2.rectangle(image, (x, y), (x + 25, y + 20), random.integers(0, 255, 3).tolist(), -1)
         cv2.imwrite(str(folder / f"{number:02d}.jpg"), image)
     return folder
+
+
+@pytest.fixture
+def repeatable() -> Iterator[None]:
+    """Sums of one order and float32 in full: what differs between two runs on a GPU then is headstart's doing."""
+    import torch
+
+    kept = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = False, True
+    torch.use_deterministic_algorithms(True, warn_only=True)  # some operations have no other way
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = kept

@@ -58,8 +58,16 @@ def labelled(images: Path, folder: Path) -> Path:
     return data
 
 
-def options(method: str, data: Path, weights: Path, few: Path) -> dict[str, Any]:
-    given = {**SMALL, "data": str(data), "model": "yolo11n.yaml", "method": method, "init": str(weights), "lr": 1e-3}
+def options(method: str, data: Path, weights: Path, few: Path, device: str = "cpu") -> dict[str, Any]:
+    given = {
+        **SMALL,
+        "device": device,
+        "data": str(data),
+        "model": "yolo11n.yaml",
+        "method": method,
+        "init": str(weights),
+        "lr": 1e-3,
+    }
     own = find.find(method).settings.model_fields
     given |= {"hidden_dim": 32} if "hidden_dim" in own else {}
     given |= {"teacher": Patches()} if "teacher" in own and own["teacher"].is_required() else {}
@@ -72,8 +80,18 @@ def options(method: str, data: Path, weights: Path, few: Path) -> dict[str, Any]
 def test_what_was_trained_arrives_and_resuming_changes_nothing(
     method: str, image_folder: Path, weights: Path, tmp_path: Path
 ) -> None:
+    arrives_and_resumes(method, image_folder, weights, tmp_path, "cpu")
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("method", find.names())
+def test_the_same_from_a_gpu(method: str, image_folder: Path, weights: Path, tmp_path: Path, repeatable: None) -> None:
+    arrives_and_resumes(method, image_folder, weights, tmp_path, "cuda")
+
+
+def arrives_and_resumes(method: str, image_folder: Path, weights: Path, tmp_path: Path, device: str) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    given = options(method, image_folder, weights, tmp_path / "few")
+    given = options(method, image_folder, weights, tmp_path / "few", device)
     with untouched(image_folder), untouched(tmp_path / "few") if "labels" in given else nullcontext():
         run = pretrain(**given, out=str(whole))
     assert run.checkpoint is not None

@@ -574,7 +574,7 @@ def test_distribution_as_lightlys_dino_transform(which):
         assert stats.ks_2samp((value * 255).round().numpy(), (other * 255).round().numpy()).pvalue > 1e-4, name
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 def test_cuda_gives_the_views_of_the_cpu():
     pixels, sizes, specs = picture(90, 110, number=6), torch.tensor([(90, 110)] * 6), dino_specs(64, 32, 3)
     here, there = make_views(pixels, sizes, specs, seeded()), make_views(pixels.cuda(), sizes, specs, seeded())
