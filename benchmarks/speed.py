@@ -200,7 +200,8 @@ print("\\nRESULT " + json.dumps(figures), flush=True)
 
 CEILING = """
 from headstart.detectors.find import load_detector
-from headstart.machine import choose, make_fabric, parse_device
+from headstart.launch.devices import make_fabric
+from headstart.machine import choose, parse_device
 from headstart.methods.base import Context
 from headstart.methods.dino import DINO, Settings
 from headstart.methods.schedules import Progress

@@ -24,6 +24,7 @@ from headstart import machine
 from headstart.detectors.find import load_detector
 from headstart.errors import RunError
 from headstart.images.loader import PixelBatch
+from headstart.launch.devices import make_fabric
 from headstart.pseudolabels.labelling import detect
 from headstart.training import checkpoint, step
 from headstart.training.step import Step
@@ -120,7 +121,7 @@ def test_every_method_computes_what_it_does_on_the_cpu(device: str, name: str, p
     found = {}
     for place in ("cpu", device):
         method = tiny.build(name, preset)
-        one = Step(method, method.settings, machine.make_fabric(machine.parse_device(place)), seed=0)
+        one = Step(method, method.settings, make_fabric(machine.parse_device(place)), seed=0)
         losses = [one([moved(view, place) for view in tiny.views(method, n)], tiny.progress(n)) for n in range(2)]
         found[place] = [float(loss.detach()) for loss in losses]
     assert found[device] == pytest.approx(found["cpu"], rel=5e-3)
