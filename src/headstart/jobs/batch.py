@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from headstart import machine
+from headstart import machine, ranks
 from headstart.errors import RunError, UserError, is_out_of_memory
 from headstart.images.index import ImageIndex
 from headstart.images.loader import ImageLoader
@@ -58,6 +58,9 @@ def measured_batch(job: Job) -> BatchTrial:
         RunError: Not even two images a step fit.
     """
     s = job.run
+    if ranks.joined():  # losses that gather would wait for the other processes
+        hint = "give a number, or the number that a run without torchrun or srun says"
+        raise UserError("batch=auto cannot be tried once several processes have joined", where="batch", hint=hint)
     shares = processes(s.device, s.devices, s.nodes) * s.accumulate
     most, why = _most(job, shares)
     device = torch.device(str(own_device(s.device, s.devices)))

@@ -248,7 +248,8 @@ class _Pretraining:
         if job.fit:
             warning = "" if job.fit.ok or not job.declared.method.needs.pseudolabels else "WARNING: "
             lines.insert(0, f"{warning}{job.fit.sentence()}")
-        if seen := ranks.first_does(lambda: outlook(job, self._method, self.arithmetic)):
+        # A trial step by one process alone would wait for the others: losses that gather look at all there are.
+        if seen := outlook(job, self._method, self.arithmetic) if ranks.world() == 1 else None:
             lines.append(seen.sentence())
         for line in lines:
             self.folder.log(line)
