@@ -37,7 +37,7 @@ def words(line: str, incomplete: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "incomplete", "offered"),
     [
-        ("", "p", ["pretrain", "probe"]),
+        ("", "p", ["pretrain", "probe", "pack"]),
         ("", "--v", ["--version"]),
         ("pretrain", "ba", ["batch="]),
         ("pretrain", "--ba", ["--batch="]),

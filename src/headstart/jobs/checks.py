@@ -56,7 +56,7 @@ def check_sharing(given: Mapping[str, Any]) -> list[UserError]:
     if not (isinstance(batch, int) and isinstance(parts, int) and parts > 0):
         return problems
     shares = world * parts
-    if batch % shares or batch < 2 * shares:
+    if shares > 1 and (batch % shares or batch < 2 * shares):  # of one device a batch is looked at elsewhere
         below, above = max(2, batch // shares) * shares, max(2, batch // shares + 1) * shares
         sizes = f"{below}" if below == above else f"{below} or {above}"
         by = " and ".join(
