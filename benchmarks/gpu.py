@@ -3,7 +3,7 @@
     python benchmarks/gpu.py --data FOD/fod-a.yaml --images FOD/images/pool --full COCO/images --coco yolo11n.pt
     python benchmarks/gpu.py ... --only tests speed-small --minutes 9    # nothing is begun that would not fit
     python benchmarks/gpu.py --list                                      # parts, their time, and what is done
-    python benchmarks/gpu.py --tiny --out /tmp/tiny                      # every part on the CPU, on drawn images
+    python benchmarks/gpu.py --tiny --out runs/tiny                      # every part on the CPU, on drawn images
 
 A part's outcome is OUT/parts/NAME.json, with device, versions and date; done with the same options, it is not done
 again, and one that was stopped goes on. What a part needs and is not there skips it. At the end come the tables of all
