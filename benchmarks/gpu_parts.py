@@ -174,14 +174,16 @@ OPTIONS: Turns = {
     "cache=device": ("headstart", {"cache": "device"}),
     "cache=ram": ("headstart", {"cache": "ram"}),
     "merge_views=true": ("headstart", {"merge_views": True}),
-    "compile=true": ("headstart", {"compile": True}),
 }
+COMPILED: Turns = {"auto": ("headstart", {}), "compile=true": ("headstart", {"compile": True})}
 
 
 def speeds(source: str, turns: Turns, first: bool = False) -> Callable[..., tuple[dict[str, Any], str]]:
     """A part: turns of contestants on the images of an option; in their first epoch, when nothing is stored yet."""
 
     def work(given: argparse.Namespace, folder: Path, until: float) -> tuple[dict[str, Any], str]:
+        if given.tiny:  # to compile takes minutes on a CPU
+            os.environ["TORCHDYNAMO_DISABLE"] = "1"
         images = folder / "images"
         shutil.rmtree(images, ignore_errors=True)
         images.mkdir(parents=True)
@@ -341,6 +343,7 @@ PARTS = {
     "first-small": Part(4, ("images",), RATES, speeds("images", FIRST, first=True)),
     "first-full": Part(4, ("full",), RATES, speeds("full", FIRST, first=True)),
     "options": Part(7, ("images",), RATES, speeds("images", OPTIONS)),
+    "compile": Part(6, ("images",), RATES, speeds("images", COMPILED)),
     "batch": Part(5, KNOWN, FEW, batches),
     "trainer-320": Part(5, KNOWN, FEW, trainer(320)),
     "trainer-640": Part(6, KNOWN, FEW, trainer(640)),

@@ -186,6 +186,8 @@ RunFolder.metrics = metrics
 options = {"device": A["device"], "batch": A["batch"], "steps": A["steps"] + 1, "report": False, "overwrite": True}
 options |= {"cache": "disk", "cache_dir": A["cache"], "log_every": 1, **A["more"]}
 headstart.pretrain(data=A["data"], out=A["out"], **options)
+if options.get("compile") and "compiled: " not in open(A["out"] + "/log.txt").read():
+    sys.exit("torch.compile fails here, so nothing was compiled")
 lines = [json.loads(line) for line in open(A["out"] + "/metrics.jsonl")]
 counted = lines[A["warm_up"]:]
 seconds = lines[-1]["seconds"] - lines[A["warm_up"] - 1]["seconds"]

@@ -61,11 +61,12 @@ def work(kind: str, steps: int, given: argparse.Namespace, out: Path) -> None:
 
 def _subset(given: argparse.Namespace, out: Path) -> tuple[Path, Path]:
     """A dataset YAML of some of the images, and the list of these."""
-    images = sorted(str(path.resolve()) for path in given.images.iterdir())[: given.number]
-    listed, data = (out.resolve().with_suffix(end) for end in (".txt", ".yaml"))
-    listed.write_text("\n".join(images))
+    images = sorted(str(path.resolve()) for path in given.images.iterdir())[: given.number + 1]
+    listed, other, data = (out.resolve().with_suffix(end) for end in (".txt", ".val.txt", ".yaml"))
+    listed.write_text("\n".join(images[:-1]))
+    other.write_text(images[-1])  # nothing is measured on it; what is learnt from must not be a test image
     names = yaml.safe_load(Path(given.data).read_text())["names"]
-    data.write_text(yaml.safe_dump({"train": str(listed), "val": str(listed), "names": names}))
+    data.write_text(yaml.safe_dump({"train": str(listed), "val": str(other), "names": names}))
     return data, listed
 
 
