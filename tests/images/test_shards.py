@@ -8,6 +8,7 @@ import pickle
 import struct
 import tarfile
 import zipfile
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -221,6 +222,7 @@ def test_bytes_of_any_kind_are_no_traceback(tmp_path: Path) -> None:
         "a.tar": packs.tar(tmp_path / "a.tar", {name: packs.picture(n) for name, n in LONG.items()}).read_bytes(),
         "a.zip": packs.zipped(tmp_path / "a.zip", {name: packs.picture(n) for name, n in LONG.items()}).read_bytes(),
     }
+    outcomes = Counter[str]()
     for round_ in range(60):
         for name, data in good.items():
             changed = np.frombuffer(data, np.uint8).copy()
@@ -233,10 +235,12 @@ def test_bytes_of_any_kind_are_no_traceback(tmp_path: Path) -> None:
                 for one in find_images(path):
                     try:
                         read_image(one)
+                        outcomes["read"] += 1
                     except DecodeError:
-                        continue
+                        outcomes["damaged image"] += 1
             except UserError:
-                continue
+                outcomes["no shard"] += 1
+    assert min(outcomes[kind] for kind in ("read", "damaged image", "no shard")) > 0, outcomes
 
 
 # -- which shards -----------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ import yaml
 from ultralytics import YOLO
 
 import headstart
+from gone import gone_at
 from headstart import UserError
 from headstart.detectors.find import load_detector
 from headstart.run import health
@@ -312,17 +313,9 @@ def test_a_run_of_a_live_object_can_be_resumed(
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def test_a_killed_run_goes_on_from_its_last_checkpoint(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def die(self: Display, now: int, *_: Any) -> None:
-        if now == 5:
-            raise SystemError("it is gone")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Display, "update", die)
-        with pytest.raises(SystemError):
-            pretrain(tmp_path / "killed", images, save_every=2)
+def test_a_killed_run_goes_on_from_its_last_checkpoint(images: Path, tmp_path: Path) -> None:
+    with gone_at(5):
+        pretrain(tmp_path / "killed", images, save_every=2)
     rest = headstart.pretrain(resume=True, out=str(tmp_path / "killed"))
     assert [line["step"] for line in metrics(rest.folder)] == list(range(1, STEPS + 1))
     whole = pretrain(tmp_path / "whole", images)
@@ -332,16 +325,10 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_gone_on_from(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def die(self: Display, now: int, *_: Any) -> None:
-        if now == STEPS:
-            raise SystemError("it is gone")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Display, "update", die)
-        with pytest.raises(SystemError):
-            pretrain(tmp_path / "killed", images, save_every=1)
+    with gone_at(STEPS):
+        pretrain(tmp_path / "killed", images, save_every=1)
     saved = sorted((tmp_path / "killed" / "checkpoints").glob("step-*.pt"))
     content = bytearray(saved[-1].read_bytes())
     content[len(content) // 2] ^= 16  # one bit of a weight
@@ -357,20 +344,14 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_gone_on_from(
 
 
 def test_a_run_that_ended_before_its_first_checkpoint_begins_again(
-    image_folder: Path, run: headstart.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    image_folder: Path, run: headstart.Run, tmp_path: Path
 ) -> None:
     """Also of a detector in memory; the pseudo-labels that it found are kept."""
-
-    def die(self: Display, *_: Any) -> None:
-        raise SystemError("it is gone")
-
     given: dict[str, Any] = {**SMALL, "steps": 2, "method": "objects", "clusters": 4, "device": "cpu", "log_every": 1}
     del given["locals"], given["model"]
     given |= {"data": str(image_folder), "report": False, "out": str(tmp_path / "run")}
-    with monkeypatch.context() as patch:
-        patch.setattr(Display, "update", die)
-        with pytest.raises(SystemError):
-            headstart.pretrain(**given, model=YOLO(str(run.checkpoint)))
+    with gone_at(1):
+        headstart.pretrain(**given, model=YOLO(str(run.checkpoint)))
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
     found = (tmp_path / "run" / "pseudolabels.pt").read_bytes()
     rest = headstart.pretrain(resume=True, out=given["out"])

@@ -11,6 +11,7 @@ import torch
 
 import headstart
 import packs
+from gone import gone_at
 from headstart.comparison import likeness
 from headstart.comparison.leaks import on_both_sides, pretraining_images
 from headstart.comparison.start_records import PretrainingFacts
@@ -23,7 +24,6 @@ from headstart.jobs.export_labels import export_labels
 from headstart.methods.base import GivenLabels
 from headstart.pseudolabels.base import PseudoLabels
 from headstart.pseudolabels.labelling import Detections, Labelling
-from headstart.run.display import Display
 from headstart.settings.tools import DoctorSettings, EmbedSettings
 from small import SMALL
 
@@ -57,9 +57,7 @@ def data(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "files", tmp_path / "shards"
 
 
-def test_a_run_from_shards_is_the_run_from_files(
-    data: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_from_shards_is_the_run_from_files(data: tuple[Path, Path], tmp_path: Path) -> None:
     files, shards = data
     plain = pretrain(files, tmp_path / "plain", steps=4)
     whole = pretrain(shards, tmp_path / "whole", steps=4, cache="disk", cache_dir=str(tmp_path / "cache"))
@@ -68,14 +66,8 @@ def test_a_run_from_shards_is_the_run_from_files(
     assert [row[0] for row in listed] == ["path", f"{shards}/0.tar/03.png"]
     assert "2 shards: 10 images" in (tmp_path / "whole/log.txt").read_text()
 
-    def die(self: Display, now: int, *_: object) -> None:
-        if now == 3:
-            raise SystemError("it is gone")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Display, "update", die)
-        with pytest.raises(SystemError):
-            pretrain(shards, tmp_path / "parts", steps=4, save_every=2)
+    with gone_at(3):
+        pretrain(shards, tmp_path / "parts", steps=4, save_every=2)
     assert same(whole, headstart.pretrain(resume=True, out=str(tmp_path / "parts")))
 
 

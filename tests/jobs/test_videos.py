@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import headstart
+from gone import gone_at
 from headstart.comparison import likeness
 from headstart.comparison.leaks import pretraining_images
 from headstart.comparison.recipes import read_recipe
@@ -23,7 +24,6 @@ from headstart.jobs.export_labels import export_labels
 from headstart.methods.base import GivenLabels
 from headstart.pseudolabels.base import PseudoLabels
 from headstart.pseudolabels.labelling import Detections, Labelling
-from headstart.run.display import Display
 from headstart.settings.tools import DoctorSettings
 from small import SMALL
 
@@ -50,7 +50,7 @@ def pretrain(data: Path, out: Path, **more: object) -> headstart.Run:
     return headstart.pretrain(data=str(data), out=str(out), **{**fixed, **more})
 
 
-def test_a_run_learns_from_frames_and_goes_on_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_learns_from_frames_and_goes_on_bit_by_bit(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     film(data / "a.avi", [0, 1, 1, 2, 3, 4, 5, 6, 7])
@@ -63,14 +63,8 @@ def test_a_run_learns_from_frames_and_goes_on_bit_by_bit(tmp_path: Path, monkeyp
     listed = list(csv.reader((tmp_path / "whole/skipped.csv").open()))
     assert listed == [["path", "reason"], [str(data / "c.mp4"), "not a video"]]
 
-    def die(self: Display, now: int, *_: object) -> None:
-        if now == 5:
-            raise SystemError("it is gone")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Display, "update", die)
-        with pytest.raises(SystemError):
-            pretrain(data, tmp_path / "parts", steps=6, save_every=2)
+    with gone_at(5):
+        pretrain(data, tmp_path / "parts", steps=6, save_every=2)
     assert "every: 0.5" in (tmp_path / "parts/settings.yaml").read_text()
     again = headstart.pretrain(resume=True, out=str(tmp_path / "parts"))
     one, two = (torch.load(run.checkpoint, weights_only=False)["model"].state_dict() for run in (whole, again))
