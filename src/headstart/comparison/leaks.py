@@ -255,8 +255,8 @@ def refuse_leaks(test: Sequence[str], others: Mapping[str, Sequence[str]]) -> No
 
 
 def _size(path: str) -> int:
-    if split(path) is not None:
-        return size_of(path)
+    if (member := split(path)) is not None:
+        return size_of(member)
     try:
         return Path(path).stat().st_size
     except OSError:

@@ -50,11 +50,11 @@ def _in_folders(image: str) -> str:
 
 def is_there(path: str | Path) -> bool:
     """Whether a file, or a member of a shard, is there."""
-    if split(str(path)) is None:
+    if (member := split(str(path))) is None:
         return Path(path).is_file()
     from headstart.images import shards  # OpenCV: for those who have shards
 
-    return shards.has(str(path))
+    return shards.has(member)
 
 
 class Row(NamedTuple):

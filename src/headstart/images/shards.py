@@ -121,22 +121,18 @@ def unpacked(place: Place, read: Read) -> bytes:
     return data
 
 
-def has(path: str) -> bool:
-    """Whether a path names a file, or a member that is there."""
-    member = split(path)
-    if member is None:
-        return os.path.isfile(path)  # noqa: PTH113
+def has(member: Member) -> bool:
+    """Whether a member is there."""
     try:
         return table_of(member.shard).find(member.name) is not None
     except (DecodeError, OSError):
         return False
 
 
-def size_of(path: str) -> int:
+def size_of(member: Member) -> int:
     """Bytes of a member; -1 where it is not there."""
-    member = split(path)
     try:
-        place = _table_now(member.shard).find(member.name) if member else None
+        place = _table_now(member.shard).find(member.name)
     except (DecodeError, OSError):
         return -1
     return place.full if place else -1

@@ -75,11 +75,8 @@ def probe(
         said.append(told + (", ..." if len(samples.skipped) > 1 else ""))
     for line in said:
         make_console(stderr=True, soft_wrap=True).print(line, markup=False)
-    found = {}
-    for part in ("backbone", "neck"):
-        trunk = detector.trunk(neck=part == "neck").to(device)
-        found[part] = Probe(trunk, samples).measure()
-    return found
+    trunks = {part: detector.trunk(neck=part == "neck") for part in ("backbone", "neck")}
+    return {part: Probe(trunk.to(device), samples).measure() for part, trunk in trunks.items()}
 
 
 def _both(s: ProbeSettings, path: Path) -> tuple[ImageIndex, Detector]:
