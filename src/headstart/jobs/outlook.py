@@ -9,12 +9,13 @@ from statistics import median
 
 import torch
 
+from headstart import ranks
 from headstart.images.index import ImageIndex
 from headstart.images.loader import ImageLoader
 from headstart.images.readers import FileReader
 from headstart.jobs.prepare import Job
 from headstart.jobs.search import Tools, loaded, search_few
-from headstart.launch.devices import make_fabric, own_device, processes
+from headstart.launch.devices import make_fabric, own_device
 from headstart.machine import Arithmetic, cores, loader_workers
 from headstart.methods.base import Method
 from headstart.methods.schedules import Progress
@@ -77,13 +78,15 @@ def outlook(job: Job, make: Make, arithmetic: Arithmetic) -> Outlook | None:
         arithmetic: As the run computes.
 
     Returns:
-        None where the trial would take about as long as the run, where the time is given, or no image could be used.
+        None where the trial would take about as long as the run, where the time is given, with several
+        processes, or where no image could be used.
     """
     s = job.run
-    if job.record or s.budget or job.steps * s.batch_size < SHORT:
+    # Of several processes one alone cannot try a step: losses that look at the images of all would wait for the others.
+    if job.record or s.budget or ranks.world() > 1 or job.steps * s.batch_size < SHORT:
         return None
     device = torch.device(str(own_device(s.device, s.devices)))
-    share = s.batch_size // (processes(s.device, s.devices, s.nodes) * s.accumulate)
+    share = s.batch_size // s.accumulate
     few = share if device.type != "cpu" else min(share, IMAGES)
     images = spread(job.images, 2 * few)
     # What is drawn here must not change what the run draws.

@@ -248,8 +248,7 @@ class _Pretraining:
         if job.fit:
             warning = "" if job.fit.ok or not job.declared.method.needs.pseudolabels else "WARNING: "
             lines.insert(0, f"{warning}{job.fit.sentence()}")
-        # A trial step by one process alone would wait for the others: losses that gather look at all there are.
-        if seen := outlook(job, self._method, self.arithmetic) if ranks.world() == 1 else None:
+        if seen := outlook(job, self._method, self.arithmetic):
             lines.append(seen.sentence())
         for line in lines:
             self.folder.log(line)
