@@ -95,7 +95,14 @@ def child(command: list[str], log: Path, until: float) -> int:
     with log.open("w") as stream:
         errors = log.with_suffix(".err").open("w")
         process = subprocess.Popen(
-            command, stdout=stream, stderr=errors, env=environment, cwd=ROOT, start_new_session=True
+            command,
+            stdout=stream,
+            stderr=errors,
+            env=environment,
+            cwd=ROOT,
+            start_new_session=True,
+            # A shell has what it starts in the background ignore Ctrl-C, and what that starts inherits it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             return process.wait(max(1.0, until - time.monotonic()))
