@@ -192,10 +192,11 @@ def test_fabric_gets_device_and_precision() -> None:
 def test_the_cpu_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_cpu_has", lambda feature: feature == "avx512_bf16")
     found = machine.choose(*AUTO, CPU)
-    assert (found.precision, found.channels_last, found.compile) == ("bf16", False, False)
+    assert (found.precision, found.channels_last, found.compile) == ("bf16", True, False)
     assert "the CPU has avx512_bf16" in found.why
     monkeypatch.setattr(machine, "_cpu_has", lambda feature: False)
-    assert machine.choose(*AUTO, CPU).precision == "32"
+    found = machine.choose(*AUTO, CPU)
+    assert (found.precision, found.channels_last, found.compile) == ("32", True, False)
 
 
 def test_what_the_user_says_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,6 +207,8 @@ def test_what_the_user_says_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_resumed_run_keeps_its_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_cpu_has", lambda feature: True)
+    other = machine.choose(*AUTO, CPU, {"precision": "32-true", "channels_last": False, "compile": False})
+    assert (other.precision, other.channels_last, other.compile) == ("32", False, False)
     for recorded, precision in (("32-true", "32"), ("16-mixed", "16"), ("bf16-mixed", "bf16")):
         found = machine.choose(*AUTO, CPU, {"precision": recorded, "channels_last": True, "compile": True})
         assert (found.precision, found.channels_last, found.compile) == (precision, True, True)

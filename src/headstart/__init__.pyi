@@ -163,7 +163,7 @@ def pretrain(
         accumulate: parts in which a device takes its share of the batch, one by one, where memory is short
         sync_bn: batch norm over the images of all devices together; auto: where there are several
         precision: arithmetic of the network (losses are float32): auto is bf16 where the hardware has it
-        channels_last: memory layout of the network; auto is true on GPUs in half precision
+        channels_last: memory layout of the network; auto is true on CPUs, and on GPUs in half precision
         compile: try torch.compile, which takes minutes at the start; auto does not
         seed: seed of weights, image order and views
         out: run folder; by default a new one below runs/pretrain

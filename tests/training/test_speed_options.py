@@ -36,7 +36,7 @@ def test_a_cache_changes_nothing_but_the_time(image_folder: Path, tmp_path: Path
     assert "12 of 24 images are there already" in log
     assert "time: waiting for images" in log
     kept = yaml.safe_load((tmp_path / "device" / "settings.yaml").read_text())["resolved"]
-    assert (kept["cache"], kept["workers"], kept["channels_last"], kept["compile"]) == ("device", 0, False, False)
+    assert (kept["cache"], kept["workers"], kept["channels_last"], kept["compile"]) == ("device", 0, True, False)
 
 
 def test_off_is_a_word_in_yaml_too(tmp_path: Path) -> None:

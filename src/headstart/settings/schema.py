@@ -135,7 +135,7 @@ class PretrainSettings(Options):
         "auto", description="arithmetic of the network (losses are float32): auto is bf16 where the hardware has it"
     )
     channels_last: bool | Literal["auto"] = Field(
-        "auto", description="memory layout of the network; auto is true on GPUs in half precision"
+        "auto", description="memory layout of the network; auto is true on CPUs, and on GPUs in half precision"
     )
     compile: bool | Literal["auto"] = Field(
         "auto", description="try torch.compile, which takes minutes at the start; auto does not"
