@@ -85,6 +85,11 @@ class ImageIndex:
             catalog.look_in(path.parent.parent)
         return index
 
+    @property
+    def kept(self) -> Path | None:
+        """The file that it is kept in; None where there is none (any more)."""
+        return self._kept if self._kept is not None and self._kept.is_file() else None
+
     def save(self, path: Path, watched: dict[str, index_cache.Stamp]) -> bool:
         """Keep the index at `path` for as long as what is `watched` stays as it is; whether that was done."""
         names = ("sources", "notes", "left_out", "skipped", "channels", "shards")
@@ -93,8 +98,8 @@ class ImageIndex:
 
     def __reduce__(self) -> Any:
         """Pickled for a worker: by its file where it has one, so that workers share the pages of it."""
-        if self._kept is not None and self._kept.is_file():
-            return _reload, (self._kept, self.fingerprint())
+        if self.kept is not None:
+            return _reload, (self.kept, self.fingerprint())
         return super().__reduce__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:

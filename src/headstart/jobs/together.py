@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 
 from headstart import ranks
 from headstart.errors import UserError
+from headstart.jobs import carried
 from headstart.jobs.ending import Run
 from headstart.jobs.prepare import Job
 from headstart.launch.group import explained, say
@@ -53,11 +53,12 @@ def share(job: Job, folder: RunFolder) -> None:
     if ranks.world() == 1:
         return
     try:
-        packed = pickle.dumps(job)
+        data, kept = carried.packed(job)
     except Exception as error:  # whatever an object of the user's raises
         raise _unsent(error) from error
     ranks.from_first((None, job.run.method if is_python_file(job.run.method) else None, str(folder.path.absolute())))
-    ranks.from_first(packed)
+    carried.bring(kept)
+    ranks.from_first(data)
 
 
 def of_another_machine(options: Mapping[str, Any]) -> tuple[str, str, int] | None:
@@ -81,10 +82,11 @@ def taken_part(make: Callable[[Job, RunFolder], Work]) -> Run:
             error, file, path = ranks.from_first(nothing)
             if error is not None:
                 raise error
-            packed = ranks.from_first(b"")
+            kept = carried.bring([])
+            data = ranks.from_first(b"")
             if file:  # its classes are then found by their names
                 find.find(file)
-            return make(_unpacked(packed), Unwritten(Path(path))).run()
+            return make(_unpacked(data, kept), Unwritten(Path(path))).run()
     except BaseException as raised:
         ended = known(raised) or raised
         vars(ended)["told"] = say(ended)
@@ -93,9 +95,11 @@ def taken_part(make: Callable[[Job, RunFolder], Work]) -> Run:
         raise
 
 
-def _unpacked(packed: bytes) -> Job:
+def _unpacked(data: bytes, kept: list[carried.Kept]) -> Job:
     try:
-        job: Job = pickle.loads(packed)
+        job: Job = carried.unpacked(data, kept)
+    except UserError:
+        raise
     except Exception as error:
         raise _unsent(error) from error
     return job
