@@ -23,6 +23,7 @@ from headstart.errors import RunError, UserError
 from headstart.images import workers as processes
 from headstart.images.decode import DecodeError, Pixels
 from headstart.images.index import ImageIndex
+from headstart.images.permutation import permuted
 from headstart.images.readers import FileReader, Reader
 from headstart.images.resize import within_side
 
@@ -30,6 +31,8 @@ PADDING = 8
 """Pixels that an image may take in a batch, padding and all, of the largest image that the loader allows."""
 WINDOW = 8
 """Shards at addresses whose images are mixed with one another."""
+SORTED = 2**24
+"""Images up to which an epoch's order is a table, 4 bytes an image in each loader process; beyond, it is computed."""
 _UNBOUNDED = 2**20  # pixels of the largest image, where the loader allows any
 
 
@@ -244,6 +247,8 @@ class Stream:
         """Positions in the index of this rank's images of `step`."""
         share = self.batch // self.world
         first = step * self.batch + self.rank * share
+        if self.shards is None and self.images > SORTED:
+            return self._computed(range(first, first + share))
         return [self._at(position) for position in range(first, first + share)]
 
     def spares(self, step: int) -> Iterator[int]:
@@ -251,8 +256,18 @@ class Stream:
         first = (step + 1) * self.batch + self.rank * (self.batch // self.world)
         return (self._at(position) for position in range(first, first + 2 * self.images))
 
+    def _computed(self, positions: range) -> list[int]:
+        epochs, places = np.divmod(np.array(positions, np.uint64), np.uint64(self.images))
+        for epoch in np.unique(epochs):
+            there = epochs == epoch
+            places[there] = permuted(places[there], self.images, [self.seed % 2**64, int(epoch)])
+        found: list[int] = places.tolist()
+        return found
+
     def _at(self, position: int) -> int:
         epoch, place = divmod(position, self.images)
+        if self.shards is None and self.images > SORTED:
+            return self._computed(range(position, position + 1))[0]
         if self._order is None or self._order[0] != epoch:
             # Sorting raw bits, not Generator.permutation: NumPy keeps only the bits the same in all its versions.
             order = np.argsort(self._drawn(self.images, epoch), kind="stable").astype(np.uint32)  # half the memory
