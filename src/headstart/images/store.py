@@ -45,7 +45,7 @@ SLOT = np.dtype(
         ("height", "<u4"), ("width", "<u4"), ("check", "<u4"), ("unused", "<u4"),
     ]
 )  # fmt: skip
-DECODING = "by the range"
+DECODING = "by the range, bilinear"
 """Changed when the same file gives other pixels than before: what is kept is then decoded anew."""
 _LAYOUT = struct.Struct("<QQQqQQIIII")
 _HEADER = 64  # bytes before the first slot: format, number of images, estimated bytes an image
