@@ -608,6 +608,56 @@ def test_coco_is_fine_tuned_for_as_long_as_the_longest_start(
         headstart.compare(**{**options, "starts": f"coco={weights},coco-longer,{unknown}", "out": tmp_path / "b"})
 
 
+def test_own_weights_are_a_reference_by_their_name(
+    fake: FakeTraining, options: dict[str, Any], weights: Path, data: Path, tmp_path: Path
+) -> None:
+    run = run_folder(tmp_path / "ssl", weights, data.parent / "images/unlabelled", steps=40, shown=4)
+    mine = shutil.copy(weights, tmp_path / "previous.pt")
+    starts = f"coco={weights},mine={mine},mine-longer,{run}"
+    found = headstart.compare(**{**options, "starts": starts, "reference": "mine"})
+    # 40 steps of 4 images are 10 of 16: at 6 images (25 %) 10 epochs of one batch more, at 24 (100 %) 5 of two.
+    epochs = {one.name: one.epochs for one in fake.asked if one.folder.parent.name == "cells"}
+    assert [epochs[f"mine-longer-{size}-seed1"] for size in ("25pc", "100pc")] == [4 + 10, 4 + 5]
+    assert found.results is not None
+    assert found.report is not None
+    assert found.failed_checks == ()
+    pairs = {(one.start, one.reference) for one in found.results.differences}
+    assert pairs == {
+        ("mine", "coco"), ("mine-longer", "coco"), ("ssl", "coco"), ("mine-longer", "mine"), ("ssl", "mine"),
+        ("ssl", "mine-longer"),
+    }  # fmt: skip
+    assert found.verdict.startswith("ssl against mine-longer: ")
+    assert found.verdict.index("against mine: ") < found.verdict.index("against coco: ")
+    assert {one.reference for one in found.results.labels_worth} == {"mine-longer"}
+    assert {one.start for one in found.results.labels_worth} == {"ssl"}
+    assert {one.start for one in found.results.gains} <= {"mine-longer"}
+    assert "a checkpoint, trained for longer" in found.report.read_text()
+    # What it is compared with may be chosen anew, without a training.
+    asked = len(fake.asked)
+    again = headstart.compare(**{**options, "starts": starts})
+    assert len(fake.asked) == asked
+    assert again.verdict.startswith("ssl against coco: ")
+
+
+def test_weights_that_are_not_cocos_are_not_called_so_without_a_remark(
+    fake: FakeTraining, options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ultralytics import YOLO
+    from ultralytics.nn.tasks import DetectionModel
+
+    yolo = YOLO("yolo11n.yaml")
+    yolo.model = DetectionModel("yolo11n.yaml", nc=2, verbose=False)
+    yolo.model.names = {0: "nut", 1: "bolt"}
+    yolo.save(tmp_path / "old.pt")
+    given = {**options, "starts": f"scratch,coco={tmp_path / 'old.pt'}", "labels": "100%"}
+    found = headstart.compare(**given)
+    told = "coco is old.pt, and not COCO's published weights: it has 2 classes (nut, bolt), and COCO has 80"
+    assert f"{told}; own weights have a name of their own: starts=coco,mine=weights.pt" in capsys.readouterr().err
+    assert f"{told}." in found.markdown
+    assert found.report is not None
+    assert "old.pt, given as COCO weights, which it is not" in found.report.read_text()
+
+
 def test_a_longer_run_that_cannot_be_is_said(
     fake: FakeTraining, options: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
