@@ -25,7 +25,7 @@ from ultralytics.utils import SETTINGS_FILE
 import headstart
 from headstart.cli.command import parse
 from headstart.cli.options import values
-from headstart.comparison import cost, leaks, prepare, runner
+from headstart.comparison import cost, leaks, pace, prepare, runner
 from headstart.comparison.child import Stopped
 from headstart.comparison.facts import facts
 from headstart.comparison.grid import Cell, choose_rates, epochs_for, longer_cell
@@ -911,7 +911,7 @@ def test_the_time_of_a_cell_follows_from_the_probes() -> None:
 def test_epochs_that_are_not_measured_cost_no_test(epochs: int, seconds: float) -> None:
     # 100 epochs: every 5th is measured. 50: 3, 6 ... 48, and the last. 3: all. 100 images to train on, 5,000 to test.
     cell = Cell("main", "a", "100%", 0, 0.1, epochs, 100)
-    assert cost.Speed(1.0, 0.01, 0.01).of(cell, 5000) == pytest.approx(seconds)
+    assert pace.Speed(1.0, 0.01, 0.01).of(cell, 5000) == pytest.approx(seconds)
 
 
 def test_everything_is_ready_before_the_first_training(options: dict[str, Any]) -> None:
