@@ -907,6 +907,25 @@ def test_the_time_of_a_cell_follows_from_the_probes() -> None:
     assert speed.of(cell, 50) == pytest.approx(speed.start + 10 * (200 * 0.05 + 50 * 0.02))
 
 
+def test_what_is_left_is_told_by_what_those_that_are_done_took(
+    fake: FakeTraining, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[list[float], list[float], int]] = []
+
+    def noted(done: list[float], left: list[float], places: int, elapsed: float) -> float:
+        assert elapsed >= 0
+        asked.append((list(done), list(left), places))
+        return 61.0
+
+    monkeypatch.setattr(runner, "time_left", noted)
+    headstart.compare(**{**options, "seeds": 1, "jobs": 1})
+    # 5 s at the start and 2 s an epoch of 6 images and 6 tests, of 0.4 images each: 8.4. With 24 images: 26.4.
+    longer = 5 + 4 * 2 * 26.4 / 8.4
+    assert asked[0] == ([13.0], [13.0, pytest.approx(longer), pytest.approx(longer)], 1)
+    assert len(asked) == 3
+    assert "; 3 left, about 1 min 01 s" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize(("epochs", "seconds"), [(100, 1 + 100 + 20 * 50), (50, 1 + 50 + 17 * 50), (3, 1 + 3 + 3 * 50)])
 def test_epochs_that_are_not_measured_cost_no_test(epochs: int, seconds: float) -> None:
     # 100 epochs: every 5th is measured. 50: 3, 6 ... 48, and the last. 3: all. 100 images to train on, 5,000 to test.
