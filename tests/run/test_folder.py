@@ -171,6 +171,12 @@ def test_a_run_that_was_killed_before_it_had_settings_can_be_begun(tmp_path) -> 
     assert "ended before its first step\n  -> resume=true begins it" in str(run.refusal(tmp_path, overwrite=False))
     RunFolder.create(tmp_path, unbegun=True).close()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "checkpoints"], "its log is not the other's"
+    (tmp_path / "taken").mkdir()
+    assert not run.nothing_yet(tmp_path / "taken"), "nobody was here"
+    (tmp_path / "taken" / ".lock").touch()
+    assert run.nothing_yet(tmp_path / "taken")
+    (tmp_path / "taken" / "thesis.tex").touch()
+    assert not run.nothing_yet(tmp_path / "taken")
     begun = make(tmp_path / "begun")
     begun.close()
     with pytest.raises(UserError, match="there is a run in this folder already"):

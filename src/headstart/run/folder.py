@@ -16,6 +16,7 @@ import yaml
 
 from headstart.errors import UserError, printable
 from headstart.files import (
+    LOCK,
     Contents,
     OwnedFolder,
     explained,
@@ -299,7 +300,9 @@ def refusal(path: Path, *, overwrite: bool) -> UserError | None:
 def nothing_yet(path: Path) -> bool:
     """Whether it holds a run that was killed before it had settings, and nothing that took it long to make."""
     owned = OwnedFolder(path, CONTENTS)
-    return owned.unbegun and not owned.replacing and not (path / "pseudolabels.pt").exists()
+    if owned.begun or owned.replacing or (path / "pseudolabels.pt").exists():
+        return False
+    return owned.unbegun or ((path / LOCK).is_file() and owned.refusal() is None)  # or it had only taken the folder
 
 
 def new_folder(parent: Path, name: str) -> Path:
