@@ -53,7 +53,6 @@ def work(kind: str, steps: int, given: argparse.Namespace, out: Path) -> None:
         report=False,
         probe_every=0,
         save_every=10**6,
-        channels_last=given.channels_last or (False if given.device == "cpu" else "auto"),
         out=str(out),
         **(options if kind == "selftrain" else {}),
     )
@@ -153,7 +152,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--workers", type=int, default=0, help="processes that read images, of all three")
-    parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if not (Path(given.data).is_file() and given.images.is_dir() and Path(given.model).is_file()):

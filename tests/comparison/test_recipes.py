@@ -125,7 +125,8 @@ class FakePretraining:
         resolved = {"steps": steps, "shown": 2 * given["batch"], "search_seconds": 3.0, "images": 6}
         content = {"options": given, "asked": given, "resolved": resolved}
         (run / "settings.yaml").write_text(yaml.safe_dump(content))
-        (run / "metrics.jsonl").write_text("".join(json.dumps({"step": n, "seconds": 2.0 * n}) + "\n" for n in (2, 6)))
+        lines = [json.dumps({"step": step, "seconds": 2.0 * step}) + "\n" for step in range(1, 7)]
+        (run / "metrics.jsonl").write_text("".join(lines))
         self.fail(asked)
         shutil.copy(self.weights, run / "headstart.pt")
 
@@ -404,7 +405,7 @@ def test_the_plan_shows_the_runs_of_recipes(
     given = {**options, "starts": f"coco-longer,{options['starts']}", "labels": "50%,100%", "lr": [0.001, 0.01]}
     headstart.compare(**given, plan=True)
     (asked,) = fakes[1].asked
-    assert (asked["steps"], asked["log_every"]) == (6, 1)
+    assert (asked["steps"], asked["log_every"]) == (8, 1)
     text = capsys.readouterr().out
     rows = [[word.strip() for word in line.split("│")] for line in text.splitlines() if "│" in line]
     row = next(row for row in rows if row[0] == "recipe mine")

@@ -25,7 +25,7 @@ from ultralytics.utils import SETTINGS_FILE
 import headstart
 from headstart.cli.command import parse
 from headstart.cli.options import values
-from headstart.comparison import cost, leaks, prepare, runner
+from headstart.comparison import cost, leaks, pace, prepare, runner
 from headstart.comparison.child import Stopped
 from headstart.comparison.facts import facts
 from headstart.comparison.grid import Cell, choose_rates, epochs_for, longer_cell
@@ -608,6 +608,56 @@ def test_coco_is_fine_tuned_for_as_long_as_the_longest_start(
         headstart.compare(**{**options, "starts": f"coco={weights},coco-longer,{unknown}", "out": tmp_path / "b"})
 
 
+def test_own_weights_are_a_reference_by_their_name(
+    fake: FakeTraining, options: dict[str, Any], weights: Path, data: Path, tmp_path: Path
+) -> None:
+    run = run_folder(tmp_path / "ssl", weights, data.parent / "images/unlabelled", steps=40, shown=4)
+    mine = shutil.copy(weights, tmp_path / "previous.pt")
+    starts = f"coco={weights},mine={mine},mine-longer,{run}"
+    found = headstart.compare(**{**options, "starts": starts, "reference": "mine"})
+    # 40 steps of 4 images are 10 of 16: at 6 images (25 %) 10 epochs of one batch more, at 24 (100 %) 5 of two.
+    epochs = {one.name: one.epochs for one in fake.asked if one.folder.parent.name == "cells"}
+    assert [epochs[f"mine-longer-{size}-seed1"] for size in ("25pc", "100pc")] == [4 + 10, 4 + 5]
+    assert found.results is not None
+    assert found.report is not None
+    assert found.failed_checks == ()
+    pairs = {(one.start, one.reference) for one in found.results.differences}
+    assert pairs == {
+        ("mine", "coco"), ("mine-longer", "coco"), ("ssl", "coco"), ("mine-longer", "mine"), ("ssl", "mine"),
+        ("ssl", "mine-longer"),
+    }  # fmt: skip
+    assert found.verdict.startswith("ssl against mine-longer: ")
+    assert found.verdict.index("against mine: ") < found.verdict.index("against coco: ")
+    assert {one.reference for one in found.results.labels_worth} == {"mine-longer"}
+    assert {one.start for one in found.results.labels_worth} == {"ssl"}
+    assert {one.start for one in found.results.gains} <= {"mine-longer"}
+    assert "a checkpoint, trained for longer" in found.report.read_text()
+    # What it is compared with may be chosen anew, without a training.
+    asked = len(fake.asked)
+    again = headstart.compare(**{**options, "starts": starts})
+    assert len(fake.asked) == asked
+    assert again.verdict.startswith("ssl against coco: ")
+
+
+def test_weights_that_are_not_cocos_are_not_called_so_without_a_remark(
+    fake: FakeTraining, options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ultralytics import YOLO
+    from ultralytics.nn.tasks import DetectionModel
+
+    yolo = YOLO("yolo11n.yaml")
+    yolo.model = DetectionModel("yolo11n.yaml", nc=2, verbose=False)
+    yolo.model.names = {0: "nut", 1: "bolt"}
+    yolo.save(tmp_path / "old.pt")
+    given = {**options, "starts": f"scratch,coco={tmp_path / 'old.pt'}", "labels": "100%"}
+    found = headstart.compare(**given)
+    told = "coco is old.pt, and not COCO's published weights: it has 2 classes (nut, bolt), and COCO has 80"
+    assert f"{told}; own weights have a name of their own: starts=coco,mine=weights.pt" in capsys.readouterr().err
+    assert f"{told}." in found.markdown
+    assert found.report is not None
+    assert "old.pt, given as COCO weights, which it is not" in found.report.read_text()
+
+
 def test_a_longer_run_that_cannot_be_is_said(
     fake: FakeTraining, options: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -857,11 +907,30 @@ def test_the_time_of_a_cell_follows_from_the_probes() -> None:
     assert speed.of(cell, 50) == pytest.approx(speed.start + 10 * (200 * 0.05 + 50 * 0.02))
 
 
+def test_what_is_left_is_told_by_what_those_that_are_done_took(
+    fake: FakeTraining, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[list[float], list[float], int]] = []
+
+    def noted(done: list[float], left: list[float], places: int, elapsed: float) -> float:
+        assert elapsed >= 0
+        asked.append((list(done), list(left), places))
+        return 61.0
+
+    monkeypatch.setattr(runner, "time_left", noted)
+    headstart.compare(**{**options, "seeds": 1, "jobs": 1})
+    # 5 s at the start and 2 s an epoch of 6 images and 6 tests, of 0.4 images each: 8.4. With 24 images: 26.4.
+    longer = 5 + 4 * 2 * 26.4 / 8.4
+    assert asked[0] == ([13.0], [13.0, pytest.approx(longer), pytest.approx(longer)], 1)
+    assert len(asked) == 3
+    assert "; 3 left, about 1 min 01 s" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize(("epochs", "seconds"), [(100, 1 + 100 + 20 * 50), (50, 1 + 50 + 17 * 50), (3, 1 + 3 + 3 * 50)])
 def test_epochs_that_are_not_measured_cost_no_test(epochs: int, seconds: float) -> None:
     # 100 epochs: every 5th is measured. 50: 3, 6 ... 48, and the last. 3: all. 100 images to train on, 5,000 to test.
     cell = Cell("main", "a", "100%", 0, 0.1, epochs, 100)
-    assert cost.Speed(1.0, 0.01, 0.01).of(cell, 5000) == pytest.approx(seconds)
+    assert pace.Speed(1.0, 0.01, 0.01).of(cell, 5000) == pytest.approx(seconds)
 
 
 def test_everything_is_ready_before_the_first_training(options: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from headstart.comparison.dataset import Dataset
-from headstart.comparison.starts import Start, build_starts, pretraining_of
+from headstart.comparison.starts import Start, build_starts, called_coco, pretraining_of
 from headstart.errors import UserError
 
 
@@ -76,6 +76,26 @@ def test_what_a_start_does_not_bring_is_alike_for_all_of_a_seed(built: Built, we
     for key in ("coco", "coco-backbone"):
         assert torch.equal(built[key, 1]["model.2.m.0.cv1.conv.weight"], given["model.2.m.0.cv1.conv.weight"])
     assert torch.equal(built["coco", 1][neck], given[neck])
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({}, ""),
+        ({"train_args": {"data": "/usr/src/cfg/coco.yaml"}}, ""),
+        ({"train_args": {"data": "my/fod.yaml"}}, "it was trained on fod"),
+        ({"train_args": {"data": "coco128.yaml"}}, "it was trained on coco128"),
+        ({"headstart": {"trained": ["backbone"]}}, "headstart wrote it"),
+    ],
+)
+def test_whether_weights_are_of_coco(changed: dict[str, Any], told: str, weights: Path, tmp_path: Path) -> None:
+    content = torch.load(weights, weights_only=False)
+    torch.save({**content, **changed}, tmp_path / "given.pt")
+    start = [Start("coco-longer", "coco-longer", str(tmp_path / "given.pt"))]
+    for _ in range(2):  # built, and read again
+        (file,) = build_starts(start, [0], data("a"), "yolo11n.yaml", tmp_path).values()
+        assert file.foreign == called_coco(start[0], file) == told
+    assert called_coco(Start("mine", "checkpoint", ""), file) == "", "it is called by its own name"
 
 
 def test_a_start_of_another_architecture_is_refused(weights: Path, tmp_path: Path) -> None:

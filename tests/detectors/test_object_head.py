@@ -13,10 +13,12 @@ from ultralytics.cfg import get_cfg
 from headstart.detectors.find import load_detector
 from headstart.detectors.ultralytics.head import DetectHead
 from headstart.errors import UserError
+from headstart.jobs.going_on import searches_again
 from headstart.jobs.pretrain import pretrain
 from headstart.pseudolabels import parts
 from headstart.pseudolabels.base import PseudoLabels
 from headstart.pseudolabels.parts import Parts
+from small import SMALL
 
 
 def images(number: int = 2, size: int = 128) -> torch.Tensor:
@@ -129,6 +131,45 @@ def test_a_search_that_ends_at_any_batch_goes_on(
     skipped = [(run.folder / "skipped.csv").read_text() for run in (whole, rest)]
     assert skipped[0] == skipped[1]
     assert skipped[0].count("no.jpg") == 1
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_what_was_found_and_is_damaged_is_searched_again(
+    image_folder: Any, tmp_path: Any, capsys: pytest.CaptureFixture[str], saved: bool
+) -> None:
+    """What comes out is what would have come out, whether the run had a checkpoint or not."""
+    (tmp_path / "small.yaml").write_text(SMALL)
+    load_detector(str(tmp_path / "small.yaml")).save(tmp_path / "start.pt", {})
+    given = {"data": str(image_folder), "model": str(tmp_path / "start.pt"), "method": "objects", "steps": 2}
+    given |= {"batch": 4, "imgsz": 64, "device": "cpu", "workers": 0, "report": False, "clusters": 4, "save_every": 1}
+    whole = pretrain(**given, out=str(tmp_path / "a"))
+    file = whole.folder / "pseudolabels.pt"
+    first, expected = PseudoLabels.load(file).labels, YOLO(str(whole.checkpoint)).model.state_dict()
+    if saved:
+        (whole.folder / "checkpoints" / "step-00000002.pt").unlink()
+    else:
+        for path in (*(whole.folder / "checkpoints").iterdir(), whole.checkpoint):
+            path.unlink()
+    file.write_bytes(file.read_bytes()[:-2000])
+    rest = pretrain(**given, out=str(tmp_path / "a"), resume=True)
+    assert "the images are searched again" in " ".join(capsys.readouterr().err.split())
+    again = PseudoLabels.load(file).labels
+    assert all(torch.equal(tensor, again.tensors()[name]) for name, tensor in first.tensors().items())
+    found = YOLO(str(rest.checkpoint)).model.state_dict()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    # With another detector other objects would be found.
+    file.unlink()
+    (tmp_path / "start.pt").write_bytes(b"another")
+    with pytest.raises(UserError, match="is not the file that this run began with"):
+        pretrain(**given, out=str(tmp_path / "a"), resume=True)
+
+
+def test_what_a_budget_had_cut_is_not_searched_again(tmp_path: Any) -> None:
+    """How far the search came is not known: another would find other objects."""
+    record = {"options": {"budget": "10m"}, "resolved": {"steps": 20}}
+    assert not searches_again(record)
+    assert searches_again({**record, "resolved": {"steps": None}})
+    assert searches_again({**record, "options": {}})
 
 
 def test_a_run_goes_on_with_its_own_images_alone(image_folder: Any, tmp_path: Any) -> None:

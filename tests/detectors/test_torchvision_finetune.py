@@ -150,6 +150,10 @@ def test_starts_are_alike_but_for_what_they_bring(start: Path, tmp_path: Path) -
     assert named.taken == more.taken == {"backbone": 308, "neck": 8, "head": 10}
     assert torch.equal(state_of(tmp_path / "2.pt")[HEAD], state_of(start)[HEAD])
     assert state_of(tmp_path / "3.pt")[HEAD].shape[0] == 4
+    assert same.foreign == "it has 2 classes (a, b)"
+    torch.save(dict(given), tmp_path / "plain.pt")
+    plain = StartSettings(MODEL, ["a", "b"], seed=0, weights=str(tmp_path / "plain.pt"))
+    assert FAMILY.build_start(plain, tmp_path / "5.pt").foreign == "it is not for 90 classes, as COCO's is"
     assert body.taken == {"backbone": 308, "neck": 0, "head": 0}
     neck = "backbone.fpn.inner_blocks.0.0.weight"
     assert torch.equal(state_of(tmp_path / "4.pt")[neck], state_of(start)[neck])
@@ -166,6 +170,10 @@ def test_published_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         StartSettings(MODEL, ["a", "b"], seed=0, weights=FAMILY.published(MODEL)), tmp_path / "coco.pt"
     )
     assert built.taken == {"backbone": 308, "neck": 8, "head": 10}
+    assert built.foreign == ""
+    torch.save(theirs, tmp_path / "theirs.pt")
+    file = StartSettings(MODEL, ["a", "b"], seed=0, weights=str(tmp_path / "theirs.pt"))
+    assert FAMILY.build_start(file, tmp_path / "coco.pt").foreign == ""
 
     def offline(*_: Any, **__: Any) -> None:
         raise URLError("Name or service not known")

@@ -153,7 +153,15 @@ def test_classes_that_cannot_be_learnt_or_measured() -> None:
     }
     found = {one.about: one for one in dataset.class_findings(["a", "b", "c", "d"], parts)}
     assert found["classes"].words == "2 of 4 classes are in train, objects from a 500 to b 3"
-    assert (found["classes.val_only"].outcome, found["classes.val_only"].details) == ("wrong", ("c",))
+    only = found["classes.val_only"]
+    assert (only.outcome, only.details) == ("note", ("c: 4",)), "a trainer trains all the same"
+    assert only.words == (
+        "1 of 2 classes in val are not in train: with 4 of 24 objects there, they count as 0 in its mAP, 50% of it"
+    )
+    parts["val"].classes[3] = 1  # c and d of a, c, d: most of what is measured cannot be learnt
+    (only,) = [one for one in dataset.class_findings(["a", "b", "c", "d"], parts) if one.about == "classes.val_only"]
+    assert (only.outcome, only.details) == ("wrong", ("c: 4", "d: 1"))
+    assert only.facts == {"classes": 2, "of": 3, "objects": 5}
     assert found["classes.never"].details == ("d",)
     assert found["classes.rare"].details == ("b: 3",)
 

@@ -54,6 +54,24 @@ def test_a_file_is_not_called_as_other_weights_are(name: str, tmp_path: Path) ->
     assert parse_starts([f"mine={path}"], "yolo11n")[0] == [Start("mine", "checkpoint", str(path))]
 
 
+def test_own_weights_have_a_longer_training_by_their_name(given: dict[str, Any], tmp_path: Path) -> None:
+    weights, run = str(tmp_path / "w.pt"), str(tmp_path / "run/headstart.pt")
+    words = ["mine-longer", f"mine={weights}", f"ssl={run}"]
+    starts, problems = parse_starts(words, "yolo11n")
+    assert not problems
+    assert starts[0] == Start("mine-longer", "checkpoint-longer", weights)
+    assert (starts[0].longer, starts[0].base, starts[1].base) == (True, "mine", "mine")
+    # Without mine there are no weights; mine itself is no pretraining that it could be as long as.
+    assert "'mine-longer' does not exist" in str(parse_starts(words[::2], "yolo11n")[1][0])
+    (problem,) = parse_starts(words[:2], "yolo11n")[1]
+    assert "mine-longer is fine-tuned for as many steps as a pretrained start takes in all" in str(problem)
+    (tmp_path / "run/settings.yaml").write_text("")
+    (problem,) = parse_starts([*words, "ssl-longer"], "yolo11n")[1]
+    assert "ssl-longer: ssl is a pretraining, and takes steps of its own" in str(problem)
+    (tmp_path / "mine-longer").mkdir()  # elsewhere: what is meant is known by its name alone
+    assert resolve({**given, "starts": ",".join(words), "reference": "mine"}).reference == "mine"
+
+
 def test_budgets() -> None:
     assert [problem.what for problem in parse_budgets(["²"])[1]] == ["'²' is not a label budget"]
     budgets, problems = parse_budgets(["1%", "2.5%", "200"])
@@ -74,6 +92,8 @@ def test_budgets() -> None:
         ({"starts": "scratch,scratch"}, "'scratch' is there twice"),
         ({"starts": "scratch=w.pt"}, "starts from random weights, not from a file"),
         ({"starts": []}, "starts: names nothing"),
+        ({"reference": "cocoo"}, "reference: 'cocoo' is no start"),
+        ({"reference": "ssl"}, None),
         ({"labels": "10"}, None),
         ({"labels": "0%"}, "'0%' is not a label budget"),
         ({"labels": "5%,5%"}, "a budget is there twice"),

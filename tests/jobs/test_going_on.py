@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from headstart.errors import UserError
 from headstart.jobs.going_on import _upgraded, continued
 from headstart.jobs.prepare import absolute_paths
-from headstart.jobs.used_files import marks
+from headstart.jobs.used_files import labels_mark, marks, relabelled
+from headstart.methods.base import GivenLabels
+from headstart.pseudolabels.base import PseudoLabels
 
 
 def recorded(folder: Path, resolved: dict[str, Any] | None = None, **options: Any) -> Path:
@@ -50,6 +53,7 @@ def test_a_published_name_is_the_file_that_it_became(tmp_path: Path, monkeypatch
 
 
 SEARCHED = ["proposals", "teacher"]
+FOUND = PseudoLabels.gather(2, torch.tensor([1]), torch.rand(1, 4), torch.ones(1), torch.tensor([0]))
 
 
 @pytest.mark.parametrize(
@@ -60,6 +64,7 @@ SEARCHED = ["proposals", "teacher"]
         ("objects", [], ["model", "init", *SEARCHED]),
         ("objects", ["pseudolabels.pt"], ["model", "init"]),
         ("objects", ["pseudolabels.pt", "checkpoints/step-00000002.pt"], []),
+        ("objects", ["checkpoints/step-00000002.pt"], ["model", "init", *SEARCHED]),  # it is searched again
         ("dino", [], ["model", "init"]),
     ],
 )
@@ -75,6 +80,8 @@ def test_a_file_that_was_replaced_is_refused_by_name_where_it_is_still_needed(
     (run / "checkpoints").mkdir()
     for name in there:
         (run / name).write_bytes(b"")
+    if "pseudolabels.pt" in there:
+        FOUND.save(run / "pseudolabels.pt")
     given = {"out": str(run), "resume": True}
     assert continued(given, [])[0]["init"] == files["init"]
     for path in files.values():
@@ -94,6 +101,9 @@ def test_what_was_said_of_a_teacher_in_memory_goes_with_it(tmp_path: Path) -> No
     """The pseudo-labels that it was needed for have been found."""
     teacher = {"teacher": {"in_memory": "Net", "origin": None}, "teacher_mean": [0.5, 0.5, 0.5], "teacher_std": None}
     run = recorded(tmp_path / "run", method="objects", **teacher)
+    with pytest.raises(UserError, match="teacher: was a network in memory, which a run cannot keep"):
+        continued({"out": str(run), "resume": True}, [])
+    FOUND.save(run / "pseudolabels.pt")
     found, _ = continued({"out": str(run), "resume": True}, [])
     assert [found[key] for key in teacher] == [None, None, None]
     assert "teacher_weights" not in found
@@ -118,3 +128,35 @@ def test_files_are_named_so_that_another_folder_finds_them(tmp_path: Path, monke
     assert absolute_paths({"data": ["coco8.yaml", "mine.yaml"]})["data"] == ["coco8.yaml", str(tmp_path / "mine.yaml")]
     (tmp_path / "coco8.yaml").write_text("train: images\n")  # the user's own comes before the one that is shipped
     assert absolute_paths({"data": "coco8.yaml"})["data"] == [str(tmp_path / "coco8.yaml")]
+
+
+def given(rows: list[int], boxes: dict[int, list[tuple[int, float]]], images: int = 6) -> GivenLabels:
+    """Labels of the images at `rows`: of each its boxes as (class, side)."""
+    flat = [(row, label, side) for row, each in boxes.items() for label, side in each]
+    owners, labels = torch.tensor([one[0] for one in flat]), torch.tensor([one[1] for one in flat])
+    corners = torch.tensor([[0.0, 0.0, side, side] for *_, side in flat])
+    known = PseudoLabels.gather(images, owners, corners, torch.ones(len(flat)), labels)
+    return GivenLabels(("nut", "bolt"), torch.tensor(rows), known)
+
+
+def test_labels_that_a_run_did_not_begin_with_are_refused() -> None:
+    """Also where neither their number nor that of the images is another; other images beside them change nothing."""
+    begun = given([0, 2, 4], {0: [(0, 0.5)], 2: [(1, 0.25), (0, 0.5)]})
+    mark = yaml.safe_load(yaml.safe_dump(labels_mark(begun)))
+    assert (mark["images"], mark["boxes"]) == (3, 3)
+    relabelled(mark, begun, "my.yaml")
+    relabelled(None, begun, "my.yaml")  # as older versions wrote it
+    relabelled(mark, given([1, 3, 5], {1: [(0, 0.5)], 3: [(1, 0.25), (0, 0.5)]}, images=9), "my.yaml")
+    for rows, boxes in (
+        ([0, 2, 4], {0: [(1, 0.5)], 2: [(1, 0.25), (0, 0.5)]}),  # a class
+        ([0, 2, 4], {0: [(0, 0.5)], 2: [(1, 0.26), (0, 0.5)]}),  # a box
+        ([0, 2, 4], {2: [(0, 0.5)], 4: [(1, 0.25), (0, 0.5)]}),  # the image
+        ([0, 2, 4], {0: [(0, 0.5), (1, 0.25)], 2: [(0, 0.5)]}),
+    ):
+        with pytest.raises(UserError, match=r"of my.yaml are not those .*: 3 boxes on 3 images, others than then"):
+            relabelled(mark, given(rows, boxes), "my.yaml")
+    with pytest.raises(UserError, match="3 boxes on 3 images then, 1 boxes on 2 images now"):
+        relabelled(mark, given([0, 2], {0: [(0, 0.5)]}), "my.yaml")
+    other = GivenLabels(("bolt", "nut"), begun.rows, begun.labels)
+    with pytest.raises(UserError, match="others than then"):
+        relabelled(mark, other, "my.yaml")

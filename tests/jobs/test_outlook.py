@@ -13,7 +13,7 @@ from ultralytics import YOLO
 
 import headstart
 from headstart.jobs import outlook
-from headstart.jobs.outlook import Outlook, together
+from headstart.jobs.outlook import Outlook, Taken, together
 
 SMALL: dict[str, Any] = {"batch": 8, "imgsz": 64, "workers": 0, "device": "cpu", "report": False, "precision": "32"}
 
@@ -27,6 +27,13 @@ def test_what_is_said() -> None:
         "about 2 h 47 min: 5,000 steps of 64 images 2 h 47 min (estimate from a trial)"
         "; budget=30m would make it half an hour"
     )
+    crowded = "the machine is busy: load 4.1 on 2 cores"
+    assert Outlook(1_000, 32, 1.98, 120.0, 0.5, crowded).sentence() == (
+        "about 35 min: search 2 min 00 s, 1,000 steps of 32 images 33 min (estimate from a trial; the machine is busy: "
+        "load 4.1 on 2 cores, 18 min or more when it is not)"
+    )
+    assert Outlook(1_000, 32, 1.98, 0.0, 0.95, crowded).sentence().endswith(f"a trial; {crowded})")
+    assert Outlook(1_000, 32, 1.98, 0.0, 0.5).sentence().endswith("(estimate from a trial)")
 
 
 def test_reading_beside_computing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,16 +49,17 @@ def test_a_step_of_each_phase_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     made = tiny.build("selftrain", label_imgsz=256, burn_in=0.25, settle=0.2)
     seen: list[int] = []
 
-    def taken(progress: Any, job: Any, method: Any, *_: Any) -> float:
+    def taken(progress: Any, job: Any, method: Any, *_: Any) -> Taken:
         seen.append(progress.step)
-        return 2.0 if method.specs_at(progress)[0].size == 256 else 0.4
+        return Taken(2.0, 1.0) if method.specs_at(progress)[0].size == 256 else Taken(0.4, 0.1)
 
     monkeypatch.setattr(outlook, "_at", taken)
     given: Any = None
-    assert outlook._step(given, made, given, 8, given) == pytest.approx(0.25 * 2 + 0.75 * 0.4)
+    found = outlook._step(given, made, given, 8, given)
+    assert found == pytest.approx((0.25 * 2 + 0.75 * 0.4, 0.25 * 1 + 0.75 * 0.1))
     assert seen == [0, 2501]  # of 10,000; at 2,500 images are labelled
     seen.clear()
-    assert outlook._step(given, tiny.build("selftrain"), given, 8, given) == pytest.approx(0.4)
+    assert outlook._step(given, tiny.build("selftrain"), given, 8, given) == pytest.approx((0.4, 0.1))
     assert seen == [0], "views of one size need no second trial"
 
 
@@ -71,7 +79,7 @@ def test_the_trial_changes_no_run(
         logs.append((run.folder / "log.txt").read_text())
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
     found = "search .*, " if method == "objects" else ""
-    said = re.search(rf"about .*: {found}2 steps of 8 images .* \(estimate from a trial\)", logs[0])
+    said = re.search(rf"about .*: {found}2 steps of 8 images .* \(estimate from a trial[^)]*\)", logs[0])
     assert said is not None
     assert "estimate" not in logs[1]
     if method == "objects":  # before the search

@@ -20,6 +20,7 @@ from headstart.errors import UserError
 from headstart.jobs.pretrain import pretrain
 from headstart.methods import find
 from headstart.pseudolabels.base import PseudoLabels
+from headstart.run.folder import RunFolder
 from headstart.training import checkpoint
 from untouched import untouched
 
@@ -191,6 +192,41 @@ def test_a_gentler_rate_with_init(image_folder: Path, weights: Path, tmp_path: P
     assert lines[0]["lr"] == pytest.approx(2e-4)  # a fifth of BYOL's 1e-3
     assert lines[0]["anchor_drift"] == pytest.approx(0, abs=1e-6)  # nothing has moved before the first step
     assert lines[1]["anchor_drift"] > 1e-4
+
+
+def test_a_run_goes_on_with_its_own_labels_alone(image_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(small.SMALL)
+    few, run = labelled(image_folder, tmp_path / "few"), tmp_path / "run"
+    given = {**SMALL, "data": str(image_folder), "model": str(tmp_path / "small.yaml"), "method": "selftrain"}
+    given |= {"labels": str(few), "held_out": 0, "steps": 2, "save_every": 1, "out": str(run)}
+    pretrain(**given)
+    (run / "checkpoints" / "step-00000002.pt").unlink()
+    edited = sorted((few.parent / "labels").iterdir())[-1]
+    before = edited.read_text()
+    edited.write_text(before + "0 0.2 0.2 0.1 0.1\n")
+    with pytest.raises(UserError, match=r"labels: the labels of .*few.yaml are not those that this run began with: 8 "):
+        pretrain(**given, resume=True)
+    edited.write_text(before)
+    assert pretrain(**given, resume=True).ok
+
+
+def test_a_run_that_was_killed_before_it_had_settings_begins_by_resume(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "small.yaml").write_text(small.SMALL)
+    given = {**SMALL, "data": str(image_folder), "model": str(tmp_path / "small.yaml"), "method": "dino", "steps": 1}
+    given |= {"hidden_dim": 32, "out": str(tmp_path / "run")}
+    killed = RunFolder.create(tmp_path / "run")
+    killed.log("loading")
+    killed._owned.release()  # no more is done for a process that is killed
+    with pytest.raises(UserError, match="resume=true begins it"):
+        pretrain(**given)
+    assert pretrain(**given, resume=True).ok
+    said = "the run in this folder was killed before it had begun: it begins now"
+    assert said in capsys.readouterr().err
+    assert said in (tmp_path / "run" / "log.txt").read_text()
+    assert pretrain(**given, resume=True).ok, "it has begun, and is gone on with"
+    assert said not in capsys.readouterr().err
 
 
 def test_every_option_of_selftrain_resumes_exactly(image_folder: Path, tmp_path: Path) -> None:

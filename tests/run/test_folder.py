@@ -157,8 +157,30 @@ def test_a_run_that_was_killed_during_its_search_can_be_replaced(tmp_path) -> No
     (tmp_path / "checkpoints" / "mine.pt").write_bytes(b"")  # none has checkpoints so early
     assert "files that are not a run" in str(run.refusal(tmp_path, overwrite=True))
     (tmp_path / "checkpoints" / "mine.pt").unlink()
+    with pytest.raises(UserError, match="ended before its first step"):  # what was found may have taken hours
+        RunFolder.create(tmp_path, unbegun=True)
     RunFolder.create(tmp_path, overwrite=True).close()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "checkpoints"]
+
+
+def test_a_run_that_was_killed_before_it_had_settings_can_be_begun(tmp_path) -> None:
+    killed = RunFolder.create(tmp_path)
+    killed.log("loading")
+    assert "another run is at work" in str(run.refusal(tmp_path, overwrite=False))
+    killed._owned.release()
+    assert "ended before its first step\n  -> resume=true begins it" in str(run.refusal(tmp_path, overwrite=False))
+    RunFolder.create(tmp_path, unbegun=True).close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "checkpoints"], "its log is not the other's"
+    (tmp_path / "taken").mkdir()
+    assert not run.nothing_yet(tmp_path / "taken"), "nobody was here"
+    (tmp_path / "taken" / ".lock").touch()
+    assert run.nothing_yet(tmp_path / "taken")
+    (tmp_path / "taken" / "thesis.tex").touch()
+    assert not run.nothing_yet(tmp_path / "taken")
+    begun = make(tmp_path / "begun")
+    begun.close()
+    with pytest.raises(UserError, match="there is a run in this folder already"):
+        RunFolder.create(tmp_path / "begun", unbegun=True)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

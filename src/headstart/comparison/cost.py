@@ -6,7 +6,6 @@ import dataclasses
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
@@ -15,12 +14,13 @@ from headstart.comparison import grid, request
 from headstart.comparison.finetune import finetune
 from headstart.comparison.grid import Cell
 from headstart.comparison.label_lists import write_list
+from headstart.comparison.pace import Speed
 from headstart.comparison.pool import Slot, run_all
 from headstart.comparison.prepare import Prepared
 from headstart.comparison.recipe_plans import RecipePlan, most_steps
 from headstart.comparison.starts import Start, StartFile, build_start
 from headstart.detectors.find import finetuner
-from headstart.detectors.finetuner import FinetuneResult, FinetuneSettings, measured_epochs
+from headstart.detectors.finetuner import FinetuneResult, FinetuneSettings
 from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.run.display import duration
@@ -28,20 +28,6 @@ from headstart.run.display import duration
 _EPOCHS = 3
 _SIZES = ((4, 2), (4, 8), (8, 2))
 """(training, test) images of each probe, in batches."""
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Seconds of a training: `start` once, `train` an image and epoch, `test` an image and epoch that is measured."""
-
-    start: float
-    train: float
-    test: float
-
-    def of(self, cell: Cell, test_images: int) -> float:
-        """Seconds of a cell."""
-        tested = len(measured_epochs(cell.epochs)) * test_images
-        return self.start + cell.epochs * cell.images * self.train + tested * self.test
 
 
 def planned(prepared: Prepared, recipes: Sequence[RecipePlan] = ()) -> tuple[list[Cell], list[Cell]]:

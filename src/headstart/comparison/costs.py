@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from headstart.comparison.longer import finetuning_steps, steps_of
 from headstart.comparison.records import CellResult, Cost, Facts
+from headstart.comparison.reference import references_of
 from headstart.comparison.start_records import PretrainingFacts, StartFacts
 
 
@@ -26,20 +27,23 @@ def costs(facts: Facts, done: Sequence[CellResult]) -> list[Cost]:
         facts: What is known apart from the trainings.
         done: Main trainings that are done.
     """
-    found = []
+    found, references = [], references_of(facts)
     for budget in facts.budgets:
         for start in facts.starts:
             cells = [cell for cell in done if (cell.start, cell.budget) == (start.name, budget.name)]
             if cells:
-                found.append(_cost(start, budget.name, cells, facts.settings.batch))
+                reference = start.name in references
+                found.append(_cost(start, budget.name, cells, facts.settings.batch, reference=reference))
     return found
 
 
-def _cost(start: StartFacts, budget: str, cells: Sequence[CellResult], batch: int) -> Cost:
+def _cost(start: StartFacts, budget: str, cells: Sequence[CellResult], batch: int, *, reference: bool) -> Cost:
     before = [one for cell in cells if (one := _before(start, cell, batch))]
     steps = round(_mean([finetuning_steps(cell.epochs, cell.images, batch) for cell in cells]))
     seconds = _mean([cell.measured.seconds for cell in cells])
-    pretrained = start.kind in ("checkpoint", "recipe")
+    # Of weights that the others are compared with, as of COCO's, what they took before is nothing that is spent now.
+    before_all = reference and start.recipe is None and start.pretraining is None
+    pretrained = start.kind in ("checkpoint", "recipe") and not before_all
     as_finetuned = _known([one.as_finetuned for one in before]) if pretrained else 0.0
     spent = [_known([one.search for one in before]), _known([one.seconds for one in before])]
     own = _known([one.steps for one in before])

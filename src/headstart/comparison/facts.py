@@ -16,7 +16,7 @@ from headstart.comparison.pretrainings import Node, Pretraining
 from headstart.comparison.recipes import CARRIERS, coco_weights
 from headstart.comparison.records import AskedSettings, BudgetFacts, DataFacts, Facts, GitFacts, ListFacts
 from headstart.comparison.start_records import LongerFacts, PretrainingFacts, RecipeFacts, RecipeRunFacts, StartFacts
-from headstart.comparison.starts import Start, StartFile
+from headstart.comparison.starts import Start, StartFile, called_coco
 from headstart.run import provenance
 from headstart.settings.resolve import as_plain
 
@@ -111,6 +111,7 @@ def _start_facts(
         leak=prepared.leaks.starts.get(start.name),
         recipe=_recipe_facts(prepared, start, own) if start.kind == "recipe" else None,
         longer=tuple(follows) if start.longer else (),
+        foreign=called_coco(start, first),
     )
 
 

@@ -79,7 +79,7 @@ def look_for_leaks(
     for start in [one for one in starts if LONGER.get(one.kind, one.kind) != "scratch"]:
         images = own.get(start.name, [])
         leak = leak_of(start, pretrainings.get(start.name), images, len(named))
-        seen = [*images, *(named if start.kind == "checkpoint" else [])]
+        seen = [*images, *(named if LONGER.get(start.kind, start.kind) == "checkpoint" else [])]
         found[start.name] = looks.judged(leak, seen, "pretraining images")
     clean = LeakFacts(outcome="passed", words=f"none of {len(dataset.pool):,} labelled images is a test image")
     test = looks.judged(clean, dataset.pool, "labelled images")
@@ -179,7 +179,7 @@ def leak_of(start: Start, known: PretrainingFacts | None, images: Sequence[str],
     used = known.images or 0 if known else 0
     if start.kind == "recipe":
         return LeakFacts(outcome="passed", words=f"none of {len(images):,} images that it learns from is a test image")
-    if start.kind != "checkpoint":
+    if LONGER.get(start.kind, start.kind) != "checkpoint":
         return LeakFacts(outcome="not known", words="the images behind published weights are not known")
     seen = max(len(images), named)
     if 0 < seen < used:

@@ -20,9 +20,10 @@ from headstart.comparison.leaks import Leaks, look_for_leaks
 from headstart.comparison.longer import most
 from headstart.comparison.pretrainings import FOLDER as PRETRAININGS
 from headstart.comparison.recipes import RecipeStart, coco_weights, placed, read_recipe
+from headstart.comparison.remarks import NAME_IT, not_coco
 from headstart.comparison.results import SETTINGS
 from headstart.comparison.start_records import PretrainingFacts
-from headstart.comparison.starts import Start, StartFile, build_starts, parse_starts, pretraining_of
+from headstart.comparison.starts import Start, StartFile, build_starts, called_coco, parse_starts, pretraining_of
 from headstart.detectors.find import finetuner
 from headstart.errors import UserError
 from headstart.files import Contents, OwnedFolder, explained, write_text
@@ -36,7 +37,7 @@ from headstart.settings.schema import CompareSettings
 # A comparison may be given more starts, budgets and seeds, and be told to say more or less; all else is another one.
 _MAY_CHANGE = {
     *("starts", "labels", "seeds", "unlabelled", "longer", "device", "jobs", "workers", "out", "plan"),
-    *("overwrite", "pictures", "report", "trust", "loggers"),
+    *("overwrite", "pictures", "report", "trust", "loggers", "reference"),
 }
 _TRAININGS = ("cells", "search", "longer", PRETRAININGS)
 """Folders that hold trainings: without any, nothing is lost by other options."""
@@ -172,6 +173,7 @@ def prepare(settings: CompareSettings, folder: Path) -> Prepared:
     lists, search = _write_lists(settings, dataset, budgets, folder / "labels")
     there = _with_coco([start for start in starts if start.kind != "recipe"], settings, recipes)
     files = build_starts(there, settings.seeds, dataset, trainer.architecture(settings.model), folder / "starts")
+    dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *_foreign(starts, files, settings.seeds[0])))
     return Prepared(settings, folder, dataset, starts, budgets, lists, search, files, pretrainings, recipes, leaks)
 
 
@@ -220,6 +222,12 @@ def _with_coco(starts: list[Start], settings: CompareSettings, recipes: Mapping[
     wanted = any("model" not in one.recipe.options and "init" not in one.recipe.options for one in recipes.values())
     there = Path(coco).is_file() or any(start.path == coco for start in starts)
     return starts if there or not wanted else [*starts, Start("coco", "coco", coco)]
+
+
+def _foreign(starts: Sequence[Start], files: Mapping[tuple[str, int], StartFile], seed: int) -> list[str]:
+    """What is to be said of weights that were given as COCO's and are not."""
+    found = {start: called_coco(start, files.get((start.name, seed))) for start in starts}
+    return [f"{start.name} {not_coco(start.path, why)}; {NAME_IT}" for start, why in found.items() if why]
 
 
 def _refuse_unlabelled_test(dataset: Dataset) -> None:

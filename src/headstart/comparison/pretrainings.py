@@ -11,18 +11,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from headstart.comparison import child
 from headstart.comparison.label_lists import LabelList
+from headstart.comparison.pace import Pace, pace_of
 from headstart.comparison.pool import Slot
 from headstart.comparison.recipes import Recipe, coco_weights, file_marks
 from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.run import provenance
-from headstart.run.folder import RunFolder
 from headstart.trust import trusted
 
 if TYPE_CHECKING:
@@ -200,17 +200,7 @@ def command(
         raise UserError(f"the pretraining {why}; the end of its log:\n{child.tail(log)}", where=str(log))
 
 
-class Pace(NamedTuple):
-    """Seconds of a step; of the search before the first, for each image; images that the network is shown a step."""
-
-    step: float
-    search: float
-    shown: int
-
-
-def measured(
-    options: Mapping[str, Any], images: Sequence[str], folder: Path, place: Slot, steps: tuple[int, int] = (2, 6)
-) -> Pace:
+def measured(options: Mapping[str, Any], images: Sequence[str], folder: Path, place: Slot, steps: int = 8) -> Pace:
     """How fast a recipe is, from a short run on a few images.
 
     Raises:
@@ -221,12 +211,9 @@ def measured(
     listed = folder / "images.txt"
     write_text(listed, "".join(f"{image}\n" for image in images))
     short = {key: value for key, value in options.items() if key not in ("epochs", "budget", "loggers")}
-    short |= {"data": str(listed), "steps": steps[1], "log_every": 1, "save_every": 10**6, "probe_every": 0}
+    short |= {"data": str(listed), "steps": steps, "log_every": 1, "save_every": 10**6, "probe_every": 0}
     write_text(folder / OPTIONS, yaml.safe_dump({**short, "report": False}, sort_keys=False, allow_unicode=True))
     command(folder, folder / RUN, place, None)
-    resolved = RunFolder.open(folder / RUN).read_settings()["resolved"]
-    lines = (folder / RUN / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    at = {line["step"]: line["seconds"] for line in map(json.loads, lines)}
+    pace = pace_of(folder / RUN, len(images))
     shutil.rmtree(folder, ignore_errors=True)
-    each = (at[steps[1]] - at[steps[0]]) / (steps[1] - steps[0])
-    return Pace(each, resolved["search_seconds"] / len(images), resolved["shown"])
+    return pace

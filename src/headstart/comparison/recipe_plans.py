@@ -74,7 +74,7 @@ def _plan(prepared: Prepared, place: Slot, nodes: Sequence[Node], steps: int | N
     except UserError as error:
         return dataclasses.replace(plan, why=str(error))
     allowed = budget_seconds(str(first.options.get("budget") or ""))
-    seconds = allowed or (steps or 0) * pace.step + pace.search * made.images
+    seconds = allowed or pace.seconds(steps or 0, made.images)
     return dataclasses.replace(plan, shown=pace.shown, seconds=seconds)
 
 

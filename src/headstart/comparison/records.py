@@ -33,6 +33,7 @@ class AskedSettings(BaseModel):
     optimizer: str
     lr: tuple[float, ...]
     start_lr: dict[str, float] = {}
+    reference: str | None = None
 
 
 class DataFacts(Record):

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from headstart.comparison.records import CellResult, Facts, Gain, LabelsWorth
 
-REFERENCES = ("coco-longer", "coco")
-"""What a start is measured against, the first that is there: COCO's weights, trained for as long if possible."""
+_ALWAYS = ("scratch", "scratch-longer", "coco", "coco-longer")
+"""Starts that the others are compared with wherever they are there."""
+_LONGER = "-longer"
 STOPPED = 0.005
 """A last third that brings less than this, half a point, is no gain any more."""
 _RESAMPLES = 2000
@@ -19,10 +20,46 @@ _RESAMPLES = 2000
 Curve = npt.NDArray[np.float64]
 
 
+def references_of(facts: Facts) -> list[str]:
+    """The starts that the others are compared with; of two of them, the later one is compared with the earlier.
+
+    Those of `_ALWAYS`, the one that ``reference=`` names, and every start that has one for longer beside it; without
+    any, the first start.
+    """
+    names = [start.name for start in facts.starts]
+    bases = [start.name.removesuffix(_LONGER) for start in facts.starts if start.kind == "checkpoint-longer"]
+    own = [*bases, *_chosen(facts)]
+    listed = [*_ALWAYS, *(name for base in own for name in (base, f"{base}{_LONGER}"))]
+    return [name for name in dict.fromkeys(listed) if name in names] or names[:1]
+
+
 def reference_of(facts: Facts) -> str | None:
-    """The start that others are measured against; None where COCO's weights are not compared."""
-    kinds = {start.kind: start.name for start in facts.starts}
-    return next((kinds[kind] for kind in REFERENCES if kind in kinds), None)
+    """The start that others are measured against, trained for as long if possible; None where it is not compared.
+
+    The one that ``reference=`` names; else COCO's weights.
+    """
+    return next(iter(measured_against(facts)), None)
+
+
+def measured_against(facts: Facts) -> list[str]:
+    """`reference_of`, and the same start with its own number of steps."""
+    names = {start.name for start in facts.starts}
+    base = next(iter(_chosen(facts)), "coco")
+    return [name for name in (f"{base}{_LONGER}", base) if name in names]
+
+
+def _chosen(facts: Facts) -> list[str]:
+    """What ``reference=`` names, without the longer training; nothing where it names nothing."""
+    name = facts.settings.reference
+    longer = {start.name for start in facts.starts if start.kind.endswith(_LONGER)}
+    return [] if name is None else [name.removesuffix(_LONGER) if name in longer else name]
+
+
+def tested(facts: Facts) -> list[str]:
+    """The starts that a pretraining made and that are put to the test: not what they are compared with."""
+    references = references_of(facts)
+    made = [start.name for start in facts.starts if start.kind in ("checkpoint", "recipe")]
+    return [name for name in made if name not in references]
 
 
 def gains(facts: Facts, done: Sequence[CellResult]) -> list[Gain]:
@@ -84,10 +121,9 @@ def labels_worth(facts: Facts, done: Sequence[CellResult]) -> list[LabelsWorth]:
     curve = {budget: seeds for budget, seeds in curve.items() if seeds}
     if reference is None or len(curve) < 2:
         return []
-    tested = [start.name for start in facts.starts if start.kind in ("checkpoint", "recipe")]
     return [
         one
-        for name in tested
+        for name in tested(facts)
         for budget in sizes
         if (one := _worth(name, reference, budget, scores.get(name, {}).get(budget, {}), curve, sizes))
     ]

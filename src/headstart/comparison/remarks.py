@@ -18,7 +18,7 @@ COST_NOTE = (
 
 
 def gaining(results: Results) -> str | None:
-    """Whether COCO's weights had stopped gaining when their trainings ended; None where that is not known.
+    """Whether the reference had stopped gaining when its trainings ended; None where that is not known.
 
     In a sentence that begins with the start's name and has no full stop.
     """
@@ -105,6 +105,20 @@ def longer(start: StartFacts) -> str:
         groups.setdefault((one.steps, one.follows), []).append(labels(one.budget))
     each = [f"{steps:,} steps at {listed(at)}, as {follows}" for (steps, follows), at in groups.items()]
     return f"fine-tuned for longer by {'; '.join(each)}"
+
+
+NAME_IT = "own weights have a name of their own: starts=coco,mine=weights.pt reference=mine"
+"""What to do where own weights were given as COCO's."""
+
+
+def not_coco(weights: str, why: str) -> str:
+    """That weights which were given as COCO's are not, after the start's name; without a full stop."""
+    return f"is {Path(weights).name}, and not COCO's published weights: {why}"
+
+
+def foreign(start: StartFacts) -> str:
+    """What is said of a start that is called COCO's and is not; "" for the others."""
+    return f"{start.name} {not_coco(start.weights, start.foreign)}" if start.foreign else ""
 
 
 def labels(budget: str) -> str:

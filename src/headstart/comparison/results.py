@@ -26,7 +26,7 @@ from headstart.comparison.records import (
     Score,
     plain,
 )
-from headstart.comparison.reference import gains, labels_worth
+from headstart.comparison.reference import gains, labels_worth, references_of
 from headstart.comparison.statistics import epochs_to_reach, paired
 from headstart.errors import UserError
 from headstart.files import write_text
@@ -37,8 +37,6 @@ SETTINGS = "compare.yaml"
 """What a comparison was asked for: it is there from the beginning."""
 _NAMED = 5
 """How many wrong fields of a damaged file are named."""
-
-_REFERENCES = ("scratch", "scratch-longer", "coco", "coco-longer")
 
 Kind = TypeVar("Kind", bound=BaseModel)
 
@@ -58,7 +56,7 @@ def conclude(facts: Facts, cells: Sequence[CellResult], rates: Sequence[RateChoi
         rates=tuple(rates),
         cells=tuple(cells),
         scores=tuple(scores(done, names, budgets)),
-        differences=tuple(compare_all(done, names, budgets)),
+        differences=tuple(compare_all(done, names, budgets, references_of(facts))),
         reached=tuple(reached(done, names, budgets)),
         costs=tuple(costs(facts, done)),
         gains=tuple(gains(facts, done)),
@@ -87,9 +85,10 @@ def _mean(values: Sequence[float]) -> Mean:
     return Mean(mean=summary.mean, low=summary.t_low, high=summary.t_high)
 
 
-def compare_all(done: Sequence[CellResult], names: Sequence[str], budgets: Sequence[str]) -> list[Difference]:
-    """Every start against the references that are there; else against the first start."""
-    references = [name for name in _REFERENCES if name in names] or list(names[:1])
+def compare_all(
+    done: Sequence[CellResult], names: Sequence[str], budgets: Sequence[str], references: Sequence[str]
+) -> list[Difference]:
+    """Every start against every reference."""
     pairs = [(name, other) for other in references for name in names if name != other]
     # Of two references the later one is compared with the earlier: the other way round it is the same pair.
     pairs = [pair for pair in pairs if pair[0] not in references[: references.index(pair[1])]]

@@ -17,6 +17,7 @@ from headstart.comparison.facts import Made, facts
 from headstart.comparison.finetune import finetune
 from headstart.comparison.grid import Cell
 from headstart.comparison.longer import most
+from headstart.comparison.pace import Timed, speed_of, time_left
 from headstart.comparison.pool import Done, Slot, run_all
 from headstart.comparison.prepare import Prepared
 from headstart.comparison.pretrainings import Node, Pretraining, node_of, nodes, pretraining
@@ -63,7 +64,8 @@ class Running:
         self.records: list[CellResult] = []
         self.chosen: list[RateChoice] = []
         self.made: dict[Node, Made] = {}
-        self._began = self._work_done = 0.0
+        self._began = 0.0
+        self._times: list[Timed] = []
         self._trained = 0
 
     def run(self) -> Results:
@@ -259,7 +261,7 @@ class Running:
             self.say(f"{what}: {len(trainings)}{ready}; {self.why}")
         for one in (one for one in trainings if one.cell in known):
             self.log(self._record(Done(one, known[one.cell])))
-        left = [_work(one.cell) for one in todo]
+        left = [one.cell for one in todo]
         # A terminal has a line for each that has ended; in a notebook a bar shows that it is at work.
         bar = notebook.Bar(what, len(todo)) if todo and notebook.in_notebook() else None
         if bar:
@@ -270,7 +272,7 @@ class Running:
             if bar:
                 bar.update(len(todo) - len(left))
 
-        self._began, self._work_done = time.monotonic(), 0.0
+        self._began, self._times = time.monotonic(), []
         outcome, stopped = run_all(todo, self.places, _train_one, tell)
         self._trained += len(outcome)
         fresh = {one.task.cell: one for one in outcome}
@@ -280,20 +282,31 @@ class Running:
             raise Interrupted
         return done
 
-    def _tell(self, done: Done[Training, FinetuneResult], left: list[float]) -> None:
+    def _tell(self, done: Done[Training, FinetuneResult], left: list[Cell]) -> None:
         cell = done.task.cell
-        spent = _work(cell)
-        left.remove(spent)
-        self._work_done += spent
-        rate = (time.monotonic() - self._began) / self._work_done
+        left.remove(cell)
         if done.result:
+            self._times.append(Timed(done.result, cell.images, self._tests(cell)))
             self.under_way()
             text = f"mAP50-95 {done.result.map50_95:.3f} in {duration(done.result.seconds)}"
         else:
             text = f"FAILED: {done.error.splitlines()[0]}"
-        more = f"; {len(left)} left, about {duration(rate * sum(left))}" if left else ""
-        self.say(f"  {cell.shown}: {text}{more}", style="" if done.result else "bold red")
+        self.say(f"  {cell.shown}: {text}{self._left(left)}", style="" if done.result else "bold red")
         self.log(self._record(done))
+
+    def _left(self, left: Sequence[Cell]) -> str:
+        """How many are left and how long they take, by what those that are done took; for the end of a line."""
+        speed = speed_of(self._times)
+        if not left or speed is None:
+            return f"; {len(left)} left" if left else ""
+        expected = [speed.of(cell, self._tests(cell)) for cell in left]
+        done, elapsed = [one.result.seconds for one in self._times], time.monotonic() - self._began
+        places = min(len(self.places), len(left) + len(done))
+        return f"; {len(left)} left, about {duration(time_left(done, expected, places, elapsed))}"
+
+    def _tests(self, cell: Cell) -> int:
+        p = self.prepared
+        return p.search[cell.budget].test_images if cell.kind == "search" else len(p.dataset.test)
 
     def _record(self, done: Done[Training, FinetuneResult]) -> CellResult:
         task, figures, error = done.task, None, done.error
@@ -356,8 +369,3 @@ def _train_one(training: Training, place: Slot, stop: threading.Event) -> Finetu
 def _pretrain_one(run: Pretraining, place: Slot, stop: threading.Event) -> float:
     run.make(place, stop)
     return run.seconds
-
-
-def _work(cell: Cell) -> float:
-    """The work of a cell, up to a factor: images seen; a training has some work of its own, too."""
-    return cell.epochs * (cell.images + 50.0)

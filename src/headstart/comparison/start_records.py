@@ -7,7 +7,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 CheckOutcome = Literal["passed", "failed", "not known"]
-StartKind = Literal["scratch", "coco", "coco-backbone", "scratch-longer", "coco-longer", "checkpoint", "recipe"]
+StartKind = Literal[
+    "scratch", "coco", "coco-backbone", "scratch-longer", "coco-longer", "checkpoint", "checkpoint-longer", "recipe"
+]
 
 
 class Record(BaseModel):
@@ -133,6 +135,7 @@ class StartFacts(Record):
         leak: Test images among its pretraining images; None where nothing was pretrained.
         recipe: What it was made by; None for one that was there before.
         longer: Of a start that is fine-tuned for longer: by how much, and which start it follows, at each budget.
+        foreign: Of one that is called COCO's: why its weights are not, in words; "" where nothing tells that.
     """
 
     name: str
@@ -145,3 +148,4 @@ class StartFacts(Record):
     leak: LeakFacts | None
     recipe: RecipeFacts | None = None
     longer: tuple[LongerFacts, ...] = ()
+    foreign: str = ""

@@ -30,12 +30,14 @@ class StartFile:
         sha256: Over names, shapes and values of its tensors.
         parameters: Weights of the model.
         taken: ``{"backbone": [taken from the given weights, tensors in all], "neck": ..., "head": ...}``.
+        foreign: Why the given weights are not COCO's published ones, in words; "" where nothing tells that.
     """
 
     path: Path
     sha256: str
     parameters: int
     taken: Mapping[str, Sequence[int]]
+    foreign: str = ""
 
 
 def build_starts(
@@ -83,7 +85,7 @@ def build_start(start: Start, seed: int, dataset: Dataset, model: str, path: Pat
     with suppress(OSError, ValueError, KeyError, TypeError):  # none, or a damaged one: it is built anew
         known = json.loads(record.read_text(encoding="utf-8"))
         if known["origin"] == origin and known["file"] == content_hash(str(path)):
-            return StartFile(path, known["sha256"], known["parameters"], known["taken"])
+            return StartFile(path, known["sha256"], known["parameters"], known["taken"], known["foreign"])
     from headstart.detectors.tensors import fingerprint
 
     settings = StartSettings(
@@ -96,8 +98,9 @@ def build_start(start: Start, seed: int, dataset: Dataset, model: str, path: Pat
     )
     built = finetuner(model).build_start(settings, path)
     taken = {str(part): [built.taken[part], built.total[part]] for part in built.total}
-    made = StartFile(path, fingerprint(built.state), built.parameters, taken)
+    made = StartFile(path, fingerprint(built.state), built.parameters, taken, built.foreign)
     content = {"origin": origin, "sha256": made.sha256, "parameters": made.parameters, "taken": taken}
+    content |= {"foreign": made.foreign}
     write_text(record, json.dumps({**content, "file": content_hash(str(path))}, indent=1) + "\n")
     return made
 
@@ -113,17 +116,27 @@ def _origin(start: Start, dataset: Dataset, model: str) -> dict[str, Any]:
     }
 
 
+def called_coco(start: Start, file: StartFile | None) -> str:
+    """Why a start that is called COCO's is not COCO's, in words; "" for the others, and where nothing tells that."""
+    return file.foreign if file and LONGER.get(start.kind, start.kind) in ("coco", "coco-backbone") else ""
+
+
 def pretraining_of(start: Start) -> PretrainingFacts | None:
     """What is known of a checkpoint's pretraining: its run folder is the one that it lies in; None without one."""
-    folder = Path(start.path).parent
-    settings = folder / "settings.yaml"
-    if start.kind != "checkpoint" or Path(start.path).name != "headstart.pt" or not settings.is_file():
+    if start.kind != "checkpoint" or (settings := _run_settings(start.path)) is None:
         return None
+    folder = settings.parent
     try:
         return _facts(folder, parse_yaml(settings.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:  # a field of another type is a ValueError
         hint = "restore it; or copy headstart.pt to another folder and give that: its pretraining is then not known"
         raise UserError(f"cannot be read: {error}", where=str(settings), hint=hint) from error
+
+
+def _run_settings(path: str) -> Path | None:
+    """The settings of the run that wrote a checkpoint; None of a checkpoint that lies in no run folder."""
+    settings = Path(path).parent / "settings.yaml"
+    return settings if Path(path).name == "headstart.pt" and settings.is_file() else None
 
 
 def _facts(folder: Path, content: Any) -> PretrainingFacts:
@@ -158,9 +171,11 @@ def _seconds(metrics: Path) -> float:
     return round(total, 1)
 
 
-LONGER = {"scratch-longer": "scratch", "coco-longer": "coco"}
-"""Starts that are others fine-tuned for longer: for as many steps in all as the start that takes the most."""
-RESERVED = ("scratch", "coco", "coco-backbone", *LONGER)
+LONGER = {"scratch-longer": "scratch", "coco-longer": "coco", "checkpoint-longer": "checkpoint"}
+"""Kinds of starts that are others fine-tuned for longer: for as many steps in all as the start that takes the most."""
+_LONGER = "-longer"
+"""What is added to the name of a start for the one that is it, fine-tuned for longer."""
+RESERVED = ("scratch", "coco", "coco-backbone", "scratch-longer", "coco-longer")
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
@@ -171,7 +186,7 @@ class Start(NamedTuple):
 
     Attributes:
         name: Its name.
-        kind: One of `RESERVED`, ``checkpoint`` or ``recipe``.
+        kind: One of `RESERVED`, ``checkpoint``, ``checkpoint-longer`` or ``recipe``.
         path: Of its checkpoint or recipe; empty for random weights. Published COCO weights are named, and perhaps not
             yet on disk.
     """
@@ -186,6 +201,11 @@ class Start(NamedTuple):
         return self.kind in LONGER
 
     @property
+    def base(self) -> str:
+        """The name of the start that it is for longer; its own for the others."""
+        return self.name.removesuffix(_LONGER) if self.longer else self.name
+
+    @property
     def tested(self) -> bool:
         """Whether it is made by a pretraining that is put to the test, and not what it is compared with."""
         return self.kind in ("checkpoint", "recipe")
@@ -195,7 +215,12 @@ def parse_starts(words: list[str], model: str) -> tuple[list[Start], list[UserEr
     """The starts that `words` name, and what is wrong with them: names given twice, paths that do not exist."""
     problems: list[UserError] = []
     trainer = finetuner(model)
-    starts = [start for word in words if (start := _parse_start(word, model, trainer, problems))]
+    bases = {f"{start.name}{_LONGER}": start for word in words if (start := _parse_start(word, model, trainer, []))}
+    starts = [
+        start
+        for word in words
+        if (start := _parse_longer(word, bases, problems) or _parse_start(word, model, trainer, problems))
+    ]
     for name in sorted({start.name for start in starts if [other.name for other in starts].count(start.name) > 1}):
         problems.append(UserError(f"{name!r} is there twice", where="starts", hint="name them: first=a.pt,second=b.pt"))
     if problems:
@@ -203,7 +228,8 @@ def parse_starts(words: list[str], model: str) -> tuple[list[Start], list[UserEr
     given = next((start.path for word, start in zip(words, starts, strict=True) if word.startswith("coco=")), None)
     alone = next((s.path for w, s in zip(words, starts, strict=True) if w.startswith("coco-backbone=")), given)
     weights = {"coco": given or alone, "coco-backbone": alone, "coco-longer": given or alone}
-    if any(start.longer for start in starts) and not any(start.tested for start in starts):
+    known = {start.base for start in starts if start.longer}
+    if known and not any(start.tested for start in starts if start.name not in known):
         what = "is fine-tuned for as many steps as a pretrained start takes in all, and there is none"
         name = next(start.name for start in starts if start.longer)
         problems.append(
@@ -211,6 +237,18 @@ def parse_starts(words: list[str], model: str) -> tuple[list[Start], list[UserEr
         )
         return [], problems
     return [start._replace(path=weights.get(start.kind) or start.path) for start in starts], []
+
+
+def _parse_longer(word: str, bases: Mapping[str, Start], problems: list[UserError]) -> Start | None:
+    """``mine-longer``, beside ``mine=weights.pt``; None where the word means something else."""
+    base = bases.get(word)
+    if base is None or base.kind in RESERVED or Path(word).exists():
+        return None
+    if base.kind == "recipe" or _run_settings(base.path):
+        what = f"{word}: {base.name} is a pretraining, and takes steps of its own"
+        hint = "starts that were there before are fine-tuned for longer: scratch, coco, or weights from elsewhere"
+        problems.append(UserError(what, where="starts", hint=hint))
+    return Start(word, f"checkpoint{_LONGER}", base.path)
 
 
 def _parse_start(word: str, model: str, trainer: Finetuner, problems: list[UserError]) -> Start | None:

@@ -8,10 +8,12 @@ from rich.table import Table
 from rich.text import Text
 
 from headstart.comparison.records import Difference, Mean, Results
+from headstart.comparison.reference import measured_against, reference_of, references_of, tested
 from headstart.comparison.remarks import (
     COST_HEADERS,
     COST_NOTE,
     cost_rows,
+    foreign,
     gaining,
     labels,
     listed,
@@ -54,6 +56,7 @@ def remarks(results: Results) -> list[str]:
     if results.trusted:
         told += [worth(one) for one in results.labels_worth if one.start == start]
     told += [f"{start.name}: {how}" for start in results.starts if (how := made(start) or longer(start))]
+    told += [foreign(start) for start in results.starts]
     return [one for one in told if one]
 
 
@@ -107,19 +110,21 @@ def _no_interval(values: Paired) -> str:
 
 
 def headline(results: Results) -> list[Difference]:
-    """The differences that the sentence is about: those of the last checkpoint given, else of COCO, else the last."""
-    kinds = {start.name: start.kind for start in results.starts}
+    """The differences that the sentence is about.
+
+    Those of the last start that is put to the test, else of the reference, else of COCO, else the last.
+    """
     compared = list(dict.fromkeys(one.start for one in results.differences))
-    for of in (("checkpoint", "recipe"), ("coco",)):
-        if of_kind := [name for name in compared if kinds[name] in of]:
-            return about(results, of_kind[-1])
+    for of in (tested(results), [reference_of(results)], ["coco"]):
+        if found := [name for name in compared if name in of]:
+            return about(results, found[-1])
     return about(results, compared[-1]) if compared else []
 
 
 def about(results: Results, start: str) -> list[Difference]:
-    """The differences between one start and its references: without pretraining, for as long, first."""
+    """The differences between one start and its references: the one that is measured against first, then the last."""
     found = [one for one in results.differences if one.start == start]
-    order = ("coco-longer", "coco", "scratch-longer", "scratch")
+    order = list(dict.fromkeys([*measured_against(results), *references_of(results)[::-1]]))
     return sorted(found, key=lambda one: order.index(one.reference) if one.reference in order else len(order))
 
 

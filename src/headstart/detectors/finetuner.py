@@ -190,12 +190,14 @@ class Built:
         total: Part -> tensors that the model has.
         state: The model's state.
         parameters: Weights of the model.
+        foreign: Why the given weights are not COCO's published ones, in words; "" where nothing in the file tells that.
     """
 
     taken: Mapping[Part, int]
     total: Mapping[Part, int]
     state: Mapping[str, Tensor]
     parameters: int
+    foreign: str = ""
 
 
 class Finetuner(ABC):

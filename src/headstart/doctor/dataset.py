@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from headstart.doctor.findings import Finding, lost, of_error
+from headstart.doctor.findings import Finding, Outcome, lost, of_error
 from headstart.errors import UserError
 from headstart.images.dataset_yaml import DatasetYaml
 from headstart.images.index import find_images
@@ -147,10 +147,8 @@ def class_findings(names: Sequence[str], parts: Mapping[str, Part]) -> list[Find
         words = f"names several classes alike: {', '.join(twice)}"
         found.append(Finding("classes.names", "note", words, "give each class a name of its own"))
     for part, one in parts.items():
-        if part != "train" and (unknown := [names[at] for at in sorted(one.classes) if not train[at]]):
-            words = f"{len(unknown)} classes are in {part} and not in train: they count as 0 in its mAP"
-            do = "label some images of them for train, or divide the images anew"
-            found.append(Finding(f"classes.{part}_only", "wrong", words, do, tuple(unknown)))
+        if part != "train" and (unknown := [at for at in sorted(+one.classes) if not train[at]]):
+            found.append(_unknown(part, names, unknown, one.classes))
     never = [name for at, name in enumerate(names) if not any(one.classes[at] for one in parts.values())]
     if never:
         words = f"{len(never)} of {len(names)} classes have no object anywhere"
@@ -163,6 +161,22 @@ def class_findings(names: Sequence[str], parts: Mapping[str, Part]) -> list[Find
         details = tuple(f"{name}: {number}" for number, name in sorted(rare))
         found.append(Finding("classes.rare", "note", words, "label more of them, or look at the others' mAP", details))
     return found
+
+
+def _unknown(part: str, names: Sequence[str], unknown: Sequence[int], objects: Counter[int]) -> Finding:
+    """Classes that a part is measured on and nothing can be learnt of.
+
+    A trainer trains all the same, and a long tail has such classes: that is worth knowing. Where most classes are
+    concerned, the classes, or the division of the images, are not what was meant.
+    """
+    there, concerned = len(+objects), sum(objects[at] for at in unknown)
+    words = f"{len(unknown)} of {there} classes in {part} are not in train: with {concerned:,} of {objects.total():,} "
+    words += f"objects there, they count as 0 in its mAP, {len(unknown) / there:.0%} of it"
+    do = "label some images of them for train, or divide the images anew"
+    details = tuple(f"{names[at]}: {objects[at]:,}" for at in unknown)
+    outcome: Outcome = "wrong" if len(unknown) > _MOSTLY * there else "note"
+    facts = {"classes": len(unknown), "of": there, "objects": concerned}
+    return Finding(f"classes.{part}_only", outcome, words, do, details, facts)
 
 
 def _counted(names: Sequence[str], train: Counter[int], counts: Mapping[str, Mapping[str, int]]) -> Finding:

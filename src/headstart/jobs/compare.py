@@ -21,6 +21,7 @@ from headstart.jobs import compare_options
 from headstart.jobs.ending import say
 from headstart.jobs.recipes import lengths
 from headstart.jobs.signature import with_signature
+from headstart.run.busy import busy
 from headstart.run.display import make_console
 from headstart.run.provenance import untested
 from headstart.run.stopping import ended_by_signals
@@ -152,6 +153,7 @@ def _show_plan(prepared: Any, places: Any, why: str) -> None:
         console.print(Text(note))
     console.print(Text(f"starts: {', '.join(start.name for start in prepared.starts)}; {why}"))
     console.print(Text("measuring with a short probe ..."))
+    crowded = busy()
     plans = []
     if prepared.recipes:
         plans = plan_recipes(prepared, places, lengths(prepared.recipes, prepared.settings))
@@ -159,7 +161,8 @@ def _show_plan(prepared: Any, places: Any, why: str) -> None:
         if plan.why:
             console.print(Text(f"the time of {plan.start} is not known, for a few steps of it failed: {plan.why}"))
     console.print(cost.table(prepared, places, cost.measure(prepared, places), plans))
-    console.print(Text("Times are estimates; nothing was trained. Leave out plan to run it."))
+    shorter = f"; {crowded}, and they are shorter when it is not" if crowded else ""
+    console.print(Text(f"Times are estimates{shorter}. Nothing was trained. Leave out plan to run it."))
 
 
 def _conclude(settings: CompareSettings, folder: Path, content: Results, running: Running) -> Path | None:

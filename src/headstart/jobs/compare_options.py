@@ -16,7 +16,7 @@ from headstart.comparison.budgets import parse_budgets
 from headstart.comparison.starts import parse_starts
 from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import Finetuner
-from headstart.errors import UserError
+from headstart.errors import UserError, did_you_mean
 from headstart.run.loggers import check_loggers
 from headstart.settings.loggers import listed
 from headstart.settings.resolve import read_cfg, resolve_options
@@ -108,6 +108,10 @@ def _check_family(given: Mapping[str, Any], model: str, trainer: Finetuner) -> l
     if isinstance(given["start_lr"], Mapping) and (strange := [n for n in given["start_lr"] if n not in names]):
         what = f"{' and '.join(map(str, strange))} is no start"
         problems.append(UserError(what, where="start_lr", hint=f"the starts are {', '.join(sorted(names))}"))
+    if starts and given.get("reference") not in (None, *names):
+        what = f"{given['reference']!r} is no start"
+        hint = did_you_mean(str(given["reference"]), names) or f"the starts are {', '.join(sorted(names))}"
+        problems.append(UserError(what, where="reference", hint=hint))
     if any(start.kind == "recipe" for start in starts):
         from headstart.jobs.recipes import check_recipes  # finds out what is wrong as pretraining does: imports torch
 

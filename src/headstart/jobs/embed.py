@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from headstart.images.index import ImageIndex, find_images
 from headstart.images.labels import is_there, label_path, read_labels
 from headstart.images.members import split
 from headstart.images.shards import save_image
+from headstart.jobs.csv_files import write_csv
 from headstart.jobs.export_labels import file_names
 from headstart.jobs.labelled import RowReader, dataset_of
 from headstart.machine import loader_workers, parse_device
@@ -327,14 +327,3 @@ def _save_frames(made: Embedded, folder: Path) -> None:
     shards = sum(split(path) is not None for path in parts)
     what = "in shards" if shards == len(parts) else "in shards or frames of videos" if shards else "frames of videos"
     made.notes.append(f"{folder}: {len(parts):,} of the images to label, which are {what}, saved as images")
-
-
-def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV, atomically."""
-
-    def write(temporary: Path) -> None:
-        # Undecodable file names are written as they are on the disk.
-        with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            csv.writer(stream).writerows([head, *rows])
-
-    write_atomically(path, write)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 from collections import defaultdict
@@ -20,12 +19,15 @@ from headstart.images.index import ImageIndex
 from headstart.images.members import is_address
 from headstart.images.shards import save_image
 from headstart.images.sources import Source, parse_sources
+from headstart.jobs.csv_files import write_csv
 from headstart.methods.base import GivenLabels
 from headstart.pseudolabels.labelling import Labelling
 
 UNFINISHED = ".unfinished"
 """File in the folder while it is written: one that was left behind says that it may be written again."""
 _FOLDERS, _FILES = ("images", "labels"), ("data.yaml", "classes.txt", "confidences.csv", "left_out.csv")
+_BOX = ("image", "class", "name", "x", "y", "width", "height", "confidence", "from")
+_LEFT = ("image", "unsure", "best", "reason")
 
 
 class Box(NamedTuple):
@@ -129,8 +131,8 @@ def export_labels(
             written[row] = name
             text = "".join(f"{box.line()}\n" for box in boxes[row])
             (folder / "labels" / name).with_suffix(".txt").write_text(text, encoding="utf-8")
-        _write_csv(folder / "confidences.csv", _confidences(written, boxes, given.names))
-        _write_csv(folder / "left_out.csv", _left_out(images, written, labelled))
+        write_csv(folder / "confidences.csv", _BOX, _confidences(written, boxes, given.names))
+        write_csv(folder / "left_out.csv", _LEFT, _left_out(images, written, labelled))
         write_text(folder / "classes.txt", "".join(f"{' '.join(name.split())}\n" for name in given.names))
         write_text(folder / "data.yaml", _dataset(given.names, held_out or {}))
         (folder / UNFINISHED).unlink()
@@ -179,7 +181,6 @@ def _confidences(
     names: Mapping[int, str], boxes: Mapping[int, Sequence[Box]], classes: Sequence[str]
 ) -> Iterator[list[Any]]:
     """A line for each box."""
-    yield ["image", "class", "name", "x", "y", "width", "height", "confidence", "from"]
     for row, name in names.items():
         for box in boxes.get(row, ()):
             place = box.line().split()[1:]
@@ -194,18 +195,11 @@ def _left_out(images: ImageIndex, names: Mapping[int, str], labelled: Labelling)
         scores[row].append(score)
     looked = set(labelled.sure.looked.tolist())
     rows = [row for row in range(len(images)) if row not in names]
-    yield ["image", "unsure", "best", "reason"]
     for row in sorted(rows, key=lambda row: -max(scores.get(row, [0.0]))):
         own = scores.get(row, [])
         seen = "the teacher is not sure" if own else "the teacher sees nothing"
         reason = seen if row in looked else "the image cannot be read"
         yield [images.path(row), len(own), f"{max(own):.4f}" if own else "", reason]
-
-
-def _write_csv(path: Path, rows: Iterator[list[Any]]) -> None:
-    # Undecodable file names are written as they are on the disk.
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        csv.writer(stream).writerows(rows)
 
 
 def file_names(paths: Sequence[str]) -> list[str]:

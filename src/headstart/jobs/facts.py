@@ -9,6 +9,7 @@ from lightning_fabric import Fabric
 from headstart.images.index import ImageIndex
 from headstart.jobs.prepare import Job
 from headstart.jobs.together import shared_facts
+from headstart.jobs.used_files import labels_mark
 from headstart.machine import Arithmetic
 
 
@@ -46,7 +47,8 @@ def facts_of(job: Job, images: ImageIndex, steps: int, fabric: Fabric, arithmeti
 
 
 def found_of(job: Job) -> dict[str, Any]:
-    """Whether the objects that are found fit, and are learnt from all the same; what the batch was chosen by."""
+    """Whether the objects that are found fit, and are learnt from; what the batch was chosen by; a mark of labels."""
     fit, trial, used = job.fit, job.trial, job.declared.method.needs.pseudolabels
-    found = {"objects": {**fit.as_dict(), "used": used}} if fit else {}
+    found: dict[str, Any] = {"objects": {**fit.as_dict(), "used": used}} if fit else {}
+    found |= {"labels": labels_mark(job.given)} if job.given else {}
     return found | ({"batch_trial": trial.as_dict()} if trial else {})

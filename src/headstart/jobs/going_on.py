@@ -20,7 +20,7 @@ from headstart.launch.places import launched
 from headstart.methods import find
 from headstart.plugins import is_python_file
 from headstart.run.display import make_console
-from headstart.run.folder import RunFolder
+from headstart.run.folder import RunFolder, nothing_yet
 from headstart.settings.loggers import listed, names
 from headstart.settings.resolve import as_plain, in_memory, unknown, untrusted
 from headstart.settings.schema import RENAMED, Options, PretrainSettings, truth
@@ -43,6 +43,11 @@ PARTS = "search"
 """In a run folder: what was found so far, until all is."""
 _OBJECT = re.compile(r"live (\w+) \((.*)\)")
 """An object in memory, as records from before version 0.2 tell of it."""
+
+
+def killed_early(given: Mapping[str, Any]) -> bool:
+    """Whether the run to go on with was killed before it had settings: its command begins it."""
+    return bool(given.get("out")) and not truth(given.get("overwrite")) and nothing_yet(Path(str(given["out"])))
 
 
 def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -76,7 +81,8 @@ def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict
         raise UserError.several(problems)
     if str(used.get("preset")) not in declared.presets:
         used["preset"] = None
-    early = record["resolved"].get("steps", 0) is None
+    early, needs = record["resolved"].get("steps", 0) is None, declared.method.needs
+    found = needs.pseudolabels and (_is_whole(folder.path / FOUND) or not searches_again(record))
     if used.get("budget") and not early:  # what it came to when the run began, so that the schedules stay the same
         used |= {"budget": None, "steps": record["resolved"]["steps"]}
     elif not (early or used.get("steps") or used.get("epochs")):  # a default length, which older versions left out
@@ -86,8 +92,7 @@ def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict
     if in_memory(used.get("teacher")):
         used["teacher"] = given.get("teacher")
         # Where pseudo-labels are needed it was used before the first step, and is not needed once they are found.
-        needs = declared.method.needs
-        needed = needs.teacher or (needs.pseudolabels and early and not (folder.path / FOUND).is_file())
+        needed = needs.teacher or (needs.pseudolabels and not found)
         if used["teacher"] is None and needed:
             what = "was a network in memory, which a run cannot keep"
             raise UserError(what, where="teacher", hint="give it again")
@@ -96,11 +101,24 @@ def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict
     if launched():  # who has started the processes says how many
         used |= {"devices": "1", "nodes": 1}
     began = record["resolved"].get("files")
-    saved, found = any(folder.checkpoints.glob("step-*.pt")), (folder.path / FOUND).is_file()
-    if changed := replaced(began or {}, used, declared.method.needs, saved=saved, found=found or not early):
+    saved = any(folder.checkpoints.glob("step-*.pt"))
+    if changed := replaced(began or {}, used, needs, saved=saved, found=found):
         raise UserError.several(changed)
     kept = {key: value for key, value in given.items() if key in MAY_CHANGE}
     return {**used, **kept, "resume": True, "overwrite": False}, record
+
+
+def searches_again(record: Mapping[str, Any]) -> bool:
+    """Whether a run could search its images again: not one whose steps are known and whose search a time had cut."""
+    return record["resolved"].get("steps", 0) is None or not record["options"].get("budget")
+
+
+def _is_whole(found: Path) -> bool:
+    try:
+        check_seal(found)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _whole(start: Path) -> Path:

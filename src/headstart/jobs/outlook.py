@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
+from typing import NamedTuple
 
 import torch
 
@@ -20,6 +21,7 @@ from headstart.machine import Arithmetic, cores, loader_workers
 from headstart.methods.base import Method
 from headstart.methods.schedules import Progress
 from headstart.pseudolabels.base import PseudoLabels
+from headstart.run.busy import busy
 from headstart.run.display import duration
 from headstart.training.budget import TRIAL, tried
 from headstart.training.memory import known
@@ -37,6 +39,9 @@ SHORT = 2_000
 LONG = 3_600.0
 """Seconds from which the way to a shorter run is said."""
 
+_ALONE = 0.9
+"""Share of the time below which it is said what a run would take at least on a machine that is not busy."""
+
 Make = Callable[[PseudoLabels | None], Method]
 
 
@@ -49,12 +54,16 @@ class Outlook:
         batch: Images a step.
         step: Seconds a step.
         search: Seconds of the search for objects; 0 where there is none.
+        alone: Share of the time that it would take at least, had it the machine for itself: processor time.
+        busy: That the machine is busy, in words; "" where it is not.
     """
 
     steps: int
     batch: int
     step: float
     search: float = 0.0
+    alone: float = 1.0
+    busy: str = ""
 
     @property
     def seconds(self) -> float:
@@ -66,7 +75,11 @@ class Outlook:
         parts = [f"search {duration(self.search)}"] if self.search else []
         parts += [f"{self.steps:,} steps of {self.batch} images {duration(self.steps * self.step)}"]
         less = "; budget=30m would make it half an hour" if self.seconds > LONG else ""
-        return f"about {duration(self.seconds)}: {', '.join(parts)} (estimate from a trial){less}"
+        others = ""
+        if self.busy:
+            least = f", {duration(self.seconds * self.alone)} or more when it is not" if self.alone < _ALONE else ""
+            others = f"; {self.busy}{least}"
+        return f"about {duration(self.seconds)}: {', '.join(parts)} (estimate from a trial{others}){less}"
 
 
 def outlook(job: Job, make: Make, arithmetic: Arithmetic) -> Outlook | None:
@@ -86,6 +99,7 @@ def outlook(job: Job, make: Make, arithmetic: Arithmetic) -> Outlook | None:
     if job.record or s.budget or ranks.world() > 1 or job.steps * s.batch_size < SHORT:
         return None
     device = torch.device(str(own_device(s.device, s.devices)))
+    crowded = busy()  # before the trial, which is work as well
     share = s.batch_size // s.accumulate
     few = share if device.type != "cpu" else min(share, IMAGES)
     images = spread(job.images, 2 * few)
@@ -93,12 +107,13 @@ def outlook(job: Job, make: Make, arithmetic: Arithmetic) -> Outlook | None:
     with torch.random.fork_rng():
         try:
             labels, search = _searched(job, images, device) if job.declared.method.needs.pseudolabels else (None, 0.0)
-            step = _step(job, make(labels), images, few, arithmetic) * share * s.accumulate
+            taken = _step(job, make(labels), images, few, arithmetic)
         except Exception as error:
             if known(error) is None:
                 raise
             return None  # told by the run itself, with what else it finds
-    return Outlook(job.steps, s.batch_size, step, search)
+    alone = min(1.0, taken.alone / taken.clock) if device.type == "cpu" else 1.0
+    return Outlook(job.steps, s.batch_size, taken.clock * share * s.accumulate, search, alone, crowded)
 
 
 def spread(images: ImageIndex, number: int) -> ImageIndex:
@@ -114,23 +129,31 @@ def _searched(job: Job, images: ImageIndex, device: torch.device) -> tuple[Pseud
     return found, seconds * total
 
 
-def _step(job: Job, method: Method, images: ImageIndex, few: int, arithmetic: Arithmetic) -> float:
-    """Seconds an image of a step, from steps of a `few` images; the mean of its phases, each as long as it is."""
-    seconds = 0.0
+class Taken(NamedTuple):
+    """Seconds an image of a step: by the clock; and of each thread of a CPU, as if no other work were there."""
+
+    clock: float
+    alone: float
+
+
+def _step(job: Job, method: Method, images: ImageIndex, few: int, arithmetic: Arithmetic) -> Taken:
+    """What a step takes, from steps of a `few` images; the mean of its phases, each as long as it is."""
     phases = [phase for phase in method.phases(TRIAL) if len(phase) > 1]
-    taken: dict[tuple[ViewSpec, ...], float] = {}
+    taken: dict[tuple[ViewSpec, ...], Taken] = {}
+    each: list[Taken] = []
     for phase in phases:
         # Never a step at which a method does more, such as labelling images.
         progress = Progress(tried(phase, 1).start, TRIAL, 0.0)
         specs = tuple(method.specs_at(progress))
         if specs not in taken:  # no matter here which images it reads
             taken[specs] = _at(progress, job, method, images, few, arithmetic)
-        seconds += taken[specs] * len(phase)
-    return seconds / sum(map(len, phases))
+        each += [Taken(*(one * len(phase) for one in taken[specs]))]
+    length = sum(map(len, phases))
+    return Taken(sum(one.clock for one in each) / length, sum(one.alone for one in each) / length)
 
 
-def _at(progress: Progress, job: Job, method: Method, images: ImageIndex, few: int, arithmetic: Arithmetic) -> float:
-    """Seconds an image of one step."""
+def _at(progress: Progress, job: Job, method: Method, images: ImageIndex, few: int, arithmetic: Arithmetic) -> Taken:
+    """What an image of one step takes."""
     s, fabric = job.run, make_fabric(own_device(job.run.device, job.run.devices), arithmetic.precision)
     method.to(memory_format=torch.channels_last if arithmetic.channels_last else torch.contiguous_format)
     area = needed_area(method.view_specs())
@@ -144,7 +167,9 @@ def _at(progress: Progress, job: Job, method: Method, images: ImageIndex, few: i
         step = Step(method, job.options, fabric, s.seed)
         reading: list[float] = []
         computing: list[float] = []
+        threads: list[float] = []
         began = mark = time.perf_counter()
+        worked = time.process_time()
         for number, batch in enumerate(loader):
             read = time.perf_counter()
             views = step.views(batch.to(fabric.device), progress._replace(step=progress.step + number))
@@ -153,12 +178,14 @@ def _at(progress: Progress, job: Job, method: Method, images: ImageIndex, few: i
             done = time.perf_counter()
             reading.append(read - mark)
             computing.append(done - read)
-            mark = done
+            threads.append((time.process_time() - worked) / torch.get_num_threads())
+            mark, worked = done, time.process_time()
             if number >= WARMUP + LEAST - 1 and done - began > SECONDS:
                 break
     method.to(memory_format=torch.contiguous_format)
     read, computed = (median(times[WARMUP:]) / few for times in (reading, computing))
-    return together(read, computed, loader_workers(s.workers, fabric.device), fabric.device.type)
+    clock = together(read, computed, loader_workers(s.workers, fabric.device), fabric.device.type)
+    return Taken(clock, median(threads[WARMUP:]) / few)
 
 
 def together(reading: float, computing: float, workers: int, device: str) -> float:

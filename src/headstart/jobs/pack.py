@@ -35,7 +35,7 @@ from headstart.images.index import ImageIndex, find_images
 from headstart.images.labels import is_there, label_path
 from headstart.images.members import is_address
 from headstart.images.sources import parse_sources
-from headstart.jobs.embed import write_csv
+from headstart.jobs.csv_files import write_csv
 from headstart.jobs.labelled import dataset_of
 from headstart.reading import parse_json
 from headstart.run.display import Filling

@@ -30,8 +30,9 @@ from headstart.jobs.choose import (
     without_objects,
 )
 from headstart.jobs.fit import fit_of
-from headstart.jobs.going_on import continued
+from headstart.jobs.going_on import continued, killed_early
 from headstart.jobs.labelled import dataset_of, given_labels
+from headstart.jobs.used_files import relabelled
 from headstart.machine import parse_device
 from headstart.methods import find
 from headstart.methods.base import GivenLabels
@@ -104,7 +105,8 @@ class Job:
         model = self.run.model
         name = Path(model).stem if isinstance(model, (str, os.PathLike)) else type(model).__name__.lower()
         new = new_folder(Path("runs") / "pretrain", f"{name.replace(':', '-')}-{self.declared.name}")
-        return RunFolder.create(Path(self.run.out) if self.run.out else new, overwrite=self.run.overwrite)
+        out = Path(self.run.out) if self.run.out else new
+        return RunFolder.create(out, overwrite=self.run.overwrite, unbegun=self.run.resume)
 
 
 def steps_of(s: PretrainSettings, images: int) -> int:
@@ -158,8 +160,9 @@ def prepare(options: Mapping[str, Any], measure: Callable[[Job], BatchTrial] | N
     given = collect(options, problems)
     given |= absolute_paths(given)
     asked = {key: as_plain(value) for key, value in given.items() if key not in ("resume", "overwrite")}
-    record = None
-    if truth(given.get("resume")):
+    record, resumes = None, truth(given.get("resume"))
+    begins = resumes and killed_early(given)
+    if resumes and not begins:
         given, record = continued(given, problems)
     open_batch = given.get("batch") == "auto"
     given = {key: value for key, value in given.items() if key != "batch"} if open_batch else given
@@ -173,13 +176,13 @@ def prepare(options: Mapping[str, Any], measure: Callable[[Job], BatchTrial] | N
     torch.manual_seed(resolved.seed)
     detector = load_detector(given.get("model", resolved.model), given.get("init"), channels=images.channels)
     settled, declared, why, fit = _method(given, detector, images, record)
-    more: tuple[str, ...] = (
-        (f"init={given['init']} lies beside: the published weights of {resolved.model}",) if beside else ()
-    )
+    more: tuple[str, ...] = ("the run in this folder was killed before it had begun: it begins now",) * begins
+    more += (f"init={given['init']} lies beside: the published weights of {resolved.model}",) if beside else ()
     run, length = with_length(settled.run, given, detector.trained, len(images), classes=declared.method.needs.labels)
     known, classed = None, detector
     if labels and declared.method.needs.labels:
         known, told = given_labels(labels, images)
+        relabelled(record["resolved"].get("labels") if record else None, known, labels)
         classed = detector.with_classes(known.names, dataset_of(labels).keypoints())
         more += told
     more += (*untested(), SAID) if run.trust else untested()

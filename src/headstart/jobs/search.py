@@ -16,13 +16,13 @@ from headstart.detectors.find import load_detector
 from headstart.errors import UserError
 from headstart.images.index import ImageIndex
 from headstart.images.loader import ImageLoader, steps_for
-from headstart.jobs.going_on import FOUND, PARTS
+from headstart.jobs.going_on import FOUND, PARTS, searches_again
 from headstart.jobs.prepare import Job
 from headstart.machine import loader_workers
-from headstart.pseudolabels.base import PseudoLabels
+from headstart.pseudolabels.base import PseudoLabels, Stored
 from headstart.pseudolabels.parts import Parts
 from headstart.pseudolabels.search import Found, Search, find_pseudolabels
-from headstart.run.display import Filling
+from headstart.run.display import Filling, make_console
 from headstart.run.folder import RunFolder
 from headstart.settings.resolve import budget_seconds
 from headstart.settings.schema import MethodSettings, ProposalOptions, TeacherOptions
@@ -57,8 +57,8 @@ def pseudolabels_of(job: Job, folder: RunFolder, steps: int, device: torch.devic
         what = "the images are not those on which this run found its objects"
         raise UserError(what, where="data", hint="bring the images back, or start a new run")
     path, parts = folder.path / FOUND, Parts(folder.path / PARTS, folder.keep)
-    if job.record and (path.is_file() or not job.early):
-        labels, rows, seconds = PseudoLabels.load(path)
+    if stored := _stored(job, folder):
+        labels, rows, seconds = stored
         before = seconds
     else:
         before = parts.seconds
@@ -69,6 +69,26 @@ def pseudolabels_of(job: Job, folder: RunFolder, steps: int, device: torch.devic
         labels.save(path, rows, seconds)
     parts.remove()
     return Searched(labels, job.images if rows is None else job.images.subset(rows.tolist()), seconds, before)
+
+
+def _stored(job: Job, folder: RunFolder) -> Stored | None:
+    """What the search of a run that goes on has found; None where it is to be done, or, damaged, to be done again.
+
+    Raises:
+        UserError: It is damaged, and a time budget had cut the search: another would find other objects.
+    """
+    path = folder.path / FOUND
+    if not job.record or (job.early and not path.is_file()):
+        return None
+    try:
+        return PseudoLabels.load(path)
+    except UserError as error:
+        if not searches_again(job.record):
+            raise
+        said = f"{error.what}; the images are searched again"
+    folder.log(said)
+    make_console(stderr=True, soft_wrap=True).print(said, style="bold red", markup=False)
+    return None
 
 
 def teacher_of(options: MethodSettings, *, neck: bool = True) -> Teacher | None:

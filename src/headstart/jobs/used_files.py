@@ -1,14 +1,15 @@
-"""The files that a run began with, each by a mark of its contents: one that was replaced since would change the run."""
+"""What a run began with, by a mark of its contents: a file or labels that were replaced since would change the run."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from headstart.errors import UserError
 from headstart.files import content_hash
-from headstart.methods.base import Needs
+from headstart.methods.base import GivenLabels, Needs
 
 STARTS = ("model", "init")
 """What a run is loaded from until its first checkpoint, which has all of it."""
@@ -33,11 +34,12 @@ def replaced(
         used: Its options now.
         needs: Of its method.
         saved: Whether it has a checkpoint.
-        found: Whether it has its pseudo-labels.
+        found: Whether it has its pseudo-labels; without, what searches is needed: the start itself, or `SEARCHES`.
     """
-    names: tuple[str, ...] = () if saved else STARTS
-    names += SEARCHES if needs.pseudolabels and not found else ()
-    names += TEACHERS if needs.teacher or (needs.pseudolabels and not found) else ()
+    searches = needs.pseudolabels and not found
+    names: tuple[str, ...] = () if saved and not searches else STARTS
+    names += SEARCHES if searches else ()
+    names += TEACHERS if needs.teacher or searches else ()
     now = marks({name: used.get(name) for name in names if name in began})
     hint = "bring back a copy of the file, or start a new run"
     return [
@@ -47,3 +49,35 @@ def replaced(
         for name, mark in now.items()
         if began[name] != mark
     ]
+
+
+def labels_mark(given: GivenLabels) -> dict[str, Any]:
+    """What labels hold, for ``settings.yaml``: images, boxes, and a mark of classes and boxes, image after image.
+
+    It does not tell where the images lie, nor which others are among them: a run may be moved.
+    """
+    labels, rows = given.labels, given.rows
+    counts = labels.first[rows + 1] - labels.first[rows]
+    digest = hashlib.sha256(repr([*given.names]).encode())
+    for tensor in (counts, labels.labels, labels.boxes):
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return {"images": len(rows), "boxes": len(labels.labels), "sha256": digest.hexdigest()}
+
+
+def relabelled(began: Mapping[str, Any] | None, given: GivenLabels, named: str) -> None:
+    """Refuse labels that are not those that a run began with.
+
+    Args:
+        began: `labels_mark` as the run began; None of an older version.
+        given: The labels as they are now.
+        named: The option ``labels``.
+
+    Raises:
+        UserError: They are others.
+    """
+    if not began or began == (now := labels_mark(given)):
+        return
+    then, here = (f"{one['boxes']:,} boxes on {one['images']:,} images" for one in (began, now))
+    told = f"{then} then, {here} now" if then != here else f"{then}, others than then"
+    what = f"the labels of {named} are not those that this run began with: {told}"
+    raise UserError(what, where="labels", hint="bring back a copy of the label files, or start a new run")

@@ -10,13 +10,14 @@ from markupsafe import Markup
 
 from headstart.comparison import remarks, wording
 from headstart.comparison.records import BudgetFacts, CellResult, ClassScore, LabelsWorth, Results
+from headstart.comparison.reference import measured_against
 from headstart.comparison.statistics import epochs_to_reach
 from headstart.errors import enumerated
 from headstart.report.charts import Chart
 from headstart.report.series import COLORS, Line, Row, Saving, lines_chart, rows_chart, savings_chart
 
 NEARLY = 0.9
-"""Share of COCO's last score from which a start is nearly as good."""
+"""Share of the reference's last score from which a start is nearly as good."""
 MANY = 24
 """Classes that are shown at most: those with the largest differences."""
 _WIDE, _HALF, _PHONE = (1000, 340), (484, 290), (328, 250)
@@ -165,7 +166,7 @@ def _two_lines(label: str, most: int = 24) -> str:
 
 def curves(results: Results) -> list[Chart]:
     """Learning curves, a chart a budget: the mean of the seeds, faintly the seeds."""
-    found = []
+    found, reference = [], next(iter(measured_against(results)[::-1]), "coco")
     for at, budget in enumerate(results.budgets):
         lines = []
         for name, index in _index(results).items():
@@ -176,17 +177,17 @@ def curves(results: Results) -> list[Chart]:
                 single = each if len(each) > 1 else []
                 lines.append(Line(index, name, list(range(1, length + 1)), mean, single=single))
         if lines:
-            found.append(_curve(f"curve-{at}", budget, lines))
+            found.append(_curve(f"curve-{at}", budget, lines, reference))
     return found
 
 
-def _curve(key: str, budget: BudgetFacts, lines: list[Line]) -> Chart:
+def _curve(key: str, budget: BudgetFacts, lines: list[Line], reference: str) -> Chart:
     scratch = next((line for line in lines if line.label == "scratch"), None)
     level = scratch.ys[-1] if scratch else None
     ends = ", ".join(f"{line.label} {line.ys[-1]:.3f}" for line in lines)
     title, note = (
         f"{remarks.labels(budget.name)}",
-        f"In the end: {ends}.{_sooner(lines)}{' Dashed level: where scratch ends.' if scratch else ''}",
+        f"In the end: {ends}.{_sooner(lines, reference)}{' Dashed level: where scratch ends.' if scratch else ''}",
     )
 
     def draw(name: str, size: tuple[int, int]) -> str:
@@ -195,15 +196,15 @@ def _curve(key: str, budget: BudgetFacts, lines: list[Line]) -> Chart:
     return _chart(key, title[0].upper() + title[1:], f"{budget.images:,} images", note, draw, full=False)
 
 
-def _sooner(lines: list[Line]) -> str:
-    """When each start is nearly as good as COCO's in the end; nothing without COCO or another beside scratch."""
-    coco = next((line for line in lines if line.label == "coco"), None)
-    others = [line for line in lines if line.label not in ("coco", "scratch")]
-    if coco is None or not others or coco.ys[-1] <= 0:
+def _sooner(lines: list[Line], reference: str) -> str:
+    """When each start is nearly as good as the reference in the end; nothing without it or another beside scratch."""
+    first = next((line for line in lines if line.label == reference), None)
+    others = [line for line in lines if line.label not in (reference, "scratch")]
+    if first is None or not others or first.ys[-1] <= 0:
         return ""
-    after = [(line.label, epochs_to_reach(line.ys, NEARLY * coco.ys[-1])) for line in (coco, *others)]
+    after = [(line.label, epochs_to_reach(line.ys, NEARLY * first.ys[-1])) for line in (first, *others)]
     listed = ", ".join(f"{label} {'never' if epoch is None else epoch}" for label, epoch in after)
-    return f" Epoch at which {NEARLY:.0%} of where coco ends is reached: {listed}."
+    return f" Epoch at which {NEARLY:.0%} of where {reference} ends is reached: {listed}."
 
 
 def classes(results: Results) -> list[Chart]:

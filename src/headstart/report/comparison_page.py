@@ -159,11 +159,13 @@ def legend(results: Results) -> list[tuple[int, str, str]]:
         "coco-longer": "COCO weights, trained for longer",
         "recipe": "made anew by a recipe",
         "checkpoint": "a checkpoint",
+        "checkpoint-longer": "a checkpoint, trained for longer",
     }
     found = []
     for at, start in enumerate(results.starts):
         known = start.pretraining
         what = f"pretrained with {known.method}, from {Path(known.model).name}" if known else words[start.kind]
+        what = f"{Path(start.weights).name}, given as {what}, which it is not" if start.foreign else what
         what = f"{what}: {start.recipe.method or 'the default method'}" if start.recipe else what
         found.append((at % COLORS, start.name, what))
     return found

@@ -16,6 +16,7 @@ import yaml
 
 from headstart.errors import UserError, printable
 from headstart.files import (
+    LOCK,
     Contents,
     OwnedFolder,
     explained,
@@ -62,13 +63,18 @@ class RunFolder:
         self._kept = self._trained = False
 
     @classmethod
-    def create(cls, path: Path, *, overwrite: bool = False) -> RunFolder:
+    def create(cls, path: Path, *, overwrite: bool = False, unbegun: bool = False) -> RunFolder:
         """Make the folder. A run that is to be replaced is set aside until `under_way`.
 
+        Args:
+            path: Where.
+            overwrite: Replace a run that is there.
+            unbegun: Begin one that was killed before it had settings.
+
         Raises:
-            UserError: It holds a run already (unless `overwrite`), or something that is not a run.
+            UserError: It holds a run already, and may not be replaced; or something that is not a run.
         """
-        problem = refusal(path, overwrite=overwrite)
+        problem = refusal(path, overwrite=overwrite or (unbegun and nothing_yet(path)))
         if problem:
             raise problem
         run = cls(path)
@@ -285,9 +291,18 @@ def refusal(path: Path, *, overwrite: bool) -> UserError | None:
         return problem
     if owned.unbegun:
         what = "there is a run in this folder that ended before its first step"
-        return UserError(what, where=f"out={path}", hint="overwrite=true replaces it, or choose another folder")
+        begins = "resume=true begins it" if nothing_yet(path) else "overwrite=true replaces it"
+        return UserError(what, where=f"out={path}", hint=f"{begins}, or choose another folder")
     hint = "resume=true goes on with it, overwrite=true replaces it, or choose another folder"
     return UserError("there is a run in this folder already", where=f"out={path}", hint=hint)
+
+
+def nothing_yet(path: Path) -> bool:
+    """Whether it holds a run that was killed before it had settings, and nothing that took it long to make."""
+    owned = OwnedFolder(path, CONTENTS)
+    if owned.begun or owned.replacing or (path / "pseudolabels.pt").exists():
+        return False
+    return owned.unbegun or ((path / LOCK).is_file() and owned.refusal() is None)  # or it had only taken the folder
 
 
 def new_folder(parent: Path, name: str) -> Path:

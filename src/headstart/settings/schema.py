@@ -297,7 +297,10 @@ class CompareSettings(Options):
         ["scratch", "coco"],
         description="what to compare: scratch, coco, coco-backbone, checkpoints, run folders, or recipes (a .yaml of "
         "pretraining options, made anew for each list of labels); coco-longer: COCO fine-tuned for as many steps in "
-        "all; name=path names one, coco=path.pt says where the COCO weights are",
+        "all, mine-longer: likewise mine; name=path names one, coco=path.pt says where the COCO weights are",
+    )
+    reference: str | None = Field(
+        None, description="the start that others are measured against first, own weights, say (default: coco)"
     )
     labels: Strings = Field(["10%", "100%"], description="label budgets: shares of the labelled images, or counts")
     seeds: Seeds = Field([0, 1, 2], description="how many seeds, or the seeds themselves as [0, 1, 2]")

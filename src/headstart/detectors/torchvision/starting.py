@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor
 
 from headstart.detectors.finetuner import Built, StartSettings
+from headstart.detectors.handback import shorten
 from headstart.detectors.tensors import built
 from headstart.detectors.torchvision import models, names
 from headstart.detectors.torchvision.models import BACKGROUND, Record
@@ -25,13 +28,14 @@ def build_start(settings: StartSettings, path: Path) -> Built:
     weights, parts = settings.weights, settings.parts
     state: dict[str, Tensor] = {}
     taken: dict[str, Tensor] = {}
-    same = False
+    same, foreign = False, ""
     if weights is not None:
         published = weights == f"{names.FAMILY}:{name}:coco"
         state, record = (models.published_state(name), None) if published else models.read_state(weights, "starts")
         theirs = models.published_names(name) if published else record.names if record else None
         # A state dict of somebody else's has no names: where its shapes fit, the classes are taken to be the same.
         same = theirs is None or list(theirs) == own_names
+        foreign = "" if published else _foreign(name, state, record)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         if weights is None:
@@ -45,7 +49,20 @@ def build_start(settings: StartSettings, path: Path) -> Built:
         name, own_names, [], weights is None, {"seed": settings.seed, "weights": weights, "parts": list(parts)}
     )
     models.write_state(path, module, record)
-    return built(module, taken, models.part_of)
+    return replace(built(module, taken, models.part_of), foreign=foreign)
+
+
+def _foreign(name: str, state: Mapping[str, Tensor], record: Record | None) -> str:
+    """Why a file's weights are not of COCO, in words; "" where nothing in it tells that."""
+    classes = len(models.published_names(name))
+    if record is not None and len(record.names) != classes:
+        return f"it has {len(record.names) - 1} classes ({shorten(record.names[1:])})"
+    if record is not None:
+        return "headstart wrote it"
+    shapes = models.build(name, classes, empty=True).state_dict()
+    if any(key in shapes and shapes[key].shape != tensor.shape for key, tensor in state.items()):
+        return f"it is not for {classes - 1} classes, as COCO's is"
+    return ""
 
 
 def _refuse_more_than_boxes(name: str, module: Any) -> None:

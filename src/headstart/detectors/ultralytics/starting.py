@@ -8,7 +8,9 @@ checkpoint that has the user's classes already brings its class layers, too: the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,10 @@ def build_start(settings: StartSettings, path: Path) -> Built:
         live = build(model)
         source = live.model
         given: Mapping[str, Tensor] = {}
+        foreign = ""
         if weights is not None:
-            other = open_checkpoint(weights, where="starts").model
+            opened = open_checkpoint(weights, where="starts")
+            other, foreign = opened.model, _foreign(opened)
             check_trainable(other, weights, where="starts")
             given = _fitting(source, other, model, weights, parts)
             source.load_state_dict(given, strict=False)
@@ -48,7 +52,25 @@ def build_start(settings: StartSettings, path: Path) -> Built:
         detector = UltralyticsDetector(live, target)
         detector.trained = weights is not None
         detector.save(path, {"seed": settings.seed, "weights": weights, "parts": list(parts) if weights else []})
-    return built(detector.module, given, splitter(detector.module))
+    return replace(built(detector.module, given, splitter(detector.module)), foreign=foreign)
+
+
+_COCO = re.compile(r"coco(-\w+)?")
+"""What Ultralytics calls the data sets of its published weights; coco8 and coco128 are small ones to try things on."""
+_CLASSES = {"detect": 80, "segment": 80, "pose": 1}
+"""Task -> classes that COCO has for it."""
+
+
+def _foreign(opened: Any) -> str:
+    """Why a checkpoint is not of COCO, in words: what it says of itself; "" where it says nothing against that."""
+    content = getattr(opened, "ckpt", None) or {}
+    names, expected = _class_names(opened.model), _CLASSES.get(opened.task)
+    if expected and len(names) != expected:
+        return f"it has {len(names)} classes ({shorten(names)}), and COCO has {expected}"
+    if content.get("headstart"):
+        return "headstart wrote it"
+    data = Path(str((content.get("train_args") or {}).get("data") or "coco")).stem
+    return "" if _COCO.fullmatch(data) else f"it was trained on {data}"
 
 
 def _fitting(source: nn.Module, other: nn.Module, model: str, weights: str, parts: Sequence[Part]) -> dict[str, Tensor]:
