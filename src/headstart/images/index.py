@@ -195,7 +195,7 @@ def find_images(data: Data, keep: Path | None = None, *, every: float = EVERY, l
     shards = sorted(finder.shards.values())
     members, told, unread = _members([] if labelled else shards, keep)
     if not finder.found and not frames and not members:
-        raise finder.nothing(names, [*skipped, *unread])
+        raise finder.nothing(names, [*skipped, *unread], told)
     notes = [*finder.notes, *finder.passed_over(), *said, *told]
     paths, skipped = sorted({*finder.found.values(), *frames, *members}), [*skipped, *unread]
     index = ImageIndex(paths, names, notes, finder.left_out, skipped, channels, shards if members else ())
