@@ -61,8 +61,10 @@ def read_part(found: DatasetYaml, name: str, classes: int | None, keypoints: Seq
     try:
         named = list(find_images(found.paths(name), labelled=True))
     except UserError as error:
-        what = f"{name}: {error.what}{found.looked_for(name) if name in found.parts else ''}"
-        raise UserError(what, where=str(found.file), hint=error.hint) from None
+        looked = found.looked_for(name) if name in found.parts else ""
+        where = str(found.file)
+        refused = [UserError(f"{name}: {one.what}{looked}", where=where, hint=one.hint) for one in error.parts]
+        raise UserError.several(refused) from None
     there = tuple(path for path in named if os.path.exists(path))  # noqa: PTH110 - a Path for each costs more
     known = set(there)
     part = Part(name, there, tuple(path for path in named if path not in known))
