@@ -157,6 +157,17 @@ def test_members_that_are_held_out_are_not_learnt_from(tmp_path: Path) -> None:
     assert names(find_images(tmp_path / "b.yaml")) == ["b.png"]
 
 
+def test_what_is_held_out_at_an_address_is_not_learnt_from(tmp_path: Path) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    for number in range(3):
+        path = packs.tar(tmp_path / f"{number}.tar", {f"{number}.png": packs.picture(number)})
+        fsspec.filesystem("memory").pipe_file(f"/held/{number}.tar", path.read_bytes())
+    for part in ("memory://held/2.tar", "memory://held/{1..2}.tar"):
+        (tmp_path / "a.yaml").write_text(f"train: 'memory://held/{{0..2}}.tar'\nval: '{part}'\nnames: [a]\n")
+        wanted = ["0.png", "1.png"] if part.endswith("/2.tar") else ["0.png"]
+        assert names(find_images(tmp_path / "a.yaml")) == wanted
+
+
 def test_labels_of_another_form_are_named(tmp_path: Path) -> None:
     path = packs.tar(tmp_path / "a.tar", {"1.png": packs.picture(1), "1.json": b'{"boxes": []}'})
     (tmp_path / "a.yaml").write_text("train: a.tar\nnames: [a]\n")
