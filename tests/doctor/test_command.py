@@ -12,11 +12,15 @@ import pytest
 import torch
 from ultralytics import YOLO
 
+import packs
 from headstart import cli, machine
 from headstart.cli.options import stands_alone
 from headstart.doctor import system
 from headstart.doctor.findings import Finding
+from headstart.doctor.start import fit_findings
+from headstart.jobs.doctor import doctor
 from headstart.jobs.scenes import draw_dataset
+from headstart.pseudolabels.fit import Fit
 from headstart.settings.tools import DoctorSettings
 
 
@@ -122,3 +126,42 @@ def test_little_space_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("shutil.disk_usage", usage)
     assert system._folder("runs", tmp_path, "runs", "wrong", "give out=").outcome == "note"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_advice_is_a_command_that_can_be_typed() -> None:
+    fit = Fit("coco", 64, 0.5, 0.9, 65, 60)
+    for data, wanted in (
+        ("my data/a.yaml", "measure it: headstart compare data='my data/a.yaml' starts="),
+        ("", "label some of them and measure it: headstart compare data=YOUR.yaml starts="),
+    ):
+        found = {one.about: one for one in fit_findings(fit, "yolo11n.pt", 80, data)}
+        assert found["start.likely"].do.startswith(wanted)
+
+
+def test_images_alone_are_no_data_set_to_compare_on(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+    monkeypatch.setattr("headstart.jobs.doctor.fit_findings", lambda fit, path, classes, data: given.append(data) or [])
+    images, model = str(scenes / "d" / "images" / "val"), str(scenes / "net.pt")
+    monkeypatch.setattr("headstart.jobs.doctor.fit_of", lambda *_: None)
+    doctor(DoctorSettings(data=images, model=model, device="cpu"))
+    doctor(DoctorSettings(images=images, model=model, device="cpu"))
+    doctor(DoctorSettings(data=images, labels=str(scenes / "d" / "scenes.yaml"), model=model, device="cpu"))
+    assert given == ["", "", str(scenes / "d" / "scenes.yaml")]
+
+
+def test_a_line_break_in_a_name_makes_no_line() -> None:
+    finding = Finding("a", "wrong", "a\nb", "c\nd", ("x.txt\n  ok     all is well",))
+    assert finding.lines() == ["  WRONG  a\\nb", "           x.txt\\n  ok     all is well", "         -> c\\nd"]
+
+
+def test_many_shards_are_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(12):
+        packs.tar(tmp_path / f"s/{number:02d}.tar", {"1.png": packs.picture(1)})
+    for part in ("s/{00..11}.tar", "s"):
+        (tmp_path / "a.yaml").write_text(f"train: '{part}'\nval: {part}\nnames: [a]\n")
+        assert cli.main(["doctor", f"data={tmp_path / 'a.yaml'}", "model=no.pt", "device=cpu"]) == 1
+        printed = capsys.readouterr().out
+        told = f"train: {tmp_path}/s/00.tar, one of 12, is a shard: images with labels are read from files here"
+        assert printed.count(told) == 1
+        assert printed.count(".tar") == 2
+        assert "-> unpack it (tar -xf, unzip) and name the folder" in printed

@@ -129,6 +129,28 @@ def test_what_is_there_is_not_replaced_unasked(drawn: Path, tmp_path: Path, monk
         embedded(drawn, tmp_path / "g.parquet")
 
 
+def test_images_that_a_trainer_leaves_out_are_not_labelled(drawn: Path, tmp_path: Path) -> None:
+    shutil.copytree(drawn / "scenes", tmp_path / "scenes")
+    first, *_, last = sorted((tmp_path / "scenes" / "labels" / "train").iterdir())
+    last.write_text(first.read_text() + "0 .5 .5 7 7\n")
+    made = embedded(drawn, tmp_path / "f.parquet", labels=str(tmp_path / "scenes" / "scenes.yaml"), next=99)
+    assert sum(table(tmp_path / "f.parquet")["labelled"].to_pylist()) == 3
+    assert str(tmp_path / "scenes" / "images" / "train" / f"{last.stem}.jpg") in made.chosen
+    assert any(note.startswith("1 of 4 images are left out for their label files: ") for note in made.notes)
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_folder_of_others_is_not_written_into(drawn: Path, tmp_path: Path, kind: str) -> None:
+    if kind == "folder":
+        (tmp_path / "f.next").mkdir()
+        (tmp_path / "f.next" / "00001.jpg").write_text("mine")
+    else:
+        (tmp_path / "f.next").write_text("mine")
+    with pytest.raises(UserError, match=r"out: .*f.next is there already\n  -> move it away"):
+        embedded(drawn, tmp_path / "f.parquet")
+    assert not (tmp_path / "f.parquet").exists()
+
+
 def test_the_example_of_the_page_runs(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """The commands and the Python of docs/embed.md, in their order, where the page has its files."""
     text = PAGE.read_text(encoding="utf-8").split("## A worked example")[1].split("\n## ")[0]

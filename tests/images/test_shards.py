@@ -156,7 +156,7 @@ def test_of_a_truncated_tar_what_is_there_is_used(tmp_path: Path) -> None:
     index = find_images(path)
     assert names(index) == ["0.png", "1.png"]
     assert index.skipped == [(f"{path}/2.png", "truncated: the shard ends in the midst of it")]
-    assert index.notes[-1].startswith("1 of 1 shards or their members cannot be used")
+    assert index.notes[-1].startswith("1 shards or members of shards cannot be used: ")
     path.write_bytes(whole[: places[2] - 512])
     found = find_images(path)
     assert names(found) == ["0.png", "1.png"]
@@ -185,7 +185,7 @@ def test_bad_shards_are_listed_and_others_used(tmp_path: Path) -> None:
     error = refused(tmp_path / "b.tar.gz")
     assert "is a compressed tar" in error.what
     assert "gunzip" in str(error.hint)
-    assert "1 shards cannot be read" in refused(tmp_path / "text.tar").what
+    assert "1 shards or their members cannot be read" in refused(tmp_path / "text.tar").what
 
 
 def test_sparse_members_and_wild_headers(tmp_path: Path) -> None:

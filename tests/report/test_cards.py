@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 from headstart.detectors.handback import Dropped
 from headstart.jobs.compare import Comparison
 from headstart.jobs.ending import Run
+from headstart.report import write_report
 
 HOSTILE = "javascript:a<img src=x onerror=alert(1)>'&"
 
@@ -86,6 +88,22 @@ def test_a_name_is_a_name(run: Run) -> None:
     links = [str(one["href"]) for one in found.of("a")]
     assert len(links) == 1
     assert re.fullmatch(r"\./runs/javascript%3Aa%3Cimg[\w%./-]*/report\.html", links[0])
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page and a card are UTF-8, whatever bytes the name has; the link leads to them."""
+    monkeypatch.chdir(tmp_path)
+    folder = write_run(tmp_path / os.fsdecode(b"r\xff"))
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert "r\\udcff" in page
+    card = Run(folder, None, None, 5000, interrupted=False)._repr_html_()
+    assert card is not None
+    card.encode("utf-8")
+    (link,) = [one for one in Tags(card).of("a") if "report" in str(one["href"])]
+    assert link["href"] == "./r%FF/report.html"
+    assert "r\\udcff/report.html" in Tags(card).text
+    write_comparison(tmp_path / os.fsdecode(b"c\xff"))
+    write_report(tmp_path / os.fsdecode(b"c\xff")).read_text(encoding="utf-8")
 
 
 def test_a_report_that_no_notebook_serves_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from headstart.detectors.finetuner import Finetuner
 from headstart.errors import UserError
 from headstart.images.dataset_yaml import DatasetYaml, find_dataset_yaml, read_dataset_yaml
 from headstart.images.index import find_images
-from headstart.images.labels import label_path, survey
+from headstart.images.labels import expected, label_path, survey
 
 _CARRIED = ("kpt_shape", "flip_idx", "kpt_names", "channels")
 
@@ -72,8 +72,7 @@ def read_dataset(path: str | Path, split: str, trainer: Finetuner, model: str = 
     names, keypoints = found.class_names(), found.keypoints()
     (pool, lost), (test, lost_test) = (_there(_images(found, part), found, part) for part in ("train", split))
     if not any(label_path(image).is_file() for image in pool):
-        hint = f"expected {label_path(pool[0])} for {pool[0]}"
-        raise UserError("train has no labels", where=str(found.file), hint=hint)
+        raise UserError("train has no labels", where=str(found.file), hint=expected(pool[0]))
     trained = survey(pool, len(names), keypoints)
     if keypoints and not any(trained.classes.values()):  # boxes alone, for detectors without keypoints
         keypoints, trained = None, survey(pool, len(names))

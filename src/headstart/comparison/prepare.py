@@ -29,7 +29,7 @@ from headstart.errors import UserError
 from headstart.files import Contents, OwnedFolder, explained, write_text
 from headstart.images.dataset_yaml import find_dataset_yaml, shipped
 from headstart.images.index import find_images
-from headstart.images.labels import label_path
+from headstart.images.labels import expected
 from headstart.reading import parse_yaml
 from headstart.run.display import make_console
 from headstart.settings.schema import CompareSettings
@@ -232,7 +232,7 @@ def _foreign(starts: Sequence[Start], files: Mapping[tuple[str, int], StartFile]
 
 def _refuse_unlabelled_test(dataset: Dataset) -> None:
     if not any(has_objects(image, dataset.keypoints) for image in dataset.test):
-        hint = f"expected {label_path(dataset.test[0])} for {dataset.test[0]}; split=val or split=test names the part"
+        hint = f"{expected(dataset.test[0])}; split=val or split=test names the part"
         what = f"{dataset.split} has no labelled objects: nothing can be measured on it"
         raise UserError(what, where=str(dataset.yaml), hint=hint)
 

@@ -11,7 +11,7 @@ from headstart.doctor.findings import Finding, Outcome, lost, of_error
 from headstart.errors import UserError
 from headstart.images.dataset_yaml import DatasetYaml
 from headstart.images.index import find_images
-from headstart.images.labels import label_path, read_labels
+from headstart.images.labels import expected, label_path, read_labels
 
 FEW = 10
 """Objects of a class in train below which it is said to be rare."""
@@ -61,8 +61,10 @@ def read_part(found: DatasetYaml, name: str, classes: int | None, keypoints: Seq
     try:
         named = list(find_images(found.paths(name), labelled=True))
     except UserError as error:
-        what = f"{name}: {error.what}{found.looked_for(name) if name in found.parts else ''}"
-        raise UserError(what, where=str(found.file), hint=error.hint) from None
+        looked = found.looked_for(name) if name in found.parts else ""
+        where = str(found.file)
+        refused = [UserError(f"{name}: {one.what}{looked}", where=where, hint=one.hint) for one in error.parts]
+        raise UserError.several(refused) from None
     there = tuple(path for path in named if os.path.exists(path))  # noqa: PTH110 - a Path for each costs more
     known = set(there)
     part = Part(name, there, tuple(path for path in named if path not in known))
@@ -103,10 +105,9 @@ def label_findings(part: Part) -> list[Finding]:
 def _no_objects(part: Part) -> Iterator[Finding]:
     about, name = f"labels.{part.name}.objects", part.name
     if part.objects and not part.labelled:
-        expected = label_path(part.images[0])
         why = "has no label file" if len(part.unlabelled) == len(part.objects) else "has no object in its labels"
         words = f"{name}: every image {why}, so that nothing can be {'learnt' if name == 'train' else 'measured'}"
-        yield Finding(about, "wrong", words, f"expected {expected} for {part.images[0]}")
+        yield Finding(about, "wrong", words, expected(part.images[0]))
     elif len(part.unlabelled) > _MOSTLY * len(part.images):
         words = (
             f"{name}: {len(part.unlabelled):,} of {len(part.images):,} images have no label file: they are taught as "

@@ -40,9 +40,10 @@ class Finding:
         """As it is printed."""
         mark = {"ok": "ok", "note": "note", "wrong": "WRONG", "unknown": "-"}[self.outcome]
         more = len(self.details) - SHOWN
-        below = [*self.details[:SHOWN], *([f"and {more:,} more (json=FILE lists all)"] if more > 0 else [])]
-        return [f"  {mark:<6} {self.words}", *(f"           {one}" for one in below)] + (
-            [f"         -> {self.do}"] if self.do else []
+        shown = [_in_one_line(one) for one in self.details[:SHOWN]]
+        below = [*shown, *([f"and {more:,} more (json=FILE lists all)"] if more > 0 else [])]
+        return [f"  {mark:<6} {_in_one_line(self.words)}", *(f"           {one}" for one in below)] + (
+            [f"         -> {_in_one_line(self.do)}"] if self.do else []
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -55,6 +56,11 @@ class Finding:
             "details": list(self.details),
             "facts": dict(self.facts),
         }
+
+
+def _in_one_line(text: str) -> str:
+    """`text` with line breaks, which a file's name may have, written out: what stands below looks like a finding."""
+    return text.replace("\r", "\\r").replace("\n", "\\n")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ The sentences say what EXPERIMENTS.md and docs/evidence.md hold, and no more. A 
 from __future__ import annotations
 
 import math
+import shlex
 
 from headstart.doctor.findings import Finding
 from headstart.pseudolabels.fit import LABELLED, RECALL, Fit
@@ -45,7 +46,7 @@ def fit_findings(fit: Fit | None, model: str, classes: int, data: str) -> list[F
         fit: What was measured; None where no image could be read.
         model: Whose detections they are.
         classes: How many classes it has.
-        data: The data set, for the command that tells more.
+        data: The dataset YAML, for the command that tells more; "" for images without labels.
     """
     if fit is None:
         return [Finding("start", "unknown", "no image could be read, so nothing was measured")]
@@ -56,7 +57,8 @@ def fit_findings(fit: Fit | None, model: str, classes: int, data: str) -> list[F
     likely, sure, (words, evidence) = _likely(fit)
     facts = {"likely": likely, "sure": sure}
     details = (f"how sure: {evidence}", SELFTRAIN, RANDOM)
-    do = f"measure it: headstart compare data={data} starts=coco,coco-longer,objects=RUN (docs/comparison.md)"
+    measure, named = ("measure it", shlex.quote(data)) if data else ("label some of them and measure it", "YOUR.yaml")
+    do = f"{measure}: headstart compare data={named} starts=coco,coco-longer,objects=RUN (docs/comparison.md)"
     return [*found, Finding("start.likely", "ok", words, do, details, facts)]
 
 

@@ -72,6 +72,7 @@ class Catalog:
         self.shard, self.stamp, self._keys, self._table = shard, stamp, keys, table
         self.problems, self.twice = problems, twice
         self._names: list[str] | None = None
+        self._reasons: dict[str, str] | None = None
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -84,6 +85,12 @@ class Catalog:
             return None
         row = self._table[at].tolist()
         return Place(row[0], row[1], row[1]) if len(row) == 2 else Place(*row)
+
+    def problem(self, name: str) -> str | None:
+        """Why the member of this name cannot be used; None where nothing is said of it."""
+        if self._reasons is None:
+            self._reasons = dict(self.problems)
+        return self._reasons.get(name)
 
     def names(self) -> Sequence[str]:
         """The names, in the order of the table; known until `forget_names`."""

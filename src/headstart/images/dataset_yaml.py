@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import UserError, did_you_mean
+from headstart.images.braces import names_something
 from headstart.images.members import is_address
 from headstart.reading import parse_yaml
 
@@ -245,11 +246,10 @@ def _roots(file: Path, path: str | None) -> tuple[Path, ...]:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether it exists, as far as may be seen; a name that is too long for any file does not."""
-    try:
-        return path.exists()
-    except OSError:
-        return False
+    """Whether it, or what it stands for as a pattern, exists, as far as may be seen; no name that is too long does."""
+    with suppress(UserError):  # of too many: said where they are looked for
+        return names_something(str(path))
+    return False
 
 
 def _below(root: Path, name: str) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from headstart.errors import UserError
 from headstart.images import index_cache
+from headstart.images.braces import named_by
 from headstart.images.frames import is_video_name
 from headstart.images.globs import expression
 from headstart.images.lists import base_of, text_of
@@ -61,11 +62,19 @@ class Finder:
         }
         adders[source.kind](source)
 
-    def nothing(self, names: Sequence[str], skipped: Sequence[tuple[str, str]]) -> UserError:
-        """The error for having found no image at all, nor a video or a shard that can be read."""
+    def nothing(self, names: Sequence[str], skipped: Sequence[tuple[str, str]], told: Sequence[str] = ()) -> UserError:
+        """The error for having found no image at all, nor a video or a shard that can be read.
+
+        Args:
+            names: The sources.
+            skipped: Videos and shards that cannot be used, or parts of them.
+            told: What is said of the shards.
+        """
         what = f"no images found in {', '.join(names)}"
         if skipped:
-            kind, hint = ("shards", "make them anew") if self.shards else ("videos", "look whether a player shows them")
+            kind, hint = "videos", "look whether a player shows them"
+            if self.shards:
+                kind, hint = "shards or their members", "list them (tar -tf, unzip -l), and make or copy them anew"
             what += f": {len(skipped)} {kind} cannot be read, such as {skipped[0][0]} ({skipped[0][1]})"
             return UserError(what, where="data", hint=hint)
         if self.left_out:
@@ -73,8 +82,8 @@ class Finder:
             return UserError(what, where="data", hint="to pretrain on them all the same, give their folder as data")
         if self.other:
             what += f": {self.other} other file{'s' * (self.other > 1)}, such as {self.example}"
-        if self.notes:
-            what += f" ({'; '.join(self.notes)})"
+        if notes := [*self.notes, *told]:
+            what += f" ({'; '.join(notes)})"
         kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
         hint = f"looked for {kinds}, videos and shards (tar, zip) in any case; hidden files are passed over"
         return UserError(what, where="data", hint=hint)
@@ -233,7 +242,7 @@ class Finder:
         if len(names) < len(lines):
             self.notes.append(f"lines of {file} that do not name an image: {len(lines) - len(names)}")
         beside, base = str(file.parent), str(base_of(file.parent, names))
-        for name in names:
+        for name in (one for line in names for one in (named_by(line) if is_shard_name(line) else [line])):
             below = beside if name.startswith("./") else base
             self._add_file(name if is_address(name) else absolute(os.path.join(below, name)))  # noqa: PTH118
 
@@ -244,10 +253,16 @@ class Finder:
             train.add(named)
         for named in source.held_out:
             held_out.add(named)
-        kept = _less(train.found, held_out.found)
-        left_out = len(train.found) - len(kept)
+        kept, shards = _less(train.found, held_out.found), _less(train.shards, held_out.shards)
+        every = len(train.found)
+        for resolved in shards.keys() & {member.shard for one in held_out.found if (member := split(one))}:
+            members = _members(resolved, shards.pop(resolved))
+            every += len(members)
+            kept |= _less(members, held_out.found)
+        kept = {one: kept[one] for one in kept if (member := split(one)) is None or member.shard not in held_out.shards}
+        left_out = every - len(kept)
         if left_out:
-            shares = f"{left_out} of {len(train.found)} images of train in {source.path}"
+            shares = f"{left_out} of {every} images of train in {source.path}"
             self.notes.append(f"{shares} are also in val or test, and were left out")
         for part in (train, held_out):
             self.watched |= part.watched
@@ -261,12 +276,19 @@ class Finder:
         self.other += train.other
         self.formats += train.formats
         self.example = self.example or train.example
-        for resolved, shown in (kept | _less(train.shards, held_out.shards)).items():
+        for resolved, shown in (kept | shards).items():
             self._keep(shown, resolved)
 
 
 def _less(some: dict[str, str], others: dict[str, str]) -> dict[str, str]:
     return {resolved: shown for resolved, shown in some.items() if resolved not in others}
+
+
+def _members(resolved: str, shown: str) -> dict[str, str]:
+    """The images of a shard, one by one; of one that cannot be read the shard itself, which is said later."""
+    from headstart.images import listing  # OpenCV: for those who have shards
+
+    return {f"{resolved}/{name}": f"{shown}/{name}" for name in listing.images_of(shown)} or {resolved: shown}
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

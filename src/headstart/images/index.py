@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +180,11 @@ def find_images(data: Data, keep: Path | None = None, *, every: float = EVERY, l
     """
     sources, problems = parse_sources(data)
     refusals = {"video": no_frames_here, "shard": no_shards_here, "address": no_shards_here} if labelled else {}
-    problems += [refusals[source.kind](source.path, "data") for source in sources if source.kind in refusals]
+    refused: dict[Callable[[str, str], UserError], list[str]] = {}
+    for source in sources:
+        if source.kind in refusals:
+            refused.setdefault(refusals[source.kind], []).append(source.path)
+    problems += [refusal(_first_of(paths), "data") for refusal, paths in refused.items()]
     if problems:
         raise UserError.several(problems)
     if any(is_address(source.path) for source in sources):
@@ -199,8 +203,10 @@ def find_images(data: Data, keep: Path | None = None, *, every: float = EVERY, l
     frames, said, skipped = _frames([] if labelled else sorted(finder.videos.values()), every, keep)
     shards = sorted(finder.shards.values())
     members, told, unread = _members([] if labelled else shards, keep)
+    if labelled and not finder.found and (others := [*sorted(finder.shards.values()), *sorted(finder.videos.values())]):
+        raise (no_shards_here if finder.shards else no_frames_here)(_first_of(others), "data")
     if not finder.found and not frames and not members:
-        raise finder.nothing(names, [*skipped, *unread])
+        raise finder.nothing(names, [*skipped, *unread], told)
     notes = [*finder.notes, *finder.passed_over(), *said, *told]
     paths, skipped = sorted({*finder.found.values(), *frames, *members}), [*skipped, *unread]
     index = ImageIndex(paths, names, notes, finder.left_out, skipped, channels, shards if members else ())
@@ -209,6 +215,11 @@ def find_images(data: Data, keep: Path | None = None, *, every: float = EVERY, l
     if path is not None and finder.keepable and index.save(path, finder.watched):
         return ImageIndex.load(path, check=False) or index  # mapped, in place of the copy in memory
     return index
+
+
+def _first_of(paths: Sequence[str]) -> str:
+    """The first of them, and how many more there are: braces name many at once."""
+    return paths[0] if len(paths) == 1 else f"{paths[0]}, one of {len(paths):,},"
 
 
 def _opened(index: ImageIndex) -> ImageIndex:

@@ -48,6 +48,22 @@ def _in_folders(image: str) -> str:
     return path if is_address(path) else str(Path(path).with_suffix(".txt"))
 
 
+OTHER_FORMS = (".json", ".xml", ".cls")
+"""Of labels that others write beside an image; there is no common form of them."""
+
+
+def expected(image: str) -> str:
+    """Where the labels of an image are looked for, and what to do with those that are there in another form."""
+    path = str(label_path(image))
+    stems = (path[: -len(".txt")], os.path.splitext(image)[0])  # noqa: PTH122
+    other = next((stem + suffix for suffix in OTHER_FORMS for stem in stems if is_there(stem + suffix)), "")
+    if not other:
+        return f"expected {path} for {image}"
+    how = "write a .txt for each image (a line for each object: class x y width height, as shares of the sides)"
+    how += ", and pack both into shards anew" if split(image) else ""
+    return f"expected {path} for {image}; {other} is not read, for there is no common form of such labels: {how}"
+
+
 def is_there(path: str | Path) -> bool:
     """Whether a file, or a member of a shard, is there."""
     if (member := split(str(path))) is None:

@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from headstart.images import catalog
+from headstart.images import catalog, tar
 from headstart.images.catalog import Catalog
 from headstart.images.headers import DecodeError
-from headstart.images.members import Member, is_address
+from headstart.images.members import Member, is_address, is_hidden
 from headstart.images.shards import table_of
-from headstart.images.sources import is_image_name
+from headstart.images.sources import PASSED_OVER, is_image_name
 from headstart.run.display import Filling
 
 _NAMED = 5
@@ -51,6 +51,8 @@ def used_of(shards: Sequence[str], folder: Path) -> Used:
         good, twice = good + 1, twice + found.twice
         before = len(used.images)
         for name in found.names():
+            if is_hidden(name):  # as in folders
+                continue
             if is_image_name(name):
                 used.images.append(Member(shard, name).path)
             else:
@@ -60,8 +62,20 @@ def used_of(shards: Sequence[str], folder: Path) -> Used:
         if len(shards) <= _NAMED:
             used.notes.append(f"{os.path.basename(shard)}: {len(used.images) - before:,} images")  # noqa: PTH119
     filling.end()
-    used.notes.extend(_in_words(used, len(shards), good, others, twice))
+    used.notes.extend(_in_words(used, good, others, twice))
     return used
+
+
+def images_of(shard: str) -> list[str]:
+    """The names of the images in a shard; none of one that cannot be read.
+
+    Raises:
+        RunError: Storage fails.
+    """
+    found = _table(shard)
+    if isinstance(found, DecodeError):
+        return []
+    return [name for name in found.names() if is_image_name(name) and not is_hidden(name)]
 
 
 def _tables(shards: Sequence[str]) -> Iterator[Catalog | DecodeError]:
@@ -83,21 +97,34 @@ def _table(shard: str) -> Catalog | DecodeError:
 
 
 def _problems(shard: str, found: Catalog) -> Iterable[tuple[str, str]]:
+    """Of the shard itself, and of its images and labels."""
     for name, what in found.problems:
-        if not name or is_image_name(name):
-            yield (Member(shard, name).path if name else shard), what
+        if not name or (what == tar.CUT and not _is_told(name)):
+            yield shard, what if not name else "truncated: it ends in the midst of a member"
+        elif _is_told(name):
+            yield Member(shard, name).path, what
 
 
-def _in_words(used: Used, shards: int, good: int, others: Counter[str], twice: int) -> Iterator[str]:
+def _is_told(name: str) -> bool:
+    return not is_hidden(name) and (is_image_name(name) or name.lower().endswith(".txt"))
+
+
+def _in_words(used: Used, good: int, others: Counter[str], twice: int) -> Iterator[str]:
     """What is said of all shards together."""
     if good > 1:
         yield f"{good:,} shards: {len(used.images):,} images"
-    if others:
-        kinds = ", ".join(f"{number:,} {kind}" for kind, number in others.most_common(_KINDS))
-        yield f"members of shards that are no images: {kinds}" + (", ..." if len(others) > _KINDS else "")
+    if unread := Counter({kind: number for kind, number in others.items() if kind in PASSED_OVER}):
+        yield f"passed over in shards, for Ultralytics does not train on such files: {_listed(unread)}"
+    if others := others - unread:
+        yield f"members of shards that are no images: {_listed(others)}"
     if twice:
         yield f"{twice:,} members of shards have the name of a later one, which counts, as when they are unpacked"
     if used.skipped:
         path, reason = used.skipped[0]
         more = ", ..." if len(used.skipped) > 1 else ""
-        yield f"{len(used.skipped):,} of {shards:,} shards or their members cannot be used: {path} ({reason}){more}"
+        yield f"{len(used.skipped):,} shards or members of shards cannot be used: {path} ({reason}){more}"
+
+
+def _listed(kinds: Counter[str]) -> str:
+    shown = ", ".join(f"{number:,} {kind}" for kind, number in kinds.most_common(_KINDS))
+    return shown + (", ..." if len(kinds) > _KINDS else "")

@@ -7,12 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from headstart.errors import UserError
+from headstart.images.braces import named_by
+from headstart.images.frames import file_of
+from headstart.images.members import is_address, is_shard_name
 
 
 def base_of(folder: Path, names: Sequence[str]) -> Path:
     """Where a list's plain relative names begin: beside it, or, as Ultralytics has it, in the working folder."""
-    name = next((name for name in names if not name.startswith("./") and not os.path.isabs(name)), None)  # noqa: PTH117
+    plain = (name for name in names if not name.startswith("./") and not os.path.isabs(name) and not is_address(name))  # noqa: PTH117
+    name = next(map(_file_of, plain), None)
     return Path.cwd() if name and not (folder / name).exists() and Path(name).exists() else folder
+
+
+def _file_of(name: str) -> str:
+    """The file that a line leads to: of a frame or a member its video or shard, of braces the first that they name."""
+    return file_of(named_by(name)[0] if is_shard_name(name) else name)
 
 
 def text_of(file: Path) -> str:

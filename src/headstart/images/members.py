@@ -69,6 +69,11 @@ def clean(name: str) -> str:
     return "/".join("%2E%2E" if part == ".." else part for part in parts if part not in ("", "."))
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a member, or a folder of it, is hidden, as tools of macOS add them (``._1.jpg`` for ``1.jpg``)."""
+    return name.startswith(".") or "/." in name
+
+
 def key_of(name: str) -> str:
     """What the files of one sample share, as WebDataset has it: up to the first dot of the base name."""
     folder, slash, base = name.rpartition("/")

@@ -17,7 +17,7 @@ from headstart.images.catalog import Catalog, Place, Stamp, catalog_of, scan
 from headstart.images.frames import file_of
 from headstart.images.headers import DecodeError
 from headstart.images.members import Member, is_address, split
-from headstart.images.tar import Read
+from headstart.images.tar import CUT, Read
 
 OPEN = 32
 """Shards that each thread of each process has open at most."""
@@ -72,8 +72,7 @@ def bytes_of(member: Member, most: int) -> bytes:
     known = _table_now(shard)
     place = known.find(name)
     if place is None:
-        reason = next((why for one, why in known.problems if one == name), None)
-        raise DecodeError(reason or "the shard has no such member (any more)")
+        raise DecodeError(known.problem(name) or "the shard has no such member (any more)")
     if max(place.full, place.size) > most:
         raise DecodeError(f"too large: a file of {place.full / 2**30:.1f} GiB")
     if is_address(shard):
@@ -117,16 +116,17 @@ def unpacked(place: Place, read: Read) -> bytes:
         return zips.unpacked(read, *place)
     data = read(place.start, place.size)
     if len(data) < place.size:
-        raise DecodeError("truncated: the shard ends in the midst of it")
+        raise DecodeError(CUT)
     return data
 
 
 def has(member: Member) -> bool:
-    """Whether a member is there."""
+    """Whether a member is there, also one that cannot be used: labels that are cut off are not labels that lack."""
     try:
-        return table_of(member.shard).find(member.name) is not None
+        known = table_of(member.shard)
     except (DecodeError, OSError):
         return False
+    return known.find(member.name) is not None or known.problem(member.name) is not None
 
 
 def size_of(member: Member) -> int:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Literal
 
 from headstart.errors import UserError, did_you_mean
 from headstart.images import dataset_yaml, frames
+from headstart.images.braces import is_pattern, named_by
 from headstart.images.dataset_yaml import read_dataset_yaml, shipped
 from headstart.images.members import is_address, is_compressed_name, is_shard_name, split
 
@@ -27,9 +27,6 @@ PASSED_OVER = (
 """Those of images too, but neither Ultralytics nor headstart reads files that are called so."""
 _READ = ", ".join(suffix[1:] for suffix in (*SUFFIXES, *frames.SUFFIXES))
 _EXPECTED = f"give a folder, a glob, a .txt list, a dataset .yaml, shards (tar, zip), or images and videos ({_READ})"
-_BRACES = re.compile(r"\{([^{}]*,[^{}]*|\d+\.\.\d+)\}")
-MOST_NAMED = 100_000
-"""Names that braces may stand for."""
 
 Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -91,38 +88,6 @@ def _all_of(name: Any) -> tuple[list[Source], list[UserError]]:
     return sources, problems
 
 
-def named_by(text: str) -> list[str]:
-    """The names that braces stand for, as a shell has it: ``{000..127}`` and ``{a,b}``; of a path that is there itself.
-
-    Raises:
-        UserError: They are more than any that are meant.
-    """
-    if not _BRACES.search(text) or (not is_address(text) and os.path.exists(os.path.expanduser(text))):  # noqa: PTH110, PTH111
-        return [text]
-    names, done = [text], False
-    while not done:
-        found = [(name, _BRACES.search(name)) for name in names]
-        done = not any(braces for _, braces in found)
-        names = []
-        for name, braces in found:
-            for part in _parts(braces[1]) if braces else [""]:
-                names.append(name[: braces.start()] + part + name[braces.end() :] if braces else name)
-                if len(names) > MOST_NAMED:
-                    raise UserError(f"{text} names more than {MOST_NAMED:,} files", where="data", hint="name a folder")
-    return names
-
-
-def _parts(inside: str) -> Iterator[str]:
-    """What stands for braces: the parts between commas, or numbers with as many digits as the first or last has."""
-    if "," in inside:
-        yield from inside.split(",")
-        return
-    first, last = inside.split("..")
-    step, padded = (1 if int(first) <= int(last) else -1), first.startswith("0") or last.startswith("0")
-    wide = max(len(first), len(last)) if padded else 0
-    yield from (f"{number:0{wide}d}" for number in range(int(first), int(last) + step, step))
-
-
 def is_image_name(name: str) -> bool:
     """Whether a file of this name counts as an image, by its suffix alone."""
     return name.lower().endswith(SUFFIXES)
@@ -135,7 +100,9 @@ def is_read(name: str) -> bool:
 
 def no_shards_here(path: str, where: str) -> UserError:
     """The error for a shard where Ultralytics is to train, or labels are looked at file by file."""
-    hint = "unpack it (tar -xf) and name the folder; data= of pretrain, probe and embed, and labels=, read shards"
+    hint = (
+        "unpack it (tar -xf, unzip) and name the folder; data= of pretrain, probe and embed, and labels=, read shards"
+    )
     return UserError(f"{path} is a shard: images with labels are read from files here", where=where, hint=hint)
 
 
@@ -247,9 +214,18 @@ def _dataset(file: Path) -> Source:
     if problems:
         raise UserError.several(problems)
     held_out = [path for part in found.parts if part != "train" for path in found.paths(part)]
-    # A held-out part that is not there cannot be mixed up with train.
-    there = [_source(path) for path in held_out if os.path.exists(path)]  # noqa: PTH110
+    there = [source for path in held_out for source in _held_out(path)]
     return Source(str(file), "dataset", tuple(train), tuple(there), channels)
+
+
+def _held_out(path: str) -> list[Source]:
+    """What a held-out part names; what is not there cannot be mixed up with train."""
+    if not (is_address(path) or is_pattern(path) or os.path.exists(path)):  # noqa: PTH110
+        return []
+    found, wrong = _all_of(path)
+    if wrong and os.path.exists(path):  # noqa: PTH110
+        raise wrong[0]
+    return found
 
 
 def channels_of(sources: Sequence[Source]) -> int:

@@ -19,6 +19,16 @@ COMPRESSED = (
     "a compressed tar: its members cannot be read one by one (unpack it with gunzip or the like: JPEGs hardly shrink)"
 )
 
+CUT = "truncated: the shard ends in the midst of it"
+"""Of the last member of a tar that is cut short."""
+_LINKS = {
+    b"1": "a hard link to what is no file of the tar",
+    b"2": "a symbolic link: pack what it leads to (tar --dereference)",
+}
+_JOINED = "more follows after its end mark, as where tars are joined by cat: not read (tar --concatenate joins them)"
+_LOOKED = 2**16
+"""Bytes after the end mark that are looked at: those that fill a tar up are zeros."""
+
 Read = Callable[[int, int], bytes]  # from where, how many bytes; fewer at the end
 Problems = list[tuple[str, str]]  # name of a member, or nothing for the shard; what is wrong
 
@@ -61,6 +71,8 @@ def entries(read: Read, size: int, problems: Problems) -> Iterator[Entry]:
     while True:
         block = read(at, BLOCK)
         if block == _ZEROS:
+            if read(at, _LOOKED).strip(b"\0"):
+                problems.append(("", _JOINED))
             return
         if len(block) < BLOCK:
             if not begun:
@@ -91,11 +103,13 @@ def entries(read: Read, size: int, problems: Problems) -> Iterator[Entry]:
         if header.kind == b"1" and (target := places.get(known.get("linkpath", header.link))):
             yield target._replace(name=name)
             continue
-        if header.kind in b"123456":  # links that lead out of the tar, devices, folders, pipes: they have no bytes
+        if header.kind in b"123456":  # links, devices, folders, pipes: they have no bytes
+            if header.kind in _LINKS:
+                problems.append((name, _LINKS[header.kind]))
             continue
         start, at = at, at + _padded(data)
         if start + data > size:
-            problems.append((name, "truncated: the shard ends in the midst of it"))
+            problems.append((name, CUT))
             return
         if header.kind == b"S" or any(key.startswith("GNU.sparse") for key in known):
             problems.append((known.get("GNU.sparse.name", name), "a sparse member: pack it as an ordinary one"))

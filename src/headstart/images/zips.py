@@ -17,6 +17,8 @@ HEAD = 30
 """Bytes of the header before a member, without its name."""
 _SPARE = 512
 """Bytes of a name and of extra fields that are read with a member at once."""
+_BACKSLASHES = {0, 10, 14}
+"""Systems of which a name may have backslashes between folders, as older tools for Windows write it."""
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
 
@@ -72,16 +74,19 @@ def entries(read: Read, size: int, problems: Problems) -> Iterator[Packed]:
         what = str(error).lower()
         raise DecodeError(f"not a zip file, or truncated: its table is at its end ({what})") from None
     for one in listed:
-        if one.is_dir() or stat.S_ISLNK(one.external_attr >> 16):
+        name = one.filename.replace("\\", "/") if one.create_system in _BACKSLASHES else one.filename
+        if name.endswith("/"):
             continue
-        if one.flag_bits & 0x1:
-            problems.append((one.filename, "encrypted"))
+        if stat.S_ISLNK(one.external_attr >> 16):
+            problems.append((name, "a link: pack what it leads to"))
+        elif one.flag_bits & 0x1:
+            problems.append((name, "encrypted"))
         elif one.compress_type not in _METHODS:
-            problems.append((one.filename, f"packed by method {one.compress_type}: pack it stored or deflated"))
+            problems.append((name, f"packed by method {one.compress_type}: pack it stored or deflated"))
         elif not 0 <= one.header_offset <= one.header_offset + HEAD + one.compress_size <= size:
-            problems.append((one.filename, "the table of the zip is damaged"))
+            problems.append((name, "the table of the zip is damaged"))
         else:
-            yield Packed(one.filename, one.header_offset, one.compress_size, one.file_size, one.compress_type, one.CRC)
+            yield Packed(name, one.header_offset, one.compress_size, one.file_size, one.compress_type, one.CRC)
 
 
 def unpacked(read: Read, start: int, size: int, full: int, method: int, crc: int) -> bytes:

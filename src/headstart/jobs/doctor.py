@@ -52,7 +52,7 @@ def doctor(s: DoctorSettings) -> Report:
     images = {name: part.images for name, part in parts.items()} | ({UNLABELLED: unlabelled} if unlabelled else {})
     videos = pictures.video_findings(index) if index else []
     sections.append(("Images", (*videos, *_images(images, parts, s.imgsz))))
-    sections.append(("Start", tuple(_start(s, images, parts))))
+    sections.append(("Start", tuple(_start(s, images, parts, str(file or "")))))
     return Report(tuple((title, some) for title, some in sections if some))
 
 
@@ -140,7 +140,9 @@ def _images(images: Mapping[str, Sequence[str]], parts: Mapping[str, Part], imgs
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _start(s: DoctorSettings, images: Mapping[str, Sequence[str]], parts: Mapping[str, Part]) -> list[Finding]:
+def _start(
+    s: DoctorSettings, images: Mapping[str, Sequence[str]], parts: Mapping[str, Part], file: str
+) -> list[Finding]:
     """How well the weights know the images."""
     labelled = parts["train"].labelled if "train" in parts else []
     looked = labelled or [path for name in ("train", UNLABELLED) for path in images.get(name, ())]
@@ -153,14 +155,16 @@ def _start(s: DoctorSettings, images: Mapping[str, Sequence[str]], parts: Mappin
     try:
         with granted(s.trust):
             detector = load_detector(path)
-        return _measured(s, detector, path, looked, bool(labelled))
+        return _measured(s, detector, path, looked, bool(labelled), file)
     except UserError as error:
         return [Finding("start", "unknown", f"not measured: {error.what}", error.hint or "")]
 
 
-def _measured(s: DoctorSettings, detector: Detector, path: str, images: Sequence[str], labels: bool) -> list[Finding]:
+def _measured(
+    s: DoctorSettings, detector: Detector, path: str, images: Sequence[str], labels: bool, file: str
+) -> list[Finding]:
     if not detector.trained:
         return [Finding("start", "unknown", f"{path} holds random weights: they know nothing", "give trained ones")]
     run = PretrainSettings(data="", device=s.device, probe_labels=labels)
     fit = fit_of(run, ProposalOptions(), detector, ImageIndex(sorted(images)))
-    return fit_findings(fit, path, len(detector.names), str(s.labels or s.data))
+    return fit_findings(fit, path, len(detector.names), file)

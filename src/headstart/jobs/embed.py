@@ -22,7 +22,7 @@ from headstart.files import explained, write_atomically
 from headstart.images.dataset_yaml import DatasetYaml
 from headstart.images.frames import file_of
 from headstart.images.index import ImageIndex, find_images
-from headstart.images.labels import is_there, label_path, read_labels
+from headstart.images.labels import expected, is_there, label_path, read_labels, survey
 from headstart.images.members import split
 from headstart.images.shards import save_image
 from headstart.jobs.csv_files import write_csv
@@ -75,10 +75,11 @@ class Embedded:
 
 @dataclass(frozen=True)
 class _Given:
-    """What the user labelled: its YAML, and row of each labelled image -> its boxes."""
+    """What the user labelled: its YAML, row of each labelled image -> its boxes, and what of the labels has no use."""
 
     dataset: DatasetYaml
     boxes: dict[int, list[Box]]
+    notes: tuple[str, ...] = ()
 
 
 def embed(s: EmbedSettings) -> Embedded:
@@ -98,7 +99,7 @@ def embed(s: EmbedSettings) -> Embedded:
     with granted(s.trust):
         detector = load_detector(_checkpoint(s.model), channels=images.channels)
     detector.module.to(device)
-    made = Embedded(files, skipped=list(images.skipped), notes=list(images.notes))
+    made = Embedded(files, skipped=list(images.skipped), notes=[*images.notes, *(given.notes if given else ())])
     uncertain = _uncertain(s, detector, given)
     if not detector.trained:
         made.notes.append(f"{s.model} has random weights: its features say little")
@@ -140,6 +141,10 @@ def _files(s: EmbedSettings) -> dict[str, Path]:
     files |= {"next": _beside(out, "next.csv")} if s.next else {}
     if there := [path for path in files.values() if path.exists() and not s.overwrite]:
         raise UserError(f"{there[0]} is there already", where="out", hint="give another name, or overwrite=true")
+    saved = _beside(out, "next")
+    if s.next and saved.exists() and not (saved.is_dir() and (s.overwrite or not any(saved.iterdir()))):
+        hint = "move it away: images to label, of shards and videos, are saved there"
+        raise UserError(f"{saved} is there already", where="out", hint=hint)
     return files
 
 
@@ -160,14 +165,20 @@ def _labelled(labels: str, images: ImageIndex) -> _Given:
     """The labels of the images of a dataset's train part that have a label file."""
     dataset = dataset_of(labels)
     row_of = {str(Path(path).resolve()): row for row, path in enumerate(images)}
+    classes, keypoints = len(dataset.class_names()), dataset.keypoints()
+    train = list(find_images(str(dataset.file)))
+    there = [path for path in train if is_there(label_path(path))]
+    if not there:
+        what = "none of the images of train has a label file"
+        raise UserError(what, where=str(dataset.file), hint=expected(train[0]))
+    known = survey(there, classes, keypoints)  # an image that a trainer leaves out is not labelled
     found: dict[int, list[Box]] = {}
-    for path in find_images(str(dataset.file)):
-        if is_there(label_path(path)):
-            rows = read_labels(label_path(path), len(dataset.class_names()), dataset.keypoints()).rows
-            found[row_of[str(Path(path).resolve())]] = [Box(row.box, "label", label=row.label) for row in rows]
+    for path in known.classes:
+        rows = read_labels(label_path(path), classes, keypoints).rows
+        found[row_of[str(Path(path).resolve())]] = [Box(row.box, "label", label=row.label) for row in rows]
     if not found:
-        raise UserError("none of the images of train has a label file", where=str(dataset.file))
-    return _Given(dataset, found)
+        raise UserError(f"none of the label files of train can be used: {known.notes[0]}", where=str(dataset.file))
+    return _Given(dataset, found, known.notes)
 
 
 def _uncertain(s: EmbedSettings, detector: Detector, given: _Given | None) -> bool:

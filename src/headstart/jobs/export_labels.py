@@ -28,6 +28,8 @@ UNFINISHED = ".unfinished"
 _FOLDERS, _FILES = ("images", "labels"), ("data.yaml", "classes.txt", "confidences.csv", "left_out.csv")
 _BOX = ("image", "class", "name", "x", "y", "width", "height", "confidence", "from")
 _LEFT = ("image", "unsure", "best", "reason")
+_LONGEST = 230
+"""Bytes of a name, of the 255 that file systems have: a number and a suffix come behind it."""
 
 
 class Box(NamedTuple):
@@ -204,20 +206,26 @@ def _left_out(images: ImageIndex, names: Mapping[int, str], labelled: Labelling)
 
 def file_names(paths: Sequence[str]) -> list[str]:
     """A name for each image: its own, or with a number where another has the same label file; also where capitals
-    alone tell them apart, or its own is no text.
+    alone tell them apart, or its own is no text; cut where it is longer than a file's may be, as members' names may be.
     """
-    taken: set[str] = set()
+    taken: dict[str, int] = {}  # and the number that was tried last: the images of very many folders may have one name
     names = []
     for path in paths:
         stem, suffix = os.path.splitext(saved_name(path))  # noqa: PTH122
-        stem = stem if stem.isprintable() else "image"  # bytes that are no text are not printable
-        unique, number = stem, 1
+        stem = _short(stem) if stem.isprintable() else "image"  # bytes that are no text are not printable
+        unique, number = stem, taken.get(stem.casefold(), 1)
         while unique.casefold() in taken:
             number += 1
             unique = f"{stem}-{number}"
-        taken.add(unique.casefold())
+        taken[unique.casefold()] = 1
+        taken[stem.casefold()] = number
         names.append(f"{unique}{suffix}")
     return names
+
+
+def _short(stem: str) -> str:
+    """A name that, with a number and a suffix, is none too long for a file system."""
+    return stem.encode()[:_LONGEST].decode(errors="ignore")
 
 
 def _put(image: str, target: Path) -> bool:

@@ -12,7 +12,7 @@ import torch
 from headstart.errors import UserError
 from headstart.images.dataset_yaml import DatasetYaml, find_dataset_yaml, read_dataset_yaml
 from headstart.images.index import ImageIndex, find_images
-from headstart.images.labels import label_path, read_labels, survey
+from headstart.images.labels import expected, label_path, read_labels, survey
 from headstart.images.loader import ImageLoader, PixelBatch, Stream
 from headstart.images.readers import FileReader, Reader
 from headstart.methods.base import GivenLabels
@@ -61,7 +61,7 @@ def given_labels(labels: str, images: ImageIndex) -> tuple[GivenLabels, tuple[st
             boxes.append(one.box)
             classes.append(one.label)
     if not boxes:
-        hint = f"expected {label_path(wanted[0])} for {wanted[0]}" if wanted else "look at its train part"
+        hint = expected(wanted[0]) if wanted else "look at its train part"
         raise UserError("none of the labelled images has an object", where=str(dataset.file), hint=hint)
     gathered = PseudoLabels.gather(
         len(images), torch.tensor(owners), torch.tensor(boxes), torch.ones(len(boxes)), torch.tensor(classes)

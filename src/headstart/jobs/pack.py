@@ -246,7 +246,10 @@ class _Labelled:
         """
         if os.path.realpath(image) not in self._images or not is_there(path := label_path(image)):
             return None
-        return decode.bytes_of(str(path))
+        try:
+            return decode.bytes_of(str(path))
+        except DecodeError as error:
+            raise DecodeError(f"its labels, {path}, cannot be read: {error.reason}") from None
 
 
 def _train(dataset: DatasetYaml) -> Iterator[str]:
@@ -288,7 +291,7 @@ class _Packing:
                 while done["row"] < len(self.images):
                     files = self._sample(done["row"], skipped)
                     room = self.size - stream.tell() - _END
-                    if done["images"] and sum(_HEADS + len(data) for _, data in files) > room:
+                    if files and done["images"] and sum(_HEADS + len(data) for _, data in files) > room:
                         return
                     for at, (member, data) in enumerate(files):
                         file.addfile(_about(member, len(data)), io.BytesIO(data))

@@ -107,4 +107,4 @@ def _link(report: Path) -> str:
         relative = report.resolve().relative_to(Path.cwd().resolve())
     except ValueError:
         return ""
-    return f"./{quote(relative.as_posix())}"
+    return f"./{quote(os.fsencode(relative.as_posix()))}"
