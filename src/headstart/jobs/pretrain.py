@@ -121,9 +121,8 @@ class _Pretraining:
         self._announce()
         labels = None
         if job.declared.method.needs.pseudolabels:
-            labels, self.images, self.searched, self.before = ranks.first_does(
-                lambda: pseudolabels_of(job, self.folder, self.steps, self.fabric.device)
-            )
+            found = pseudolabels_of(job, self.folder, self.steps, self.fabric.device, self.workers)
+            labels, self.images, self.searched, self.before = found
             self.folder.keep()  # it may have taken hours
         torch.set_rng_state(ranks.from_first(torch.get_rng_state()))
         method = self._method(labels)
