@@ -123,6 +123,22 @@ def first_does(work: Callable[[], T]) -> T:
     return cast("T", found)
 
 
+def all_do(work: Callable[[], T]) -> T:
+    """What `work` gives in this process, once all have done it; what it raises in any of them is raised in all."""
+    if not _several():
+        return work()
+    found: T | None = None
+    raised: Exception | None = None
+    try:
+        found = work()
+    except Exception as error:
+        raised = error
+    told = next((error for error in of_all(raised and portable(raised)) if error), None)
+    if raised or told:
+        raise cast("BaseException", raised or told)
+    return cast("T", found)
+
+
 def portable(error: BaseException) -> BaseException:
     """The error as another process can have it."""
     kind = type(error)
@@ -158,6 +174,23 @@ def of_all(value: T) -> list[T]:
     values: list[T | None] = [None] * world()
     dist.all_gather_object(values, value, group=_patient)
     return cast("list[T]", values)
+
+
+def to_first(value: T, take: Callable[[T], None]) -> None:
+    """Have the first process take what each has, in the order of their ranks; what pickle can carry.
+
+    Args:
+        value: Of this process.
+        take: Called in the first process alone. One value at a time is in its memory; where it raises, the others wait.
+    """
+    if rank() == 0:
+        take(value)
+        for source in range(1, world()):
+            carried: list[Any] = [None]
+            dist.recv_object_list(carried, src=source, group=_patient)
+            take(carried[0])
+    else:
+        dist.send_object_list([value], dst=0, group=_patient)
 
 
 def wait() -> None:

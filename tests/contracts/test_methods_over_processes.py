@@ -23,6 +23,7 @@ from headstart.methods.anchor import Anchored
 from headstart.methods.base import Method
 from headstart.methods.schedules import Progress
 from headstart.methods.selftrain import Selftrain
+from headstart.pseudolabels import labeller, looks
 from headstart.pseudolabels.base import PseudoLabels
 from headstart.pseudolabels.taught import Taught
 from headstart.training.norm import synchronized
@@ -41,6 +42,7 @@ CASES: list[tuple[Any, ...]] = [
     ("objects", "default", {"mosaic": 0.0}),
     ("selftrain", "default", {**PASSES, "keep": "class", "balance": 1.0, "mixup": 1.0, "teacher": None}),
     ("selftrain", "default", {**PASSES, "mosaic": 0.0, "teacher": None}),
+    ("selftrain", "default", {**PASSES, "max_objects": 2, "keep": 0.05}),  # a network names what is found
     ("pyramid", None, {"anchor": 3.0}),
 ]
 
@@ -143,6 +145,13 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(Tensor, "float", Tensor.double)
     yield
     torch.set_default_dtype(before)
+
+
+@pytest.fixture(autouse=True)
+def both_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are too few images for whole batches of as many as otherwise; and boxes are looked at from afar."""
+    monkeypatch.setattr(labeller, "TOGETHER", tiny.BATCH)
+    monkeypatch.setattr(looks, "SIDE", 32)
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ import yaml
 
 import headstart
 from headstart.errors import RunError, UserError
+from headstart.jobs import outlook
 from headstart.training import checkpoint, loop
 from headstart.training.turns import next_turn
 from processes import in_processes
@@ -161,6 +164,32 @@ def test_what_ends_one_ends_all_with_its_words(files: Path, image_folder: Path, 
     assert first == second == "data: the disk is gone\n  -> step 2 is saved: resume=true goes on from there"
     assert not told
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000002.pt"]
+
+
+def test_what_a_run_takes_and_the_batch_are_tried_beforehand(
+    files: Path, image_folder: Path, one: Path, tmp_path: Path
+) -> None:
+    """Of 24 images each of two processes takes 12 at most, and so 8; who has no images for a trial ends it for all."""
+
+    def work(rank: int) -> int:
+        outlook.SHORT = 1
+        pretrain(files, image_folder, tmp_path / "two", devices=2)
+        if rank == 1:
+            outlook.FileReader = broken  # in this process alone: a test's is a copy
+        vars(multiprocessing.current_process())["_config"]["daemon"] = False  # the batch is tried in a child
+        return pretrain(files, image_folder, tmp_path / "auto", devices=2, batch="auto", steps=1).step
+
+    def broken(*_: Any) -> Any:
+        raise RunError("the disk is gone", where="data")
+
+    assert in_processes(2, work, tmp_path) == [1, 1]
+    said = (tmp_path / "two" / "log.txt").read_text()
+    assert len(re.findall(r"about .*: 4 steps of 8 images .* \(estimate from a trial\)", said)) == 1
+    assert losses(tmp_path / "two") == pytest.approx(losses(one), rel=1e-4), "the trial changes nothing"
+    said = (tmp_path / "auto" / "log.txt").read_text()
+    assert "estimate" not in said
+    assert "batch=16, 2 parts; of one of them batch=8: its steps take" in said
+    assert yaml.safe_load((tmp_path / "auto" / "settings.yaml").read_text())["options"]["batch"] == 16
 
 
 def test_a_mistake_in_what_is_asked_is_raised_in_all(files: Path, image_folder: Path, tmp_path: Path) -> None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from test_box_classifier import BLUE, LEFT, RED, RIGHT, batch, colors, scene
 from torch import Tensor, nn
 
+from headstart.errors import RunError
 from headstart.images.loader import PixelBatch
+from headstart.pseudolabels import labeller as module
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.box_classifier import BoxClassifier
 from headstart.pseudolabels.labeller import Labeller
+from headstart.pseudolabels.labelling import Detections
+from processes import in_processes
 
 SCENES = [
     scene(64, 64, (LEFT, RED)),
@@ -79,3 +85,45 @@ def test_names_that_were_learnt_before_are_taken_as_they_are() -> None:
     assert reads.asked == [[0, 1], [2, 3], [0, 1], [2], [3]]
     for name in ("rows", "boxes", "scores", "labels"):
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_processes_share_what_one_looks_at(named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit, whole batches of two images each: of five images the last alone is one, and of two labelled ones."""
+    monkeypatch.setattr(module, "TOGETHER", 2)
+    torch.set_num_threads(1)  # as the processes have it
+
+    def found(_: int) -> tuple[Detections, Any]:
+        reads = Reads()
+        known = torch.tensor([0, 1, 4])
+        one = Labeller(reads, GIVEN, known, 2, least=0.01, most=9, namer=colors() if named else None)
+        torch.manual_seed(0)
+        return one.found([2, 3, 0, 1, 4], nn.Conv2d(3, 1, 1), Finds(), 64), reads.asked
+
+    (first, read), (second, beside) = in_processes(2, found, tmp_path)
+    learnt = ([[0, 1]], [[4]]) if named else ([], [])
+    assert (read, beside) == ([*learnt[0], [2, 3]], [*learnt[1], [0, 1, 4]])
+    expected, _ = found(0)
+    assert len(expected.rows) >= 5
+    for name in ("rows", "boxes", "scores", "labels", "looked"):
+        one, other, whole = (getattr(part, name) for part in (first, second, expected))
+        assert torch.equal(one, whole)
+        assert torch.equal(other, whole)
+
+
+def test_a_part_that_one_cannot_read_is_told_in_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TOGETHER", 1)
+
+    def reads(rows: Sequence[int], area: int) -> Iterator[PixelBatch]:
+        if 3 in rows:
+            raise RunError("the disk is gone", where="data")
+        yield batch(SCENES[rows[0]], first=rows[0])
+
+    def found(_: int) -> str:
+        with pytest.raises(RunError) as error:
+            Labeller(reads, GIVEN, torch.tensor([0, 1]), 2, least=0.05, most=9).found(
+                [2, 3], nn.Conv2d(3, 1, 1), Finds(), 64
+            )
+        return str(error.value)
+
+    assert in_processes(2, found, tmp_path) == ["data: the disk is gone"] * 2

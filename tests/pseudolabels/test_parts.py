@@ -42,9 +42,9 @@ def test_a_killed_search_finds_the_same(
 
     def until() -> Iterator[PixelBatch]:
         yield from batches()[:killed]
-        raise SystemError
+        raise SystemExit
 
-    with pytest.raises(SystemError):
+    with pytest.raises(SystemExit):
         searched(tmp_path, until())
     done = Parts(tmp_path).batches
     assert done == (killed if seconds == 0 else 0)

@@ -123,6 +123,7 @@ class ImageLoader:
         seed: Of the order.
         start_step: First step to load.
         steps: Step to stop before.
+        every: From each step that is loaded to the next: of several processes each may load other ones.
         rank: This process among the `world` that share each step.
         world: Number of such processes.
         pin: Whether batches come in page-locked memory (for copies to a GPU).
@@ -143,6 +144,7 @@ class ImageLoader:
         seed: int,
         start_step: int = 0,
         steps: int,
+        every: int = 1,
         rank: int = 0,
         world: int = 1,
         pin: bool = False,
@@ -152,7 +154,7 @@ class ImageLoader:
         if batch % world:
             raise UserError(f"{batch} images cannot be shared by {world} processes", where="batch")
         self.workers = workers
-        self._steps = range(start_step, steps)
+        self._steps = range(start_step, steps, every)
         self._pin = pin
         stream = stream or Stream(len(index), batch, seed, rank, world, index.far())
         area = max_area or _UNBOUNDED
@@ -179,7 +181,7 @@ class ImageLoader:
 
     def begin_at(self, step: int) -> None:
         """Have the next iteration begin at another step, as where the order of the images has changed."""
-        self._steps = range(step, self._steps.stop)
+        self._steps = range(step, self._steps.stop, self._steps.step)
 
     def __iter__(self) -> Iterator[PixelBatch]:
         self.close()

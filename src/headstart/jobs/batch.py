@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from headstart import machine, ranks
+from headstart import machine
 from headstart.errors import RunError, UserError, is_out_of_memory
 from headstart.images.index import ImageIndex
 from headstart.images.loader import ImageLoader
@@ -30,6 +30,7 @@ from headstart.jobs.outlook import spread
 from headstart.jobs.prepare import Job
 from headstart.jobs.search import Tools, loaded, search_batches
 from headstart.launch.devices import make_fabric, own_device, processes, training_devices
+from headstart.launch.group import local_processes
 from headstart.machine import loader_workers
 from headstart.methods.base import Method
 from headstart.methods.schedules import Progress
@@ -51,6 +52,8 @@ Tried = dict[int, int | None]
 def measured_batch(job: Job) -> BatchTrial:
     """The largest batch that fits: the job's own, or a half, a quarter, ... of it.
 
+    Of several processes the first one tries the part of a device, by itself, as if there were no others.
+
     Args:
         job: With the largest batch in question, which is the method's.
 
@@ -58,9 +61,6 @@ def measured_batch(job: Job) -> BatchTrial:
         RunError: Not even two images a step fit.
     """
     s = job.run
-    if ranks.joined():  # losses that gather would wait for the other processes
-        hint = "give a number, or the number that a run without torchrun or srun says"
-        raise UserError("batch=auto cannot be tried once several processes have joined", where="batch", hint=hint)
     shares = processes(s.device, s.devices, s.nodes) * s.accumulate
     most, why = _most(job, shares)
     device = torch.device(str(own_device(s.device, s.devices)))
@@ -69,7 +69,8 @@ def measured_batch(job: Job) -> BatchTrial:
         return BatchTrial(batch, f"batch={batch}, as {why}: what memory {device} has room for cannot be measured")
     make_console(stderr=True, soft_wrap=True).print("batch=auto: taking a few steps to see what memory has room for")
     # On a CPU all processes of the machine take from one memory.
-    room = int(SHARE * _free(device)) // (len(training_devices(s.device, s.devices)) if device.type == "cpu" else 1)
+    here = max(local_processes(), len(training_devices(s.device, s.devices))) if device.type == "cpu" else 1
+    room = int(SHARE * _free(device)) // here
     try:
         tried = _tried(job, device, most, room)
     except _FailedError as error:

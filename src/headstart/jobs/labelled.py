@@ -17,8 +17,7 @@ from headstart.images.loader import ImageLoader, PixelBatch, Stream
 from headstart.images.readers import FileReader, Reader
 from headstart.methods.base import GivenLabels
 from headstart.pseudolabels.base import PseudoLabels
-
-BATCH = 64
+from headstart.pseudolabels.labeller import TOGETHER
 
 
 def dataset_of(labels: str) -> DatasetYaml:
@@ -81,17 +80,17 @@ def given_labels(labels: str, images: ImageIndex) -> tuple[GivenLabels, tuple[st
 
 
 class _Once(Stream):
-    """Some rows, each once; what cannot be read is left out by bringing another one again."""
+    """Some rows, each once; in the place of what cannot be read another one comes, which has a place of its own."""
 
-    def __init__(self, rows: Sequence[int], batch: int) -> None:
+    def __init__(self, rows: Sequence[int], batch: int, images: int) -> None:
         super().__init__(len(rows), batch, 0)
-        self._rows = list(rows)
+        self._rows, self._all = list(rows), range(images)
 
     def rows(self, step: int) -> list[int]:
         return self._rows[step * self.batch : (step + 1) * self.batch]
 
     def spares(self, step: int) -> Iterator[int]:
-        return chain(self._rows[(step + 1) * self.batch :], self._rows)
+        return chain(self._rows[(step + 1) * self.batch :], self._rows, self._all)
 
 
 @dataclass
@@ -116,7 +115,7 @@ class RowReader:
 
     def __call__(self, rows: Sequence[int], area: int) -> Iterable[PixelBatch]:
         """Batches of them; see `headstart.methods.base.Context.read`."""
-        batch = min(BATCH, max(1, len(rows)))
+        batch = min(TOGETHER, max(1, len(rows)))
         kept = self.reader is not None and area <= self.area
         with ImageLoader(
             self.images,
@@ -126,14 +125,13 @@ class RowReader:
             seed=0,
             steps=-(-len(rows) // batch),
             reader=self.reader if kept else FileReader(self.images, area),
-            stream=_Once(rows, batch),
+            stream=_Once(rows, batch, len(self.images)),
         ) as loader:
-            seen: set[int] = set()
-            for one in loader:
+            for step, one in enumerate(loader):
                 self.skipped += one.skipped
-                new = {row: at for at, row in enumerate(one.indices.tolist()) if row not in seen}
-                seen |= new.keys()
+                asked = rows[step * batch : (step + 1) * batch]
                 if self.progress:
-                    self.progress(len(seen), len(rows))
-                if places := list(new.values()):
+                    self.progress(step * batch + len(asked), len(rows))
+                pairs = zip(one.indices.tolist(), asked, strict=True)
+                if places := [at for at, (row, wanted) in enumerate(pairs) if row == wanted]:
                     yield PixelBatch(one.pixels[places], one.sizes[places], one.indices[places], one.skipped)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -17,6 +18,7 @@ from headstart.images.readers import FileReader
 from headstart.jobs.prepare import Job
 from headstart.jobs.search import Tools, loaded, search_few
 from headstart.launch.devices import make_fabric, own_device
+from headstart.launch.group import local_processes
 from headstart.machine import Arithmetic, cores, loader_workers
 from headstart.methods.base import Method
 from headstart.methods.schedules import Progress
@@ -25,6 +27,7 @@ from headstart.run.busy import busy
 from headstart.run.display import duration
 from headstart.training.budget import TRIAL, tried
 from headstart.training.memory import known
+from headstart.training.norm import synchronized
 from headstart.training.step import Step, unchanged
 from headstart.views.spec import ViewSpec, needed_area
 
@@ -90,30 +93,52 @@ def outlook(job: Job, make: Make, arithmetic: Arithmetic) -> Outlook | None:
         make: Makes its method, given pseudo-labels of the images that are tried.
         arithmetic: As the run computes.
 
+    Of several processes all take the steps together, since losses may look at the images of all.
+
     Returns:
-        None where the trial would take about as long as the run, where the time is given, with several
-        processes, or where no image could be used.
+        None where the trial would take about as long as the run, where the time is given, or where no image could be
+        used.
+
+    Raises:
+        Exception: What goes wrong in a step of one of several processes, for which the others then wait in vain.
     """
     s = job.run
-    # Of several processes one alone cannot try a step: losses that look at the images of all would wait for the others.
-    if job.record or s.budget or ranks.world() > 1 or job.steps * s.batch_size < SHORT:
+    if job.record or s.budget or job.steps * s.batch_size < SHORT:
         return None
     device = torch.device(str(own_device(s.device, s.devices)))
     crowded = busy()  # before the trial, which is work as well
-    share = s.batch_size // s.accumulate
+    share = s.batch_size // s.accumulate // ranks.world()
     few = share if device.type != "cpu" else min(share, IMAGES)
-    images = spread(job.images, 2 * few)
+    images = spread(job.images, 2 * few * ranks.world())
+    searches = job.declared.method.needs.pseudolabels
     # What is drawn here must not change what the run draws.
     with torch.random.fork_rng():
         try:
-            labels, search = _searched(job, images, device) if job.declared.method.needs.pseudolabels else (None, 0.0)
-            taken = _step(job, make(labels), images, few, arithmetic)
+            labels, search = ranks.first_does(lambda: _searched(job, images, device)) if searches else (None, 0.0)
+            method = ranks.all_do(lambda: make(labels))
+            taken = _step(job, method, images, few, arithmetic)
+        except _InOneError as error:
+            raise error.__cause__ or error from None
         except Exception as error:
             if known(error) is None:
                 raise
             return None  # told by the run itself, with what else it finds
     alone = min(1.0, taken.alone / taken.clock) if device.type == "cpu" else 1.0
     return Outlook(job.steps, s.batch_size, taken.clock * share * s.accumulate, search, alone, crowded)
+
+
+class _InOneError(Exception):
+    """One of several processes fails in a step by itself."""
+
+
+@contextmanager
+def _stepping() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if ranks.world() == 1:
+            raise
+        raise _InOneError from error
 
 
 def spread(images: ImageIndex, number: int) -> ImageIndex:
@@ -126,7 +151,7 @@ def _searched(job: Job, images: ImageIndex, device: torch.device) -> tuple[Pseud
     tools: Tools = loaded(job)
     found, seconds = search_few(job, tools, images, device)
     total = min(len(job.images), job.steps * job.run.batch_size)
-    return found, seconds * total
+    return found, seconds * total / ranks.world()
 
 
 class Taken(NamedTuple):
@@ -156,42 +181,49 @@ def _at(progress: Progress, job: Job, method: Method, images: ImageIndex, few: i
     """What an image of one step takes."""
     s, fabric = job.run, make_fabric(own_device(job.run.device, job.run.devices), arithmetic.precision)
     method.to(memory_format=torch.channels_last if arithmetic.channels_last else torch.contiguous_format)
-    area = needed_area(method.view_specs())
-    reader = FileReader(images, area)
+    area, rank, world = needed_area(method.view_specs()), ranks.rank(), ranks.world()
+    reader = ranks.all_do(lambda: FileReader(images, area))
+    own: dict[str, Any] = {"batch": few * world, "rank": rank, "world": world, "reader": reader}
     with (
         unchanged(method),
-        ImageLoader(
-            images, batch=few, max_area=area, workers=0, seed=s.seed, steps=WARMUP + MOST, reader=reader
-        ) as loader,
+        synchronized(method, fabric.device, s.sync_bn is not False),
+        ImageLoader(images, max_area=area, workers=0, seed=s.seed, steps=WARMUP + MOST, **own) as loader,
     ):
         step = Step(method, job.options, fabric, s.seed)
         reading: list[float] = []
         computing: list[float] = []
         threads: list[float] = []
-        began = mark = time.perf_counter()
-        worked = time.process_time()
-        for number, batch in enumerate(loader):
+        began, worked, batches = time.perf_counter(), time.process_time(), iter(loader)
+        for number in range(WARMUP + MOST):
+            mark = time.perf_counter()
+            batch = ranks.all_do(lambda: next(batches))
             read = time.perf_counter()
-            views = step.views(batch.to(fabric.device), progress._replace(step=progress.step + number))
-            loss = step(views, progress)
-            float(loss.detach())  # waits for the device
+            with _stepping():
+                views = step.views(batch.to(fabric.device), progress._replace(step=progress.step + number))
+                loss = step(views, progress)
+                float(loss.detach())  # waits for the device
             done = time.perf_counter()
             reading.append(read - mark)
             computing.append(done - read)
             threads.append((time.process_time() - worked) / torch.get_num_threads())
-            mark, worked = done, time.process_time()
-            if number >= WARMUP + LEAST - 1 and done - began > SECONDS:
+            worked = time.process_time()
+            if ranks.from_first(number >= WARMUP + LEAST - 1 and done - began > SECONDS):
                 break
     method.to(memory_format=torch.contiguous_format)
     read, computed = (median(times[WARMUP:]) / few for times in (reading, computing))
-    clock = together(read, computed, loader_workers(s.workers, fabric.device), fabric.device.type)
+    here, workers = local_processes(), loader_workers(s.workers, fabric.device)
+    workers = max(1, workers // here) if s.workers == "auto" else workers
+    clock = together(read, computed, workers, fabric.device.type, here)
     return Taken(clock, median(threads[WARMUP:]) / few)
 
 
-def together(reading: float, computing: float, workers: int, device: str) -> float:
-    """Seconds a step where `workers` read while the device computes; on a CPU both share the cores."""
+def together(reading: float, computing: float, workers: int, device: str, processes: int = 1) -> float:
+    """Seconds a step where `workers` read while the device computes.
+
+    On a CPU both share the cores, and so do the `processes` of a run on this machine.
+    """
     if workers == 0:
         return reading + computing
     if device == "cpu":
-        return computing + reading / cores()
+        return computing + reading / max(1.0, cores() / processes)
     return max(computing, reading / workers)

@@ -200,7 +200,9 @@ def _with_batch(
         settled, declared, why, _ = _method(given, start, job.images, None, job.fit)
     classes = declared.method.needs.labels
     run, length = with_length(settled.run, given, start.trained, len(job.images), classes=classes)
-    return replace(job, run=run, options=settled.method, why=(*why, *more, *length, trial.why), trial=trial)
+    return replace(
+        job, run=run, options=settled.method, declared=declared, why=(*why, *more, *length, trial.why), trial=trial
+    )
 
 
 def _with(data: str | list[str], labels: str | None) -> str | list[str]:

@@ -31,7 +31,7 @@ from headstart.jobs.pictures import PICTURES, draw
 from headstart.jobs.prepare import Job, cache_folder, prepare
 from headstart.jobs.search import pseudolabels_of
 from headstart.jobs.signature import with_signature
-from headstart.jobs.teacher import label_images, not_written
+from headstart.jobs.teacher import label_images, write_labels
 from headstart.jobs.together import moved, of_another_machine, share, sharing, taken_part, told_to_others
 from headstart.jobs.used_files import marks
 from headstart.launch.devices import make_fabric, own_device
@@ -40,6 +40,7 @@ from headstart.machine import Arithmetic, choose, loader_workers
 from headstart.methods.base import Method
 from headstart.probes.probe import during
 from headstart.pseudolabels.base import PseudoLabels
+from headstart.pseudolabels.labelling import Labelling
 from headstart.run import clock
 from headstart.run.display import Display, Filling, duration, make_console
 from headstart.run.folder import RunFolder
@@ -121,9 +122,8 @@ class _Pretraining:
         self._announce()
         labels = None
         if job.declared.method.needs.pseudolabels:
-            labels, self.images, self.searched, self.before = ranks.first_does(
-                lambda: pseudolabels_of(job, self.folder, self.steps, self.fabric.device)
-            )
+            found = pseudolabels_of(job, self.folder, self.steps, self.fabric.device, self.workers)
+            labels, self.images, self.searched, self.before = found
             self.folder.keep()  # it may have taken hours
         torch.set_rng_state(ranks.from_first(torch.get_rng_state()))
         method = self._method(labels)
@@ -157,7 +157,7 @@ class _Pretraining:
                     resume=self.state,
                     arithmetic=self.arithmetic,
                 )
-        return ranks.first_does(lambda: self._ended(display, method, outcome, labels, cache))
+        return self._ended(display, method, outcome, labels, cache)
 
     @property
     def _start(self) -> int:
@@ -310,29 +310,50 @@ class _Pretraining:
     def _ended(
         self, display: Display, method: Method, outcome: Outcome, labels: PseudoLabels | None, cache: Cache
     ) -> Run:
-        self._say_times(display, outcome.shares, cache)
+        """The first process ends the run; all label images, where it has labels."""
         if outcome.interrupted:
-            return self._interrupted(display, outcome)
-        return self._finish(display, method, outcome, labels)
+            return ranks.first_does(lambda: self._interrupted(display, outcome, cache))
+        handback, advised = ranks.first_does(lambda: self._handed_back(display, method, outcome, cache))
+        device = self.fabric.device
+        labelled = label_images(self.job, method, self.images, self._rows, self.folder, device) if handback.ok else None
+        return ranks.first_does(lambda: self._finish(display, method, outcome, labels, handback, advised, labelled))
 
-    def _interrupted(self, display: Display, outcome: Outcome) -> Run:
+    def _interrupted(self, display: Display, outcome: Outcome, cache: Cache) -> Run:
+        self._say_times(display, outcome.shares, cache)
         self.folder.event(outcome.step, "info", "interrupted")
         self.folder.finish("interrupted")
         display.say(f"\nstopped at step {outcome.step} of {self.steps}; everything is saved. To go on:")
         display.say(f"  {command(self.folder.path, self.job.used())}")
         return Run(self.folder.path, None, None, outcome.step, interrupted=True)
 
-    def _finish(self, display: Display, method: Method, outcome: Outcome, labels: PseudoLabels | None) -> Run:
-        """Hand the weights back, prove that they arrived, look at what was learnt."""
-        job, folder, detector = self.job, self.folder, self.detector
+    def _handed_back(
+        self, display: Display, method: Method, outcome: Outcome, cache: Cache
+    ) -> tuple[HandBack, Path | None]:
+        """Hand the weights back and prove that they arrived; with the file of settings for fine-tuning."""
+        self._say_times(display, outcome.shares, cache)
         method.to("cpu")
-        exported = method.handed_back(job.run.export)
-        detector.graft(exported)
+        exported = method.handed_back(self.job.run.export)
+        self.detector.graft(exported)
         handback = self._hand_back(set(exported), outcome.step)
         for line in handback.lines():
             self._tell(display, line)
-        advised = write_settings(job, folder.path) if handback.ok else None
-        problem = self._label_images(display, method) if job.given and handback.ok else None
+        return handback, write_settings(self.job, self.folder.path) if handback.ok else None
+
+    def _finish(
+        self,
+        display: Display,
+        method: Method,
+        outcome: Outcome,
+        labels: PseudoLabels | None,
+        handback: HandBack,
+        advised: Path | None,
+        labelled: Labelling | UserError | None,
+    ) -> Run:
+        """Write labels, look at what was learnt."""
+        job, folder = self.job, self.folder
+        lines, problem = write_labels(job, method, labelled, self.images, folder) if labelled else ([], None)
+        for line in lines:
+            self._tell(display, line)
         drawn = job.run.report and self._draw(display, method, outcome, labels)
         why = f"; which and why: {folder.path / 'skipped.csv'}" if folder.skipped else ""
         display.say(f"{outcome.step} steps in {duration(outcome.seconds)}, {folder.skipped} images skipped{why}")
@@ -349,19 +370,6 @@ class _Pretraining:
         if problem:
             raise problem
         return Run(folder.path, folder.result, handback, outcome.step, interrupted=False)
-
-    def _label_images(self, display: Display, method: Method) -> UserError | None:
-        """Label images as the detector that is handed back does; why labels that are wanted could not be written."""
-        self._rows.reader, self._rows.progress = None, Filling(label="labelling")  # its own cache is closed
-        try:
-            for line in label_images(self.job, method.to(self.fabric.device), self.images, self.folder):
-                self._tell(display, line)
-        except UserError as error:
-            return not_written(error, self.folder.path)
-        finally:
-            method.to("cpu")
-            self.folder.skip(self._rows.skipped)
-        return None
 
     def _draw(self, display: Display, method: Method, outcome: Outcome, labels: PseudoLabels | None) -> bool:
         """Draw the report; a run that is finished stays so where that fails."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
@@ -11,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from headstart import ranks
 from headstart.detectors.base import Detector
 from headstart.detectors.find import load_detector
 from headstart.errors import UserError
@@ -18,17 +21,19 @@ from headstart.images.index import ImageIndex
 from headstart.images.loader import ImageLoader, steps_for
 from headstart.jobs.going_on import FOUND, PARTS, searches_again
 from headstart.jobs.prepare import Job
-from headstart.machine import loader_workers
 from headstart.pseudolabels.base import PseudoLabels, Stored
 from headstart.pseudolabels.parts import Parts
 from headstart.pseudolabels.search import Found, Search, find_pseudolabels
 from headstart.run.display import Filling, make_console
 from headstart.run.folder import RunFolder
+from headstart.run.stopping import interruptible
 from headstart.settings.resolve import budget_seconds
 from headstart.settings.schema import MethodSettings, ProposalOptions, TeacherOptions
 from headstart.teachers.base import Teacher, TeacherSource
 from headstart.teachers.load import load_teacher
 from headstart.training import budget
+
+Asked = Callable[[], BaseException | None]
 
 
 class Searched(NamedTuple):
@@ -47,28 +52,60 @@ class Searched(NamedTuple):
     before: float
 
 
-def pseudolabels_of(job: Job, folder: RunFolder, steps: int, device: torch.device) -> Searched:
+def pseudolabels_of(job: Job, folder: RunFolder, steps: int, device: torch.device, workers: int) -> Searched:
     """What is found on the images that a run will see; in a run that goes on, as it was found.
+
+    All processes of the run search; the first one reads and writes the folder.
+
+    Args:
+        job: The pretraining.
+        folder: Of the run.
+        steps: Of the run; fewer than an epoch's see, and search, a part of the images.
+        device: Where to compute.
+        workers: Processes that load, beside this one.
 
     Raises:
         UserError: Nothing is found; or a run that goes on has other images, or has lost its pseudo-labels.
+        KeyboardInterrupt: A process of several was asked to stop; what was found until then is kept.
     """
-    if job.record and job.record["resolved"].get("images_fingerprint") != job.images.fingerprint():
-        what = "the images are not those on which this run found its objects"
-        raise UserError(what, where="data", hint="bring the images back, or start a new run")
-    path, parts = folder.path / FOUND, Parts(folder.path / PARTS, folder.keep)
-    if stored := _stored(job, folder):
-        labels, rows, seconds = stored
-        before = seconds
-    else:
-        before = parts.seconds
-        # Loading a teacher draws random numbers; the method's heads are to be those of any other run.
-        with torch.random.fork_rng(devices=[]):
-            labels, rows = _search(job, folder, steps, device, parts)
+    path, parts = folder.path / FOUND, Parts()
+
+    def begin() -> Stored | None:
+        nonlocal parts
+        if job.record and job.record["resolved"].get("images_fingerprint") != job.images.fingerprint():
+            what = "the images are not those on which this run found its objects"
+            raise UserError(what, where="data", hint="bring the images back, or start a new run")
+        parts = Parts(folder.path / PARTS, folder.keep)
+        return _stored(job, folder)
+
+    def end() -> float:
         seconds = round(parts.seconds, 1)
         labels.save(path, rows, seconds)
+        return seconds
+
+    if before := ranks.first_does(begin):
+        labels, rows, seconds = before
+        spent = seconds
+    else:
+        spent = ranks.from_first(parts.seconds)
+        # Loading a teacher draws random numbers; the method's heads are to be those of any other run.
+        with _stoppable() as asked, torch.random.fork_rng(devices=[]):
+            labels, rows = _search(job, folder, steps, device, workers, parts, asked)
+            seconds = ranks.first_does(end)
+            if stopped := next(filter(None, ranks.of_all(asked())), None):
+                raise stopped
     parts.remove()
-    return Searched(labels, job.images if rows is None else job.images.subset(rows.tolist()), seconds, before)
+    return Searched(labels, job.images if rows is None else job.images.subset(rows.tolist()), seconds, spent)
+
+
+@contextmanager
+def _stoppable() -> Iterator[Asked]:
+    """Tells what this process was asked to stop by: of several all stop together, one alone is ended by the signal."""
+    if ranks.world() == 1:
+        yield lambda: None
+        return
+    with interruptible() as stop:
+        yield lambda: stop.error() if stop.is_set() else None
 
 
 def _stored(job: Job, folder: RunFolder) -> Stored | None:
@@ -134,12 +171,24 @@ def search_batches(job: Job, tools: Tools, images: ImageIndex, device: torch.dev
     return _find(job, tools, images, device, batch, -(-len(images) // batch)).labels
 
 
+def _loaded_by_all(job: Job) -> Tools:
+    """`loaded`, in the first process before it is in the others: what it downloads is there for them."""
+    mine: list[Tools] = []
+
+    def load() -> None:
+        mine.append(loaded(job))
+
+    ranks.first_does(load)
+    ranks.all_do(lambda: None if mine else load())
+    return mine[0]
+
+
 def _search(
-    job: Job, folder: RunFolder, steps: int, device: torch.device, parts: Parts
+    job: Job, folder: RunFolder, steps: int, device: torch.device, workers: int, parts: Parts, asked: Asked
 ) -> tuple[PseudoLabels, Tensor | None]:
     """Pseudo-labels, and the rows of the images that they are for, where the time budget allows no more."""
     s, images = job.run, job.images
-    tools = loaded(job)
+    tools = _loaded_by_all(job)
     batches = steps_for(1, len(images), s.batch_size)
     batches = batches if s.budget else min(steps, batches)
     total = min(len(images), batches * s.batch_size)
@@ -163,18 +212,19 @@ def _search(
         device,
         s.batch_size,
         batches,
-        workers=loader_workers(s.workers, device),
+        workers=workers,
         skip=folder.skip,
         progress=display,
         total=total,
         seconds=budget.SEARCH * allowed if allowed else math.inf,
         parts=parts,
+        asked=asked,
     )
     for line in found.summary():
         tell(line)
-    searched = int(found.searched.sum())
-    if searched >= total:
+    if ranks.from_first(parts.images >= total):  # those that cannot be read among them
         return found.labels, None
+    searched = int(found.searched.sum())
     tell(f"budget={s.budget} is enough to search {searched:,} of {total:,} images: the run uses these")
     rows = found.searched.nonzero()[:, 0]
     return found.labels.select(rows), rows
@@ -192,16 +242,25 @@ def _find(
     parts: Parts | None = None,
     **more: Any,
 ) -> Found:
-    """`find_pseudolabels` with the options of a run, on the first `batches` of `images` that `parts` has not."""
+    """`find_pseudolabels` with the options of a run, on the first `batches` of `images` that `parts` has not.
+
+    Of several processes each loads its share of these.
+    """
     options, seed = job.options, job.run.seed
     assert isinstance(options, ProposalOptions)
     search = Search.of(options, seed)
     finder = tools.finder
     finder.module.to(device)
-    area, first = 2 * search.imgsz**2, parts.batches if parts else 0
-    workers = workers if first < batches else 0
+    first = ranks.from_first(parts.batches if parts else 0) + ranks.rank()
     with ImageLoader(
-        images, batch=batch, max_area=area, workers=workers, seed=seed, start_step=first, steps=batches
+        images,
+        batch=batch,
+        max_area=2 * search.imgsz**2,
+        workers=workers if first < batches else 0,
+        seed=seed,
+        start_step=first,
+        steps=batches,
+        every=ranks.world(),
     ) as loader:
         looks = tools.teacher or finder.trunk()
         return find_pseudolabels(finder, looks, loader, len(images), search, device=device, parts=parts, **more)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+import torch
+
+from headstart import ranks
 from headstart.errors import UserError
 from headstart.images.index import ImageIndex
 from headstart.jobs.export_labels import export_labels, free
-from headstart.jobs.labelled import dataset_of
+from headstart.jobs.labelled import RowReader, dataset_of
 from headstart.jobs.prepare import Job
 from headstart.methods.base import GivenLabels, Method
 from headstart.pseudolabels.labelling import Labelling, told
 from headstart.pseudolabels.pictures import write_labelled
+from headstart.run.display import Filling
 from headstart.run.folder import RunFolder
 from headstart.settings.schema import LabelOptions
 
@@ -20,38 +24,79 @@ SHOWN = 512
 """Images without labels that are labelled at the end of a run to be looked at, where no data set is wanted."""
 
 
-def label_images(job: Job, method: Method, images: ImageIndex, folder: RunFolder) -> list[str]:
-    """Label images as the detector that is handed back does; write ``teacher.json`` and what `Job.options` ask for.
+def label_images(
+    job: Job, method: Method, images: ImageIndex, reader: RowReader, folder: RunFolder, device: torch.device
+) -> Labelling | UserError | None:
+    """Label images as the detector that is handed back does; all processes of a run share them.
+
+    Args:
+        job: The pretraining.
+        method: Trained; it is on the CPU afterwards.
+        images: The run's.
+        reader: Of the method; the training's own cache is closed.
+        folder: Of the run, which is told of images that cannot be read.
+        device: Where to compute.
+
+    Returns:
+        None where no labels are wanted; why there are none, where images could not be read.
+    """
+    rows = _wanted(job, images)
+    if not rows:
+        return None
+    reader.reader, reader.progress = None, Filling(label="labelling")
+    labelled: Labelling | UserError | None
+    try:
+        labelled = method.to(device).label(rows, job.run.export)
+    except UserError as error:
+        labelled = error
+    method.to("cpu")
+    for skipped in ranks.of_all(reader.skipped):
+        folder.skip(skipped)
+    return labelled
+
+
+def write_labels(
+    job: Job, method: Method, labelled: Labelling | UserError, images: ImageIndex, folder: RunFolder
+) -> tuple[list[str], UserError | None]:
+    """Write ``teacher.json`` and what `Job.options` ask for.
 
     Args:
         job: The pretraining, with labels that were given.
-        method: Trained, where it is to be computed.
+        method: Trained.
+        labelled: From `label_images`.
         images: The run's.
         folder: Of the run.
 
     Returns:
-        What was done, in sentences.
-
-    Raises:
-        UserError: The data set cannot be written.
+        What was done, in sentences; and why labels that are wanted could not be written.
     """
+    if isinstance(labelled, UserError):
+        return [], _not_written(labelled, folder.path)
     given, options = job.given, job.options
     assert given is not None
     assert isinstance(options, LabelOptions)
-    export = options.export_labels
-    wanted = _unlabelled(images, given)
-    rows = wanted if export else wanted[:: max(1, -(-len(wanted) // SHOWN))]
-    if not rows or not (export or job.run.report):
-        return []
-    labelled = method.label(rows, job.run.export)
-    if labelled is None:
-        return []
-    counts = labelled.counts(given.names)
-    folder.teacher({**method.teacher_record(), "handed_back": {**counts, "all": len(rows) == len(wanted)}})
+    export, counts = options.export_labels, labelled.counts(given.names)
+    whole = len(_wanted(job, images)) == len(_unlabelled(images, given))
+    folder.teacher({**method.teacher_record(), "handed_back": {**counts, "all": whole}})
     lines = [told(counts, "the detector that is handed back")] if export else []
     if job.run.report:
         lines += _pictures(folder.path / "assets", labelled, images, given)
-    return lines + (_exported(Path(export), str(options.labels), labelled, images, given) if export else [])
+    if not export:
+        return lines, None
+    try:
+        return lines + _exported(Path(export), str(options.labels), labelled, images, given), None
+    except UserError as error:
+        return lines, _not_written(error, folder.path)
+
+
+def _wanted(job: Job, images: ImageIndex) -> list[int]:
+    """Rows of the images to be labelled: all that have no labels, or some of them to be looked at."""
+    if not job.given or not isinstance(job.options, LabelOptions):
+        return []
+    rows = _unlabelled(images, job.given)
+    if job.options.export_labels:
+        return rows
+    return rows[:: max(1, -(-len(rows) // SHOWN))] if job.run.report else []
 
 
 def _unlabelled(images: ImageIndex, given: GivenLabels) -> list[int]:
@@ -80,7 +125,7 @@ def _exported(path: Path, labels: str, labelled: Labelling, images: ImageIndex, 
     ]
 
 
-def not_written(error: UserError, folder: Path) -> UserError:
+def _not_written(error: UserError, folder: Path) -> UserError:
     """What to do where labels could not be written at the end of a run that is otherwise whole."""
     again = f"headstart pretrain resume=true out={shlex.quote(str(folder))}"
     hint = f"the run itself is whole; where there is room, {again} writes them"

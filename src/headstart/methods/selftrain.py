@@ -39,7 +39,7 @@ from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.box_classifier import BoxClassifier
 from headstart.pseudolabels.history import History
 from headstart.pseudolabels.labeller import Labeller
-from headstart.pseudolabels.labelling import Detections, Labelling, kept
+from headstart.pseudolabels.labelling import Labelling, kept
 from headstart.pseudolabels.taught import Taught
 from headstart.pseudolabels.thresholds import Keep
 from headstart.settings.schema import DetectionSettings, LabelOptions, TeacherOptions
@@ -246,7 +246,7 @@ class Selftrain(Method):
         self.teacher.load_state_dict(self._mean.states["teacher"])
         self.teacher_head.load_state_dict(self._mean.states["teacher_head"])
         imgsz = self.specs_at(progress._replace(step=max(0, progress.step - 1)))[0].size  # what it was trained at
-        both = self._found([*rows, *self._held_out.rows.tolist()], imgsz)
+        both = self._labeller.found([*rows, *self._held_out.rows.tolist()], self.teacher, self.teacher_head, imgsz)
         found = both.on(torch.tensor(rows))
         if imgsz != self.specs_at(progress)[0].size:  # weights that see images at another size are no part of the mean
             self._mean = WeightMean()
@@ -263,12 +263,6 @@ class Selftrain(Method):
         self._order.labelled(progress, rows, self._taught.labels)
         if best:
             self._history.best |= {"taught": self._taught.labels, "known": self._taught.known}
-
-    def _found(self, rows: list[int], imgsz: int) -> Detections:
-        """What the teacher finds on images, of which each process looks at a part."""
-        first, last = (len(rows) * end // ranks.world() for end in (ranks.rank(), ranks.rank() + 1))
-        found = self._labeller.found(rows[first:last], self.teacher, self.teacher_head, imgsz)
-        return Detections.join(ranks.of_all(found))
 
     def _state(self) -> dict[str, Any]:
         copies = {name: copied(module.state_dict()) for name, module in self._networks().items()}

@@ -54,6 +54,9 @@ class BoxClassifier:
 
     Multinomial logistic regression on the features that `teacher` has of squares around boxes.
 
+    Attributes:
+        learnt: Mean of the features ``(C,)``, weights ``(C, classes + 1)`` and biases; see `learn`.
+
     Args:
         teacher: A trained network; moved to the device of the images.
         classes: How many.
@@ -61,7 +64,7 @@ class BoxClassifier:
 
     def __init__(self, teacher: Teacher, classes: int) -> None:
         self.teacher, self.classes = teacher, classes
-        self._mean = self._weight = self._bias = torch.zeros(0)
+        self.learnt = (torch.zeros(0),) * 3
 
     def looks(
         self, batch: PixelBatch, found: Detections, owner: Tensor, boxes: Tensor, labels: Tensor, most: int = 100
@@ -88,12 +91,13 @@ class BoxClassifier:
         none = torch.full((int(apart.sum()) * len(NAMED_BY),), self.classes)
         return Looks(torch.cat([objects, nothing]), torch.cat([labels[some].repeat(len(LEARNT_FROM)), none]))
 
-    def learn(self, looks: list[Looks]) -> None:
-        """Fit it, from the beginning."""
+    def learn(self, looks: list[Looks]) -> tuple[Tensor, Tensor, Tensor]:
+        """Fit it, from the beginning; what it has learnt."""
         features = torch.cat([one.features for one in looks])
         labels = torch.cat([one.labels for one in looks])
-        self._mean = features.mean(0)
-        self._weight, self._bias = fitted(self._centered(features), labels, self.classes + 1)
+        mean = features.mean(0)
+        self.learnt = (mean, *fitted(_centered(features, mean), labels, self.classes + 1))
+        return self.learnt
 
     def named(self, batch: PixelBatch, found: Detections) -> Detections:
         """The boxes with the class that it sees, best first within an image.
@@ -106,8 +110,9 @@ class BoxClassifier:
         place = {row: at for at, row in enumerate(batch.indices.tolist())}
         owner = torch.tensor([place[row] for row in found.rows.tolist()], dtype=torch.int64)
         features = self._features(batch, owner, found.boxes, NAMED_BY)
+        mean, weight, bias = self.learnt
         with torch.autocast(features.device.type, enabled=False):
-            answers = self._centered(features) @ self._weight + self._bias
+            answers = _centered(features, mean) @ weight + bias
         chances = answers.log_softmax(1).view(len(NAMED_BY), len(owner), -1).mean(0).softmax(1)
         sure, labels = chances[:, : self.classes].max(1)
         scores = (found.scores * sure).sqrt()
@@ -148,8 +153,9 @@ class BoxClassifier:
                     looked = squares(shifted, none, some.to(shifted.device), margin)
                     yield looked.flip(3) if mirrored else looked
 
-    def _centered(self, features: Tensor) -> Tensor:
-        return _SCALE * functional.normalize(features - self._mean, dim=1)
+
+def _centered(features: Tensor, mean: Tensor) -> Tensor:
+    return _SCALE * functional.normalize(features - mean, dim=1)
 
 
 def spread(owner: Tensor, most: int) -> Tensor:

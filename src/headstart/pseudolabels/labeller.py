@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from headstart import ranks
 from headstart.images.loader import PixelBatch
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
-from headstart.pseudolabels.box_classifier import AREA, LEAST_SCORE, BoxClassifier
+from headstart.pseudolabels.box_classifier import AREA, LEAST_SCORE, BoxClassifier, Looks
 from headstart.pseudolabels.labelling import Detections, detect
 from headstart.teachers.base import Teacher
 
+TOGETHER = 64
+"""Images that are looked at together: processes share out whole batches, which are those that one process looks at."""
 LEARNT_FROM = 2000
 """Labelled images that a network learns the names of classes from, at most."""
 BOXES = 4000
@@ -60,6 +63,8 @@ class Labeller:
     ) -> Detections:
         """What a detector, which is put into evaluation mode, finds on the images at these rows.
 
+        Of several processes each looks at a part of the images; all get what all have found.
+
         Args:
             rows: Of the images in the index.
             network: Up to the pyramid.
@@ -71,15 +76,22 @@ class Labeller:
         head.eval()
         imgsz = -(-imgsz // 32) * 32
         if self._namer is None:
-            batches = self._detected(rows, network, head, imgsz, self._least, self._most)
-            return Detections.join([found for _, found in batches])
+            return self._joined(
+                lambda: [found for _, found in self._detected(rows, network, head, imgsz, self._least, self._most)]
+            )
         learnt = [] if learnt is None else learnt
         if not learnt:
             learnt.append(self._classifier(self._namer, network, head, imgsz))
         classifier = learnt[0]
-        batches = self._detected(rows, network, head, imgsz, min(LEAST_SCORE, self._least), self._most, AREA)
-        found = Detections.join([classifier.named(batch, found) for batch, found in batches])
+        least = min(LEAST_SCORE, self._least)
+        batches = self._detected(rows, network, head, imgsz, least, self._most, AREA)
+        found = self._joined(lambda: [classifier.named(batch, found) for batch, found in batches])
         return found.those(found.scores >= self._least)
+
+    @staticmethod
+    def _joined(work: Callable[[], list[Detections]]) -> Detections:
+        """What all processes find, in the order of the images."""
+        return Detections.join(ranks.of_all(Detections.join(ranks.all_do(work))))
 
     def _classifier(self, namer: Teacher, network: nn.Module, head: PseudoLabelHead, imgsz: int) -> BoxClassifier:
         """Learnt anew from the labelled images: what the detector takes for objects changes as it learns."""
@@ -88,7 +100,13 @@ class Labeller:
         made = BoxClassifier(namer, self._classes)
         batches = self._detected(some.tolist(), network, head, imgsz, _LEAST, _MOST, AREA)
         most = max(1, BOXES // max(1, len(some)))
-        made.learn([made.looks(batch, found, *self._labels.of(batch.indices), most) for batch, found in batches])
+
+        def look() -> list[Looks]:
+            return [made.looks(one, found, *self._labels.of(one.indices), most) for one, found in batches]
+
+        looks: list[Looks] = []
+        ranks.to_first(ranks.all_do(look), looks.extend)
+        made.learnt = ranks.first_does(lambda: made.learn(looks))
         return made
 
     def _detected(
@@ -101,9 +119,16 @@ class Labeller:
         most: int,
         area: int = 0,
     ) -> Iterator[tuple[PixelBatch, Detections]]:
-        """Batches of the images, of so many pixels each at most, and what is found on them."""
+        """Batches of this process's part of the images, of so many pixels each at most, and what is found on them."""
         assert self._read is not None, "there is nothing to read images with"
         device = next(network.parameters()).device
-        for batch in self._read(rows, max(area, 2 * imgsz**2)):
+        for batch in self._read(own_part(rows), max(area, 2 * imgsz**2)):
             there = batch.to(device)
             yield there, detect(network, head, there, imgsz, least=least, most=most)
+
+
+def own_part(rows: Sequence[int]) -> Sequence[int]:
+    """Of some images those that this process looks at: whole batches, after those of the process before it."""
+    batches = -(-len(rows) // TOGETHER)
+    first, last = (batches * end // ranks.world() * TOGETHER for end in (ranks.rank(), ranks.rank() + 1))
+    return rows[first:last]

@@ -47,6 +47,11 @@ class Objects(NamedTuple):
         """All of them, in their order; those of images without objects have features ``(0,)``."""
         return cls(*(torch.cat(one) for one in zip(*several, strict=True)))
 
+    def on(self, rows: Tensor) -> Objects:
+        """Those on some of the images, int64 ``(N,)``."""
+        here = torch.isin(self.rows, rows)
+        return Objects(*(one[here] for one in self))
+
 
 class Parts:
     """What was found, and how far the search is; what an earlier search has left in `folder` is gone on with.

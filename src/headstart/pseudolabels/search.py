@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import batched_nms
 
+from headstart import ranks
 from headstart.detectors.base import evaluating
 from headstart.errors import UserError
 from headstart.images.loader import PixelBatch
@@ -20,6 +22,7 @@ from headstart.pseudolabels.base import ProposalSource, PseudoLabels
 from headstart.pseudolabels.cluster import clustered
 from headstart.pseudolabels.looks import looks_of
 from headstart.pseudolabels.parts import Objects, Parts
+from headstart.pseudolabels.rounds import Look, in_rounds
 from headstart.settings.schema import ProposalOptions
 from headstart.teachers.base import Teacher
 from headstart.views.boxes import area
@@ -28,6 +31,8 @@ from headstart.views.resize import GRAY
 UNSURE = 0.02
 """Median of the images' best scores below which that is said; COCO's detector has 0.17 on FOD-A, whose debris it was
 never taught and finds."""
+AT_ONCE = 32
+"""Images of a batch that are looked at together: a batch is that of all devices, and has no bound."""
 OVERLAP = 0.5
 """Intersection over union from which two boxes are one object."""
 
@@ -95,21 +100,27 @@ def find_pseudolabels(
     total: int = 0,
     seconds: float = math.inf,
     parts: Parts | None = None,
+    asked: Callable[[], BaseException | None] = lambda: None,
 ) -> Found:
     """The objects that `source` finds, with the number of a cluster for a label.
+
+    Of several processes each looks at its share of the batches; the first keeps what they find, and clusters it. What
+    is found on a batch depends on that batch alone: it is the same whoever looks at it.
 
     Args:
         source: A trained detector, on `device`; its classes are not looked at.
         features: The network whose last map is clustered: a `Teacher`, or a trunk, which is left as it was.
-        batches: Each image once or more; those that `parts` has already are left out.
-        images: Number of images in the index.
+        batches: Each image once or more, in batches of a size, those left out that `parts` has already. Of several
+            processes the first has the first one, the second the next, and so on, in turn.
+        images: Number of images in the index; what comes after as many is repeated.
         search: What counts as an object.
         device: Where to compute.
         skip: Told of unreadable images.
         progress: Told how many of `total` images are done.
         total: Images that `batches` bring.
-        seconds: Time after which no further batch is searched; the first one is in any case.
-        parts: What was found before, to which all is added; by default nothing, in memory.
+        seconds: Time after which no further batch is searched; the first one, of each process, is in any case.
+        parts: What was found before, to which all is added, in the first process; by default nothing, in memory.
+        asked: What this process is asked to stop by, which is then raised in all once what was found is kept.
 
     Raises:
         UserError: No object is found at all.
@@ -118,47 +129,65 @@ def find_pseudolabels(
     if isinstance(features, Teacher):
         # Depthwise convolutions, which many a teacher has, take 0.6 of the time on a CPU in this order.
         features = features.to(memory_format=torch.channels_last)
-    parts = parts or Parts()
+    kept = parts or Parts()
     searched = torch.zeros(images, dtype=torch.bool)
-    searched[parts.looked()] = True
-    for batch in batches if not parts.batches or parts.seconds <= seconds else ():
-        skip(batch.skipped)
-        new = torch.tensor([place for place, row in enumerate(batch.indices.tolist()) if _first(searched, row)]).long()
-        found = _of_batch(source, features, batch, new, search, device) if len(new) else None
-        parts.add(found, batch.indices[new], len(batch.indices))
-        progress(min(parts.images, total), total)
-        if parts.seconds > seconds:
-            break
-    parts.finish()
+    searched[kept.looked()] = True
+
+    def take(look: Look) -> bool:
+        skip(look.skipped)
+        rows = look.rows[~searched[look.rows]]
+        searched[rows] = True
+        kept.add(None if look.objects is None or not len(rows) else look.objects.on(rows), rows, look.images)
+        progress(min(kept.images, total), total)
+        return kept.seconds > seconds
+
+    first, more = ranks.from_first((kept.batches, not kept.batches or kept.seconds <= seconds))
+    numbered = zip(count(first + ranks.rank(), ranks.world()), batches if more else ())
+    looks = (_look(source, features, batch, images - at * len(batch.indices), search, device) for at, batch in numbered)
+    ended = in_rounds(looks, take, asked)
+    with suppress(UserError) if ended else nullcontext():
+        ranks.first_does(kept.finish)
+    if ended:
+        raise ended
+    return ranks.first_does(lambda: _clustered(source, kept, searched, search))
+
+
+def _look(
+    source: ProposalSource, features: nn.Module, batch: PixelBatch, fresh: int, search: Search, device: torch.device
+) -> Look:
+    """What is found on the first `fresh` images of a batch: the last one is filled up with what comes again."""
+    places: dict[int, int] = {}
+    for place, row in enumerate(batch.indices[: max(0, fresh)].tolist()):
+        places.setdefault(row, place)
+    few = torch.split(torch.tensor(list(places.values()), dtype=torch.int64), AT_ONCE)
+    found = [_of_images(source, features, batch, some, search, device) for some in few if len(some)]
+    rows = torch.tensor(list(places), dtype=torch.int64)
+    return Look(Objects.joined(found) if found else None, rows, len(batch.indices), batch.skipped)
+
+
+def _clustered(source: ProposalSource, parts: Parts, searched: Tensor, search: Search) -> Found:
     every = [one for one in parts.found() if len(one.rows)]
     if not every:
         hint = "give proposals= a detector that knows such images, or use method=pyramid, which needs no objects"
         raise UserError(f"{source.name} finds no object on {int(searched.sum())} images", where="proposals", hint=hint)
     labels = clustered([one.features for one in every], search.clusters, search.components, search.seed)
     rows, boxes, scores = (torch.cat(several) for several in list(zip(*every, strict=True))[:3])
-    return Found(PseudoLabels.gather(images, rows, boxes, scores, labels), searched)
-
-
-def _first(searched: Tensor, row: int) -> bool:
-    """Whether an image comes for the first time: the last batch is filled up from the next epoch."""
-    again = bool(searched[row])
-    searched[row] = True
-    return not again
+    return Found(PseudoLabels.gather(len(searched), rows, boxes, scores, labels), searched)
 
 
 @torch.no_grad()
-def _of_batch(
-    source: ProposalSource, looks: nn.Module, batch: PixelBatch, new: Tensor, search: Search, device: torch.device
+def _of_images(
+    source: ProposalSource, looks: nn.Module, batch: PixelBatch, some: Tensor, search: Search, device: torch.device
 ) -> Objects:
-    """The objects on the new images of a batch."""
-    images, scale = fitted(batch.pixels[new].to(device), batch.sizes[new], search.imgsz)
-    sizes = batch.sizes[new].flip(1).float().to(device) * scale[:, None].to(device)
+    """The objects on `some` images of a batch, int64 ``(N,)``."""
+    images, scale = fitted(batch.pixels[some].to(device), batch.sizes[some], search.imgsz)
+    sizes = batch.sizes[some].flip(1).float().to(device) * scale[:, None].to(device)
     found = source.propose(images)
     owner = torch.arange(len(images), device=device).repeat_interleave(found.shape[1])
     owner, boxes, scores = chosen(owner, found[..., :4].flatten(0, 1), found[..., 4].flatten(), sizes, search)
     with nullcontext() if isinstance(looks, Teacher) else evaluating(looks):
         features = looks_of(looks, images, owner, boxes)
-    rows = batch.indices[new][owner.cpu()]
+    rows = batch.indices[some][owner.cpu()]
     boxes = (boxes / sizes.repeat(1, 2)[owner]).cpu()
     return Objects(rows, boxes, scores.cpu(), features)
 

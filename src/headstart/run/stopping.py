@@ -19,16 +19,27 @@ class Stopped(KeyboardInterrupt):
     """SIGTERM or SIGUSR1, where there is nothing to save: the run is asked to end, as by Ctrl-C."""
 
 
+class Asked(threading.Event):
+    """That the run is to stop.
+
+    Attributes:
+        error: What a signal of the kind that came first would have raised.
+    """
+
+    error: type[KeyboardInterrupt] = Stopped
+
+
 @contextmanager
-def interruptible() -> Iterator[threading.Event]:
+def interruptible() -> Iterator[Asked]:
     """An event that these signals set, so that a step is finished and saved; a second Ctrl-C stops at once."""
-    stop = threading.Event()
+    stop = Asked()
     first = 0.0
 
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal first
         if not stop.is_set():
             first = time.monotonic()
+            stop.error = KeyboardInterrupt if number == signal.SIGINT else Stopped
             stop.set()
         elif number == signal.SIGINT and time.monotonic() - first > AGAIN:
             raise KeyboardInterrupt
