@@ -310,6 +310,8 @@ def compare(
     longer: Literal["auto", "true", "false"] | bool = "auto",
     device: str | int = "auto",
     jobs: int | Literal["auto"] = "auto",
+    launcher: Literal["local", "ray"] = "local",
+    ray: str | None = None,
     workers: int = 4,
     out: str | PathLike[str] | None = None,
     plan: bool = False,
@@ -347,6 +349,8 @@ def compare(
         longer: one longer scratch run that gets the steps that pretraining took: auto where these are known
         device: auto (every GPU, else CPU), cpu, mps, a GPU's index, or several as 0,1
         jobs: fine-tunings side by side: auto is one a GPU, and on a CPU as many as cores and memory carry
+        launcher: run on this machine, or on those of a Ray cluster
+        ray: the cluster's address, HOST:6379, or auto; by default RAY_ADDRESS, else Ray runs here alone
         workers: processes that load images, each fine-tuning (none on a CPU)
         out: folder of the comparison; by default runs/compare/<data>-<model>
         plan: print the cells, their cost and time from a short probe, and train nothing

@@ -194,7 +194,7 @@ def command(
     given |= {"trust": "true"} if trusted() else {}
     words = [f"cfg={folder / OPTIONS}", *(f"{key}={value}" for key, value in given.items())]
     log, module = folder / LOG, "headstart.comparison.command"
-    code = child.run(module, ["pretrain", *words], log, place.threads, stop, folder=Path.cwd(), patience=_PATIENCE)
+    code = place.run(module, ["pretrain", *words], log, stop, folder=Path.cwd(), patience=_PATIENCE)
     if code:
         why = f"was killed by signal {-code} (out of memory?)" if code < 0 else "failed"
         raise UserError(f"the pretraining {why}; the end of its log:\n{child.tail(log)}", where=str(log))
@@ -209,11 +209,17 @@ class Pace(NamedTuple):
 
 
 def measured(
-    options: Mapping[str, Any], images: Sequence[str], folder: Path, place: Slot, steps: tuple[int, int] = (2, 6)
+    options: Mapping[str, Any],
+    images: Sequence[str],
+    folder: Path,
+    place: Slot,
+    stop: threading.Event | None = None,
+    steps: tuple[int, int] = (2, 6),
 ) -> Pace:
     """How fast a recipe is, from a short run on a few images.
 
     Raises:
+        Stopped: `stop` was set.
         UserError: So short a run on so few images is not possible.
     """
     shutil.rmtree(folder, ignore_errors=True)
@@ -223,7 +229,7 @@ def measured(
     short = {key: value for key, value in options.items() if key not in ("epochs", "budget", "loggers")}
     short |= {"data": str(listed), "steps": steps[1], "log_every": 1, "save_every": 10**6, "probe_every": 0}
     write_text(folder / OPTIONS, yaml.safe_dump({**short, "report": False}, sort_keys=False, allow_unicode=True))
-    command(folder, folder / RUN, place, None)
+    command(folder, folder / RUN, place, stop)
     resolved = RunFolder.open(folder / RUN).read_settings()["resolved"]
     lines = (folder / RUN / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     at = {line["step"]: line["seconds"] for line in map(json.loads, lines)}

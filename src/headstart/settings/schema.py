@@ -337,6 +337,10 @@ class CompareSettings(Options):
         "auto",
         description="fine-tunings side by side: auto is one a GPU, and on a CPU as many as cores and memory carry",
     )
+    launcher: Literal["local", "ray"] = Field("local", description="run on this machine, or on those of a Ray cluster")
+    ray: str | None = Field(
+        None, description="the cluster's address, HOST:6379, or auto; by default RAY_ADDRESS, else Ray runs here alone"
+    )
     workers: int = Field(4, ge=0, description="processes that load images, each fine-tuning (none on a CPU)")
     out: str | None = Field(None, description="folder of the comparison; by default runs/compare/<data>-<model>")
     plan: bool = Field(False, description="print the cells, their cost and time from a short probe, and train nothing")
