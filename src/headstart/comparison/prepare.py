@@ -82,8 +82,9 @@ class Prepared:
     @property
     def needed(self) -> tuple[Path, ...]:
         """What a machine that trains has to see, something of each folder: the comparison's own record first."""
-        images = (self.dataset.pool[0], self.dataset.test[0])
-        return (self.folder / SETTINGS, Path(self.dataset.yaml), *map(Path, images), Path.cwd())
+        images = map(Path, (self.dataset.pool[0], self.dataset.test[0]))
+        # A pretraining works in the current folder.
+        return (self.folder / SETTINGS, Path(self.dataset.yaml), *images, *([Path.cwd()] if self.recipes else []))
 
 
 @contextmanager

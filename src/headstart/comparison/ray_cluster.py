@@ -145,7 +145,7 @@ class Cluster:
         except RayTaskError as error:
             raise error.cause from None
         except RayError as error:
-            raise NodeLost(str(error).strip().splitlines()[0]) from None
+            raise NodeLost(_why(error)) from None
 
 
 class Runner:
@@ -168,13 +168,27 @@ class Runner:
         asked, patience = self._handle.run.remote(command), command.patience + _SAVING
         try:
             code = int(self._cluster.result(asked, stop, self._handle.stop.remote, patience))
+        except NodeLost as lost:
+            raise NodeLost(f"{self.name}: {lost}") from None
         except Stopped:
             if stop.is_set():
                 raise
             code = -signal.SIGTERM
         if code == -signal.SIGTERM:  # what nobody here has asked for: a system that ends its processes
-            raise NodeLost("a signal ended it there")
+            raise NodeLost(f"{self.name}: a signal ended what ran there")
         return code
+
+
+def _why(error: Exception) -> str:
+    """What Ray says, less its advice and its numbers of actors."""
+    kinds = {
+        "ActorUnavailableError": "it is out of reach",
+        "ActorDiedError": "what ran there died",
+        "NodeDiedError": "it is gone",
+        "OutOfMemoryError": "its memory ran out, and Ray ended what ran there",
+    }
+    first = (str(error).strip().splitlines() or [""])[0]
+    return kinds.get(type(error).__name__) or f"{type(error).__name__}: {first}"
 
 
 @contextmanager

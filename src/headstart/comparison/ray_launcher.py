@@ -88,7 +88,7 @@ class RayLauncher(Launcher):
     @property
     def why(self) -> str:
         """Why there are so many places, and which nodes were lost."""
-        lost = f"; begun again on another node: {', '.join(self._again)}" if self._again else ""
+        lost = f"; begun again, for its node was lost: {', '.join(self._again)}" if self._again else ""
         return self._why + lost
 
     def check(self, files: Sequence[Path]) -> None:
@@ -127,9 +127,9 @@ class RayLauncher(Launcher):
     def _lost(self, what: str, lost: NodeLost, left: int) -> None:
         if not left:
             hint = "the same command begins it again; ray status says which nodes there are"
-            raise UserError(f"its node was lost {TRIES} times; the last time: {lost}", hint=hint)
+            raise UserError(f"its node was lost {TRIES} times; the last time {lost}", hint=hint)
         self._again.append(what)
-        self._say(f"  {what}: its node was lost ({lost}); it is begun again on another one")
+        self._say(f"  {what}: its node was lost ({lost}); it is begun again")
 
 
 def _holds(node: ClusterNode, share: Share) -> bool:
