@@ -51,32 +51,20 @@ time.sleep(60)
 
 
 class TwoNodes:
-    """Two nodes of a CPU each; the second may be killed, and is made anew for the next test."""
+    """Two nodes of a CPU each, of which the second may be killed."""
 
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        self.small = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80 * 2**20}
+        small = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80 * 2**20}
         self.cluster = Cluster()
-        self._add(node_name="first", include_dashboard=False)
-        self.second: Any = None
-
-    def _add(self, **more: Any) -> Any:
-        try:
-            return self.cluster.add_node(**self.small, **more)
-        except Exception:  # Ray gives a node 30 seconds to start, which a busy machine may not keep
-            return self.cluster.add_node(**self.small, **more)
-
-    def both(self) -> str:
-        """The address, once both nodes are there."""
-        if self.second is None:
-            self.second = self._add(node_name="second")
-        return str(self.cluster.address)
+        self.cluster.add_node(**small, node_name="first", include_dashboard=False)
+        self.second = self.cluster.add_node(**small, node_name="second")
+        self.address = str(self.cluster.address)
 
     def kill(self) -> None:
         """End the second without a word."""
         self.cluster.remove_node(self.second, allow_graceful=False)
-        self.second = None
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +94,84 @@ def in_state(name: str, folder: Path) -> Callable[[], bool]:
     return lambda: len([path for path in folder.glob(f"*{name}") if path.stat().st_size]) == 2
 
 
+def test_ctrl_c_gives_them_time_to_save(two: TwoNodes, tmp_path: Path) -> None:
+    def work(task: str, place: Slot, stop: threading.Event) -> int:
+        began, saved = tmp_path / f"{task}.began", tmp_path / f"{task}.saved"
+        return place.run("saves", [str(began), str(saved)], tmp_path / task, stop)
+
+    def press() -> None:
+        wait_for(lambda: (tmp_path / "a.began").exists())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    address, system = two.address, signal.getsignal(signal.SIGTERM)
+    try:
+        with open_ray(address, "cpu", 1) as launcher:
+            assert signal.getsignal(signal.SIGTERM) is system, "Ray has taken the word of the system for itself"
+            threading.Thread(target=press).start()
+            outcome, stopped = launcher.run_all(["a", "b"], work)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert stopped
+    assert [(one.result, one.error) for one in outcome] == [(None, "")] * 2
+    assert sorted(path.name for path in tmp_path.glob("*.saved")) == ["a.saved"], "the second one was not begun"
+
+
+def test_what_fails_fails_once(two: TwoNodes, tmp_path: Path) -> None:
+    """The exit status, and what is raised on the node, come back as from a process here."""
+    with open_ray(two.address, "cpu", "auto") as launcher:
+        assert launcher.run_one(lambda place, stop: place.run("fails", [], tmp_path / "log", stop)) == 3
+        with pytest.raises(UserError, match=r"the node .+ does not see .+gone\n  -> every machine"):
+            launcher.run_one(lambda place, stop: place.run("fails", [], tmp_path / "gone" / "log", stop))
+        assert "begun again" not in launcher.why
+        with pytest.raises(UserError, match="does not see") as found:
+            launcher.check([Path(__file__), tmp_path / "gone.jpg"])
+        assert sorted(one.what.split()[3] for one in found.value.parts) == ["(first)", "(second)"]
+
+
+def test_a_node_that_is_gone_does_not_answer(two: TwoNodes) -> None:
+    with connected(two.address) as cluster:
+        (first, second) = sorted(cluster.nodes(), key=lambda one: one.name)
+        assert (first.cpus, first.gpus, second.cpus) == (1.0, 0.0, 1.0)
+        gone = ClusterNode("a" * 56, "gone", 1, 0, 0)
+        answers = cluster.everywhere([first, gone], lambda: os.getpid())
+    assert isinstance(answers[0], int)
+    assert isinstance(answers[1], Exception)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_results_are_those_of_this_machine(two: TwoNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole comparison, with a recipe: every loss and figure of every training is the same, bit for bit."""
+    monkeypatch.chdir(tmp_path)
+    draw_dataset(tmp_path / "data", unlabelled=6, train=16, val=4, imgsz=64)
+    (tmp_path / "r.yaml").write_text("method: dino\nsteps: 2\nbatch: 2\nimgsz: 32\nmodel: yolo11n.yaml\n")
+    asked: dict[str, Any] = {"data": "data/scenes.yaml", "starts": ["scratch", "r=r.yaml"], "labels": "100%"}
+    asked |= {
+        "seeds": 1,
+        "lr": 0.001,
+        "epochs": 1,
+        "imgsz": 32,
+        "batch": 8,
+        "device": "cpu",
+        "pictures": 0,
+        "longer": "false",
+    }
+    here = headstart.compare(**asked, out="here")
+    there = headstart.compare(**asked, out="there", launcher="ray", ray=two.address)
+    assert here.ok
+    assert there.ok
+
+    def comparable(folder: str) -> Any:
+        content = json.loads((tmp_path / folder / "results.json").read_text())
+        cells = [(one["folder"], one["figures"]["rows_sha256"], one["figures"]["map50_95"]) for one in content["cells"]]
+        return cells, [one["sha256"] for one in content["starts"]], content["scores"], content["settings"]["seeds"]
+
+    assert comparable("here") == comparable("there")
+    assert len(comparable("here")[0]) >= 2
+
+
+@pytest.mark.slow
 def test_a_killed_node(two: TwoNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both nodes work; what the killed one ran is begun again on the other, and nothing of it is left running."""
     monkeypatch.setattr(ray_launcher, "SETTLE", 2.0)
@@ -119,9 +185,10 @@ def test_a_killed_node(two: TwoNodes, tmp_path: Path, monkeypatch: pytest.Monkey
     def kill() -> None:
         wait_for(in_state(".began", tmp_path))
         two.kill()
+        wait_for(lambda: not all(Path(f"/proc/{path.read_text()}").exists() for path in tmp_path.glob("*.began")))
         (tmp_path / "go").touch()
 
-    with connected(two.both()) as cluster:
+    with connected(two.address) as cluster:
         launcher = RayLauncher(cluster, "cpu", "auto", said.append)
         assert len(launcher.places) == 2
         launcher.check([Path(__file__), tmp_path])
@@ -139,70 +206,3 @@ def test_a_killed_node(two: TwoNodes, tmp_path: Path, monkeypatch: pytest.Monkey
     assert launcher.why.endswith(f"; begun again, for its node was lost: training {lost}")
     number = (tmp_path / f"{lost}.began").read_text()
     wait_for(lambda: not Path(f"/proc/{number}").exists(), 5.0)
-
-
-def test_ctrl_c_gives_them_time_to_save(two: TwoNodes, tmp_path: Path) -> None:
-    def work(task: str, place: Slot, stop: threading.Event) -> int:
-        began, saved = tmp_path / f"{task}.began", tmp_path / f"{task}.saved"
-        return place.run("saves", [str(began), str(saved)], tmp_path / task, stop)
-
-    def press() -> None:
-        wait_for(lambda: (tmp_path / "a.began").exists())
-        os.kill(os.getpid(), signal.SIGINT)
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    system = signal.getsignal(signal.SIGTERM)
-    try:
-        with open_ray(two.both(), "cpu", 1) as launcher:
-            assert signal.getsignal(signal.SIGTERM) is system, "Ray has taken the word of the system for itself"
-            threading.Thread(target=press).start()
-            outcome, stopped = launcher.run_all(["a", "b"], work)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert stopped
-    assert [(one.result, one.error) for one in outcome] == [(None, "")] * 2
-    assert sorted(path.name for path in tmp_path.glob("*.saved")) == ["a.saved"], "the second one was not begun"
-
-
-def test_what_fails_fails_once(two: TwoNodes, tmp_path: Path) -> None:
-    """The exit status, and what is raised on the node, come back as from a process here."""
-    with open_ray(two.both(), "cpu", "auto") as launcher:
-        assert launcher.run_one(lambda place, stop: place.run("fails", [], tmp_path / "log", stop)) == 3
-        with pytest.raises(UserError, match=r"the node .+ does not see .+gone\n  -> every machine"):
-            launcher.run_one(lambda place, stop: place.run("fails", [], tmp_path / "gone" / "log", stop))
-        assert "begun again" not in launcher.why
-        with pytest.raises(UserError, match="does not see") as found:
-            launcher.check([Path(__file__), tmp_path / "gone.jpg"])
-        assert sorted(one.what.split()[3] for one in found.value.parts) == ["(first)", "(second)"]
-
-
-def test_a_node_without_room_for_it_is_not_asked(two: TwoNodes) -> None:
-    with connected(two.both()) as cluster:
-        (first, second) = sorted(cluster.nodes(), key=lambda one: one.name)
-        assert (first.cpus, first.gpus, second.cpus) == (1.0, 0.0, 1.0)
-        gone = ClusterNode("f" * 56, "gone", 1, 0, 0)
-        answers = cluster.everywhere([first, gone], os.getpid)
-    assert isinstance(answers[0], int)
-    assert isinstance(answers[1], Exception)
-
-
-@pytest.mark.slow
-def test_the_results_are_those_of_this_machine(two: TwoNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A whole comparison, with a recipe: every loss and figure of every training is the same, bit for bit."""
-    monkeypatch.chdir(tmp_path)
-    draw_dataset(tmp_path / "data", unlabelled=6, train=16, val=4, imgsz=64)
-    (tmp_path / "r.yaml").write_text("method: dino\nsteps: 2\nbatch: 2\nimgsz: 32\nmodel: yolo11n.yaml\n")
-    asked: dict[str, Any] = {"data": "data/scenes.yaml", "starts": ["scratch", "r=r.yaml"], "labels": "100%"}
-    asked |= {"seeds": 1, "lr": 0.001, "epochs": 1, "imgsz": 32, "batch": 8, "device": "cpu", "pictures": 2}
-    here = headstart.compare(**asked, out="here")
-    there = headstart.compare(**asked, out="there", launcher="ray", ray=two.both())
-    assert here.ok
-    assert there.ok
-
-    def comparable(folder: str) -> Any:
-        content = json.loads((tmp_path / folder / "results.json").read_text())
-        cells = [(one["folder"], one["figures"]["rows_sha256"], one["figures"]["map50_95"]) for one in content["cells"]]
-        return cells, [one["sha256"] for one in content["starts"]], content["scores"], content["settings"]["seeds"]
-
-    assert comparable("here") == comparable("there")
-    assert len(comparable("here")[0]) >= 2

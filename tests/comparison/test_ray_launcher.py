@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from headstart.comparison import child, ray_launcher
 from headstart.comparison.child import Stopped
 from headstart.comparison.launcher import address, launcher_problems, open_launcher
 from headstart.comparison.pool import Done, Slot
-from headstart.comparison.ray_cluster import Cluster, ClusterNode, NodeLost, Runner, Share
+from headstart.comparison.ray_cluster import Cluster, ClusterNode, NodeLost, Runner, Share, _knock
 from headstart.comparison.ray_launcher import TRIES, RayLauncher, RaySlot, shared_out
 from headstart.comparison.ray_node import Command, NodeRunner
 from headstart.errors import UserError
@@ -252,7 +253,7 @@ def test_what_a_system_ends_is_lost_and_not_failed(ended: str, monkeypatch: pyte
     cluster = Cluster(ModuleType("ray"))
     monkeypatch.setattr(cluster, "result", result)
     command = Command("n1", "m", (), Path("log"), 1, {}, Path(), 1.0, False)
-    with pytest.raises(NodeLost, match="^n1: a signal ended what ran there$"):
+    with pytest.raises(NodeLost, match=r"^n1: a signal ended what ran there$"):
         Runner(cluster, Handle, "n1").run(command, stop := threading.Event())
     stop.set()
     if ended == "as by Ctrl-C":
@@ -267,6 +268,24 @@ def test_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (address(None), address("local"), address("a:1")) == ("b:2", None, "a:1")
     monkeypatch.setenv("RAY_ADDRESS", "")
     assert address(None) is None
+
+
+@pytest.mark.parametrize("given", ["nonsense", "host:port", "host:", ":6379"])
+def test_what_is_no_address(given: str) -> None:
+    with pytest.raises(UserError, match="is not an address"):
+        _knock(given)
+
+
+def test_an_address_where_nothing_listens() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"ray: nothing answers at 127.0.0.1:{port}: Connection refused"):
+            _knock(f"127.0.0.1:{port}")
+        taken.listen()
+        _knock(f"127.0.0.1:{port}")
+    with pytest.raises(UserError, match=r"nothing answers at 127\.0\.0\.1:99999"):
+        _knock("127.0.0.1:99999")
 
 
 def problems(**given: Any) -> list[str]:

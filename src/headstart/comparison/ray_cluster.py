@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +25,9 @@ _SAVING = 5.0
 """Seconds beyond its patience that a process which is told to stop is waited for."""
 _ANSWER = 120.0
 """Seconds in which every node has to answer."""
+_KNOCK = 10.0
+"""Seconds in which a cluster has to answer."""
+_HINT = "run the comparison on a machine of the cluster; ray status there says whether it is up"
 
 
 class NodeLost(Exception):  # noqa: N818 - what ran there is begun again
@@ -217,15 +221,32 @@ def connected(address: str | None) -> Iterator[Cluster]:
 def _connect(ray: Any, address: str | None) -> None:
     # A cluster of this machine alone is not to be had from other machines.
     own = {"address": "local", "num_cpus": machine.cores(), "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-    main = threading.current_thread() is threading.main_thread()
+    if address and address != "auto":
+        _knock(address)
     before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**({"address": address} if address else own), log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        told = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:  # Ray has many, down to a plain one
+        told = (str(error).strip().splitlines() or [type(error).__name__])[0]
         what = f"no Ray cluster is reached at {address}: {told}" if address else f"Ray does not start here: {told}"
-        hint = "run the comparison on a machine of the cluster; ray status there says whether it is up"
-        raise UserError(what, where="ray", hint=hint if address else None) from None
+        raise UserError(what, where="ray", hint=_HINT if address else None) from None
     finally:
-        if main and before is not None:  # Ray takes it for itself: a system's word to end would not stop trainings
+        # Ray takes it for itself: a system's word to end would not stop trainings.
+        if threading.current_thread() is threading.main_thread() and before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+def _knock(address: str) -> None:
+    """Refuse an address at which nothing listens; Ray would try for a minute or more.
+
+    Raises:
+        UserError: It is none, or nothing listens there.
+    """
+    host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdecimal()):
+        raise UserError(f"{address!r} is not an address", where="ray", hint="give HOST:6379, or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK).close()
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"nothing answers at {address}: {why}", where="ray", hint=_HINT) from None
