@@ -21,6 +21,8 @@ from headstart.comparison.ray_launcher import RayLauncher, open_ray
 from headstart.errors import UserError
 from headstart.jobs.scenes import draw_dataset
 
+# Ray reads it when it is imported: under `uv run` it would send the current folder to every node.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'headstart[ray]', or uv run --with ray pytest")
 
 MODULES = {
