@@ -122,9 +122,9 @@ def test_ctrl_c_gives_them_time_to_save(two: TwoNodes, tmp_path: Path) -> None:
 def test_what_fails_fails_once(two: TwoNodes, tmp_path: Path) -> None:
     """The exit status, and what is raised on the node, come back as from a process here."""
     with open_ray(two.address, "cpu", "auto") as launcher:
-        assert launcher.run_one(lambda place, stop: place.run("fails", [], tmp_path / "log", stop)) == 3
+        assert launcher.run_one("it", lambda place, stop: place.run("fails", [], tmp_path / "log", stop)) == 3
         with pytest.raises(UserError, match=r"the node .+ does not see .+gone\n  -> every machine"):
-            launcher.run_one(lambda place, stop: place.run("fails", [], tmp_path / "gone" / "log", stop))
+            launcher.run_one("it", lambda place, stop: place.run("fails", [], tmp_path / "gone" / "log", stop))
         assert "begun again" not in launcher.why
         with pytest.raises(UserError, match="does not see") as found:
             launcher.check([Path(__file__), tmp_path / "gone.jpg"])

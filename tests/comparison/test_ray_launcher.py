@@ -312,16 +312,16 @@ def test_the_local_pool_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headstart.machine.cores", lambda: 4)
     with open_launcher(CompareSettings(data="a.yaml", device="cpu", jobs=2)) as launcher:
         assert (launcher.places, launcher.why) == ([Slot("cpu", 2)] * 2, "2 side by side, 2 threads each, on 4 cores")
-        assert launcher.run_one(lambda place, stop: place.threads) == 2
+        assert launcher.run_one("it", lambda place, stop: place.threads) == 2
 
         def fail(place: Slot, stop: threading.Event) -> int:
             raise UserError("no", hint="yes")
 
         with pytest.raises(UserError, match=r"^no\n  -> yes$"):
-            launcher.run_one(fail)
+            launcher.run_one("it", fail)
 
         def stopped(place: Slot, stop: threading.Event) -> int:
             raise Stopped
 
         with pytest.raises(KeyboardInterrupt):
-            launcher.run_one(stopped)
+            launcher.run_one("it", stopped)

@@ -62,14 +62,18 @@ class Launcher(ABC):
             shown: A task in a few words.
         """
 
-    def run_one(self, work: Callable[[Slot, threading.Event], One]) -> One:
+    def run_one(self, what: str, work: Callable[[Slot, threading.Event], One]) -> One:
         """Do one thing in one of the places, and return what came of it.
+
+        Args:
+            what: It in a few words.
+            work: Does it.
 
         Raises:
             KeyboardInterrupt: Ctrl-C stopped it.
             UserError: It failed.
         """
-        (done,), stopped = self.run_all([""], lambda _, place, stop: work(place, stop))
+        (done,), stopped = self.run_all([what], lambda _, place, stop: work(place, stop))
         if stopped:
             raise KeyboardInterrupt
         if done.error:

@@ -71,7 +71,10 @@ def _plan(prepared: Prepared, launcher: Launcher, nodes: Sequence[Node], steps: 
     sample = images[:: max(1, len(images) // _SAMPLE)][:_SAMPLE]
     try:
         probe = prepared.folder / "probe"
-        pace = launcher.run_one(lambda place, stop: pretrainings.measured(first.options, sample, probe, place, stop))
+        pace = launcher.run_one(
+            f"probe of {first.node.start}",
+            lambda place, stop: pretrainings.measured(first.options, sample, probe, place, stop),
+        )
     except UserError as error:
         return dataclasses.replace(plan, why=str(error))
     allowed = budget_seconds(str(first.options.get("budget") or ""))

@@ -329,9 +329,10 @@ class Running:
         model = finetuner(p.settings.model).architecture(p.settings.model)
         try:
             self.launcher.run_one(
+                "detections",
                 lambda place, stop: detections.detect(
                     p.folder, model, weights, images, p.settings.imgsz, place, stop, keypoints
-                )
+                ),
             )
         except UserError as error:
             self.say(str(error), style="bold red")
