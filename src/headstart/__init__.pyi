@@ -311,6 +311,8 @@ def compare(
     longer: Literal["auto", "true", "false"] | bool = "auto",
     device: str | int = "auto",
     jobs: int | Literal["auto"] = "auto",
+    launcher: Literal["local", "ray"] = "local",
+    ray: str | None = None,
     workers: int = 4,
     out: str | PathLike[str] | None = None,
     plan: bool = False,
@@ -337,7 +339,7 @@ def compare(
         steps: least optimizer steps of every fine-tuning: whole epochs, as many at each budget
         imgsz: side of the images, pixels
         batch: images a step
-        optimizer: optimizer of every fine-tuning: SGD, Adam, AdamW, or another of the detector's own trainer
+        optimizer: SGD, Adam, AdamW, or another optimizer of the detector's own trainer
         lr: learning rates; of several, each start gets the one that does best on a validation part of its labelled
             images (the first where they are equal); one alone saves the search
         lr_val: share of the labelled images that the rate is chosen on
@@ -349,6 +351,8 @@ def compare(
         longer: one longer scratch run that gets the steps that pretraining took: auto where these are known
         device: auto (every GPU, else CPU), cpu, mps, a GPU's index, or several as 0,1
         jobs: fine-tunings side by side: auto is one a GPU, and on a CPU as many as cores and memory carry
+        launcher: run on this machine, or on those of a Ray cluster
+        ray: the cluster's address, HOST:6379, or auto; by default RAY_ADDRESS, else Ray runs here alone
         workers: processes that load images, each fine-tuning (none on a CPU)
         out: folder of the comparison; by default runs/compare/<data>-<model>
         plan: print the cells, their cost and time from a short probe, and train nothing

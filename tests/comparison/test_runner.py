@@ -29,6 +29,7 @@ from headstart.comparison import cost, leaks, pace, prepare, runner
 from headstart.comparison.child import Stopped
 from headstart.comparison.facts import facts
 from headstart.comparison.grid import Cell, choose_rates, epochs_for, longer_cell
+from headstart.comparison.pool import Slot
 from headstart.comparison.records import Arrived
 from headstart.comparison.results import read_results
 from headstart.comparison.shown import read_detections
@@ -83,7 +84,9 @@ class FakeTraining:
         self.random: Callable[[FinetuneSettings], list[int]] = lambda s: [s.seed, *map(ord, s.name)]
         self.arrival: dict[str, Any] = {}
 
-    def __call__(self, settings: FinetuneSettings, stop: threading.Event | None = None) -> FinetuneResult:
+    def __call__(
+        self, settings: FinetuneSettings, stop: threading.Event | None = None, place: Slot | None = None
+    ) -> FinetuneResult:
         self.asked.append(settings)
         if self.fail(settings):
             raise UserError("it diverged", where=settings.name)
@@ -300,7 +303,7 @@ def test_ctrl_c_while_detecting_keeps_the_results(
     fake: FakeTraining, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def pressed(*_: Any) -> None:
-        raise KeyboardInterrupt
+        raise Stopped  # as a process does that Ctrl-C reached
 
     monkeypatch.setattr("headstart.comparison.detections.detect", pressed)
     assert headstart.compare(**{**options, "labels": "100%", "pictures": 2}).interrupted

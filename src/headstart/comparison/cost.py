@@ -14,8 +14,9 @@ from headstart.comparison import grid, request
 from headstart.comparison.finetune import finetune
 from headstart.comparison.grid import Cell
 from headstart.comparison.label_lists import write_list
+from headstart.comparison.launcher import Launcher
 from headstart.comparison.pace import Speed
-from headstart.comparison.pool import Slot, run_all
+from headstart.comparison.pool import Slot
 from headstart.comparison.prepare import Prepared
 from headstart.comparison.recipe_plans import RecipePlan, most_steps
 from headstart.comparison.starts import Start, StartFile, build_start
@@ -40,7 +41,7 @@ def planned(prepared: Prepared, recipes: Sequence[RecipePlan] = ()) -> tuple[lis
     return search, grid.main_cells(p.settings, p.starts, p.budgets, len(p.dataset.pool), rates, more)
 
 
-def measure(prepared: Prepared, places: Sequence[Slot]) -> Speed:
+def measure(prepared: Prepared, launcher: Launcher) -> Speed:
     """Train `_EPOCHS` epochs on a few batches, with as many trainings side by side as there will be.
 
     Two numbers of training images and two of test images give the time of each; the first epoch is left out, for it
@@ -54,9 +55,9 @@ def measure(prepared: Prepared, places: Sequence[Slot]) -> Speed:
     requests = [_probe(prepared, folder, *size) for size in _SIZES]
 
     def train(request: FinetuneSettings, place: Slot, stop: threading.Event) -> FinetuneResult:
-        return finetune(dataclasses.replace(request, device=place.device, threads=place.threads), stop)
+        return finetune(dataclasses.replace(request, device=place.device, threads=place.threads), stop, place)
 
-    outcome, stopped = run_all(requests, places, train)
+    outcome, stopped = launcher.run_all(requests, train, shown=lambda request: f"probe {request.name}")
     shutil.rmtree(folder, ignore_errors=True)
     if stopped:
         raise KeyboardInterrupt

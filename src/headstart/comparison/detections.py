@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from headstart import trust
 from headstart.comparison import child
+from headstart.comparison.pool import Slot
 from headstart.comparison.shown import FILE, Detections, FoundBox, LabelBox, ShownImage, write_detections
 from headstart.detectors.find import finetuner
 from headstart.errors import UserError
@@ -40,7 +42,8 @@ def detect(
     weights: Mapping[str, Path],
     images: Sequence[str],
     imgsz: int,
-    device: str,
+    place: Slot,
+    stop: threading.Event | None = None,
     keypoints: Sequence[int] | None = None,
 ) -> Path:
     """Run every start's detector over the images, in a process of its own, and write ``detections.json`` into `folder`.
@@ -51,18 +54,20 @@ def detect(
         weights: Start -> its trained checkpoint.
         images: Paths of test images.
         imgsz: Side of the images in pixels, as they were trained at.
-        device: One device, as `headstart.detectors.finetuner.FinetuneSettings` has it.
+        place: Where.
+        stop: Once set, the process is ended.
         keypoints: ``kpt_shape`` of a pose data set.
 
     Raises:
+        Stopped: `stop` was set.
         UserError: It failed; with the end of its log.
     """
     asked = {"model": model, "weights": {name: str(path) for name, path in weights.items()}, "images": list(images)}
     request = folder / "detections-request.json"
-    write_text(request, json.dumps({**asked, "imgsz": imgsz, "device": device, "keypoints": keypoints}) + "\n")
+    write_text(request, json.dumps({**asked, "imgsz": imgsz, "device": place.device, "keypoints": keypoints}) + "\n")
     log = folder / "detections.log"
     try:
-        if child.run("headstart.comparison.detections", [str(request)], log, None, None, finetuner(model).environment):
+        if place.run("headstart.comparison.detections", [str(request)], log, stop, finetuner(model).environment):
             raise UserError(f"the detections could not be made:\n{child.tail(log)}", where=str(log))
     finally:
         request.unlink(missing_ok=True)

@@ -53,7 +53,8 @@ def facts(
         longer: Budget -> the start that takes the most steps, and the steps of its pretraining.
     """
     s, dataset = prepared.settings, prepared.dataset
-    asked = {**s.model_dump(mode="json", exclude={"plan", "overwrite", "loggers"}), "data": str(dataset.yaml)}
+    silent = {"plan", "overwrite", "loggers", "launcher", "ray"}  # where it ran is told by `side_by_side`
+    asked = {**s.model_dump(mode="json", exclude=silent), "data": str(dataset.yaml)}
     git = provenance.git_state()
     starts = tuple(_start_facts(prepared, start, made or {}, longer or {}) for start in prepared.starts)
     return Facts(

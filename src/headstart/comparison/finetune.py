@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from headstart.comparison import child
+from headstart.comparison.pool import Slot
 from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import (
     CURVE,
@@ -27,7 +28,9 @@ from headstart.errors import UserError
 __all__ = ["FinetuneResult", "FinetuneSettings", "finetune", "read_result"]
 
 
-def finetune(settings: FinetuneSettings, stop: threading.Event | None = None) -> FinetuneResult:
+def finetune(
+    settings: FinetuneSettings, stop: threading.Event | None = None, place: Slot | None = None
+) -> FinetuneResult:
     """Train once, wait for the end, and read what came out.
 
     An unfinished or earlier run of the same name is removed first; a folder that is no such run is left alone.
@@ -35,6 +38,7 @@ def finetune(settings: FinetuneSettings, stop: threading.Event | None = None) ->
     Args:
         settings: The training.
         stop: Once set, the training is ended.
+        place: Where it runs, on the device and threads of the settings; by default on this machine.
 
     Raises:
         Stopped: `stop` was set, or Ctrl-C reached the training.
@@ -51,7 +55,8 @@ def finetune(settings: FinetuneSettings, stop: threading.Event | None = None) ->
     started = time.monotonic()
     write_json(folder / REQUEST, settings.resolved())
     asked = [str(folder / REQUEST)]
-    code = child.run("headstart.comparison.child", asked, folder / LOG, settings.threads, stop, trainer.environment)
+    place = place or Slot(str(settings.device), settings.threads)
+    code = place.run("headstart.comparison.child", asked, folder / LOG, stop, trainer.environment)
     if code != 0:
         raise _failure(folder, code)
     curve = read_curve(folder / CURVE)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from headstart import machine
-from headstart.comparison.child import Stopped
+from headstart.comparison import child
+from headstart.comparison.child import PATIENCE, Stopped
 from headstart.errors import UserError
 
 Task = TypeVar("Task")
@@ -25,6 +27,20 @@ class Slot:
 
     device: str
     threads: int | None
+
+    def run(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        log: Path,
+        stop: threading.Event | None,
+        changes: Mapping[str, str | None] | None = None,
+        *,
+        folder: Path | None = None,
+        patience: float = PATIENCE,
+    ) -> int:
+        """Run a module of ours to its end in this place, as `headstart.comparison.child.run` does."""
+        return child.run(module, arguments, log, self.threads, stop, changes, folder=folder, patience=patience)
 
 
 @dataclass(frozen=True)

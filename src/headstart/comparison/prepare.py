@@ -37,7 +37,7 @@ from headstart.settings.schema import CompareSettings
 # A comparison may be given more starts, budgets and seeds, and be told to say more or less; all else is another one.
 _MAY_CHANGE = {
     *("starts", "labels", "seeds", "unlabelled", "longer", "device", "jobs", "workers", "out", "plan"),
-    *("overwrite", "pictures", "report", "trust", "loggers", "reference"),
+    *("launcher", "ray", "overwrite", "pictures", "report", "trust", "loggers", "reference"),
 }
 _TRAININGS = ("cells", "search", "longer", PRETRAININGS)
 """Folders that hold trainings: without any, nothing is lost by other options."""
@@ -79,6 +79,13 @@ class Prepared:
     pretrainings: Mapping[str, PretrainingFacts]
     recipes: Mapping[str, RecipeStart]
     leaks: Leaks
+
+    @property
+    def needed(self) -> tuple[Path, ...]:
+        """What a machine that trains has to see, something of each folder: the comparison's own record first."""
+        images = map(Path, (self.dataset.pool[0], self.dataset.test[0]))
+        # A pretraining works in the current folder.
+        return (self.folder / SETTINGS, Path(self.dataset.yaml), *images, *([Path.cwd()] if self.recipes else []))
 
 
 @contextmanager

@@ -194,16 +194,24 @@ def command(
     given |= {"trust": "true"} if trusted() else {}
     words = [f"cfg={folder / OPTIONS}", *(f"{key}={value}" for key, value in given.items())]
     log, module = folder / LOG, "headstart.comparison.command"
-    code = child.run(module, ["pretrain", *words], log, place.threads, stop, folder=Path.cwd(), patience=_PATIENCE)
+    code = place.run(module, ["pretrain", *words], log, stop, folder=Path.cwd(), patience=_PATIENCE)
     if code:
         why = f"was killed by signal {-code} (out of memory?)" if code < 0 else "failed"
         raise UserError(f"the pretraining {why}; the end of its log:\n{child.tail(log)}", where=str(log))
 
 
-def measured(options: Mapping[str, Any], images: Sequence[str], folder: Path, place: Slot, steps: int = 8) -> Pace:
+def measured(
+    options: Mapping[str, Any],
+    images: Sequence[str],
+    folder: Path,
+    place: Slot,
+    stop: threading.Event | None = None,
+    steps: int = 8,
+) -> Pace:
     """How fast a recipe is, from a short run on a few images.
 
     Raises:
+        Stopped: `stop` was set.
         UserError: So short a run on so few images is not possible.
     """
     shutil.rmtree(folder, ignore_errors=True)
@@ -213,7 +221,7 @@ def measured(options: Mapping[str, Any], images: Sequence[str], folder: Path, pl
     short = {key: value for key, value in options.items() if key not in ("epochs", "budget", "loggers")}
     short |= {"data": str(listed), "steps": steps, "log_every": 1, "save_every": 10**6, "probe_every": 0}
     write_text(folder / OPTIONS, yaml.safe_dump({**short, "report": False}, sort_keys=False, allow_unicode=True))
-    command(folder, folder / RUN, place, None)
+    command(folder, folder / RUN, place, stop)
     pace = pace_of(folder / RUN, len(images))
     shutil.rmtree(folder, ignore_errors=True)
     return pace

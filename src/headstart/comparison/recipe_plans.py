@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from headstart.comparison import pretrainings
+from headstart.comparison.launcher import Launcher
 from headstart.comparison.longer import steps_of
-from headstart.comparison.pool import Slot
 from headstart.comparison.prepare import Prepared
 from headstart.comparison.pretrainings import Node
 from headstart.errors import UserError
@@ -46,31 +46,35 @@ _SAMPLE = 256
 """Images that a recipe is tried on."""
 
 
-def plan_recipes(prepared: Prepared, places: Sequence[Slot], steps: Mapping[str, int | None]) -> list[RecipePlan]:
+def plan_recipes(prepared: Prepared, launcher: Launcher, steps: Mapping[str, int | None]) -> list[RecipePlan]:
     """The runs of every recipe, timed by a few steps of each.
 
     Args:
         prepared: The comparison.
-        places: Where trainings run.
+        launcher: Where trainings run.
         steps: Start -> steps of a run, as far as the options tell.
     """
     seeds = prepared.settings.seeds
     wanted = [*(pretrainings.nodes(prepared, search=True, seeds=seeds[:1]) if prepared.search else [])]
     wanted += [node for node in pretrainings.nodes(prepared, search=False, seeds=seeds) if node not in wanted]
     return [
-        _plan(prepared, places[0], [node for node in wanted if node.start == name], steps[name])
+        _plan(prepared, launcher, [node for node in wanted if node.start == name], steps[name])
         for name in prepared.recipes
     ]
 
 
-def _plan(prepared: Prepared, place: Slot, nodes: Sequence[Node], steps: int | None) -> RecipePlan:
+def _plan(prepared: Prepared, launcher: Launcher, nodes: Sequence[Node], steps: int | None) -> RecipePlan:
     made, first = prepared.recipes[nodes[0].start], pretrainings.pretraining(prepared, nodes[0])
     labels = "each list" if made.recipe.labelled else "each seed"
     plan = RecipePlan(first.node.start, len(nodes), labels, made.images, steps, int(first.options.get("batch", 0)), 0.0)
     images = list(find_images(made.data, every=made.recipe.every))
     sample = images[:: max(1, len(images) // _SAMPLE)][:_SAMPLE]
     try:
-        pace = pretrainings.measured(first.options, sample, prepared.folder / "probe", place)
+        probe = prepared.folder / "probe"
+        pace = launcher.run_one(
+            f"probe of {first.node.start}",
+            lambda place, stop: pretrainings.measured(first.options, sample, probe, place, stop),
+        )
     except UserError as error:
         return dataclasses.replace(plan, why=str(error))
     allowed = budget_seconds(str(first.options.get("budget") or ""))

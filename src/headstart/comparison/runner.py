@@ -16,9 +16,10 @@ from headstart.comparison.child import Stopped
 from headstart.comparison.facts import Made, facts
 from headstart.comparison.finetune import finetune
 from headstart.comparison.grid import Cell
+from headstart.comparison.launcher import Launcher
 from headstart.comparison.longer import most
 from headstart.comparison.pace import Timed, speed_of, time_left
-from headstart.comparison.pool import Done, Slot, run_all
+from headstart.comparison.pool import Done, Slot
 from headstart.comparison.prepare import Prepared
 from headstart.comparison.pretrainings import Node, Pretraining, node_of, nodes, pretraining
 from headstart.comparison.records import CellResult, RateChoice, Results
@@ -43,8 +44,7 @@ class Running:
 
     Args:
         prepared: Its data, lists and starts.
-        places: Where trainings run.
-        why: Why there are so many places.
+        launcher: Where trainings run.
         console: Where to say how it goes; standard error by default.
         under_way: Called whenever a training or a pretraining has been finished.
         log: Told of every training that ended, now or before.
@@ -53,13 +53,12 @@ class Running:
     def __init__(
         self,
         prepared: Prepared,
-        places: Sequence[Slot],
-        why: str,
+        launcher: Launcher,
         console: Console | None = None,
         under_way: Callable[[], None] = lambda: None,
         log: Callable[[CellResult], None] = lambda cell: None,
     ) -> None:
-        self.prepared, self.places, self.why, self.under_way, self.log = prepared, places, why, under_way, log
+        self.prepared, self.launcher, self.under_way, self.log = prepared, launcher, under_way, log
         self.console = console or make_console(stderr=True, soft_wrap=True)
         self.records: list[CellResult] = []
         self.chosen: list[RateChoice] = []
@@ -95,7 +94,7 @@ class Running:
         p, seeds = self.prepared, self.prepared.settings.seeds
         runs = len(nodes(p, search=False, seeds=seeds[:1]))
         timed = any(one.recipe.options.get("budget") is not None for one in p.recipes.values())
-        size = len(seeds) if not runs or timed else -(-len(self.places) // runs)
+        size = len(seeds) if not runs or timed else -(-len(self.launcher.places) // runs)
         return [tuple(seeds[first : first + size]) for first in range(0, len(seeds), size)]
 
     def _train_seeds(self, seeds: Sequence[int], rates: Rates) -> list[Done[Training, FinetuneResult]]:
@@ -143,8 +142,8 @@ class Running:
             ready = f", {len(runs) - len(todo)} of them done before" if len(todo) < len(runs) else ""
             if ready:
                 self.under_way()
-            self.say(f"pretrainings: {len(runs)}{ready}; {self.why}")
-        outcome, stopped = run_all(todo, self.places, _pretrain_one, self._tell_made)
+            self.say(f"pretrainings: {len(runs)}{ready}; {self.launcher.why}")
+        outcome, stopped = self.launcher.run_all(todo, _pretrain_one, self._tell_made, lambda run: run.node.shown)
         if stopped:
             raise Interrupted
         failed = {done.task.node: done.error for done in outcome if done.error}
@@ -258,7 +257,7 @@ class Running:
             ready = f", {len(known)} of them done before" if known else ""
             if known:
                 self.under_way()
-            self.say(f"{what}: {len(trainings)}{ready}; {self.why}")
+            self.say(f"{what}: {len(trainings)}{ready}; {self.launcher.why}")
         for one in (one for one in trainings if one.cell in known):
             self.log(self._record(Done(one, known[one.cell])))
         left = [one.cell for one in todo]
@@ -273,7 +272,7 @@ class Running:
                 bar.update(len(todo) - len(left))
 
         self._began, self._times = time.monotonic(), []
-        outcome, stopped = run_all(todo, self.places, _train_one, tell)
+        outcome, stopped = self.launcher.run_all(todo, _train_one, tell, lambda training: training.cell.shown)
         self._trained += len(outcome)
         fresh = {one.task.cell: one for one in outcome}
         done = [fresh.get(one.cell) or Done(one, known[one.cell]) for one in trainings]
@@ -301,7 +300,7 @@ class Running:
             return f"; {len(left)} left" if left else ""
         expected = [speed.of(cell, self._tests(cell)) for cell in left]
         done, elapsed = [one.result.seconds for one in self._times], time.monotonic() - self._began
-        places = min(len(self.places), len(left) + len(done))
+        places = min(len(self.launcher.places), len(left) + len(done))
         return f"; {len(left)} left, about {duration(time_left(done, expected, places, elapsed))}"
 
     def _tests(self, cell: Cell) -> int:
@@ -342,12 +341,17 @@ class Running:
             return
         model = finetuner(p.settings.model).architecture(p.settings.model)
         try:
-            detections.detect(p.folder, model, weights, images, p.settings.imgsz, self.places[0].device, keypoints)
+            self.launcher.run_one(
+                "detections",
+                lambda place, stop: detections.detect(
+                    p.folder, model, weights, images, p.settings.imgsz, place, stop, keypoints
+                ),
+            )
         except UserError as error:
             self.say(str(error), style="bold red")
 
     def _write(self) -> Results:
-        known = facts(self.prepared, self.why, self.made, self._most(search=False))
+        known = facts(self.prepared, self.launcher.why, self.made, self._most(search=False))
         content = results.conclude(known, self.records, self.chosen)
         results.write_results(self.prepared.folder, content)
         return content
@@ -361,7 +365,7 @@ def _train_one(training: Training, place: Slot, stop: threading.Event) -> Finetu
     """Train one cell, its start and its label list as they were when the comparison was prepared."""
     training.labels.check()
     settings = dataclasses.replace(training.settings, device=place.device, threads=place.threads)
-    result = finetune(settings, stop)
+    result = finetune(settings, stop, place)
     training.record(result, "cpu" if place.device == "cpu" else "mps" if place.device == "mps" else "cuda")
     return result
 

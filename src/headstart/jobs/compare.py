@@ -11,7 +11,7 @@ from rich.text import Text
 
 from headstart.comparison import cost, wording
 from headstart.comparison.cell_loggers import CellLoggers
-from headstart.comparison.pool import slots
+from headstart.comparison.launcher import Launcher, open_launcher
 from headstart.comparison.prepare import open_folder, prepare
 from headstart.comparison.recipe_plans import plan_recipes
 from headstart.comparison.records import CellResult, Check, Results
@@ -102,10 +102,9 @@ def compare(**options: Any) -> Comparison:
         ... ).verdict
     """
     settings = compare_options.resolve(options)
-    places, why = slots(settings.device, settings.jobs)
-    with ended_by_signals() as by_system, open_folder(settings) as folder:
+    with ended_by_signals() as by_system, open_launcher(settings) as launcher, open_folder(settings) as folder:
         try:
-            found = _compare(settings, folder, places, why)
+            found = _compare(settings, folder, launcher)
         except KeyboardInterrupt:
             found = Comparison(folder.path, None, None, (), interrupted=True)
         finally:
@@ -120,16 +119,17 @@ def compare(**options: Any) -> Comparison:
     return found
 
 
-def _compare(settings: CompareSettings, folder: OwnedFolder, places: Any, why: str) -> Comparison:
+def _compare(settings: CompareSettings, folder: OwnedFolder, launcher: Launcher) -> Comparison:
     path = folder.path
     for line in (*untested(), SAID) if settings.trust else untested():
         make_console(stderr=True).print(Text(line))
     loggers = None if settings.plan else _loggers(settings, path)
     prepared = prepare(settings, path)
+    launcher.check(prepared.needed)
     if loggers is None:
-        _show_plan(prepared, places, why)
+        _show_plan(prepared, launcher)
         return Comparison(path, None, None, (), interrupted=False)
-    running = Running(prepared, places, why, under_way=folder.replaced, log=loggers.tell)
+    running = Running(prepared, launcher, under_way=folder.replaced, log=loggers.tell)
     try:
         content = running.run()
     except Interrupted:
@@ -146,21 +146,21 @@ def _loggers(settings: CompareSettings, folder: Path) -> CellLoggers:
     return CellLoggers(settings.loggers, folder, asked, make_console(stderr=True, soft_wrap=True).print)
 
 
-def _show_plan(prepared: Any, places: Any, why: str) -> None:
+def _show_plan(prepared: Any, launcher: Launcher) -> None:
     console = make_console()
     console.print(Text(f"{len(prepared.dataset.pool):,} labelled images, {len(prepared.dataset.test):,} test images"))
     for note in prepared.dataset.notes:
         console.print(Text(note))
-    console.print(Text(f"starts: {', '.join(start.name for start in prepared.starts)}; {why}"))
+    console.print(Text(f"starts: {', '.join(start.name for start in prepared.starts)}; {launcher.why}"))
     console.print(Text("measuring with a short probe ..."))
     crowded = busy()
     plans = []
     if prepared.recipes:
-        plans = plan_recipes(prepared, places, lengths(prepared.recipes, prepared.settings))
+        plans = plan_recipes(prepared, launcher, lengths(prepared.recipes, prepared.settings))
     for plan in plans:
         if plan.why:
             console.print(Text(f"the time of {plan.start} is not known, for a few steps of it failed: {plan.why}"))
-    console.print(cost.table(prepared, places, cost.measure(prepared, places), plans))
+    console.print(cost.table(prepared, launcher.places, cost.measure(prepared, launcher), plans))
     shorter = f"; {crowded}, and they are shorter when it is not" if crowded else ""
     console.print(Text(f"Times are estimates{shorter}. Nothing was trained. Leave out plan to run it."))
 

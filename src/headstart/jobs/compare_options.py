@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.comparison.budgets import parse_budgets
+from headstart.comparison.launcher import launcher_problems
 from headstart.comparison.starts import parse_starts
 from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import Finetuner
@@ -89,7 +90,7 @@ def _check(given: Mapping[str, Any]) -> list[UserError]:
     loggers = listed(given.get("loggers"))
     problems += check_loggers(loggers) if isinstance(loggers, list) else []
     problems += parse_budgets(_list(strings(given["labels"])))[1]
-    problems += _check_lists(given)
+    problems += [*_check_lists(given), *launcher_problems(given)]
     if given.get("epochs") is not None and given.get("steps") is not None:
         problems.append(UserError("give one of the two, not both", where="epochs, steps"))
     data = given.get("data")

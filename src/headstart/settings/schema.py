@@ -283,8 +283,6 @@ def seeds(value: Any) -> Any:
 
 Rate = Annotated[float, Field(gt=0)]
 Rates = Annotated[list[Rate], BeforeValidator(split)]
-
-
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], BeforeValidator(seeds)]
 
 
@@ -310,10 +308,7 @@ class CompareSettings(Options):
     )
     imgsz: int = Field(640, ge=32, le=4096, description="side of the images, pixels")
     batch: int = Field(16, ge=1, description="images a step")
-    optimizer: str = Field(
-        "AdamW",
-        description="optimizer of every fine-tuning: SGD, Adam, AdamW, or another of the detector's own trainer",
-    )
+    optimizer: str = Field("AdamW", description="SGD, Adam, AdamW, or another optimizer of the detector's own trainer")
     lr: Rates = Field(
         [1e-3, 3e-4, 3e-3],
         description="learning rates; of several, each start gets the one that does best on a validation part of its "
@@ -339,6 +334,10 @@ class CompareSettings(Options):
     jobs: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto",
         description="fine-tunings side by side: auto is one a GPU, and on a CPU as many as cores and memory carry",
+    )
+    launcher: Literal["local", "ray"] = Field("local", description="run on this machine, or on those of a Ray cluster")
+    ray: str | None = Field(
+        None, description="the cluster's address, HOST:6379, or auto; by default RAY_ADDRESS, else Ray runs here alone"
     )
     workers: int = Field(4, ge=0, description="processes that load images, each fine-tuning (none on a CPU)")
     out: str | None = Field(None, description="folder of the comparison; by default runs/compare/<data>-<model>")
