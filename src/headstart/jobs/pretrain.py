@@ -205,7 +205,7 @@ class _Pretraining:
     def _loader(self, method: Method, cache: Cache, steps: int, start: int = 0, stop: int | None = None) -> ImageLoader:
         """Of a run of so many steps those from `start` to before `stop`, by default to its end."""
         s, on_device = self.job.run, cache.kind == "device"
-        stream = method.order(steps) or Stream(len(self.images), s.batch_size, s.seed)
+        stream = method.order(steps) or Stream(len(self.images), s.batch_size, s.seed, shards=self.images.far())
         stream.rank, stream.world = ranks.rank(), ranks.world()
         return ImageLoader(
             self.images,
