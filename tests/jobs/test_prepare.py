@@ -64,7 +64,7 @@ def test_a_version_that_was_not_tested_is_told_before_a_comparison(
     monkeypatch.setattr(comparing, "prepare", stop)
     settings, folder = SimpleNamespace(trust=False, plan=True), SimpleNamespace(path=tmp_path)
     with pytest.raises(UserError, match="enough"):
-        comparing._compare(cast(Any, settings), cast(Any, folder), None, "")
+        comparing._compare(cast(Any, settings), cast(Any, folder), cast(Any, None))
     assert "WARNING: ultralytics 9 was not tested" in capsys.readouterr().err
 
 

@@ -184,7 +184,7 @@ def test_what_a_run_takes_and_the_batch_are_tried_beforehand(
 
     assert in_processes(2, work, tmp_path) == [1, 1]
     said = (tmp_path / "two" / "log.txt").read_text()
-    assert len(re.findall(r"about .*: 4 steps of 8 images .* \(estimate from a trial\)", said)) == 1
+    assert len(re.findall(r"about .*: 4 steps of 8 images .* \(estimate from a trial", said)) == 1
     assert losses(tmp_path / "two") == pytest.approx(losses(one), rel=1e-4), "the trial changes nothing"
     said = (tmp_path / "auto" / "log.txt").read_text()
     assert "estimate" not in said

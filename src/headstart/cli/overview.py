@@ -16,6 +16,10 @@ EXAMPLES = """\
   headstart compare data=my.yaml starts=scratch,coco,ssl=runs/a     is it better, by how much, how surely?"""
 
 
+_UNBROKEN = "\u2011"
+"""A hyphen at which no line ends."""
+
+
 def page(specs: Mapping[str, Spec]) -> str:
     """What the command does, and its commands."""
     text = writer()
@@ -26,9 +30,17 @@ def page(specs: Mapping[str, Spec]) -> str:
     return text.getvalue()
 
 
+class _Page(click.HelpFormatter):
+    """Breaks no word at its hyphens: names are copied from it."""
+
+    def write(self, string: str) -> None:
+        """Add to the page."""
+        super().write(string.replace(_UNBROKEN, "-"))
+
+
 def writer() -> click.HelpFormatter:
     """An empty page, as wide as the terminal, at most 110 columns."""
-    return click.HelpFormatter(width=min(110, max(60, shutil.get_terminal_size((100, 24)).columns)))
+    return _Page(width=min(110, max(60, shutil.get_terminal_size((100, 24)).columns)))
 
 
 def section(text: click.HelpFormatter, title: str, rows: Iterable[tuple[str, str]], about: str = "") -> None:
@@ -37,6 +49,6 @@ def section(text: click.HelpFormatter, title: str, rows: Iterable[tuple[str, str
     text.indent()
     if about:
         text.write_text(about)
-    if rows := list(rows):
+    if rows := [(name, words.replace("-", _UNBROKEN)) for name, words in rows]:
         text.write_dl(rows, col_max=27, col_spacing=2)
     text.dedent()
