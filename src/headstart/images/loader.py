@@ -244,12 +244,13 @@ class Stream:
         self.images, self.batch, self.seed, self.rank, self.world = images, batch, seed, rank, world
         self.shards = shards
         self._order: tuple[int, npt.NDArray[np.uint32]] | None = None
+        self._tableless = shards is None and images > SORTED
 
     def rows(self, step: int) -> list[int]:
         """Positions in the index of this rank's images of `step`."""
         share = self.batch // self.world
         first = step * self.batch + self.rank * share
-        if self.shards is None and self.images > SORTED:
+        if self._tableless:
             return self._computed(range(first, first + share))
         return [self._at(position) for position in range(first, first + share)]
 
@@ -268,7 +269,7 @@ class Stream:
 
     def _at(self, position: int) -> int:
         epoch, place = divmod(position, self.images)
-        if self.shards is None and self.images > SORTED:
+        if self._tableless:
             return self._computed(range(position, position + 1))[0]
         if self._order is None or self._order[0] != epoch:
             # Sorting raw bits, not Generator.permutation: NumPy keeps only the bits the same in all its versions.

@@ -78,10 +78,9 @@ class _Packer(pickle.Pickler):
 
     def persistent_id(self, one: object) -> int | None:
         """The number of a kept index; None for what is pickled."""
-        path = one.kept if isinstance(one, ImageIndex) else None
-        if path is None or not isinstance(one, ImageIndex):
+        if not isinstance(one, ImageIndex) or one.kept is None:
             return None
-        path, folder = path.absolute(), _cache_folder()
+        path, folder = one.kept.absolute(), _cache_folder()
         below = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else None
         self.kept.append(Kept(str(path), below, one.fingerprint()))
         return len(self.kept) - 1
