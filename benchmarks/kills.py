@@ -42,6 +42,8 @@ from headstart.detectors.tensors import same_bits
 from headstart.training import budget
 
 STEPS, AGAIN = 6, 0.25
+SHORT = 0.05
+"""Seconds: a call that takes less is not met from outside; the process then kills itself as the call begins or ends."""
 CHANGES = ("images_per_second", "data_wait", "seconds", "time_views", "time_step", "time_other")
 """Measures of time, which no two runs share."""
 COMMON = {
@@ -77,7 +79,10 @@ PHASES = {
     "probe": ("headstart.probes.probe:Probe.__call__",),
     "labelling": ("headstart.methods.selftrain:Selftrain._label",),
     "hand-back": ("headstart.jobs.pretrain:_Pretraining._hand_back",),
-    "labels at the end": ("headstart.jobs.pretrain:_Pretraining._label_images",),
+    "labels at the end": (
+        "headstart.jobs.pretrain:label_images",
+        "headstart.jobs.pretrain:write_labels",
+    ),
     "report": ("headstart.jobs.pretrain:_Pretraining._draw",),
 }
 """What a run does, and the functions that do it; the innermost counts."""
@@ -89,6 +94,8 @@ class Watch:
 
     def __init__(self) -> None:
         self.memory = mmap.mmap(-1, 2 * len(NAMES))
+        self.aim: tuple[str, int, bool] | None = None
+        """Phase, call and whether at its end: where the next process kills itself and its group."""
 
     @property
     def phase(self) -> str:
@@ -122,14 +129,23 @@ class Watch:
             number, before = NAMES.index(now), self.memory[0]
             self.memory[0] = number
             self.memory[len(NAMES) + number] = min(255, self.memory[len(NAMES) + number] + 1)
+            aim = self.aim is not None and self.aim[:2] == (now, self.memory[len(NAMES) + number] - 1)
             began = time.perf_counter()
             try:
-                return call(*given, **more)
+                self._die(aim and self.aim is not None and not self.aim[2])
+                done = call(*given, **more)
+                self._die(aim)
+                return done
             finally:
                 taken[now].append(time.perf_counter() - began)
                 self.memory[0] = before
 
         return told
+
+    @staticmethod
+    def _die(here: bool) -> None:
+        if here:
+            os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
 class Trials:
@@ -172,9 +188,14 @@ class Trials:
         log.unlink(missing_ok=True)
         phases, follows, aimed = [], words, number % 2 == 0
         while True:
+            again = not phases or random.random() < AGAIN
+            aim = (
+                self._aim(random.choice([one for one in NAMES[1:] if self.taken.get(one)])) if aimed and again else None
+            )
+            self.watch.aim = aim if aim and self.taken[aim[0]][aim[1]] < SHORT else None
             pid = self._start(follows, log)
-            if not phases or random.random() < AGAIN:
-                self._until(pid, random.choice([one for one in NAMES[1:] if self.taken.get(one)]) if aimed else "")
+            if again:
+                self._until(pid, aim)
                 status = self._kill(pid)
             else:
                 status = self._wait(pid)
@@ -223,23 +244,23 @@ class Trials:
             sys.stderr.flush()
             os._exit(status)
 
-    def _until(self, pid: int, phase: str) -> None:
+    def _aim(self, phase: str) -> tuple[str, int, bool]:
+        """A moment in a phase."""
+        return phase, random.randrange(len(self.taken[phase])), random.random() < 0.5
+
+    def _until(self, pid: int, aim: tuple[str, int, bool] | None) -> None:
         """Wait for a moment in a phase, or for any moment of a run; shorter where the run ends before."""
-        if not phase:
-            seconds = random.uniform(0, sum(map(sum, self.taken.values())))
-            _sleep(pid, seconds)
+        if aim is None:
+            _sleep(pid, random.uniform(0, sum(map(sum, self.taken.values()))))
             return
-        calls = self.taken[phase]
-        call = random.randrange(len(calls))
-        while self.watch.entered(phase) <= call and not _ended(pid):
+        phase, call, _ = aim
+        while not _ended(pid) and (self.watch.aim or self.watch.entered(phase) <= call):
             time.sleep(0.005)
-        _sleep(pid, random.uniform(0, calls[call]))
+        _sleep(pid, random.uniform(0, self.taken[phase][call]))
 
     def _kill(self, pid: int) -> int | None:
         """Kill a process and its group; its exit status where it had ended before."""
-        if _ended(pid):
-            return self._wait(pid)
-        for kill in (os.killpg, os.kill):  # it may not lead its group yet
+        for kill in () if _ended(pid) else (os.killpg, os.kill):  # it may not lead its group yet
             try:
                 kill(pid, signal.SIGKILL)
             except ProcessLookupError:
