@@ -31,7 +31,7 @@ import sys
 import time
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,8 +151,8 @@ class Watch:
 class Trials:
     """Runs of one variant, killed and gone on with."""
 
-    def __init__(self, variant: str, folder: Path) -> None:
-        self.variant, self.folder, self.watch = variant, folder, Watch()
+    def __init__(self, variant: str, folder: Path, phases: Sequence[str] = ()) -> None:
+        self.variant, self.folder, self.watch, self.phases = variant, folder, Watch(), phases
         self.whole = folder / f"{variant}-whole"
         self.taken: dict[str, list[float]] = {}
 
@@ -186,11 +186,13 @@ class Trials:
             shutil.copytree(self.folder / "simclr-other", out)
         words, log = self.words(out), out.with_suffix(".log")
         log.unlink(missing_ok=True)
-        phases, follows, aimed = [], words, number % 2 == 0
+        phases, follows, aimed = [], words, bool(self.phases) or number % 2 == 0
         while True:
             again = not phases or random.random() < AGAIN
             aim = (
-                self._aim(random.choice([one for one in NAMES[1:] if self.taken.get(one)])) if aimed and again else None
+                self._aim(random.choice([one for one in self.phases or NAMES[1:] if self.taken.get(one)]))
+                if aimed and again
+                else None
             )
             self.watch.aim = aim if aim and self.taken[aim[0]][aim[1]] < SHORT else None
             pid = self._start(follows, log)
@@ -386,6 +388,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=200, help="in all; those of earlier calls count")
     parser.add_argument("--methods", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--phases", nargs="+", default=[], choices=list(PHASES), help="kill in these alone")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--table", action="store_true", help="print what is known, and end")
     given = parser.parse_args()
@@ -405,7 +408,7 @@ def run_all(given: argparse.Namespace, path: Path, results: list[dict[str, Any]]
         for place in phase:
             importlib.import_module(place.partition(":")[0])
     given.folder.mkdir(parents=True, exist_ok=True)
-    trials = {variant: Trials(variant, given.folder.resolve()) for variant in given.methods}
+    trials = {variant: Trials(variant, given.folder.resolve(), given.phases) for variant in given.methods}
     if not (given.folder / "start.pt").is_file():
         shutil.rmtree(given.folder / "scenes", ignore_errors=True)
         in_process(lambda: draw(given.folder))
