@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import packs
 from headstart.errors import UserError
-from headstart.images import catalog
+from headstart.images import catalog, shards
 from headstart.images.decode import read_image
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.labels import label_path, read_labels
@@ -193,3 +196,59 @@ def test_very_many_images_of_one_name() -> None:
     found = file_names([f"/{number}/rgb.png" for number in range(20_000)])
     assert len(set(found)) == 20_000
     assert found[:3] == ["rgb.png", "rgb-2.png", "rgb-3.png"]
+
+
+def kept_table(shard: Path, at: Path) -> tuple[dict[str, Any], bytes, catalog.Stamp]:
+    """What is kept of a shard: what the file says of itself, the rest of its bytes, and the shard's stamp."""
+    shards.table_of(str(shard), names=True).write(at)
+    head, _, rest = at.read_bytes().partition(b"\n")
+    return json.loads(head), rest, shards.stamp_of(str(shard))
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        {"members": 10**10},  # 80 GB would be asked for
+        {"members": 2**62},
+        {"members": 10**18, "columns": -1},
+        {"members": -1},
+        {"bytes": 10**18},
+        {"bytes": float("inf")},
+        {"twice": float("inf")},
+        {"stamp": None},
+    ],
+)
+def test_a_table_is_believed_as_far_as_its_file_goes(tmp_path: Path, claim: dict[str, Any]) -> None:
+    """A stranger's shards bring their tables along."""
+    path = packs.tar(tmp_path / "a.tar", {"1.png": packs.picture(1)})
+    head, rest, stamp = kept_table(path, tmp_path / "table")
+
+    def read(head: dict[str, Any], rest: bytes) -> catalog.Catalog | None:
+        data = io.BytesIO(json.dumps(head).encode() + b"\n" + rest)
+        return catalog.Catalog.read(data, str(path), stamp, names=True)
+
+    assert read(head, rest) is not None
+    assert read(head | claim, rest) is None
+    assert read({"a": 1}, rest) is None
+    assert catalog.Catalog.read(io.BytesIO(b"[" * 10**6), str(path), stamp, names=True) is None
+
+
+def test_a_table_leads_to_bytes_of_its_shard(tmp_path: Path) -> None:
+    path = packs.tar(tmp_path / "a.tar", {"1.png": packs.picture(1), "2.png": packs.picture(2)})
+    head, rest, stamp = kept_table(path, tmp_path / "table")
+    table = np.frombuffer(rest[16:48], "<i8").reshape(2, 2).copy()
+    for row in ((stamp.st_size, 1), (2**62, 2**62), (0, 2**63 - 1), (-1, 5), (5, -1)):  # the second has a sum below 0
+        table[1] = row
+        data = io.BytesIO(json.dumps(head).encode() + b"\n" + rest[:16] + table.tobytes() + rest[48:])
+        assert catalog.Catalog.read(data, str(path), stamp, names=False) is None, row
+
+
+@pytest.mark.parametrize("name", ["../../b.png", "/b.png", "a/./b.png", "a//b.png", "b.png/.."])
+def test_names_of_a_table_lead_nowhere(tmp_path: Path, name: str) -> None:
+    path = packs.tar(tmp_path / "a.tar", {"..b./.1..png": packs.picture(1), "x" * len(name): packs.picture(2)})
+    head, rest, stamp = kept_table(path, tmp_path / "table")
+    good = io.BytesIO(json.dumps(head).encode() + b"\n" + rest)
+    assert catalog.Catalog.read(good, str(path), stamp, names=True) is not None
+    rest = rest.replace(b"x" * len(name), name.encode())
+    bad = io.BytesIO(json.dumps(head).encode() + b"\n" + rest)
+    assert catalog.Catalog.read(bad, str(path), stamp, names=True) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,13 +26,18 @@ from headstart.images.members import split
 
 
 class Server(ThreadingHTTPServer):
-    """Serves files in parts. `fails` answers so many requests with 503, `cuts` so many with half of their bytes."""
+    """Serves files in parts.
+
+    `fails` answers so many requests with 503, `cuts` so many with half of their bytes; `silent` leaves so many without
+    an answer, until it is closed.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
         self.asked: list[tuple[str, str]] = []
-        self.fails = self.cuts = 0
+        self.fails = self.cuts = self.silent = 0
+        self.closing = threading.Event()
         self.ranges = True
 
     @property
@@ -58,6 +64,10 @@ class Handler(BaseHTTPRequestHandler):
         span = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         name, data = self.path.lstrip("/"), self.server.files.get(self.path.lstrip("/"))
         self.server.asked.append((name, self.headers.get("Range", "") if body else "HEAD"))
+        if self.server.silent:
+            self.server.silent -= 1
+            self.server.closing.wait(30)
+            return
         if body and span and self.server.fails:
             self.server.fails -= 1
             self.send_error(503)
@@ -90,6 +100,7 @@ def server() -> Iterator[Server]:
     thread = threading.Thread(target=made.serve_forever, daemon=True)
     thread.start()
     yield made
+    made.closing.set()
     made.shutdown()
     made.server_close()
 
@@ -100,7 +111,7 @@ def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "WAITS", (0.0, 0.0))
     for module, name, value in ((catalog, "_known", {}), (catalog, "_folders", []), (remote, "_stamps", {})):
         monkeypatch.setattr(module, name, value)
-    monkeypatch.setattr(remote, "_lost", 0)
+    remote._failing.answered()
     fsspec.filesystem("memory").store.clear()
 
 
@@ -149,6 +160,42 @@ def test_what_fails_is_asked_for_again(server: Server, tmp_path: Path) -> None:
             read_image(index.path(0))
     with pytest.raises(RunError, match="8 parts of shards in a row: cannot be fetched"):
         read_image(index.path(0))
+
+
+def test_storage_that_hangs_is_asked_again_and_ends_the_run(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes requests and does not answer: nothing waits for the minutes that libraries do."""
+    server.files = {"0.tar": shard(tmp_path, range(4))}
+    index = find_images(f"{server.address}/0.tar")
+    monkeypatch.setattr(remote, "ANSWER", 0.2)
+    monkeypatch.setattr(remote, "PATIENCE", 1.0)
+    server.silent = 1
+    assert np.array_equal(read_image(index.path(1)), packs.pixels(packs.picture(1)))
+    server.silent = 10**6
+    began = time.monotonic()
+    monkeypatch.setattr(remote, "WAITS", (0.0,) * 9)
+    with pytest.raises(RunError, match=r"nothing was answered for 1 seconds, last of all: no answer in 0 seconds"):
+        read_image(index.path(2))
+    assert time.monotonic() - began < 10
+    server.silent = 0
+    monkeypatch.setattr(remote, "ANSWER", 30.0)
+    assert np.array_equal(read_image(index.path(2)), packs.pixels(packs.picture(2)))
+
+
+def test_a_batch_that_is_not_answered_counts_as_well(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files = {"0.tar": shard(tmp_path, range(4))}
+    index = find_images(f"{server.address}/0.tar")
+    monkeypatch.setattr(remote, "ANSWER", 0.3)
+    monkeypatch.setattr(remote, "PATIENCE", 0.5)
+    server.silent = 10**6
+    with (
+        pytest.raises(RunError, match="nothing was answered"),
+        ImageLoader(index, batch=4, max_area=900, workers=0, seed=0, steps=1) as loader,
+    ):
+        next(iter(loader))
 
 
 def test_images_that_cannot_be_fetched_are_listed(server: Server, tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ A shard whose size or time has changed (at an address: its ETag and the like) is
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -129,30 +131,40 @@ class Catalog:
             stamp: The shard's; a time of -1 fits any.
             names: Whether names are wanted.
         """
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        with suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            whole = file.seek(0, io.SEEK_END)
+            file.seek(0)
             about = json.loads(file.readline(2**26))
             size, mtime = about["stamp"]
             if about["format"] != FORMAT or size != stamp.st_size or stamp.st_mtime_ns not in (-1, mtime):
                 return None
             members, columns = int(about["members"]), int(about["columns"])
+            # What it says of itself is believed when the file is as long: memory is asked for by it.
+            if columns not in (2, 5) or file.tell() + 8 * members * (1 + columns) + about["bytes"] != whole:
+                return None
             keys = np.frombuffer(file.read(8 * members), "<u8").astype(np.uint64)
             table = np.frombuffer(file.read(8 * members * columns), "<i8").astype(np.int64).reshape(members, columns)
             problems = [(str(name), str(what)) for name, what in about["problems"]]
-            if columns not in (2, 5) or len(keys) != members or _leads_out(table, stamp):
+            if len(keys) != members or _leads_out(table, stamp):
                 return None
             found = cls(shard, stamp, keys, table, problems, int(about["twice"]))
             if names:
-                text = file.read(about["bytes"])
-                found._names = text.decode("utf-8", "surrogateescape").split("\0") if members else []
-                if len(text) != about["bytes"] or len(found._names) != members:
+                text = file.read().decode("utf-8", "surrogateescape")
+                found._names = text.split("\0") if members else []
+                if len(found._names) != members or (members and _UNCLEAN.search(text)):
                     return None
             return found
         return None
 
 
+_UNCLEAN = re.compile(r"(?:^|[/\0])\.{0,2}(?=[/\0]|$)")
+"""In names, as `clean` never leaves them: ``..`` and what says nothing. Tables come from strangers as shards do."""
+
+
 def _leads_out(table: Table, stamp: Stamp) -> bool:
     """Whether a table leads to bytes that the shard does not have."""
-    return bool(len(table)) and bool((table[:, :3] < 0).any() or (table[:, :2].sum(1) > stamp.st_size).any())
+    start, size = table[:, 0], table[:, 1]
+    return bool((table[:, :3] < 0).any() or (start > stamp.st_size - size).any())  # a sum may be too large for a number
 
 
 def _hash(name: str) -> int:

@@ -25,10 +25,16 @@ WAITS = (0.2, 0.8, 3.0)
 """Seconds before a part is asked for again."""
 LOST = 8
 """Parts in a row that could not be fetched, after which this is no matter of single images."""
+ANSWER, RATE = 30.0, 2**19
+"""Seconds that a request may take, and bytes that are given one more."""
+PATIENCE = 100.0
+"""Seconds of requests without one that was answered, after which the storage is gone."""
 AT_ONCE = 2**28
 """Bytes that are asked for ahead at most: of a batch, as a rule, all."""
 THREADS = 16
 """Shards that are looked at side by side."""
+TABLE = 2**26
+"""Bytes of a table beside a shard that are waited for: it has one of a million members."""
 _SPARE = 512
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
 _MARKS = ("ETag", "etag", "md5Hash", "Content-MD5", "generation", "LastModified", "Last-Modified", "mtime", "created")
@@ -75,7 +81,7 @@ def listed(address: str) -> list[str]:
     fs, path = _filesystem(address)
 
     def find() -> list[str]:
-        found = fs.glob(path) if "*" in path or "?" in path or "[" in path else fs.find(path)
+        found = _call(fs, "glob" if any(sign in path for sign in "*?[") else "find", path)
         return sorted(str(fs.unstrip_protocol(one)) for one in found)
 
     try:
@@ -96,7 +102,30 @@ def _hint() -> str:
 # Parts
 # ---------------------------------------------------------------------------------------------------------------------
 
-_lost = 0
+class _Failing(threading.local):
+    """What has failed since the last answer, in this thread: parts, and seconds of requests."""
+
+    def __init__(self) -> None:
+        self.lost, self.seconds = 0, 0.0
+
+    def answered(self) -> None:
+        self.lost, self.seconds = 0, 0.0
+
+
+_failing = _Failing()
+
+
+def _call(fs: Any, name: str, *given: Any, size: int = 0, **more: Any) -> Any:
+    """A method of a file system, given up where nothing comes: their own limits are minutes or none.
+
+    Args:
+        size: Bytes that are asked for.
+    """
+    if not getattr(fs, "async_impl", False):
+        return getattr(fs, name)(*given, **more)
+    from fsspec.asyn import sync
+
+    return sync(fs.loop, getattr(fs, f"_{name}"), *given, timeout=ANSWER + size / RATE, **more)
 
 
 def _tried(ask: Callable[[], T]) -> T:
@@ -104,31 +133,43 @@ def _tried(ask: Callable[[], T]) -> T:
 
     Raises:
         DecodeError: It fails each time, or there is no such file.
-        RunError: So did what was asked for before.
+        RunError: So did what was asked for before, or nothing is answered any more.
     """
-    global _lost
+    hint = "look at the network; resume=true goes on where the run has stopped"
     for wait in (*WAITS, None):
+        began = time.monotonic()
         try:
             found = ask()
         except FileNotFoundError:
+            _failing.answered()
             raise DecodeError("no such file") from None
         except PermissionError:
+            _failing.answered()
             raise DecodeError("no permission to read it") from None
         except (DecodeError, UserError, MemoryError):
             raise
         except Exception as error:  # each file system has its own
-            what = " ".join(str(error).split())[:200] or type(error).__name__
+            what = _said(error)
         else:
-            _lost = 0
+            _failing.answered()
             return found
+        _failing.seconds += time.monotonic() - began + (wait or 0.0)
+        if _failing.seconds >= PATIENCE:
+            lasted = f"nothing was answered for {PATIENCE:.0f} seconds, last of all: {what}"
+            raise RunError(lasted, where="data", hint=hint)
         if wait is not None:
             time.sleep(wait)
-    _lost += 1
+    _failing.lost += 1
     tried = f"cannot be fetched: {what}, {len(WAITS) + 1} times in {sum(WAITS):.0f} seconds"
-    if _lost >= LOST:
-        hint = "look at the network; resume=true goes on where the run has stopped"
+    if _failing.lost >= LOST:
         raise RunError(f"{LOST} parts of shards in a row: {tried}", where="data", hint=hint)
     raise DecodeError(tried)
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, TimeoutError) and not str(error):
+        return f"no answer in {ANSWER:.0f} seconds"
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def part(address: str, at: int, size: int) -> bytes:
@@ -143,7 +184,7 @@ def part(address: str, at: int, size: int) -> bytes:
 
     def ask() -> bytes:
         fs, path = _filesystem(address)
-        return _whole(bytes(fs.cat_file(path, start=at, end=end)), end - at)
+        return _whole(bytes(_call(fs, "cat_file", path, start=at, end=end, size=end - at)), end - at)
 
     return _tried(ask)
 
@@ -178,7 +219,7 @@ def stamp_of(address: str) -> Stamp:
 def _looked_at(address: str) -> Stamp:
     def ask() -> dict[str, Any]:
         fs, path = _filesystem(address)
-        return dict(fs.info(path))
+        return dict(_call(fs, "info", path))
 
     info = _tried(ask)
     size = info.get("size")
@@ -218,7 +259,7 @@ def scanned(address: str, stamp: Stamp) -> Catalog:
 
     def beside() -> bytes:
         fs, path = _filesystem(address)
-        return bytes(fs.cat_file(path + BESIDE))
+        return bytes(_call(fs, "cat_file", path + BESIDE, size=TABLE))
 
     try:
         found = Catalog.read(BytesIO(_tried(beside)), address, Stamp(stamp.st_size, -1), names=True)
@@ -271,9 +312,11 @@ def fetch_ahead(wanted: Sequence[tuple[Member, Place]]) -> None:
         ends.append(min(place.start + size, stamp_of(member.shard).st_size))
     if not paths:
         return
+    began, size = time.monotonic(), sum(ends) - sum(starts)
     try:
-        found = fs.cat_ranges(paths, starts, ends, on_error="return")
+        found = _call(fs, "cat_ranges", paths, starts, ends, on_error="return", size=size)
     except Exception:  # each file system has its own; the images are asked for one by one then
+        _failing.seconds += time.monotonic() - began
         return
     for member, start, end, data in zip(addresses, starts, ends, found, strict=True):
         if isinstance(data, bytes) and len(data) == end - start:
