@@ -57,6 +57,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "objects": {"method": "objects", "init": "start.pt", "clusters": 4, "proposal_imgsz": 96},
     "selftrain": {"method": "selftrain", "init": "start.pt", "labels": "scenes/scenes.yaml", "held_out": 0.2},
     "byol": {"method": "byol", "hidden_dim": 32, "init": "start.pt", "anchor": 0.5},
+    "vicreg": {"method": "vicreg"},
+    "densecl": {"method": "densecl"},
+    "lejepa": {"method": "lejepa"},
+    "pyramid": {"method": "pyramid", "init": "start.pt"},
+    "distill": {"method": "distill", "teacher": "test_resnet", "teacher_weights": "teacher.pt"},
+    "named": {
+        "method": "selftrain",
+        "init": "start.pt",
+        "labels": "scenes/scenes.yaml",
+        "held_out": 0.2,
+        "teacher": "test_resnet",
+        "teacher_weights": "teacher.pt",
+    },
     # The number of steps is then measured: for a comparison of bits it is set to that of the others.
     "budget": {"method": "objects", "init": "start.pt", "clusters": 4, "proposal_imgsz": 96, "budget": "1h"},
     # A finished run of another seed is in the folder, and is replaced.
@@ -160,7 +173,7 @@ class Trials:
         """The command."""
         options = {**COMMON, **VARIANTS[self.variant], "out": out, "cache_dir": f"{out}-cache"}
         options["data"] = self.folder / "scenes" / "images" / "unlabelled"
-        for name in ("init", "labels"):
+        for name in ("init", "labels", "teacher_weights"):
             options |= {name: self.folder / options[name]} if name in options else {}
         if "budget" in options:
             del options["steps"]
@@ -371,7 +384,8 @@ def known(path: Path) -> list[dict[str, Any]]:
 
 
 def draw(folder: Path) -> None:
-    """Images, of which one cannot be read, labels of a few of them, a start, and a run that is to be replaced."""
+    """Images, of which one cannot be read, labels of a few, a start, a teacher, and a run that is to be replaced."""
+    import timm
     from ultralytics import YOLO
 
     from headstart.jobs.scenes import draw_dataset
@@ -380,6 +394,7 @@ def draw(folder: Path) -> None:
     (folder / "scenes" / "images" / "unlabelled" / "no.jpg").write_bytes(b"no image")
     torch.manual_seed(3)
     YOLO("yolo11n.yaml", verbose=False).save(folder / "start.pt")
+    torch.save(timm.create_model("test_resnet").state_dict(), folder / "teacher.pt")
 
 
 def main() -> int:

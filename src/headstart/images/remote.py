@@ -135,7 +135,7 @@ def _tried(ask: Callable[[], T]) -> T:
         DecodeError: It fails each time, or there is no such file.
         RunError: So did what was asked for before, or nothing is answered any more.
     """
-    hint = "look at the network; resume=true goes on where the run has stopped"
+    hint = "look at the network and at the storage"
     for wait in (*WAITS, None):
         began = time.monotonic()
         try:
