@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -169,6 +170,21 @@ def test_what_is_held_out_at_an_address_is_not_learnt_from(tmp_path: Path) -> No
         (tmp_path / "a.yaml").write_text(f"train: 'memory://held/{{0..2}}.tar'\nval: '{part}'\nnames: [a]\n")
         wanted = ["0.png", "1.png"] if part.endswith("/2.tar") else ["0.png"]
         assert names(find_images(tmp_path / "a.yaml")) == wanted
+
+
+def test_an_address_is_one_however_it_is_spelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    memory = type(fsspec.filesystem("memory"))
+    kinds = type("Kinds", (memory,), {"protocol": ("s3", "s3a"), "root_marker": "/", "store": {}, "pseudo_dirs": [""]})
+    kinds._strip_protocol = classmethod(lambda _, path: "/" + path.rpartition("://")[2].strip("/"))
+    for kind in ("s3", "s3a"):
+        monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, kind, kinds)
+    for number in range(3):
+        path = packs.tar(tmp_path / f"{number}.tar", {f"{number}.png": packs.picture(number)})
+        kinds().pipe_file(f"/held/{number}.tar", path.read_bytes())
+    assert sorted(names(find_images(["s3a://held/{0..1}.tar", "s3://held/{1..2}.tar"]))) == ["0.png", "1.png", "2.png"]
+    (tmp_path / "a.yaml").write_text("train: 's3a://held/{0..2}.tar'\nval: s3://held/2.tar\nnames: [a]\n")
+    assert names(find_images(tmp_path / "a.yaml")) == ["0.png", "1.png"]
 
 
 def test_labels_of_another_form_are_named(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from headstart.images.braces import named_by
 from headstart.images.frames import is_video_name
 from headstart.images.globs import expression
 from headstart.images.lists import base_of, text_of
-from headstart.images.members import is_address, is_compressed_name, is_shard_name, split
+from headstart.images.members import is_address, is_compressed_name, is_shard_name, one_spelling, split
 from headstart.images.outputs import whose
 from headstart.images.sources import PASSED_OVER, SUFFIXES, Source, absolute, is_read
 
@@ -129,7 +129,7 @@ class Finder:
     def _add_file(self, path: str) -> None:
         """A file by its name, or a member of a shard; it need not exist."""
         if is_address(path):
-            self._keep(path, path)
+            self._keep(path, one_spelling(path))
             return
         self._keep(path, self._resolved(path))
 

@@ -102,6 +102,7 @@ def _hint() -> str:
 # Parts
 # ---------------------------------------------------------------------------------------------------------------------
 
+
 class _Failing(threading.local):
     """What has failed since the last answer, in this thread: parts, and seconds of requests."""
 
