@@ -380,3 +380,16 @@ def test_every_command_of_the_documentation_parses(path: Path, capsys) -> None:
             known = set(fields_of(asked.command, asked.given.get("method")))
             known |= set(finetuner("yolo11n").arguments()) if asked.command == "compare" else set()
             assert set(asked.given) <= known, line
+
+
+def test_probe_passes_on_all_that_it_is_given(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    asked: dict[str, Any] = {}
+
+    def probe(source: str, data: Any, **more: Any) -> dict[str, dict[str, float]]:
+        asked.update(source=source, data=data, **more)
+        return {}
+
+    monkeypatch.setattr("headstart.jobs.probe.probe", probe)
+    words = {"every": 2.0, "images": 3, "imgsz": 64, "labels": False, "device": "cpu", "trust": True}
+    assert cli.main(["probe", "a.pt", "data=d", *(f"{key}={str(value).lower()}" for key, value in words.items())]) == 0
+    assert asked == {"source": "a.pt", "data": "d", **words}

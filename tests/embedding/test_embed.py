@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import io
 import json
 import re
 import shlex
@@ -17,6 +19,7 @@ from ultralytics import YOLO
 
 from headstart import cli
 from headstart.errors import UserError
+from headstart.jobs import embed as embed_module
 from headstart.jobs.embed import embed
 from headstart.jobs.scenes import CLASSES, draw_dataset
 from headstart.settings.tools import EmbedSettings
@@ -166,3 +169,17 @@ def test_the_example_of_the_page_runs(drawn: Path, tmp_path: Path, monkeypatch: 
     exec(code, held)
     assert len(held["nearest"]) == 5
     assert held["nearest"][0] == held["asked"]  # of all boxes the asked one is nearest to itself
+
+
+def test_a_disk_that_is_full_at_the_last_bytes_is_said_in_words(tmp_path: Path) -> None:
+    """What is written last waits in memory: it meets the full disk when the file is flushed."""
+
+    class Full(io.BytesIO):
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    made = embed_module.Embedded({})
+    stream = embed_module._Stream([], None, None, made, {"widths": [2]})  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="the disk is full"):
+        embed_module._kept(stream, {"images": tmp_path / "a.parquet"}, Full())
+    assert not list(tmp_path.iterdir())

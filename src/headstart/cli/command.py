@@ -120,8 +120,7 @@ def _probe(given: dict[str, Any]) -> int:
     s = _settings("probe", given)
     from headstart.jobs.probe import probe, table
 
-    given = {name: getattr(s, name) for name in ("images", "imgsz", "labels", "device", "trust")}
-    print(table(probe(s.source, s.data, **given)))
+    print(table(probe(**dict(s))))
     return 0
 
 

@@ -19,9 +19,10 @@ from headstart.comparison import child
 from headstart.comparison.label_lists import LabelList
 from headstart.comparison.pace import Pace, pace_of
 from headstart.comparison.pool import Slot
-from headstart.comparison.recipes import Recipe, coco_weights, file_marks
+from headstart.comparison.recipes import INDIFFERENT, Recipe, coco_weights, file_marks
 from headstart.errors import UserError
-from headstart.files import write_text
+from headstart.files import content_hash, write_text
+from headstart.reading import parse_yaml
 from headstart.run import provenance
 from headstart.trust import trusted
 
@@ -95,16 +96,23 @@ class Pretraining:
 
     @property
     def key(self) -> str:
-        """Equal for runs that must give the same: recipe, labels, seed, images, version."""
+        """Equal for runs that must give the same: recipe, labels, seed, images, version. Files are told by contents."""
+        return self._key(file_marks(self.options))
+
+    def _key(self, files: Mapping[str, tuple[str, str]]) -> str:
         lists = [self.labels.sha256, self.labels.own_annotations_sha256] if self.labels else []
-        asked = {name: value for name, value in self.options.items() if name not in ("data", "labels")}
-        content: dict[str, Any] = {"asked": asked, "files": file_marks(asked), "lists": lists, "images": self.images}
+        left = {"data", "labels", *INDIFFERENT, *files}
+        asked = {name: value for name, value in self.options.items() if name not in left}
+        content: dict[str, Any] = {"asked": asked, "files": files, "lists": lists, "images": self.images}
         content |= {"version": provenance.versions().get("headstart")}
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
     def finished(self) -> bool:
-        """Whether this very run was finished before."""
-        return self.checkpoint.is_file() and self._record().get("seconds") is not None and self._kept()
+        """Whether this very run was finished before, and what it handed back is as it was."""
+        known = self._record()
+        done = known.get("seconds") is not None and self._kept() and self._settings() is not None
+        mark = content_hash(str(self.checkpoint))
+        return done and bool(mark) and known.get("checkpoint", mark) == mark
 
     @property
     def seconds(self) -> float:
@@ -112,7 +120,35 @@ class Pretraining:
         return float(self._record().get("seconds") or 0.0)
 
     def _kept(self) -> bool:
-        return self._record().get("key") == self.key
+        """Whether what is there is of this very run. Published weights may be a file only since it downloaded them."""
+        here = Path.cwd()
+        files = file_marks(self.options)
+        fetched = {key for key in files if Path(str(self.options[key])).resolve().parent == here}
+        begun = {key: (name, "" if key in fetched else mark) for key, (name, mark) in files.items()}
+        return self._record().get("key") in (self._key(files), self._key(begun))
+
+    def _settings(self) -> dict[str, Any] | None:
+        """What the run's folder says of it; None where that cannot be read."""
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            found = parse_yaml((self.run / "settings.yaml").read_text(encoding="utf-8"))
+            if isinstance(found["options"], dict) and isinstance(found["resolved"], dict):
+                return dict(found)
+        return None
+
+    def _can_go_on(self) -> bool:
+        """Whether its folder holds what can be gone on from: a run that is damaged beyond that is made anew."""
+        from headstart.training import checkpoint  # torch: for those who have something to go on from
+
+        if not self._kept() or self._settings() is None:
+            return False
+        folder = self.run / "checkpoints"
+        if not self.checkpoint.is_file() and not any(folder.glob("step-*.pt")):
+            return True  # ended before its first
+        try:
+            checkpoint.newest(folder)
+        except UserError:
+            return False
+        return True
 
     def _record(self) -> dict[str, Any]:
         with suppress(OSError, ValueError):  # none, or a damaged one: the run is made anew
@@ -129,7 +165,7 @@ class Pretraining:
         """
         if self.labels:
             self.labels.check()
-        resume = self._kept() and (self.run / "settings.yaml").is_file()
+        resume = self._can_go_on()
         spent = float(self._record().get("spent") or 0.0) if resume else 0.0
         if not resume:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -144,10 +180,10 @@ class Pretraining:
             self._note(spent=spent)
         if not self.checkpoint.is_file():
             raise UserError(f"it left no checkpoint:\n{child.tail(self.folder / LOG)}", where=str(self.folder / LOG))
-        self._note(spent=spent, seconds=round(spent, 2))
+        self._note(spent=spent, seconds=round(spent, 2), checkpoint=content_hash(str(self.checkpoint)))
         return self.checkpoint
 
-    def _note(self, **more: float) -> None:
+    def _note(self, **more: float | str) -> None:
         write_text(self.folder / RECORD, json.dumps({"key": self.key, **more}, indent=1) + "\n")
 
 

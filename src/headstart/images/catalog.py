@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -110,12 +111,14 @@ class Catalog:
         """
         text = "\0".join(self.names()).encode("utf-8", "surrogateescape")
         about = {"format": FORMAT, "stamp": list(self.stamp), "members": len(self), "columns": self._table.shape[1]}
-        head = json.dumps({**about, "bytes": len(text), "problems": self.problems, "twice": self.twice})
+        numbers = self._keys.astype("<u8").tobytes() + self._table.astype("<i8").tobytes()
+        about |= {"bytes": len(text), "problems": self.problems, "twice": self.twice}
+        head = json.dumps({**about, "crc32": [zlib.crc32(numbers), zlib.crc32(text)]})
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as file:
                 file.write(head.encode("ascii") + b"\n")
-                file.write(self._keys.astype("<u8").tobytes() + self._table.astype("<i8").tobytes() + text)
+                file.write(numbers + text)
 
         write_atomically(path, write)
 
@@ -129,14 +132,18 @@ class Catalog:
             stamp: The shard's; a time of -1 fits any.
             names: Whether names are wanted.
         """
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        with suppress(OSError, ValueError, LookupError, TypeError, OverflowError, MemoryError):
             about = json.loads(file.readline(2**26))
             size, mtime = about["stamp"]
             if about["format"] != FORMAT or size != stamp.st_size or stamp.st_mtime_ns not in (-1, mtime):
                 return None
             members, columns = int(about["members"]), int(about["columns"])
-            keys = np.frombuffer(file.read(8 * members), "<u8").astype(np.uint64)
-            table = np.frombuffer(file.read(8 * members * columns), "<i8").astype(np.int64).reshape(members, columns)
+            numbers = file.read(8 * members * (1 + columns))
+            sums = about.get("crc32")  # without, it would lead to other bytes than a member's where a bit was flipped
+            if sums and zlib.crc32(numbers) != sums[0]:
+                return None
+            keys = np.frombuffer(numbers, "<u8", members).astype(np.uint64)
+            table = np.frombuffer(numbers, "<i8", offset=8 * members).astype(np.int64).reshape(members, columns)
             problems = [(str(name), str(what)) for name, what in about["problems"]]
             if columns not in (2, 5) or len(keys) != members or _leads_out(table, stamp):
                 return None
@@ -144,7 +151,11 @@ class Catalog:
             if names:
                 text = file.read(about["bytes"])
                 found._names = text.decode("utf-8", "surrogateescape").split("\0") if members else []
-                if len(text) != about["bytes"] or len(found._names) != members:
+                if (
+                    len(text) != about["bytes"]
+                    or len(found._names) != members
+                    or (sums and zlib.crc32(text) != sums[1])
+                ):
                     return None
             return found
         return None

@@ -273,13 +273,13 @@ def _kept(found: _Stream, files: dict[str, Path], kept: Any) -> tuple[list[int],
             uncertainty.update(zip(part.rows, part.uncertainty or [], strict=False))
             found.made.images += len(part.rows)
             found.made.boxes += sum(map(len, part.boxes))
+        kept.flush()  # here, where a full disk is said in words
         table.close()
 
     if "boxes" in files:
         write_atomically(files["images"], lambda one: write_atomically(files["boxes"], lambda two: write(one, two)))
     else:
         write_atomically(files["images"], lambda one: write(one, None))
-    kept.flush()
     if not rows:
         raise UserError("no image can be read of those that are there", where="data", hint="look at the files")
     features: Features = np.memmap(kept, np.float32, "r", shape=(len(rows), width))

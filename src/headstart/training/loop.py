@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from headstart import ranks
-from headstart.errors import UserError
+from headstart.errors import RunError, UserError
 from headstart.images.loader import ImageLoader
 from headstart.machine import Arithmetic
 from headstart.methods.base import Method
@@ -141,7 +141,7 @@ def train(
 
     def refuse(what: str) -> NoReturn:
         hint = f"start again with overwrite=true and a lower rate, e.g. lr={options.lr / 10:g}"
-        raise UserError(what, where=str(run.path), hint=hint)
+        raise RunError(what, where=str(run.path), hint=hint)
 
     def refuse_exploded(found: float) -> None:
         if not found < EXPLODED:
