@@ -183,3 +183,15 @@ def test_a_disk_that_is_full_at_the_last_bytes_is_said_in_words(tmp_path: Path) 
     with pytest.raises(UserError, match="the disk is full"):
         embed_module._kept(stream, {"images": tmp_path / "a.parquet"}, Full())
     assert not list(tmp_path.iterdir())
+
+
+def test_what_earlier_features_led_to_goes_with_them(tmp_path: Path) -> None:
+    """Before, an embed that was stopped half way left new features beside the near-duplicates of the old ones."""
+    files = {"images": tmp_path / "a.parquet", "duplicates": tmp_path / "a.duplicates.csv"}
+    for path in files.values():
+        path.write_text("old")
+    stream = embed_module._Stream([], None, None, embed_module.Embedded({}), {"widths": [2]})  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="no image can be read"):
+        embed_module._kept(stream, files, io.BytesIO())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
+    assert files["images"].read_bytes() != b"old"

@@ -280,6 +280,9 @@ def _kept(found: _Stream, files: dict[str, Path], kept: Any) -> tuple[list[int],
         write_atomically(files["images"], lambda one: write_atomically(files["boxes"], lambda two: write(one, two)))
     else:
         write_atomically(files["images"], lambda one: write(one, None))
+    with explained(files["images"]):  # what earlier features led to: stopped here, it would be taken for these ones'
+        for name in files.keys() - {"images", "boxes"}:
+            files[name].unlink(missing_ok=True)
     if not rows:
         raise UserError("no image can be read of those that are there", where="data", hint="look at the files")
     features: Features = np.memmap(kept, np.float32, "r", shape=(len(rows), width))
