@@ -6,9 +6,11 @@ import csv
 import errno
 import io
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +197,13 @@ def test_what_earlier_features_led_to_goes_with_them(tmp_path: Path) -> None:
         embed_module._kept(stream, files, io.BytesIO())
     assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
     assert files["images"].read_bytes() != b"old"
+
+
+def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for name in (f".a.parquet.{ended.pid}.tmp", f".a.parquet.{os.getpid()}.tmp", f".b.parquet.{ended.pid}.tmp"):
+        (tmp_path / name).touch()
+    embed_module._files(EmbedSettings(data="d", out=str(tmp_path / "a.parquet")))
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {f".a.parquet.{os.getpid()}.tmp", f".b.parquet.{ended.pid}.tmp"}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -145,7 +148,31 @@ def _files(s: EmbedSettings) -> dict[str, Path]:
     if s.next and saved.exists() and not (saved.is_dir() and (s.overwrite or not any(saved.iterdir()))):
         hint = "move it away: images to label, of shards and videos, are saved there"
         raise UserError(f"{saved} is there already", where="out", hint=hint)
+    for path in files.values():
+        _sweep(path)
     return files
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a killed process has left of a file: features of very many images may be gigabytes."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        number = left.name.split(".")[-2]
+        with suppress(OSError):
+            if number.isdecimal() and not _runs(int(number)):
+                left.unlink()
+
+
+def _runs(process: int) -> bool:
+    """Whether there is a process of this number here; where that cannot be asked, there may be."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _beside(out: Path, name: str) -> Path:
