@@ -12,9 +12,7 @@ from headstart.comparison.grid import Cell
 from headstart.comparison.label_lists import LabelList
 from headstart.comparison.starts import StartFile
 from headstart.detectors.find import finetuner
-from headstart.detectors.finetuner import ARRIVED, CURVE, RESULT, FinetuneResult, FinetuneSettings, read_result
-from headstart.detectors.scores import CLASSES
-from headstart.detectors.used import USED
+from headstart.detectors.finetuner import FIGURES, FinetuneResult, FinetuneSettings, read_result
 from headstart.errors import UserError
 from headstart.files import content_hash, write_text
 from headstart.settings.schema import CompareSettings
@@ -87,7 +85,7 @@ class Training:
 
 def _marks(folder: Path) -> dict[str, str]:
     """Of each file that the figures of a training are in: one that was changed behind our back may still be read."""
-    return {name: content_hash(str(folder / name)) for name in (CURVE, ARRIVED, RESULT, CLASSES, USED)}
+    return {name: content_hash(str(folder / name)) for name in FIGURES}
 
 
 def request(
