@@ -96,14 +96,11 @@ class Pretraining:
 
     @property
     def key(self) -> str:
-        """Equal for runs that must give the same: recipe, labels, seed, images, version. Files are told by contents."""
-        return self._key(file_marks(self.options))
-
-    def _key(self, files: Mapping[str, tuple[str, str]]) -> str:
+        """Equal for runs that must give the same, but for what files hold: recipe, labels, seed, images, version."""
         lists = [self.labels.sha256, self.labels.own_annotations_sha256] if self.labels else []
-        left = {"data", "labels", *INDIFFERENT, *files}
+        left = {"data", "labels", *INDIFFERENT, *file_marks(self.options)}
         asked = {name: value for name, value in self.options.items() if name not in left}
-        content: dict[str, Any] = {"asked": asked, "files": files, "lists": lists, "images": self.images}
+        content: dict[str, Any] = {"asked": asked, "lists": lists, "images": self.images}
         content |= {"version": provenance.versions().get("headstart")}
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -120,12 +117,17 @@ class Pretraining:
         return float(self._record().get("seconds") or 0.0)
 
     def _kept(self) -> bool:
-        """Whether what is there is of this very run. Published weights may be a file only since it downloaded them."""
-        here = Path.cwd()
-        files = file_marks(self.options)
-        fetched = {key for key in files if Path(str(self.options[key])).resolve().parent == here}
-        begun = {key: (name, "" if key in fetched else mark) for key, (name, mark) in files.items()}
-        return self._record().get("key") in (self._key(files), self._key(begun))
+        """Whether what is there is of this very run."""
+        known, now = self._record(), file_marks(self.options)
+        began = known.get("files")
+        if known.get("key") != self.key or not isinstance(began, dict) or began.keys() != now.keys():
+            return False
+        return all(began[name] == [*mark] or self._fetched(name, began[name]) for name, mark in now.items())
+
+    def _fetched(self, name: str, began: Any) -> bool:
+        """Whether an option named published weights when the run began, which are a file since it downloaded them."""
+        path = Path(str(self.options[name]))
+        return began == [path.name, ""] and path.resolve().parent == Path.cwd()
 
     def _settings(self) -> dict[str, Any] | None:
         """What the run's folder says of it; None where that cannot be read."""
@@ -184,7 +186,8 @@ class Pretraining:
         return self.checkpoint
 
     def _note(self, **more: float | str) -> None:
-        write_text(self.folder / RECORD, json.dumps({"key": self.key, **more}, indent=1) + "\n")
+        content = {"key": self.key, "files": file_marks(self.options), **more}
+        write_text(self.folder / RECORD, json.dumps(content, indent=1) + "\n")
 
 
 def node_of(prepared: Prepared, start: str, budget: str, seed: int, *, search: bool) -> Node:
