@@ -6,6 +6,7 @@ is another network.
 
 from __future__ import annotations
 
+import shlex
 import zipfile
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def refuse_damaged(path: str | Path, where: str) -> None:
     run = Path(path).parent
     hint = "bring back a copy of it, or get it anew"
     if Path(path).name == "headstart.pt" and (run / "settings.yaml").is_file():
-        hint = f"headstart pretrain resume=true out={run} writes it anew from the checkpoint of that run"
+        hint = f"headstart pretrain resume=true out={shlex.quote(str(run))} writes it anew from that run's checkpoint"
     what = f"{path} is damaged: the checksums of {len(bad)} of its {parts} parts differ ({shorten(bad)})"
     raise UserError(what, where=where, hint=hint)
 
