@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -380,3 +382,36 @@ def test_every_command_of_the_documentation_parses(path: Path, capsys) -> None:
             known = set(fields_of(asked.command, asked.given.get("method")))
             known |= set(finetuner("yolo11n").arguments()) if asked.command == "compare" else set()
             assert set(asked.given) <= known, line
+
+
+def test_probe_passes_on_all_that_it_is_given(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    asked: dict[str, Any] = {}
+
+    def probe(source: str, data: Any, **more: Any) -> dict[str, dict[str, float]]:
+        asked.update(source=source, data=data, **more)
+        return {}
+
+    monkeypatch.setattr("headstart.jobs.probe.probe", probe)
+    words = {"every": 2.0, "images": 3, "imgsz": 64, "labels": False, "device": "cpu", "trust": True}
+    assert cli.main(["probe", "a.pt", "data=d", *(f"{key}={str(value).lower()}" for key, value in words.items())]) == 0
+    assert asked == {"source": "a.pt", "data": "d", **words}
+
+
+@pytest.mark.parametrize(
+    ("command", "words"), [("embed", "data=d out=o.parquet"), ("pack", "data=d out=o"), ("export", "a.pt")]
+)
+def test_a_signal_of_the_system_ends_a_command_as_ctrl_c_does(
+    command: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    tidied: list[bool] = []
+
+    def work(settings: Any) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        finally:
+            tidied.append(True)
+
+    monkeypatch.setattr(f"headstart.jobs.{command}.{command}", work)
+    assert run_cli(capsys, command, *words.split()) == (130, "headstart: interrupted\n")
+    assert tidied == [True]

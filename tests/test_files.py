@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import pickle
 import subprocess
@@ -15,6 +16,7 @@ from headstart.errors import UserError, did_you_mean
 from headstart.files import (
     Contents,
     OwnedFolder,
+    in_use,
     json_line,
     read_json_lines,
     seal,
@@ -284,3 +286,40 @@ def test_no_usable_checkpoint(tmp_path, content: bytes | None) -> None:
         (tmp_path / "step-00000002.pt").write_bytes(content)
     with pytest.raises(UserError, match="overwrite=true"):
         checkpoint.newest(tmp_path)[0]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_a_file_system_without_locks_keeps_no_run_from_working(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """As network drives and buckets that are mounted have them; storage that fails is another matter."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    owned = OwnedFolder(tmp_path / "out", Contents("a run", "settings.yaml", ("settings.yaml",), ()))
+    if number == errno.EIO:
+        with pytest.raises(UserError, match="cannot be written"):
+            owned.take()
+        return
+    owned.take()
+    owned.release()
+    assert owned.refusal() is None
+
+
+def test_others_are_kept_out_until_all_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, one that began between the two lost what it had written."""
+    owned = OwnedFolder(tmp_path / "out", Contents("a run", "settings.yaml", ("settings.yaml",), ()))
+    owned.take()
+    (tmp_path / "out" / "settings.yaml").touch()
+    clear, busy = OwnedFolder.clear, []
+
+    def watched(self: OwnedFolder) -> None:
+        busy.append(in_use(self.path) is not None)
+        clear(self)
+
+    monkeypatch.setattr(OwnedFolder, "clear", watched)
+    owned.discard()
+    assert busy == [True]
+    assert not (tmp_path / "out").exists()

@@ -60,7 +60,10 @@ class UserError(Exception):
 
 
 class RunError(UserError):
-    """What ends work that was asked for rightly: memory, storage or the system gave out. The exit status is 1."""
+    """What ends work that was asked for rightly: memory, storage or the system gave out, or weights are beyond use.
+
+    The exit status is 1.
+    """
 
 
 def _rebuild(kind: type[UserError], what: str, where: str | None, hint: str | None) -> UserError:

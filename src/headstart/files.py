@@ -22,12 +22,18 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 from headstart.aside import GONE, Aside
-from headstart.errors import UserError
+from headstart.errors import RunError, UserError
 from headstart.reading import parse_json
 
 LOCK = ".lock"
 """File in a folder that one process at a time may write to."""
 
+_GAVE_OUT = (
+    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE
+)  # fmt: skip
+"""What is no mistake of who asked: storage or the system gave out."""
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""What a file system says that knows no locks: it leaves a folder unguarded, which is better than no run at all."""
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 _HINT_OTHER = "choose an empty or new folder"
 
@@ -41,12 +47,13 @@ _REASONS = {
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn what the system says while `path` is written into a `UserError`."""
+    """Turn what the system says while `path` is written into a `UserError`, or a `RunError` where storage gave out."""
     try:
         yield
     except OSError as error:
         what, hint = _REASONS.get(error.errno or 0, (f"cannot be written: {error.strerror or error}", None))
-        raise UserError(what, where=str(path), hint=hint) from error
+        kind = RunError if error.errno in _GAVE_OUT else UserError
+        raise kind(what, where=str(path), hint=hint) from error
 
 
 def lock(folder: Path) -> FileLock:
@@ -56,13 +63,15 @@ def lock(folder: Path) -> FileLock:
         UserError: Another run holds it; or the folder cannot be written to.
     """
     taken = FileLock(folder / LOCK)
-    # A file system that knows no locks leaves the folder unguarded: better than no run at all.
     with explained(folder), suppress(NotImplementedError):
         try:
             taken.acquire(timeout=0)
         except Timeout:
             hint = "wait until it has ended, or choose another folder with out="
             raise UserError("another run is at work in this folder", where=f"out={folder}", hint=hint) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
     return taken
 
 
@@ -372,10 +381,11 @@ class OwnedFolder:
             (self.path / name).unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Release the folder and remove what is ours; the folder too, where nothing else is in it."""
+        """Remove what is ours and release the folder; the folder goes too, where nothing else is in it."""
+        self.clear()  # locked: once it is not, another may write there
+        with suppress(OSError):  # of Windows, for it is open
+            (self.path / LOCK).unlink(missing_ok=True)
         self.release()
-        self.clear()
-        (self.path / LOCK).unlink(missing_ok=True)
         with suppress(OSError):  # something of the user's is in it as well
             self.path.rmdir()
 

@@ -180,3 +180,18 @@ def test_images_numbered_in_no_order_are_of_no_recording(tmp_path: Path) -> None
     for path, at in zip(named, order, strict=True):
         cv2.imwrite(path, images[at])
     assert beside_each_other(thumbnails(named[::4]), thumbnails([p for at, p in enumerate(named) if at % 4])) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "change"), [(b"PK\x01\x02", (10, 99)), (b"PK\x01\x02", (8, 1)), (b"{'descr'", (0, 40))]
+)
+def test_kept_thumbnails_that_are_damaged_are_made_again(tmp_path: Path, part: bytes, change: tuple[int, int]) -> None:
+    """Another compression, encryption, a bracket in the head: numpy and zipfile raise errors of their own of each."""
+    kept = tmp_path / "looks.npz"
+    likeness._write(kept, ["a", "b"], np.zeros((2, likeness.SIDE**2), np.float32))
+    assert likeness._read(kept).keys() == {"a", "b"}
+    data = bytearray(kept.read_bytes())
+    place, value = change
+    data[data.index(part) + place] = value
+    kept.write_bytes(data)
+    assert likeness._read(kept) == {}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from test_runner import FakeTraining
 
@@ -17,12 +18,14 @@ import headstart
 from headstart.comparison import child, cost, prepare, pretrainings, recipe_plans, runner
 from headstart.comparison.child import Stopped
 from headstart.comparison.pool import Slot
-from headstart.comparison.recipes import read_recipe
+from headstart.comparison.recipes import INDIFFERENT, read_recipe
 from headstart.comparison.starts import build_start, build_starts
 from headstart.errors import UserError
 from headstart.images.labels import label_path
 from headstart.jobs.compare_options import resolve
+from headstart.jobs.going_on import MAY_CHANGE
 from headstart.jobs.scenes import draw_dataset
+from headstart.training import checkpoint
 from headstart.trust import granted
 
 METHOD = '''"""Learns from labels, as far as a comparison is concerned."""
@@ -231,6 +234,102 @@ def test_a_run_that_was_stopped_goes_on(fakes: Fakes, options: dict[str, Any]) -
         ("mine-25pc-seed1", True),
         ("mine-100pc-seed1", False),
     ]
+
+
+def _torn(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["headstart.pt", "settings.yaml"])
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_pretraining_whose_files_are_damaged_is_gone_on_with_or_made_anew(
+    fakes: Fakes, options: dict[str, Any], name: str, saved: bool
+) -> None:
+    """Before, it failed for ever: of each later call all its cells were lost, until its folder was removed by hand."""
+    _, pretraining = fakes
+    options |= {"labels": "100%", "seeds": 1}
+    found = headstart.compare(**options)
+    run = found.folder / "pretrainings/mine-100pc-seed0/run"
+    if saved:
+        checkpoint.save(run / "checkpoints", {"step": 3, "weights": torch.ones(2)})
+    _torn(run / name) if name == "headstart.pt" else (run / name).write_text("options: {")
+    pretraining.asked.clear()
+    again = headstart.compare(**options)
+    assert again.ok, again.failed
+    assert again.results is not None
+    assert found.results is not None
+    assert again.results.scores == found.results.scores
+    resumes = name == "headstart.pt" and saved
+    assert [(one["node"], one["resume"]) for one in pretraining.asked] == [("mine-100pc-seed0", resumes)]
+    pretraining.asked.clear()
+    assert headstart.compare(**options).ok
+    assert pretraining.asked == []
+
+
+def test_a_stopped_pretraining_without_a_whole_checkpoint_is_made_anew(fakes: Fakes, options: dict[str, Any]) -> None:
+    _, pretraining = fakes
+    options |= {"labels": "100%", "seeds": 1}
+    pretraining.fail = lambda asked: (_ for _ in ()).throw(Stopped())
+    assert headstart.compare(**options).interrupted
+    folder = Path(options["out"]) / "pretrainings/mine-100pc-seed0/run/checkpoints"
+    _torn(checkpoint.save(folder, {"step": 3, "weights": torch.ones(2)}))
+    pretraining.fail = lambda asked: None
+    pretraining.asked.clear()
+    assert headstart.compare(**options).ok
+    assert [one["resume"] for one in pretraining.asked] == [False]
+
+
+def test_what_changes_nothing_of_what_is_learnt_keeps_a_pretraining(
+    fakes: Fakes, options: dict[str, Any], recipe: Path
+) -> None:
+    _, pretraining = fakes
+    options |= {"labels": "100%", "seeds": 1}
+    assert headstart.compare(**options).ok
+    told = {"workers": 1, "log_every": 2, "save_every": 3, "probe_every": 4, "report": False, "cache": "ram"}
+    recipe.write_text(yaml.safe_dump(yaml.safe_load(recipe.read_text()) | told | {"loggers": "tensorboard"}))
+    pretraining.asked.clear()
+    assert headstart.compare(**options).ok
+    assert pretraining.asked == []
+    assert {*told, "loggers"} <= {*INDIFFERENT} <= MAY_CHANGE, "a run that is gone on with takes them, too"
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_weights_that_a_pretraining_downloads_keep_it(
+    fakes: Fakes, options: dict[str, Any], recipe: Path, weights: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, stopped: bool,
+) -> None:  # fmt: skip
+    """Named when it began, a file later on: before, what was done was removed, and made anew."""
+    _, pretraining = fakes
+    monkeypatch.chdir(tmp_path)
+    recipe.write_text(yaml.safe_dump(yaml.safe_load(recipe.read_text()) | {"model": "yolo11s.pt"}))
+    options |= {"labels": "100%", "seeds": 1}
+
+    def download(asked: dict[str, Any]) -> None:
+        shutil.copy(weights, "yolo11s.pt")
+        if stopped:
+            raise Stopped
+
+    pretraining.fail = download
+    first = headstart.compare(**options)
+    assert first.interrupted if stopped else first.ok
+    if stopped:  # killed, it has written nothing down since it began
+        record = tmp_path / "out/pretrainings/mine-100pc-seed0/pretraining.json"
+        Path("yolo11s.pt").rename("elsewhere.pt")
+        monkeypatch.setattr(pretraining, "fail", lambda asked: (_ for _ in ()).throw(Stopped()))
+        assert headstart.compare(**options).interrupted
+        Path("elsewhere.pt").rename("yolo11s.pt")
+        assert "seconds" not in json.loads(record.read_text())
+    pretraining.fail = lambda asked: None
+    pretraining.asked.clear()
+    assert headstart.compare(**options).ok
+    assert [one["resume"] for one in pretraining.asked] == [True] * stopped
+    shutil.copy(weights, "yolo11s.pt")
+    Path("yolo11s.pt").write_bytes(Path("yolo11s.pt").read_bytes() + b"0")
+    pretraining.asked.clear()
+    assert headstart.compare(**options).ok
+    assert [one["resume"] for one in pretraining.asked] == [False], "other weights"
 
 
 def test_pretrainings_keep_every_place_busy(fakes: Fakes, options: dict[str, Any], recipe: Path) -> None:

@@ -182,3 +182,18 @@ def test_a_damaged_record_of_a_pretraining_says_what_to_do(content: bytes, tmp_p
     (tmp_path / "settings.yaml").write_bytes(content)
     with pytest.raises(UserError, match=r"(?s)settings.yaml: cannot be read: .*-> restore it; or copy headstart.pt"):
         pretraining_of(Start("a", "checkpoint", str(tmp_path / "headstart.pt")))
+
+
+def test_weights_that_are_no_numbers_are_no_start(weights: Path, tmp_path: Path) -> None:
+    """Before, they were fine-tuned, and a comparison said how much worse they were."""
+    from ultralytics import YOLO
+
+    yolo = YOLO(weights)
+    with torch.no_grad():
+        next(yolo.model.parameters())[0] = torch.nan
+    yolo.save(tmp_path / "nan.pt")
+    starts = [Start("mine", "checkpoint", str(tmp_path / "nan.pt"))]
+    with pytest.raises(UserError, match=r"holds NaN or infinity in 1 of \d+ tensors: model.0.conv.weight") as caught:
+        build_starts(starts, [0], data("a", "b", "c"), "yolo11n.yaml", tmp_path / "starts")
+    assert "starts: mine" in str(caught.value)
+    assert not list((tmp_path / "starts").glob("*.pt"))

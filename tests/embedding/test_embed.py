@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import errno
+import io
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from ultralytics import YOLO
 
 from headstart import cli
 from headstart.errors import UserError
+from headstart.jobs import embed as embed_module
 from headstart.jobs.embed import embed
 from headstart.jobs.scenes import CLASSES, draw_dataset
 from headstart.settings.tools import EmbedSettings
@@ -166,3 +171,39 @@ def test_the_example_of_the_page_runs(drawn: Path, tmp_path: Path, monkeypatch: 
     exec(code, held)
     assert len(held["nearest"]) == 5
     assert held["nearest"][0] == held["asked"]  # of all boxes the asked one is nearest to itself
+
+
+def test_a_disk_that_is_full_at_the_last_bytes_is_said_in_words(tmp_path: Path) -> None:
+    """What is written last waits in memory: it meets the full disk when the file is flushed."""
+
+    class Full(io.BytesIO):
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    made = embed_module.Embedded({})
+    stream = embed_module._Stream([], None, None, made, {"widths": [2]})  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="the disk is full"):
+        embed_module._kept(stream, {"images": tmp_path / "a.parquet"}, Full())
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_earlier_features_led_to_goes_with_them(tmp_path: Path) -> None:
+    """Before, an embed that was stopped half way left new features beside the near-duplicates of the old ones."""
+    files = {"images": tmp_path / "a.parquet", "duplicates": tmp_path / "a.duplicates.csv"}
+    for path in files.values():
+        path.write_text("old")
+    stream = embed_module._Stream([], None, None, embed_module.Embedded({}), {"widths": [2]})  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="no image can be read"):
+        embed_module._kept(stream, files, io.BytesIO())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
+    assert files["images"].read_bytes() != b"old"
+
+
+def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for name in (f".a.parquet.{ended.pid}.tmp", f".a.parquet.{os.getpid()}.tmp", f".b.parquet.{ended.pid}.tmp"):
+        (tmp_path / name).touch()
+    embed_module._files(EmbedSettings(data="d", out=str(tmp_path / "a.parquet")))
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {f".a.parquet.{os.getpid()}.tmp", f".b.parquet.{ended.pid}.tmp"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from pathlib import Path
@@ -20,7 +21,8 @@ from headstart.detectors.torchvision.detector import TorchvisionDetector
 from headstart.errors import RunError, UserError
 from headstart.export import formats
 from headstart.export.card import text
-from headstart.jobs.export import Exported, export
+from headstart.files import OwnedFolder
+from headstart.jobs.export import CONTENTS, Exported, export
 from headstart.settings.tools import ExportSettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "export.md"
@@ -223,3 +225,45 @@ def test_what_timm_does_not_have(yolo: Path, tmp_path: Path) -> None:
     mobile = load_detector("torchvision:fasterrcnn_mobilenet_v3_large_320_fpn")
     with pytest.raises(UserError, match=r"names the tensors of the backbone of .* otherwise"):
         mobile.timm_backbone()
+
+
+def test_an_export_is_there_until_another_is_whole(yolo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    exported(yolo, out=str(out))
+
+    def held() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in out.iterdir()}
+
+    before = held()
+
+    def fail(path: Path, *_: object) -> None:
+        path.write_bytes(b"half")
+        raise UserError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(formats, "write_safetensors", fail)
+        with pytest.raises(UserError, match="full"):
+            exported(yolo, out=str(out), overwrite=True)
+    assert held() == before
+    folder = OwnedFolder(out, CONTENTS)  # one that was killed
+    folder.take()
+    folder.set_aside()
+    (out / "export.json").write_text("{}")
+    (out / "model.safetensors").write_bytes(b"half")
+    folder.release()
+    with pytest.raises(UserError, match="holds an export already"):
+        exported(yolo, out=str(out))
+    assert {name: data for name, data in held().items() if name != ".lock"} == before
+    (out / "README.md").unlink()  # and one that was killed where there was none before
+    exported(yolo, out=str(out))
+    assert held() == before
+
+
+def test_a_full_disk_is_said_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        formats.write_safetensors(tmp_path / "a.safetensors", {"a": torch.ones(2)}, {})
+    assert not list(tmp_path.iterdir())

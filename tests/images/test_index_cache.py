@@ -134,3 +134,19 @@ def test_odd_names(tmp_path: Path) -> None:
     settle(folder)
     find_images(folder, tmp_path)
     assert list(find_images(folder, tmp_path)) == list(find_images(folder))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "null",
+        "[]",
+        "7",
+        '{"format": 4, "images": "3", "bytes": 4, "watched": {}}',
+        '{"format": 4, "images": 1, "bytes": 4, "watched": null}',
+        '{"format": 4, "images": 1e99, "bytes": 4, "watched": {}}',
+    ],
+)
+def test_a_head_of_other_values_is_no_index(tmp_path: Path, head: str) -> None:
+    (tmp_path / "index").write_text(f"{head}\n")
+    assert index_cache.load(tmp_path / "index") is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import struct
@@ -405,3 +406,31 @@ def test_many_threads_read_one_shard(tmp_path: Path) -> None:
         found = list(pool.map(read_image, [*index, *index]))
     wanted = [packs.pixels(packs.picture(int(Path(name).stem))) for name in names(index)]
     assert all(np.array_equal(one, two) for one, two in zip(found, wanted * 2, strict=True))
+
+
+@pytest.mark.parametrize("members", [10**12, 10**30, -1])
+def test_a_kept_table_that_claims_too_much_is_not_believed(members: int) -> None:
+    about = {"format": catalog.FORMAT, "stamp": [9, 9], "members": members, "columns": 2, "bytes": 0, "problems": []}
+    file = io.BytesIO(json.dumps({**about, "twice": 0}).encode() + b"\n")
+    assert catalog.Catalog.read(file, "a.tar", catalog.Stamp(9, 9), names=False) is None
+
+
+def test_one_flipped_bit_of_a_kept_table_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, a member's bytes were looked for elsewhere, and the image was left out as damaged."""
+    monkeypatch.setattr(catalog, "_known", {})
+    packs.tar(tmp_path / "a.tar", {f"{number}.png": packs.picture(number) for number in range(3)})
+    table = shards.table_of(str(tmp_path / "a.tar"), names=True)
+    table.write(tmp_path / "kept")
+    data = (tmp_path / "kept").read_bytes()
+    head = len(data.partition(b"\n")[0]) + 1
+
+    def read(content: bytes) -> catalog.Catalog | None:
+        return catalog.Catalog.read(io.BytesIO(content), table.shard, table.stamp, names=True)
+
+    whole = read(data)
+    assert whole is not None
+    assert [*whole.names()] == [*table.names()]
+    for place in range(head, len(data)):
+        content = bytearray(data)
+        content[place] ^= 1
+        assert read(bytes(content)) is None, place

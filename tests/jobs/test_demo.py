@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from headstart.aside import empty
+from headstart.errors import UserError
 from headstart.jobs import demo as module
+from headstart.run.folder import RunFolder
 from headstart.settings.schema import CompareSettings, LabelOptions, PretrainSettings
 
 
@@ -70,3 +73,29 @@ def test_its_commands_have_options_that_there_are() -> None:
         program, command, *words = line.split()
         if program == "headstart":
             assert {word.partition("=")[0] for word in words} <= known[command], line
+
+
+def test_a_demo_at_work_is_not_replaced(tmp_path: Path) -> None:
+    """Before, its folder was removed under it."""
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / module.NAME).touch()
+    run = RunFolder.create(tmp_path / "demo" / "pretrain")
+    with pytest.raises(UserError, match="another run is at work"):
+        module.demo(tmp_path / "demo", overwrite=True)
+    assert (run.path / "checkpoints").is_dir()
+    run.close()
+
+
+def test_what_marks_a_folder_goes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while it is emptied, it is still ours, and can be emptied again."""
+    for name in ("a", "mark", "z"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path.parent)
+    gone: list[str] = []
+    unlink = Path.unlink
+    monkeypatch.setattr(Path, "unlink", lambda path, **more: (gone.append(path.name), unlink(path, **more)))
+    empty(tmp_path, "mark")
+    assert gone[-1] == "mark"
+    assert not list(tmp_path.iterdir())
+    assert tmp_path.parent.is_dir(), "a link is removed, not where it leads"

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from headstart.cli.command import main
+from headstart.detectors.handback import Dropped, HandBack, PartCount
+from headstart.errors import UserError
 from headstart.images.loader import _Batches
+from headstart.jobs.pretrain import _Pretraining
+from headstart.run.folder import RunFolder
 from headstart.training.step import Step
 
 WORDS = (
@@ -61,3 +66,36 @@ def test_memory_that_runs_out_ends_a_run_with_a_sentence(
     assert "ran out at step 0: a step of 4 images of 64 pixels" in told
     assert "batch=" in told
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_finished_run_that_goes_on_has_its_detector_until_it_has_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    """Before, it was removed first: where the disk was full then, a finished run was none any more."""
+    part = {"backbone": PartCount(1, 1, int(whole))}
+    found = HandBack(part, () if whole else (Dropped("a", "backbone", True, "lost"),))
+
+    class Detector:
+        full = True
+
+        def save(self, path: Path, info: object) -> None:
+            if self.full:
+                raise UserError("the disk is full")
+            path.write_bytes(b"new")
+
+        def verify(self, path: Path, trained: object) -> HandBack:
+            return found
+
+    run = SimpleNamespace(export="student")
+    job = SimpleNamespace(declared=SimpleNamespace(name="simclr"), run=run)
+    folder = RunFolder.create(tmp_path / "a")
+    folder.result.write_bytes(b"old")
+    work = SimpleNamespace(job=job, folder=folder, detector=Detector(), images=[])
+    with pytest.raises(UserError, match="full"):
+        _Pretraining._hand_back(work, {"a"}, 4)  # type: ignore[arg-type]
+    assert folder.result.read_bytes() == b"old"
+    work.detector.full = False
+    assert _Pretraining._hand_back(work, {"a"}, 4) is found  # type: ignore[arg-type]
+    assert not whole or folder.result.read_bytes() == b"new"
+    assert folder.result.exists() == whole

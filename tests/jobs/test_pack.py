@@ -18,6 +18,7 @@ from headstart.errors import UserError
 from headstart.images import catalog
 from headstart.images.decode import bytes_of
 from headstart.images.index import find_images
+from headstart.images.labels import label_path
 from headstart.images.loader import ImageLoader
 from headstart.jobs import pack as module
 from headstart.jobs.labelled import given_labels
@@ -202,3 +203,63 @@ def test_the_command(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert cli.main(["pack", f"data={images}", f"out={tmp_path / 'out'}"]) == 0
     assert f"use them: headstart pretrain data={tmp_path / 'out'}" in capsys.readouterr().out
     assert json.loads((tmp_path / "out/pack.json").read_text())["finished"] is True
+
+
+def stopped(images: Path, out: Path, monkeypatch: pytest.MonkeyPatch, after: int = 12) -> list[str]:
+    """Pack, and stop when so many files were read; the shards that are there then."""
+    real, read = module.decode.bytes_of, []
+
+    def stop(path: str) -> bytes:
+        read.append(path)
+        if len(read) == after:
+            raise KeyboardInterrupt
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.decode, "bytes_of", stop)
+        with pytest.raises(KeyboardInterrupt):
+            packed(str(images / "d.yaml"), out)
+    return sorted(path.name for path in out.glob("*.tar"))
+
+
+def test_labels_that_changed_while_it_was_stopped_are_packed_as_they_are_now(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, shards that were there kept the old ones, beside new ones in the others."""
+    out = tmp_path / "out"
+    assert len(stopped(images, out, monkeypatch, after=25)) >= 2
+    second = next(name for name in _members(out / "000001.tar") if name.endswith(".txt"))
+    number = int(second.partition("-")[0])
+    label = label_path(find_images(images / "images").path(number))
+    Path(label).write_text("2 0.25 0.25 0.5 0.5\n")
+    made = packed(str(images / "d.yaml"), out)
+    assert made.kept == 1
+    assert "labels have changed: shards from 000001.tar on were written anew" in made.lines()
+    packed(str(images / "d.yaml"), tmp_path / "whole")
+    for path in (tmp_path / "whole").glob("*.tar"):
+        assert (out / path.name).read_bytes() == path.read_bytes()
+
+
+def test_other_classes_are_not_mixed_with_what_was_packed(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert stopped(images, tmp_path / "out", monkeypatch)
+    yaml = images / "d.yaml"
+    yaml.write_text(yaml.read_text().replace("[a, b b, c]", "[c, b b, a]"))
+    with pytest.raises(UserError, match="holds shards whose labels have other classes"):
+        packed(str(yaml), tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["000001.tar", "000003.tar.index"])
+def test_a_shard_that_was_lost_is_packed_again(images: Path, tmp_path: Path, name: str) -> None:
+    made = packed(str(images / "d.yaml"), tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    (tmp_path / "out" / name).unlink()
+    again = packed(str(images / "d.yaml"), tmp_path / "out")
+    assert (again.shards, again.labels, again.kept) == (made.shards, made.labels, int(name[:6]))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def _members(shard: Path) -> list[str]:
+    with tarfile.open(shard) as file:
+        return file.getnames()

@@ -23,6 +23,7 @@ import headstart
 from gone import gone_at
 from headstart import UserError
 from headstart.detectors.find import load_detector
+from headstart.errors import RunError
 from headstart.run import health
 from headstart.run.display import Display
 from headstart.training import loop
@@ -482,7 +483,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_with_what_to_do(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil_loss_at(3, monkeypatch)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(RunError) as caught:
         pretrain(tmp_path / "hot", images, steps=20, log_every=100, save_every=1, probe_every=0)
     told = "the loss at step 3, or its gradients, is not a number, so the weights are no longer usable"
     assert told in str(caught.value)
@@ -507,9 +508,7 @@ def spoil_loss_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("lr", [1e6, 1e30])
 def test_a_rate_that_explodes_is_not_healthy(images: Path, tmp_path: Path, lr: float) -> None:
     """Batch normalization hides it from the loss, which is finite all the way at a rate of 1e6."""
-    with pytest.raises(
-        UserError, match=r"the weights at step 1 have grown to .* times their norm at the start, beyond"
-    ):
+    with pytest.raises(RunError, match=r"the weights at step 1 have grown to .* times their norm at the start, beyond"):
         pretrain(tmp_path / "hot", images, lr=lr)
     assert not list((tmp_path / "hot" / "checkpoints").iterdir())
     (event,) = [json.loads(line) for line in (tmp_path / "hot" / "events.jsonl").read_text().splitlines()]

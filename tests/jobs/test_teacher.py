@@ -12,10 +12,12 @@ import pytest
 import torch
 from ultralytics import YOLO
 
-from headstart.errors import UserError
+import small
+from headstart.errors import RunError, UserError
 from headstart.images.labels import read_labels
 from headstart.jobs import teacher
 from headstart.jobs.pretrain import pretrain
+from headstart.pseudolabels.labeller import Labeller
 
 LABELLED = 8
 UNLABELLED = 24 - LABELLED
@@ -115,3 +117,25 @@ def test_a_run_whose_labels_cannot_be_written_is_whole_and_writes_them_later(
     assert (tmp_path / "run" / "headstart.pt").is_file()
     pretrain(out=str(tmp_path / "run"), resume=True)
     assert (tmp_path / "labels" / "data.yaml").is_file()
+
+
+def test_storage_that_fails_while_images_are_labelled_costs_no_step(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labelling may take hours: what was trained until then is saved first."""
+    (tmp_path / "small.yaml").write_text(small.SMALL)
+    given = {**options, "model": str(tmp_path / "small.yaml"), "save_every": 100}
+
+    def fail(*_: object) -> None:
+        raise RunError("the storage does not answer", where="data")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Labeller, "found", fail)
+        with pytest.raises(RunError, match="the storage does not answer"):
+            pretrain(**given)
+    saved = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]
+    run = pretrain(**given, resume=True)
+    first = json.loads((run.folder / "teacher.json").read_text())["passes"][0]["step"]
+    assert first > 0
+    assert saved == [f"step-{first:08d}.pt"]
+    assert run.ok

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from headstart.errors import UserError
+from headstart.errors import RunError, UserError
+from headstart.files import OwnedFolder, in_use
 from headstart.run import folder as run
 from headstart.run import provenance
 from headstart.run.folder import RunFolder
@@ -334,7 +335,7 @@ def test_git_state_outside_git(tmp_path, monkeypatch) -> None:
 def test_a_full_disk_is_said_in_words_and_closing_adds_nothing(tmp_path) -> None:
     folder = make(tmp_path)
     (tmp_path / "log.txt").symlink_to("/dev/full")
-    with pytest.raises(UserError, match="the disk is full"):
+    with pytest.raises(RunError, match="the disk is full"):  # exit status 1: nothing was asked wrongly
         folder.log("a line")
     folder.close()
 
@@ -352,3 +353,13 @@ def test_what_was_noted_before_is_noted_once(tmp_path: Path) -> None:
     assert lines[1:3] == ["a.png,12 bits in 16", "b.png,12 bits in 16"]
     assert lines[3:] == ["a.png,no end marker", "c.png,12 bits in 16"]
     assert again.noted()[0].startswith("3 images: 12 bits in 16")
+
+
+def test_a_run_that_leaves_nothing_keeps_others_out_to_its_end(tmp_path, monkeypatch) -> None:
+    folder, seen = RunFolder.create(tmp_path / "a"), []
+    folder.log("nothing yet")
+    clear = OwnedFolder.clear
+    monkeypatch.setattr(OwnedFolder, "clear", lambda self: (seen.append(in_use(self.path)), clear(self)))
+    folder.end()
+    assert "another run is at work" in str(seen[0])
+    assert not (tmp_path / "a").exists()

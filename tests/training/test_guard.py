@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
 
-from headstart.errors import UserError
+from headstart.errors import RunError
 from headstart.run.health import Health
 from headstart.training import checkpoint
 from headstart.training.guard import Finite, Growth, norm
@@ -81,7 +81,7 @@ def test_an_update_that_is_not_finite_is_not_made(clip: float | None) -> None:
 def test_a_state_that_is_not_finite_is_never_saved(tmp_path) -> None:
     checkpoint.save(tmp_path, {"step": 1, "method": {"a": torch.ones(2), "mask": torch.tensor([-math.inf])}})
     state = {"method": {"a": torch.tensor([1, math.nan])}, "optimizer": [torch.tensor(math.inf)]}
-    with pytest.raises(UserError, match=r"at step 2 holds NaN or infinity and is not saved: method\.a, optimizer\.0"):
+    with pytest.raises(RunError, match=r"at step 2 holds NaN or infinity and is not saved: method\.a, optimizer\.0"):
         checkpoint.save(tmp_path, {"step": 2, **state})
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.pt"]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -120,8 +120,7 @@ def _probe(given: dict[str, Any]) -> int:
     s = _settings("probe", given)
     from headstart.jobs.probe import probe, table
 
-    given = {name: getattr(s, name) for name in ("images", "imgsz", "labels", "device", "trust")}
-    print(table(probe(s.source, s.data, **given)))
+    print(table(probe(**dict(s))))
     return 0
 
 
@@ -139,21 +138,30 @@ def _embed(given: dict[str, Any]) -> int:
     s = _settings("embed", given)
     from headstart.jobs.embed import embed
 
-    return _printed(embed(s).lines())
+    return _tidily(lambda: embed(s).lines())
 
 
 def _pack(given: dict[str, Any]) -> int:
     s = _settings("pack", given)
     from headstart.jobs.pack import pack
 
-    return _printed(pack(s).lines())
+    return _tidily(lambda: pack(s).lines())
 
 
 def _export(given: dict[str, Any]) -> int:
     s = _settings("export", given)
     from headstart.jobs.export import export
 
-    return _printed(export(s).lines())
+    return _tidily(lambda: export(s).lines())
+
+
+def _tidily(work: Callable[[], Iterable[str]]) -> int:
+    """Work that a system may end as Ctrl-C does: what is half written is removed, or put back."""
+    from headstart.run.stopping import ended_by_signals
+
+    with ended_by_signals():
+        lines = work()
+    return _printed(lines)
 
 
 def _printed(lines: Iterable[str]) -> int:

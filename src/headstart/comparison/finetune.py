@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 import time
 from pathlib import Path
 
+from headstart.aside import empty
 from headstart.comparison import child
 from headstart.comparison.pool import Slot
 from headstart.detectors.find import finetuner
@@ -24,6 +24,7 @@ from headstart.detectors.finetuner import (
     write_json,
 )
 from headstart.errors import UserError
+from headstart.files import explained
 
 __all__ = ["FinetuneResult", "FinetuneSettings", "finetune", "read_result"]
 
@@ -50,8 +51,9 @@ def finetune(
     folder = settings.folder
     if folder.exists() and any(folder.iterdir()) and not (folder / REQUEST).is_file():
         raise UserError("holds something that is not a run of this kind", where=str(folder), hint="choose another name")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        empty(folder, REQUEST)
     started = time.monotonic()
     write_json(folder / REQUEST, settings.resolved())
     asked = [str(folder / REQUEST)]

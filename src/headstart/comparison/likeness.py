@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import re
-import zipfile
 from bisect import bisect_left
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -112,7 +111,8 @@ def _mark(path: str) -> str:
 
 
 def _read(cache: Path) -> dict[str, Vectors]:
-    with suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(cache) as held:  # none, or a damaged one
+    # None, or a damaged one: numpy and zipfile raise whatever its damage provokes.
+    with suppress(Exception), np.load(cache) as held:
         marks = bytes(held["marks"]).decode("utf-8").splitlines()
         if held["values"].shape == (len(marks), SIDE * SIDE):
             return dict(zip(marks, held["values"], strict=True))

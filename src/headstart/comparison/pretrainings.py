@@ -19,9 +19,10 @@ from headstart.comparison import child
 from headstart.comparison.label_lists import LabelList
 from headstart.comparison.pace import Pace, pace_of
 from headstart.comparison.pool import Slot
-from headstart.comparison.recipes import Recipe, coco_weights, file_marks
+from headstart.comparison.recipes import INDIFFERENT, Recipe, coco_weights, file_marks
 from headstart.errors import UserError
-from headstart.files import write_text
+from headstart.files import content_hash, write_text
+from headstart.reading import parse_yaml
 from headstart.run import provenance
 from headstart.trust import trusted
 
@@ -95,16 +96,20 @@ class Pretraining:
 
     @property
     def key(self) -> str:
-        """Equal for runs that must give the same: recipe, labels, seed, images, version."""
+        """Equal for runs that must give the same, but for what files hold: recipe, labels, seed, images, version."""
         lists = [self.labels.sha256, self.labels.own_annotations_sha256] if self.labels else []
-        asked = {name: value for name, value in self.options.items() if name not in ("data", "labels")}
-        content: dict[str, Any] = {"asked": asked, "files": file_marks(asked), "lists": lists, "images": self.images}
+        left = {"data", "labels", *INDIFFERENT, *file_marks(self.options)}
+        asked = {name: value for name, value in self.options.items() if name not in left}
+        content: dict[str, Any] = {"asked": asked, "lists": lists, "images": self.images}
         content |= {"version": provenance.versions().get("headstart")}
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
     def finished(self) -> bool:
-        """Whether this very run was finished before."""
-        return self.checkpoint.is_file() and self._record().get("seconds") is not None and self._kept()
+        """Whether this very run was finished before, and what it handed back is as it was."""
+        known = self._record()
+        done = known.get("seconds") is not None and self._kept() and self._settings() is not None
+        mark = content_hash(str(self.checkpoint))
+        return done and bool(mark) and known.get("checkpoint", mark) == mark
 
     @property
     def seconds(self) -> float:
@@ -112,7 +117,40 @@ class Pretraining:
         return float(self._record().get("seconds") or 0.0)
 
     def _kept(self) -> bool:
-        return self._record().get("key") == self.key
+        """Whether what is there is of this very run."""
+        known, now = self._record(), file_marks(self.options)
+        began = known.get("files")
+        if known.get("key") != self.key or not isinstance(began, dict) or began.keys() != now.keys():
+            return False
+        return all(began[name] == [*mark] or self._fetched(name, began[name]) for name, mark in now.items())
+
+    def _fetched(self, name: str, began: Any) -> bool:
+        """Whether an option named published weights when the run began, which are a file since it downloaded them."""
+        path = Path(str(self.options[name]))
+        return began == [path.name, ""] and path.resolve().parent == Path.cwd()
+
+    def _settings(self) -> dict[str, Any] | None:
+        """What the run's folder says of it; None where that cannot be read."""
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            found = parse_yaml((self.run / "settings.yaml").read_text(encoding="utf-8"))
+            if isinstance(found["options"], dict) and isinstance(found["resolved"], dict):
+                return dict(found)
+        return None
+
+    def _can_go_on(self) -> bool:
+        """Whether its folder holds what can be gone on from: a run that is damaged beyond that is made anew."""
+        from headstart.training import checkpoint  # torch: for those who have something to go on from
+
+        if not self._kept() or self._settings() is None:
+            return False
+        folder = self.run / "checkpoints"
+        if not self.checkpoint.is_file() and not any(folder.glob("step-*.pt")):
+            return True  # ended before its first
+        try:
+            checkpoint.newest(folder)
+        except UserError:
+            return False
+        return True
 
     def _record(self) -> dict[str, Any]:
         with suppress(OSError, ValueError):  # none, or a damaged one: the run is made anew
@@ -129,7 +167,7 @@ class Pretraining:
         """
         if self.labels:
             self.labels.check()
-        resume = self._kept() and (self.run / "settings.yaml").is_file()
+        resume = self._can_go_on()
         spent = float(self._record().get("spent") or 0.0) if resume else 0.0
         if not resume:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -144,11 +182,12 @@ class Pretraining:
             self._note(spent=spent)
         if not self.checkpoint.is_file():
             raise UserError(f"it left no checkpoint:\n{child.tail(self.folder / LOG)}", where=str(self.folder / LOG))
-        self._note(spent=spent, seconds=round(spent, 2))
+        self._note(spent=spent, seconds=round(spent, 2), checkpoint=content_hash(str(self.checkpoint)))
         return self.checkpoint
 
-    def _note(self, **more: float) -> None:
-        write_text(self.folder / RECORD, json.dumps({"key": self.key, **more}, indent=1) + "\n")
+    def _note(self, **more: float | str) -> None:
+        content = {"key": self.key, "files": file_marks(self.options), **more}
+        write_text(self.folder / RECORD, json.dumps(content, indent=1) + "\n")
 
 
 def node_of(prepared: Prepared, start: str, budget: str, seed: int, *, search: bool) -> Node:

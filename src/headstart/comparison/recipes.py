@@ -38,6 +38,8 @@ _OF_ITS_RUN = ("seed", "labels", "export_labels", "device", "workers", "cache_di
 _PATHS = ("data", "model", "init", "method", "proposals", "teacher", "teacher_weights", "cache_dir")
 _FILES = ("model", "init", "method", "proposals", "teacher", "teacher_weights")
 """Options that may name a file whose content changes what is learnt."""
+INDIFFERENT = ("workers", "log_every", "save_every", "probe_every", "report", "cache", "cache_dir", "loggers")
+"""Options that change nothing of what is learnt: a run is kept where they have changed."""
 CARRIERS = ("init", "teacher", "proposals")
 """Options that bring in what somebody learnt from labels elsewhere."""
 
@@ -96,9 +98,16 @@ class RecipeStart(NamedTuple):
     fingerprint: str
 
 
-def file_marks(options: Mapping[str, Any]) -> dict[str, str]:
-    """Marks of the files that options name and whose content changes what is learnt."""
-    return {key: content_hash(options[key]) for key in _FILES if isinstance(options.get(key), str)}
+def file_marks(options: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Of the options that may name a file whose content changes what is learnt: its own name, and a mark of it.
+
+    A name that is no file has no mark: of a model or a method that is shipped, or of weights that are still to be
+    downloaded.
+    """
+    named = {key: value for key in _FILES if isinstance(value := options.get(key), str)}
+    return {
+        key: (Path(value).name if Path(value).is_file() else value, content_hash(value)) for key, value in named.items()
+    }
 
 
 def read_recipe(file: Path, problems: list[UserError]) -> Recipe | None:

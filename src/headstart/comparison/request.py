@@ -12,7 +12,7 @@ from headstart.comparison.grid import Cell
 from headstart.comparison.label_lists import LabelList
 from headstart.comparison.starts import StartFile
 from headstart.detectors.find import finetuner
-from headstart.detectors.finetuner import CURVE, FinetuneResult, FinetuneSettings, read_result
+from headstart.detectors.finetuner import FIGURES, FinetuneResult, FinetuneSettings, read_result
 from headstart.errors import UserError
 from headstart.files import content_hash, write_text
 from headstart.settings.schema import CompareSettings
@@ -64,7 +64,8 @@ class Training:
         folder = self.settings.folder
         try:
             known = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-            if known["key"] != self.key or known.get("curve", _mark(folder)) != _mark(folder):
+            marks = _marks(folder)
+            if known["key"] != self.key or known.get("files", marks) != marks or not isinstance(known["device"], str):
                 return None
             return read_result(folder)
         except (OSError, ValueError, KeyError, TypeError, UserError):  # what cannot be read is trained again
@@ -77,14 +78,14 @@ class Training:
     def record(self, result: FinetuneResult, device: str) -> None:
         """Say in the run's folder which training it was and on what, so that it is found again."""
         content = {"key": self.key, **dataclasses.asdict(self.cell), "labels": self.labels.sha256}
-        content |= {"curve": _mark(self.settings.folder)}
+        content |= {"files": _marks(self.settings.folder)}
         content |= {"start_sha256": self.start.sha256, "seconds": result.seconds, "device": device}
         write_text(self.settings.folder / RECORD, json.dumps(content, indent=1) + "\n")
 
 
-def _mark(folder: Path) -> str:
-    """Of the curve that a training wrote: a file cut behind our back may still read as a shorter training."""
-    return content_hash(str(folder / CURVE))
+def _marks(folder: Path) -> dict[str, str]:
+    """Of each file that the figures of a training are in: one that was changed behind our back may still be read."""
+    return {name: content_hash(str(folder / name)) for name in FIGURES}
 
 
 def request(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 GROUP = "headstart.detectors"
 DEFAULT = "ultralytics"
-_NO_FAMILIES = {"base", "find", "finetuner", "handback", "scores", "tensors", "used"}
+_NO_FAMILIES = {"base", "damaged", "find", "finetuner", "handback", "scores", "tensors", "used"}
 # Two letters at least, and no "//" after: neither a drive of Windows nor an address.
 _PREFIXED = re.compile(r"([A-Za-z][\w-]+):(?!//)(.*)", re.DOTALL)
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from headstart.detectors.handback import PARTS, Part
-from headstart.detectors.scores import ClassScore, read_scores
-from headstart.detectors.used import Used, read_used
+from headstart.detectors.scores import CLASSES, ClassScore, read_scores
+from headstart.detectors.used import USED, Used, read_used
 from headstart.errors import UserError, did_you_mean
 from headstart.files import write_text
 
@@ -33,6 +33,8 @@ MEASURED = 20
 """Epochs of a training that are measured on the test images, about; of a shorter one all are."""
 REQUEST, LOG, ARRIVED, RESULT, FAILED = "finetune.json", "train.log", "arrived.json", "result.json", "failed.json"
 CURVE = "results.csv"
+FIGURES = (CURVE, ARRIVED, RESULT, CLASSES, USED)
+"""Files that the figures of a training are in."""
 LAST = Path("weights") / "last.pt"
 COLUMNS = ("epoch", "time", "metrics/mAP50-95(B)", "metrics/mAP50(B)")
 """Columns that ``results.csv`` has in any case, named as Ultralytics names them; ``time`` is in seconds."""

@@ -45,11 +45,12 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], about: Mapping[st
     Raises:
         RunError: One is not.
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file, save
 
     held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     strings = {"format": "pt", "headstart": json.dumps(dict(about))}
-    write_atomically(path, lambda temporary: save_file(held, temporary, metadata=strings))
+    # As bytes: of a full disk safetensors' own writing raises an error of its own, without a number.
+    write_atomically(path, lambda temporary: temporary.write_bytes(save(held, metadata=strings)))
     back = load_file(path)
     if wrong := [name for name in held if name not in back or not _same(held[name], back[name])]:
         raise RunError(f"{len(wrong)} tensors are not what was written, such as {wrong[0]}", where=str(path))

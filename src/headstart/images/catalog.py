@@ -11,6 +11,7 @@ import json
 import os
 import re
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -112,12 +113,14 @@ class Catalog:
         """
         text = "\0".join(self.names()).encode("utf-8", "surrogateescape")
         about = {"format": FORMAT, "stamp": list(self.stamp), "members": len(self), "columns": self._table.shape[1]}
-        head = json.dumps({**about, "bytes": len(text), "problems": self.problems, "twice": self.twice})
+        numbers = self._keys.astype("<u8").tobytes() + self._table.astype("<i8").tobytes()
+        about |= {"bytes": len(text), "problems": self.problems, "twice": self.twice}
+        head = json.dumps({**about, "crc32": [zlib.crc32(numbers), zlib.crc32(text)]})
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as file:
                 file.write(head.encode("ascii") + b"\n")
-                file.write(self._keys.astype("<u8").tobytes() + self._table.astype("<i8").tobytes() + text)
+                file.write(numbers + text)
 
         write_atomically(path, write)
 
@@ -131,7 +134,7 @@ class Catalog:
             stamp: The shard's; a time of -1 fits any.
             names: Whether names are wanted.
         """
-        with suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        with suppress(OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
             whole = file.seek(0, io.SEEK_END)
             file.seek(0)
             about = json.loads(file.readline(2**26))
@@ -142,16 +145,23 @@ class Catalog:
             # What it says of itself is believed when the file is as long: memory is asked for by it.
             if columns not in (2, 5) or file.tell() + 8 * members * (1 + columns) + about["bytes"] != whole:
                 return None
-            keys = np.frombuffer(file.read(8 * members), "<u8").astype(np.uint64)
-            table = np.frombuffer(file.read(8 * members * columns), "<i8").astype(np.int64).reshape(members, columns)
+            numbers = file.read(8 * members * (1 + columns))
+            sums = about.get("crc32")  # without, it would lead to other bytes than a member's where a bit was flipped
+            if sums and zlib.crc32(numbers) != sums[0]:
+                return None
+            keys = np.frombuffer(numbers, "<u8", members).astype(np.uint64)
+            table = np.frombuffer(numbers, "<i8", offset=8 * members).astype(np.int64).reshape(members, columns)
             problems = [(str(name), str(what)) for name, what in about["problems"]]
             if len(keys) != members or _leads_out(table, stamp):
                 return None
             found = cls(shard, stamp, keys, table, problems, int(about["twice"]))
             if names:
-                text = file.read().decode("utf-8", "surrogateescape")
+                data = file.read()
+                text = data.decode("utf-8", "surrogateescape")
                 found._names = text.split("\0") if members else []
-                if len(found._names) != members or (members and _UNCLEAN.search(text)):
+                if len(found._names) != members or (sums and zlib.crc32(data) != sums[1]):
+                    return None
+                if members and _UNCLEAN.search(text):
                     return None
             return found
         return None

@@ -108,7 +108,8 @@ def load(path: Path, *, check: bool = True) -> Arrays | None:
         path: From `index_path`.
         check: Whether to look at the folders again.
     """
-    with suppress(OSError, ValueError, KeyError), path.open("rb") as file:
+    damaged = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
+    with suppress(OSError, *damaged), path.open("rb") as file:
         about = json.loads(_line(file))
         start, images = file.tell(), about["images"]
         whole = start + 8 * (images + 1) + about["bytes"] == os.fstat(file.fileno()).st_size

@@ -5,14 +5,14 @@ It needs nothing but the installation, and shows the path, not the gain: a minut
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 
 from rich.text import Text
 
+from headstart.aside import empty
 from headstart.errors import UserError
-from headstart.files import write_text
+from headstart.files import explained, in_use, write_text
 from headstart.jobs.compare import Comparison, compare
 from headstart.jobs.ending import Run
 from headstart.jobs.pretrain import pretrain
@@ -89,7 +89,10 @@ def _new(folder: Path, overwrite: bool) -> Path:
         hint = "overwrite=true replaces it, or choose another folder with out="
         raise UserError("there is a demo in this folder already", where=f"out={folder}", hint=hint)
     if used:
-        shutil.rmtree(folder)
+        if busy := next(filter(None, (in_use(folder / part) for part in ("pretrain", "compare"))), None):
+            raise busy
+        with explained(folder):
+            empty(folder, NAME)
     write_text(folder / NAME, "Made by `headstart demo`; overwrite=true replaces the whole folder.\n")
     return folder
 

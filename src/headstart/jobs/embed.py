@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -145,7 +148,31 @@ def _files(s: EmbedSettings) -> dict[str, Path]:
     if s.next and saved.exists() and not (saved.is_dir() and (s.overwrite or not any(saved.iterdir()))):
         hint = "move it away: images to label, of shards and videos, are saved there"
         raise UserError(f"{saved} is there already", where="out", hint=hint)
+    for path in files.values():
+        _sweep(path)
     return files
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a killed process has left of a file: features of very many images may be gigabytes."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        number = left.name.split(".")[-2]
+        with suppress(OSError):
+            if number.isdecimal() and not _runs(int(number)):
+                left.unlink()
+
+
+def _runs(process: int) -> bool:
+    """Whether there is a process of this number here; where that cannot be asked, there may be."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _beside(out: Path, name: str) -> Path:
@@ -273,13 +300,16 @@ def _kept(found: _Stream, files: dict[str, Path], kept: Any) -> tuple[list[int],
             uncertainty.update(zip(part.rows, part.uncertainty or [], strict=False))
             found.made.images += len(part.rows)
             found.made.boxes += sum(map(len, part.boxes))
+        kept.flush()  # here, where a full disk is said in words
         table.close()
 
     if "boxes" in files:
         write_atomically(files["images"], lambda one: write_atomically(files["boxes"], lambda two: write(one, two)))
     else:
         write_atomically(files["images"], lambda one: write(one, None))
-    kept.flush()
+    with explained(files["images"]):  # what earlier features led to: stopped here, it would be taken for these ones'
+        for name in files.keys() - {"images", "boxes"}:
+            files[name].unlink(missing_ok=True)
     if not rows:
         raise UserError("no image can be read of those that are there", where="data", hint="look at the files")
     features: Features = np.memmap(kept, np.float32, "r", shape=(len(rows), width))

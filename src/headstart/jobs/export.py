@@ -19,10 +19,12 @@ from headstart.report.run_reader import FoundRun, find_run
 from headstart.settings.tools import ExportSettings
 from headstart.trust import granted
 
+CARD = "README.md"
+"""The model card; it is written last, so that an export without is not whole."""
 CONTENTS = Contents(
     what="an export",
     mark="export.json",
-    files=("export.json", "README.md", "model.safetensors", "model.onnx"),
+    files=("export.json", CARD, "model.safetensors", "model.onnx"),
     folders=(),
 )
 """What an export writes, and so all that overwrite=true may remove."""
@@ -44,7 +46,7 @@ class Exported:
 
     def lines(self) -> list[str]:
         """The same in words."""
-        return [f"{self.file}: {self.checked}", f"model card: {self.folder / 'README.md'}"]
+        return [f"{self.file}: {self.checked}", f"model card: {self.folder / CARD}"]
 
 
 def export(s: ExportSettings) -> Exported:
@@ -61,7 +63,11 @@ def export(s: ExportSettings) -> Exported:
     folder = OwnedFolder(Path(s.out).expanduser() if s.out else checkpoint.with_name(f"export-{s.format}"), CONTENTS)
     if refused := folder.refusal():
         raise refused
-    if folder.begun and not s.overwrite:
+    if folder.replacing:  # what was to replace it was killed
+        folder.take()
+        folder.put_back()
+        folder.release()
+    if folder.begun and (folder.path / CARD).is_file() and not s.overwrite:
         raise UserError(
             "holds an export already", where=f"out={folder.path}", hint="add overwrite=true, or choose another"
         )
@@ -72,14 +78,30 @@ def export(s: ExportSettings) -> Exported:
         detector.timm_backbone()  # or it says why there is none, before anything is written
     folder.take()
     try:
-        folder.clear()
+        if folder.begun:
+            folder.set_aside()
         made = _written(s, folder.path, checkpoint, detector, run, comparison)
     except BaseException:
-        folder.discard()  # half an export is none
+        _taken_back(folder)  # half an export is none
         raise
-    folder.release()
-    (folder.path / LOCK).unlink(missing_ok=True)  # the folder is to be given away
+    folder.replaced()
+    _released(folder)
     return made
+
+
+def _taken_back(folder: OwnedFolder) -> None:
+    """Leave what was there before."""
+    if not folder.replacing:
+        folder.discard()
+        return
+    folder.put_back()
+    _released(folder)
+
+
+def _released(folder: OwnedFolder) -> None:
+    """Without a trace of ours: the folder is to be given away."""
+    (folder.path / LOCK).unlink(missing_ok=True)
+    folder.release()
 
 
 def _source(path: Path) -> tuple[Path, FoundRun | None]:
@@ -103,7 +125,7 @@ def _written(
     checked, timm = _backbone(s, file, detector, about)
     use = python_of(s.format, file.name, timm)
     known = Known(detector, s.format, file.name, checked, use, run, comparison)
-    write_text(folder / "README.md", card(known))
+    write_text(folder / CARD, card(known))
     return Exported(folder, file, checked)
 
 

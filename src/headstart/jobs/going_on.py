@@ -155,6 +155,8 @@ def _read(folder: RunFolder) -> dict[str, Any]:
         record = folder.read_settings()
         if not isinstance(record["options"], dict) or not isinstance(record["resolved"], dict):
             raise ValueError("options and resolved are needed")
+        if not isinstance(record.get("asked", {}), dict):
+            raise ValueError("asked is to be a mapping, or not there")
         if not isinstance(record["options"].get("method"), str):
             raise ValueError("options has no method")
         if record["options"].get("budget") and not isinstance(record["resolved"].get("steps", ""), (int, type(None))):

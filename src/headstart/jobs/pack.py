@@ -14,10 +14,10 @@ import os
 import re
 import shlex
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,12 @@ from headstart.files import explained, lock, sweep_unfinished, write_atomically,
 from headstart.images import catalog, decode, shards
 from headstart.images.cache import gigabytes
 from headstart.images.catalog import BESIDE
-from headstart.images.dataset_yaml import DatasetYaml, read_dataset_yaml
 from headstart.images.frames import parse, saved_name
 from headstart.images.headers import DecodeError
 from headstart.images.index import ImageIndex, find_images
-from headstart.images.labels import is_there, label_path
 from headstart.images.members import is_address
-from headstart.images.sources import parse_sources
 from headstart.jobs.csv_files import write_csv
-from headstart.jobs.labelled import dataset_of
+from headstart.jobs.pack_labels import Labelled, mark_of
 from headstart.reading import parse_json
 from headstart.run.display import Filling
 from headstart.settings.tools import PackSettings
@@ -106,10 +103,10 @@ def pack(s: PackSettings) -> Packed:
     size = bytes_of_size(s.shard_size)
     named = [*([s.data] if isinstance(s.data, str) else s.data), *([s.labels] if s.labels else [])]
     images = find_images(named, every=s.every)
-    labelled = _Labelled(s)
+    labelled = Labelled(s)
     folder = Path(s.out).expanduser().absolute()
     _refuse_within(images, folder)
-    plan = {"format": FORMAT, "images": images.fingerprint(), "shard_size": size, "labels": labelled.files}
+    plan = {"format": FORMAT, "images": images.fingerprint(), "shard_size": size, **labelled.plan()}
     state = _begun(folder, plan, overwrite=s.overwrite)
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +114,7 @@ def pack(s: PackSettings) -> Packed:
     try:
         if state is None:
             _clear(folder)
-            state = {**plan, "finished": False, "shards": [], "skipped": []}
+            state = {**plan, "finished": False, "shards": [], "marks": [], "skipped": []}
         sweep_unfinished(folder)
         return _Packing(folder, images, labelled, size, state).run()
     finally:
@@ -177,6 +174,8 @@ def _begun(folder: Path, plan: Mapping[str, Any], *, overwrite: bool) -> dict[st
         return state
     done = state is not None and state["finished"]
     what = "holds finished shards already" if done else "holds shards of other images, or of another size"
+    if state is not None and state.get("classes") != plan.get("classes"):
+        what = "holds shards whose labels have other classes"
     raise UserError(what, where=where, hint="overwrite=true replaces them, or choose another folder")
 
 
@@ -184,9 +183,11 @@ def _read_state(folder: Path) -> dict[str, Any] | None:
     with suppress(OSError, ValueError, KeyError, TypeError):
         found: dict[str, Any] = parse_json((folder / STATE).read_bytes())
         found["shards"] = [[str(name), *map(int, numbers)] for name, *numbers in found["shards"]]
+        listed = len(found["shards"])
         found["shards"] = found["shards"][: _there(folder, found["shards"])]
+        found["marks"] = [str(mark) for mark in found["marks"][: len(found["shards"])]]
         found["skipped"] = [(str(path), str(why)) for path, why in found["skipped"]]
-        found["finished"] = bool(found["finished"])
+        found["finished"] = bool(found["finished"]) and len(found["shards"]) == listed
         return found
     return None
 
@@ -213,53 +214,10 @@ def _clear(folder: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-class _Labelled:
-    """The images that have labels: those of the train parts of the dataset YAMLs that were named.
-
-    Attributes:
-        files: The dataset YAMLs.
-        names: Of their classes.
-        keypoints: Of their poses, or None.
-
-    Raises:
-        UserError: Two of them have different classes.
-    """
-
-    def __init__(self, s: PackSettings) -> None:
-        sources, _ = parse_sources(s.data)
-        found = [read_dataset_yaml(Path(one.path)) for one in sources if one.kind == "dataset"]
-        found += [dataset_of(s.labels)] if s.labels else []
-        found = list({one.file.resolve(): one for one in found}.values())
-        self.files = [str(one.file.resolve()) for one in found]
-        self.names, self.keypoints = (found[0].class_names(), found[0].keypoints()) if found else ((), None)
-        for other in found[1:]:
-            if (other.class_names(), other.keypoints()) != (self.names, self.keypoints):
-                what = f"{found[0].file} and {other.file} have different classes"
-                raise UserError(what, where="labels", hint="pack them into folders of their own")
-        self._images = {os.path.realpath(path) for one in found for path in _train(one)}
-
-    def of(self, image: str) -> bytes | None:
-        """The label file of an image; None where it has none.
-
-        Raises:
-            DecodeError: It cannot be read.
-        """
-        if os.path.realpath(image) not in self._images or not is_there(path := label_path(image)):
-            return None
-        try:
-            return decode.bytes_of(str(path))
-        except DecodeError as error:
-            raise DecodeError(f"its labels, {path}, cannot be read: {error.reason}") from None
-
-
-def _train(dataset: DatasetYaml) -> Iterator[str]:
-    return iter(find_images(str(dataset.file)))
-
-
 class _Packing:
     """Writes the shards that are not there yet, and what belongs to them."""
 
-    def __init__(self, folder: Path, images: ImageIndex, labelled: _Labelled, size: int, state: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, images: ImageIndex, labelled: Labelled, size: int, state: dict[str, Any]) -> None:
         self.folder, self.images, self.labelled, self.size, self.state = folder, images, labelled, size, state
         self.made = Packed(folder, classes=labelled.names, kept=len(state["shards"]), notes=list(images.notes))
         self.progress = Filling(label="packing images")
@@ -267,6 +225,8 @@ class _Packing:
 
     def run(self) -> Packed:
         """All that is left to do."""
+        if self.labelled.files:
+            self._leave_relabelled()
         write_text(self.folder / STATE, json.dumps(self.state) + "\n")
         row = self.state["shards"][-1][2] if self.state["shards"] else 0
         while row < len(self.images):
@@ -275,15 +235,25 @@ class _Packing:
         self._ending()
         return self.made
 
+    def _leave_relabelled(self) -> None:
+        """Keep the shards before the first whose labels are no longer those that lie beside the images."""
+        shards, left_out = self.state["shards"], {path for path, _ in self.state["skipped"]}
+        ends = [0, *(end for _, _, end, *_ in shards)]
+        for at, (begin, end) in enumerate(pairwise(ends)):
+            paths = [path for path in map(self.images.path, range(begin, end)) if path not in left_out]
+            if mark_of(map(self.labelled.found, paths)) != self.state["marks"][at]:
+                self.made.notes.append(f"labels have changed: shards from {shards[at][0]} on were written anew")
+                self.made.kept, shards[at:], self.state["marks"][at:] = at, [], []
+                return
+
     def _shard(self, row: int) -> int:
         """Write one shard from image `row` on; the row of the first image that is not in it."""
         name = f"{len(self.state['shards']):06d}.tar"
         done = {"images": 0, "labels": 0, "row": row}
         skipped: list[tuple[str, str]] = []
+        texts: list[bytes | None] = []
 
         def write(temporary: Path) -> None:
-            done.update(images=0, labels=0, row=row)
-            skipped.clear()
             with (
                 temporary.open("wb") as stream,
                 tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as file,
@@ -296,6 +266,8 @@ class _Packing:
                     for at, (member, data) in enumerate(files):
                         file.addfile(_about(member, len(data)), io.BytesIO(data))
                         done["labels" if at else "images"] += 1
+                    if files:
+                        texts.append(files[1][1] if len(files) > 1 else None)
                     done["row"] += 1
                     self.progress(done["row"], len(self.images))
 
@@ -303,6 +275,7 @@ class _Packing:
         self._write_table(self.folder / name)
         size = (self.folder / name).stat().st_size
         self.state["shards"].append([name, done["images"], done["row"], done["labels"], size])
+        self.state["marks"].append(mark_of(texts))
         self.state["skipped"] += skipped
         write_text(self.folder / STATE, json.dumps(self.state) + "\n")
         return done["row"]
@@ -342,7 +315,7 @@ class _Packing:
         made = self.made
         made.shards = {name: images for name, images, *_ in self.state["shards"]}
         made.labels = sum(labels for _, _, _, labels, _ in self.state["shards"])
-        made.skipped = [*self.images.skipped, *self.state["skipped"]]
+        made.skipped = list(dict.fromkeys([*self.images.skipped, *self.state["skipped"]]))
         made.bytes = sum(size for *_, size in self.state["shards"])
         if not sum(made.shards.values()):
             raise UserError("no image can be read of those that are there", where="data", hint="look at the files")

@@ -387,11 +387,12 @@ class _Pretraining:
         """Write the checkpoint; it gets its name when every tensor was found in it."""
         job, folder, detector = self.job, self.folder, self.detector
         info = {"method": job.declared.name, "export": job.run.export, "steps": step, "images": len(self.images)}
-        folder.result.unlink(missing_ok=True)
         unverified = folder.path / UNVERIFIED
         detector.save(unverified, info)
         handback = detector.verify(unverified, trained=trained)
         write_text(folder.path / "handback.json", json.dumps(handback.as_dict(), indent=2) + "\n")
         if handback.ok:
-            unverified.replace(folder.result)
+            unverified.replace(folder.result)  # a finished run that is gone on with has one until now
+        else:
+            folder.result.unlink(missing_ok=True)
         return handback

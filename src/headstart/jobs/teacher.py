@@ -129,4 +129,4 @@ def _not_written(error: UserError, folder: Path) -> UserError:
     """What to do where labels could not be written at the end of a run that is otherwise whole."""
     again = f"headstart pretrain resume=true out={shlex.quote(str(folder))}"
     hint = f"the run itself is whole; where there is room, {again} writes them"
-    return UserError(error.what, where=error.where or "export_labels", hint=hint)
+    return type(error)(error.what, where=error.where or "export_labels", hint=hint)

@@ -97,6 +97,10 @@ class Anchored(Method):
         """As the method."""
         return self.inner.reordered()
 
+    def long_ahead(self, progress: Progress) -> bool:
+        """As the method."""
+        return self.inner.long_ahead(progress)
+
     def cycle(self, progress: Progress) -> Progress:
         """As the method."""
         return self.inner.cycle(progress)

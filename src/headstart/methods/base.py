@@ -166,6 +166,10 @@ class Method(nn.Module, ABC):
         """
         return False
 
+    def long_ahead(self, progress: Progress) -> bool:
+        """Whether `before_step` will take long before this step: what was trained is saved first."""
+        return False
+
     def cycle(self, progress: Progress) -> Progress:
         """The part of the training over which the learning rate rises and falls once: all of it, unless a method says.
 

@@ -199,8 +199,12 @@ class Selftrain(Method):
         if progress.step:
             cycle = self.cycle(progress)
             self._follow(progress.step if ended else cycle.step)
-        if ended and not self._history.drifted:
+        if self.long_ahead(progress):
             self._label(progress)
+
+    def long_ahead(self, progress: Progress) -> bool:
+        """Where the teacher labels: all images that come until the next time may be very many."""
+        return progress.step in self._plan.label_steps(progress.steps) and not self._history.drifted
 
     def _follow(self, step: int) -> None:
         """The average begins anew with every cycle: `step` is that of the cycle."""

@@ -118,9 +118,11 @@ class RunFolder:
 
     def end(self) -> None:
         """Close it; what stands for nothing, and would be in the way of the next run, is removed."""
-        self.close()
-        if not self._kept:
-            self._owned.discard()
+        if self._kept:
+            self.close()
+            return
+        self._end_writing()
+        self._owned.discard()
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -260,9 +262,12 @@ class RunFolder:
 
     def close(self) -> None:
         """Close the files, and let other runs into the folder."""
+        self._end_writing()
+        self._owned.release()
+
+    def _end_writing(self) -> None:
         with suppress(UserError):  # a full disk: a better message is on its way
             self.finish("failed")  # whoever ends well has said so before
-        self._owned.release()
         self._close_files()
 
     def _close_files(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from headstart.detectors.damaged import refuse_damaged
 from headstart.errors import UserError, did_you_mean
 from headstart.teachers import detector, own
 from headstart.teachers.base import FrozenTeacher, TeacherSource
@@ -48,6 +49,8 @@ def _from_timm(name: str, weights: str | None) -> FrozenTeacher:
         known = timm.list_models()
         hint = did_you_mean(name.split(".")[0], known) or "timm.list_pretrained() lists the names"
         raise UserError(f"timm has no model {name!r}", where="teacher", hint=hint)
+    if weights:
+        refuse_damaged(weights, "teacher_weights")
     try:
         module = _timm_module(name, weights)
     except Exception as error:  # a download fails in as many ways as there are networks

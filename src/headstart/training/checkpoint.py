@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from headstart.detectors.handback import shorten
-from headstart.errors import UserError
+from headstart.errors import RunError, UserError
 from headstart.files import check_seal, seal, write_atomically
 
 FORMAT = 2
@@ -40,7 +40,7 @@ def save(folder: Path, state: dict[str, Any], keep: int = 2) -> Path:
     path = folder / f"step-{state['step']:08d}.pt"
     if broken := _broken(state):
         what = f"the state at step {state['step']} holds NaN or infinity and is not saved: {shorten(broken)}"
-        raise UserError(what, where=str(folder), hint="start again with overwrite=true and a lower rate")
+        raise RunError(what, where=str(folder), hint="start again with overwrite=true and a lower rate")
     content = {"format": FORMAT, **state}
 
     def write(temporary: Path) -> None:

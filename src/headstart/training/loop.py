@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from headstart import ranks
-from headstart.errors import UserError
+from headstart.errors import RunError, UserError
 from headstart.images.loader import ImageLoader
 from headstart.machine import Arithmetic
 from headstart.methods.base import Method
@@ -133,7 +133,7 @@ def train(
         _set_random_state(resume["random"], fabric.device)
         health.restore(resume.get("health", health.state()))
     began = mark = time.perf_counter()
-    first = marked_step = step
+    first = marked_step = saved = step
     batches = iter(loader)
     clock = Clock(fabric.device)
     memory = Memory(fabric.device, length.batch, max(spec.size for spec in method.view_specs()))
@@ -141,14 +141,15 @@ def train(
 
     def refuse(what: str) -> NoReturn:
         hint = f"start again with overwrite=true and a lower rate, e.g. lr={options.lr / 10:g}"
-        raise UserError(what, where=str(run.path), hint=hint)
+        raise RunError(what, where=str(run.path), hint=hint)
 
     def refuse_exploded(found: float) -> None:
         if not found < EXPLODED:
             refuse(f"the weights at step {step} have grown to {found:.3g} times their norm at the start, beyond use")
 
     def save() -> None:
-        if step == first:  # nothing was learnt: what there is stays
+        nonlocal saved
+        if step == saved:  # nothing was learnt since: what there is stays
             return
         if (bad := one_step.finite.first()) is not None:
             refuse(_UNUSABLE.format(bad + 1))
@@ -156,10 +157,13 @@ def train(
         state = {"step": step, **one_step.state(), "health": health.state()}
         content = {**state, "rest": rest, "random": _random_state(fabric.device)}
         ranks.first_does(lambda: checkpoint.save(run.checkpoints, content))
+        saved = step
 
     with interruptible() as stop:
         while step < length.steps:
             progress = Progress(step, length.steps, length.epochs(step))
+            if method.long_ahead(progress):  # killed or out of memory on the way, no step is done twice
+                save()
 
             # -- images and views
             clock.start("wait")

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from headstart.detectors.damaged import refuse_damaged
 from headstart.detectors.handback import PARTS, Part, shorten
 from headstart.detectors.tensors import differences, own_state
 from headstart.detectors.torchvision.names import FAMILY
@@ -168,6 +169,7 @@ def read_state(path: str, where: str) -> tuple[dict[str, Tensor], Record | None]
     Raises:
         UserError: It cannot be read, or holds something else.
     """
+    refuse_damaged(path, where)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

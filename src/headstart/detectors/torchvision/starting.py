@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headstart.detectors.base import refuse_not_finite
 from headstart.detectors.finetuner import Built, StartSettings
 from headstart.detectors.handback import shorten
 from headstart.detectors.tensors import built
@@ -32,6 +33,7 @@ def build_start(settings: StartSettings, path: Path) -> Built:
     if weights is not None:
         published = weights == f"{names.FAMILY}:{name}:coco"
         state, record = (models.published_state(name), None) if published else models.read_state(weights, "starts")
+        refuse_not_finite(state, weights, where="starts")
         theirs = models.published_names(name) if published else record.names if record else None
         # A state dict of somebody else's has no names: where its shapes fit, the classes are taken to be the same.
         same = theirs is None or list(theirs) == own_names

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from headstart.detectors.damaged import refuse_damaged
 from headstart.detectors.handback import Part
 from headstart.detectors.ultralytics.model_files import check_name, is_yaml
 from headstart.detectors.ultralytics.safe_loading import check_words, refused, safe_loading
@@ -53,7 +54,8 @@ def open_checkpoint(path: str | Path, where: str = "model") -> Any:
     """The Ultralytics object for a ``.pt`` file, or for the name of published weights, which may be downloaded.
 
     Raises:
-        UserError: It does not exist, is damaged, holds no Ultralytics model, or code that is not trusted.
+        UserError: It does not exist, is damaged, be it by one bit, holds no Ultralytics model, or code that is not
+            trusted.
     """
     if is_yaml(str(path)):
         raise UserError(f"{path} is a model YAML: it has no weights", where=where, hint="give a .pt checkpoint")
@@ -63,6 +65,8 @@ def open_checkpoint(path: str | Path, where: str = "model") -> Any:
     from ultralytics import YOLO
 
     on_disk = Path(path).is_file()
+    if on_disk:
+        refuse_damaged(path, where)
     # Ultralytics strips the name of a file, which a path from the root begins without a space.
     name = str(path) if str(path) == str(path).strip() else str(Path(path).absolute())
     try:

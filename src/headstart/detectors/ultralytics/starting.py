@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from headstart.detectors.base import refuse_not_finite
 from headstart.detectors.finetuner import Built, StartSettings
 from headstart.detectors.handback import Part, shorten
 from headstart.detectors.tensors import built, differences, own_state
@@ -40,6 +41,7 @@ def build_start(settings: StartSettings, path: Path) -> Built:
             other, foreign = opened.model, _foreign(opened)
             check_trainable(other, weights, where="starts")
             given = _fitting(source, other, model, weights, parts)
+            refuse_not_finite(given, weights, where="starts")
             source.load_state_dict(given, strict=False)
             source.names = other.names
         torch.manual_seed(settings.seed)
