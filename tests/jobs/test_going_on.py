@@ -118,6 +118,14 @@ def test_a_damaged_record_is_told(tmp_path: Path, options: dict[str, Any], said:
         continued({"out": str(run), "resume": True}, [])
 
 
+def test_a_record_of_nothing_asked_is_told(tmp_path: Path) -> None:
+    run = recorded(tmp_path / "run", method="dino")
+    content = yaml.safe_load((run / "settings.yaml").read_text())
+    (run / "settings.yaml").write_text(yaml.safe_dump({**content, "asked": None}))
+    with pytest.raises(UserError, match=r"settings\.yaml: cannot be read: asked is to be a mapping"):
+        continued({"out": str(run), "resume": True}, [])
+
+
 def test_files_are_named_so_that_another_folder_finds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert absolute_paths({"loggers": "csv,my.py", "cache_dir": "kept", "data": "images"}) == {
