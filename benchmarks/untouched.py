@@ -75,13 +75,9 @@ def main() -> int:
             for path, mode in modes.items() if given.read_only else ():
                 path.chmod(mode)
     size = sum(path.stat().st_size for path in modes if path.is_file())
+    print("\n".join(lines))
     print(
-        "\n".join(
-            [
-                *lines,
-                f"{len(before):,} files and folders, {size / 2**20:.1f} MiB: {'the same' if same else 'CHANGED, or not tried'}",
-            ]
-        )
+        f"{len(before):,} files and folders, {size / 2**20:.1f} MiB:", "the same" if same else "NOT the same, or not tried"
     )
     return 0 if same else 1
 

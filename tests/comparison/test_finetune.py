@@ -222,12 +222,32 @@ def keep_patches(monkeypatch: pytest.MonkeyPatch) -> None:
     for owner, names in (
         (dataset, ("save_dataset_cache_file", "load_dataset_cache_file")),
         (utils, ("ImageOps", "_replace_image")),
+        (base, ("imread",)),
         (base.BaseDataset, ("check_cache_disk",)),
     ):
         for name in names:
             if hasattr(owner, name):
                 monkeypatch.setattr(owner, name, getattr(owner, name))
     monkeypatch.setattr(base.BaseDataset, "npy_files", None, raising=False)
+
+
+def test_a_jpeg_without_its_end_is_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ultralytics would train on what it has written anew; OpenCV 5 decodes no such bytes."""
+    import cv2
+    import numpy as np
+    from ultralytics.data import base
+
+    image = tmp_path / "a.jpg"
+    cv2.imwrite(str(image), np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    whole = cv2.imread(str(image))
+    image.write_bytes(image.read_bytes()[:-2])
+    (tmp_path / "b.jpg").write_bytes(b"no image")
+    keep_patches(monkeypatch)
+    with leaving_data_alone(tmp_path / "run"):
+        read = base.imread(str(image), flags=cv2.IMREAD_COLOR)
+        assert np.abs(read.astype(int) - whole).max() == 0
+        assert base.imread(str(image), flags=cv2.IMREAD_GRAYSCALE).shape[:2] == (64, 64)
+        assert base.imread(str(tmp_path / "b.jpg"), flags=cv2.IMREAD_COLOR) is None
 
 
 @pytest.mark.parametrize("replaces", [True, False])

@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -56,7 +57,8 @@ def dataset(folder: Path, train: int = 12, test: int = 4) -> Path:
         (folder / "images" / part).mkdir(parents=True)
         (folder / "labels" / part).mkdir(parents=True)
         for number in range(count):
-            (folder / f"images/{part}/{number}.jpg").write_bytes(f"{part} {number}".encode() * 20)
+            pixels = np.random.default_rng([len(part), number]).integers(0, 255, (16, 16, 3)).astype(np.uint8)
+            cv2.imwrite(str(folder / f"images/{part}/{number}.jpg"), pixels)
             (folder / f"labels/{part}/{number}.txt").write_text(f"{number % 2} 0.5 0.5 0.2 0.2\n")
     path = folder / "my.yaml"
     path.write_text("train: images/train\nval: images/test\nnames: {0: cat, 1: dog}\nkpt_shape: [2, 3]\n")

@@ -147,3 +147,58 @@ def test_a_home_is_understood(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert find_dataset_yaml("~nobody-of-that-name/my.yaml") is None
     path = write(folder, "names: [a]\n")
     assert find_dataset_yaml("~/my.yaml") == path
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"train:\timages/train\nval:\timages/val\nnames:\t[a,\tb]\n",
+        b"train: images/train\nval: images/val\nnames: ['a\x00\x1b', b]\n",
+        b"# \x0b\x0c\ntrain: images/train\nval: images/val\nnames: [a, b]\n",
+        b"train: images/train\nval: images/val\nnames: [\xe4a, b]\ntest: None\n",
+        "train: images/train\nval: images/val\nnames: [a, b]\n".encode("utf-16"),
+    ],
+    ids=["tabs", "control characters", "vertical tab", "latin-1", "utf-16"],
+)
+def test_text_that_ultralytics_reads(folder: Path, data: bytes) -> None:
+    from ultralytics.data.utils import check_det_dataset
+
+    path = folder / "my.yaml"
+    path.write_bytes(data)
+    theirs, ours = check_det_dataset(str(path), autodownload=False), read_dataset_yaml(path)
+    assert dict(enumerate(ours.class_names())) == theirs["names"] == {0: "a", 1: "b"}
+    assert [*ours.paths("train"), *ours.paths("val")] == [theirs["train"], theirs["val"]]
+    assert ("test" in ours.parts) == bool(theirs.get("test"))
+
+
+def test_tabs_that_indent_are_told(folder: Path) -> None:
+    with pytest.raises(UserError, match="is not valid YAML"):
+        read_dataset_yaml(write(folder, "names:\n\t- a\n"))
+
+
+def test_brackets_without_end_are_told(folder: Path) -> None:
+    """A parser in C ends the process."""
+    with pytest.raises(UserError, match="is not valid YAML"):
+        read_dataset_yaml(write(folder, "names:\t" + "[" * 100_000))
+
+
+def test_labels_lie_beside_the_folder_that_a_link_leads_to(folder: Path) -> None:
+    from ultralytics.data.utils import check_det_dataset
+
+    (folder / "linked").mkdir()
+    (folder / "linked/pictures").symlink_to(folder / "images", target_is_directory=True)
+    path = folder / "linked/my.yaml"
+    path.write_text("train: pictures/train\nval: pictures/val\nnames: [a]\n")
+    assert read_dataset_yaml(path).paths("train") == [check_det_dataset(str(path), autodownload=False)["train"]]
+    assert list(find_images(path)) == [str(folder.resolve() / "images/train/train.jpg")]
+
+
+@pytest.mark.parametrize("name", ["train.list", "ImageSets"])
+def test_lists_of_any_suffix(folder: Path, name: str) -> None:
+    (folder / name).write_text("./images/train/train.jpg\n")
+    path = folder / "my.yaml"
+    path.write_text(f"train: {name}\nval: images/val\nnames: [a]\n")
+    assert list(find_images(path)) == [str(folder / "images/train/train.jpg")]
+    (folder / name).write_text("nothing of an image\n")
+    with pytest.raises(UserError, match="is not an image"):
+        find_images(path)

@@ -13,9 +13,10 @@ import yaml
 from headstart.detectors.finetuner import Finetuner
 from headstart.errors import UserError
 from headstart.images.dataset_yaml import DatasetYaml, find_dataset_yaml, read_dataset_yaml
-from headstart.images.index import find_images
+from headstart.images.index import ImageIndex, find_images
 from headstart.images.labels import expected, label_path, survey
 
+_SHOWN = 3
 _CARRIED = ("kpt_shape", "flip_idx", "kpt_names", "channels")
 
 
@@ -70,7 +71,8 @@ def read_dataset(path: str | Path, split: str, trainer: Finetuner, model: str = 
     if problems := trainer.data_problems(model, found.content) if model else []:
         raise UserError.several(problems)
     names, keypoints = found.class_names(), found.keypoints()
-    (pool, lost), (test, lost_test) = (_there(_images(found, part), found, part) for part in ("train", split))
+    images = {part: _images(found, part) for part in ("train", split)}
+    (pool, lost), (test, lost_test) = (_there(tuple(one), found, part, trainer) for part, one in images.items())
     if not any(label_path(image).is_file() for image in pool):
         raise UserError("train has no labels", where=str(found.file), hint=expected(pool[0]))
     trained = survey(pool, len(names), keypoints)
@@ -80,17 +82,19 @@ def read_dataset(path: str | Path, split: str, trainer: Finetuner, model: str = 
     for part, one in (("train", trained), (split, tested)):
         if not one.classes:
             raise UserError(f"none of the label files of {part} can be used: {one.notes[0]}", where=str(found.file))
-    told = (("train", (*lost, *trained.notes)), (split, (*lost_test, *tested.notes)))
-    notes = [f"{part}: {note}" for part, some in told for note in some]
+    told = (*images["train"].notes, *lost, *trained.notes), (*images[split].notes, *lost_test, *tested.notes)
+    notes = [f"{part}: {note}" for part, some in zip(("train", split), told, strict=True) for note in some]
     others = {key: found.content[key] for key in _CARRIED if key in found.content}
     objects = {**trained.objects, **tested.objects}
     kept = tuple(trained.classes), tuple(tested.classes)
     return Dataset(found.file, names, *kept, split, others, keypoints, trained.classes, objects, tuple(notes))
 
 
-def _there(images: Sequence[str], found: DatasetYaml, part: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _there(
+    images: Sequence[str], found: DatasetYaml, part: str, trainer: Finetuner
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The images that trainings can be given, and what is to be said of the others: a trainer would leave them out in
-    silence."""
+    silence, or end at them."""
     there: list[str] = []
     lost: list[str] = []
     unlisted: list[str] = []
@@ -106,7 +110,14 @@ def _there(images: Sequence[str], found: DatasetYaml, part: str) -> tuple[tuple[
     if not there:
         what = f"none of the {len(images):,} images of {part} is there: {images[0]}"
         raise UserError(what if lost else f"{part}: {told[-1]}", where=str(found.file))
-    return tuple(there), told
+    refused = trainer.rejected(there)
+    if refused:
+        some = "; ".join(f"{path!r}: {why}" for path, why in list(refused.items())[:_SHOWN])
+        what = f"{len(refused):,} of {len(images):,} images are left out, for a training does not take them: {some}"
+        if len(refused) == len(there):
+            raise UserError(f"{part}: {what}", where=str(found.file))
+        told = (*told, what)
+    return tuple(image for image in there if image not in refused), told
 
 
 def _listable(path: str) -> bool:
@@ -116,7 +127,7 @@ def _listable(path: str) -> bool:
     )
 
 
-def _images(found: DatasetYaml, part: str) -> tuple[str, ...]:
+def _images(found: DatasetYaml, part: str) -> ImageIndex:
     """The images of one part of a dataset, sorted, each file once."""
     if part not in found.parts:
         other = "split=val measures on val" if part == "test" else "it needs train and val"
@@ -124,7 +135,7 @@ def _images(found: DatasetYaml, part: str) -> tuple[str, ...]:
     if absent := found.absent(part):
         raise UserError(f"{part}: {absent.what}", where="data", hint=absent.hint)
     try:
-        return tuple(find_images(found.paths(part), labelled=True))
+        return find_images(found.paths(part), labelled=True)
     except UserError as error:
         told = f"{part}: {error.what}{found.looked_for(part)}"
         raise UserError(told, where=str(found.file), hint=error.hint) from None

@@ -259,6 +259,10 @@ class Finetuner(ABC):
         """What `content` of a dataset YAML says that no start of `model` can be trained on."""
         return []
 
+    def rejected(self, images: Sequence[str]) -> dict[str, str]:
+        """Those of `images`, which are there, that a training leaves out or ends at, and why, by their paths."""
+        return {}
+
     @abstractmethod
     def versions(self) -> Mapping[str, str]:
         """Versions of the packages that build starts and train."""

@@ -33,6 +33,7 @@ class Part:
         unlabelled: Images without a label file.
         dropped: Why images are left out, one line each: file, line and reason.
         ineffective: Lines and files that have no effect.
+        notes: What was passed over when its images were looked for.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Part:
     unlabelled: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     ineffective: list[str] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
     @property
     def labelled(self) -> list[str]:
@@ -59,15 +61,15 @@ def read_part(found: DatasetYaml, name: str, classes: int | None, keypoints: Seq
     if name in found.parts and (absent := found.absent(name)):
         raise UserError(f"{name}: {absent.what}", where=found.file.name, hint=absent.hint)
     try:
-        named = list(find_images(found.paths(name), labelled=True))
+        index = find_images(found.paths(name), labelled=True)
     except UserError as error:
         looked = found.looked_for(name) if name in found.parts else ""
         where = str(found.file)
         refused = [UserError(f"{name}: {one.what}{looked}", where=where, hint=one.hint) for one in error.parts]
         raise UserError.several(refused) from None
-    there = tuple(path for path in named if os.path.exists(path))  # noqa: PTH110 - a Path for each costs more
+    there = tuple(path for path in index if os.path.exists(path))  # noqa: PTH110 - a Path for each costs more
     known = set(there)
-    part = Part(name, there, tuple(path for path in named if path not in known))
+    part = Part(name, there, tuple(path for path in index if path not in known), notes=index.notes)
     for image in there:
         labels = read_labels(label_path(image), classes, keypoints)
         told = [f"{labels.path}: {problem}" for problem in labels.problems]
@@ -91,6 +93,9 @@ def label_findings(part: Part) -> list[Finding]:
         words = f"{name}: {len(part.missing):,} of {total:,} images are not there"
         do = "mend the list of images: a trainer leaves these out without a word"
         found.append(Finding(f"images.{name}", lost(len(part.missing), total), words, do, part.missing))
+    if part.notes:
+        words = f"{name}: some of what it names was passed over: {part.notes[0]}"
+        found.append(Finding(f"images.{name}.passed_over", "note", words, details=part.notes))
     left = number - len(part.objects)
     if left:
         words = f"{name}: {left:,} of {number:,} images are left out for their label files"

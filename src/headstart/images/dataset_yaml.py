@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ SUFFIXES = (".yaml", ".yml")
 PARTS = ("train", "val", "test", "minival")
 MOST_CHANNELS = 64
 _MOST_CLASSES = 1_000_000
+_UNPRINTABLE = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+")
+_WITHIN = re.compile(r"(?<=\S)[ \t]+")
 _NAMES = "names: a list, or numbers from 0 and names"
 
 
@@ -47,6 +50,8 @@ class DatasetYaml:
     def paths(self, part: str) -> list[str]:
         """The paths of one part, which need not exist.
 
+        Links are followed, as Ultralytics does: labels are looked for beside the folder that a link leads to.
+
         Raises:
             UserError: The YAML has no such part.
         """
@@ -54,7 +59,7 @@ class DatasetYaml:
             known = [key for key in self.content if isinstance(key, str)]
             hint = did_you_mean(part, known) or f"name the folder of its images as {part}:"
             raise UserError(f"has no {part} images", where=str(self.file), hint=hint)
-        return [name if is_address(name) else str(_below(self.root, name)) for name in self.parts[part]]
+        return [name if is_address(name) else os.path.realpath(_below(self.root, name)) for name in self.parts[part]]
 
     def there(self, part: str) -> bool:
         """Whether all paths of a part exist."""
@@ -182,16 +187,36 @@ def read_dataset_yaml(file: Path) -> DatasetYaml:
 def _content(file: Path) -> dict[str, Any]:
     where = str(file)
     try:
-        content = parse_yaml(file.read_text(encoding="utf-8-sig", errors="replace"))
+        content = _parsed(file.read_bytes().decode("utf-8-sig", errors="ignore"))
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", where=where) from None
     except ValueError as error:
         raise UserError(f"is not valid YAML: {error}", where=where) from None
     if not isinstance(content, dict):
         raise UserError("is not a dataset YAML", where=where, hint="it needs train: <folder>, val: and names:")
+    content = {key: None if value == "None" else value for key, value in content.items()}  # as Ultralytics has it
     if not content.get("val") and content.get("validation"):
         content["val"] = content["validation"]
     return content
+
+
+def _parsed(text: str) -> Any:
+    """The value of a YAML; of one that is none, as Ultralytics reads it, without what cannot be printed.
+
+    So is UTF-16 read, which some editors and shells of Windows write. Tabs within a line are spaces for Ultralytics'
+    parser, which is not used here: it is in C, and ends the process where brackets are nested too deeply.
+
+    Raises:
+        ValueError: It is no YAML.
+    """
+    try:
+        return parse_yaml(text)
+    except ValueError:
+        printed = _UNPRINTABLE.sub("", text)
+        spaced = _WITHIN.sub(lambda gap: gap[0].replace("\t", " "), printed)
+        if spaced == text:
+            raise
+        return parse_yaml(spaced)
 
 
 def _parts(file: Path, content: Mapping[str, Any], problems: list[UserError]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,6 +26,7 @@ PASSED_OVER = (
     ".tga", ".psd", ".svg", ".ico", ".arw", ".cr2", ".cr3", ".nef", ".orf", ".raf", ".rw2", ".dcm", ".nii", ".fits",
 )  # fmt: skip
 """Those of images too, but neither Ultralytics nor headstart reads files that are called so."""
+_HEAD = 2**16
 _READ = ", ".join(suffix[1:] for suffix in (*SUFFIXES, *frames.SUFFIXES))
 _EXPECTED = f"give a folder, a glob, a .txt list, a dataset .yaml, shards (tar, zip), or images and videos ({_READ})"
 
@@ -153,9 +155,19 @@ def _source(name: Any) -> Source:
         return Source(path, "video")
     if is_shard_name(path):
         return Source(path, "shard")
-    if suffix == ".txt":
+    if suffix == ".txt" or _lists_images(path):
         return Source(path, "list")
     raise UserError(f"{path} is not an image, a video, a shard, a list or a dataset YAML", where="data", hint=_EXPECTED)
+
+
+def _lists_images(path: str) -> bool:
+    """Whether a file of another suffix (``train.list``) is a list: one of its lines names an image."""
+    with suppress(OSError):
+        if os.path.isfile(path):  # noqa: PTH113 - a pipe is waited for without end
+            with open(path, "rb") as file:  # noqa: PTH123
+                head = file.read(_HEAD).decode("utf-8-sig", errors="surrogateescape")
+            return "\0" not in head and any(is_image_name(line.strip()) for line in head.splitlines())
+    return False
 
 
 def _at_address(text: str) -> Source:

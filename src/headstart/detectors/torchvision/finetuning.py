@@ -56,6 +56,12 @@ class TorchvisionFinetuner(Finetuner):
             problems.append(UserError("is larger than scale_max", where="extra.scale_min"))
         return problems
 
+    def rejected(self, images: Sequence[str]) -> dict[str, str]:
+        """See `Finetuner.rejected`: those that cannot be decoded."""
+        from headstart.detectors.torchvision.data import rejected
+
+        return rejected(images)
+
     def versions(self) -> Mapping[str, str]:
         """See `Finetuner.versions`."""
         return {name: importlib.metadata.version(name) for name in ("torchvision", "torch")}

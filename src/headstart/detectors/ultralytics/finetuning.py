@@ -115,6 +115,12 @@ class UltralyticsFinetuner(Finetuner):
         except Exception as error:
             raise UserError(f"its images could not be downloaded: {error}", where=str(yaml)) from error
 
+    def rejected(self, images: Sequence[str]) -> dict[str, str]:
+        """See `Finetuner.rejected`."""
+        from headstart.detectors.ultralytics.rejected import rejected
+
+        return rejected(images)
+
     def versions(self) -> Mapping[str, str]:
         """See `Finetuner.versions`."""
         return {name: importlib.metadata.version(name) for name in ("ultralytics", "torch")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +25,8 @@ def leaving_data_alone(folder: Path) -> Iterator[None]:
     - Label caches (``labels/train.cache``) are neither written nor read. One serves all lists of a folder: trainings
       side by side delete it under each other's hands, and fail. They are pickles, and older versions know a changed
       label file by its size alone.
-    - A JPEG that lacks its end is read as it is; Ultralytics would write it anew in its place, compressed once more.
+    - A JPEG that lacks its end is read as it is; Ultralytics would write it anew in its place, compressed once more,
+      for OpenCV (since version 5) decodes none without an end.
     - Decoded images (``cache=disk``) are kept below `folder`. A user's own array beside an image, of the same name, is
       not taken for one: Ultralytics would train on it, write over it, or remove it.
 
@@ -41,6 +42,7 @@ def leaving_data_alone(folder: Path) -> Iterator[None]:
     utils.ImageOps = SimpleNamespace(exif_transpose=lambda image: SimpleNamespace(save=_write_nothing))
     if hasattr(utils, "_replace_image"):
         utils._replace_image = _write_nothing
+    base.imread = _reading(base.imread)
     base.BaseDataset.npy_files = _ElsewhereFiles(pixels)
     base.BaseDataset.check_cache_disk = _has_room
     try:
@@ -59,6 +61,27 @@ def _none_there(path: Path) -> Any:
 
 def _write_nothing(*_: Any, **__: Any) -> None:
     pass
+
+
+def _reading(own: Callable[..., Any]) -> Callable[..., Any]:
+    """Ultralytics' function that reads an image, and reads JPEGs that lack their end as well."""
+
+    def imread(filename: str, *flags: Any, **more: Any) -> Any:
+        image = own(filename, *flags, **more)
+        return _ended(filename, *flags, **more) if image is None else image
+
+    return imread
+
+
+def _ended(filename: str, flags: int = 1) -> Any:
+    """A JPEG with the end that it lacks, decoded; None for another file."""
+    import cv2
+    import numpy as np
+
+    data = Path(filename).read_bytes()
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    return cv2.imdecode(np.frombuffer(data + b"\xff\xd9", np.uint8), flags)
 
 
 class _ElsewhereFiles:

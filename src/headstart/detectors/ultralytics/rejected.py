@@ -1,0 +1,63 @@
+"""Images that Ultralytics leaves out of a training, told before it: it tells them in its log alone.
+
+The rules are those of its ``verify_image_label``, which would write some files anew, and have pip install something for
+others. Nothing here imports Ultralytics.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from headstart import machine
+from headstart.images.sources import SUFFIXES
+
+LEAST = 10
+"""Pixels that a side has at least."""
+_FORMATS = frozenset(suffix[1:] for suffix in SUFFIXES) | {"jpeg2000"}
+
+
+def rejected(images: Sequence[str]) -> dict[str, str]:
+    """Those of `images` that Ultralytics does not train on, and why."""
+    from PIL import Image
+
+    Image.init()
+    with suppress(ImportError):
+        from pi_heif import register_heif_opener
+
+        register_heif_opener()
+    with warnings.catch_warnings(), ThreadPoolExecutor(max(1, machine.cores())) as pool:
+        warnings.simplefilter("ignore")  # of large images, which are trained on
+        return {path: why for path, why in zip(images, pool.map(_reason, images), strict=True) if why}
+
+
+def _ends(path: str) -> bool:
+    """Whether a JPEG has its end marker."""
+    with open(path, "rb") as file:  # noqa: PTH123
+        file.seek(-2, os.SEEK_END)
+        return file.read() == b"\xff\xd9"
+
+
+def _reason(path: str) -> str:
+    """Why an image is left out; "" for one that is trained on."""
+    from PIL import Image
+
+    if not os.path.isfile(path):  # noqa: PTH113 - a pipe is waited for without end
+        return "not an ordinary file"
+    # Once Ultralytics is imported, Image.open has pip install something for a file that it does not know.
+    opened = getattr(Image.open, "__globals__", {}).get("_image_open", Image.open)
+    try:
+        with opened(path) as image:
+            kind, (width, height) = str(image.format), image.size
+            image.verify()
+        if kind == "JPEG" and not _ends(path):  # Ultralytics would write it anew, and leaves it out where it cannot
+            with opened(path) as image:
+                image.load()
+    except Exception as error:  # whatever a damaged file makes a decoder say
+        return "empty file" if not os.path.getsize(path) else f"no image that can be read ({type(error).__name__})"  # noqa: PTH202
+    if min(width, height) < LEAST:
+        return f"{width} x {height} pixels; {LEAST} a side are the least"
+    return "" if kind.lower() in _FORMATS else f"a {kind}, whatever its name says"
