@@ -76,9 +76,8 @@ def main() -> int:
                 path.chmod(mode)
     size = sum(path.stat().st_size for path in modes if path.is_file())
     print("\n".join(lines))
-    print(
-        f"{len(before):,} files and folders, {size / 2**20:.1f} MiB:", "the same" if same else "NOT the same, or not tried"
-    )
+    said = "the same" if same else "CHANGED, or a command failed"
+    print(f"{len(before):,} files and folders, {size / 2**20:.1f} MiB: {said}")
     return 0 if same else 1
 
 
