@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from headstart import machine
 from headstart.detectors.used import Counts, count
 from headstart.errors import UserError
 from headstart.images.decode import DecodeError, read_image
@@ -24,20 +22,6 @@ from headstart.images.labels import label_path, read_labels
 Target = dict[str, Tensor]
 GRAY = 114
 """What fills a canvas that an image does not, as in Ultralytics' trainings."""
-
-
-def rejected(images: Sequence[str]) -> dict[str, str]:
-    """Images that cannot be read, at which a training would end, and why."""
-    with ThreadPoolExecutor(max(1, machine.cores())) as pool:
-        return {path: why for path, why in zip(images, pool.map(_unreadable, images), strict=True) if why}
-
-
-def _unreadable(path: str) -> str:
-    try:
-        read_image(path)
-    except DecodeError as error:
-        return error.reason
-    return ""
 
 
 class LabelledImages(Dataset[tuple[Tensor, Target]]):

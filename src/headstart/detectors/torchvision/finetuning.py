@@ -58,7 +58,7 @@ class TorchvisionFinetuner(Finetuner):
 
     def rejected(self, images: Sequence[str]) -> dict[str, str]:
         """See `Finetuner.rejected`: those that cannot be decoded."""
-        from headstart.detectors.torchvision.data import rejected
+        from headstart.detectors.torchvision.rejected import rejected
 
         return rejected(images)
 

@@ -6,6 +6,7 @@ others. Nothing here imports Ultralytics.
 
 from __future__ import annotations
 
+import importlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -26,9 +27,7 @@ def rejected(images: Sequence[str]) -> dict[str, str]:
 
     Image.init()
     with suppress(ImportError):
-        from pi_heif import register_heif_opener
-
-        register_heif_opener()
+        importlib.import_module("pi_heif").register_heif_opener()
     with warnings.catch_warnings(), ThreadPoolExecutor(max(1, machine.cores())) as pool:
         warnings.simplefilter("ignore")  # of large images, which are trained on
         return {path: why for path, why in zip(images, pool.map(_reason, images), strict=True) if why}
