@@ -151,8 +151,9 @@ def test_a_folder_of_others_is_not_written_into(drawn: Path, tmp_path: Path, kin
         (tmp_path / "f.next" / "00001.jpg").write_text("mine")
     else:
         (tmp_path / "f.next").write_text("mine")
-    with pytest.raises(UserError, match=r"out: .*f.next is there already\n  -> move it away"):
-        embedded(drawn, tmp_path / "f.parquet")
+    for overwrite in (False, True):  # somebody may have labelled what lies there
+        with pytest.raises(UserError, match=r"out: .*f.next is there already\n  -> move it away"):
+            embedded(drawn, tmp_path / "f.parquet", overwrite=overwrite)
     assert not (tmp_path / "f.parquet").exists()
 
 

@@ -145,8 +145,8 @@ def _files(s: EmbedSettings) -> dict[str, Path]:
     if there := [path for path in files.values() if path.exists() and not s.overwrite]:
         raise UserError(f"{there[0]} is there already", where="out", hint="give another name, or overwrite=true")
     saved = _beside(out, "next")
-    if s.next and saved.exists() and not (saved.is_dir() and (s.overwrite or not any(saved.iterdir()))):
-        hint = "move it away: images to label, of shards and videos, are saved there"
+    if s.next and saved.exists() and not (saved.is_dir() and not any(saved.iterdir())):
+        hint = "move it away, with the labels that it may hold: images to label, of shards and videos, are saved there"
         raise UserError(f"{saved} is there already", where="out", hint=hint)
     for path in files.values():
         _sweep(path)
