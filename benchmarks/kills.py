@@ -33,7 +33,7 @@ import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -102,13 +102,21 @@ PHASES = {
 NAMES = ("between", *PHASES)
 
 
+class Aim(NamedTuple):
+    """A moment in a phase: in a call of it, from 0, or at its begin or end where it is short."""
+
+    phase: str
+    call: int
+    ended: bool
+
+
 class Watch:
     """What a run does now, in memory that its starter sees: a byte for the phase, one for how often it was entered."""
 
     def __init__(self) -> None:
         self.memory = mmap.mmap(-1, 2 * len(NAMES))
-        self.aim: tuple[str, int, bool] | None = None
-        """Phase, call and whether at its end: where the next process kills itself and its group."""
+        self.aim: Aim | None = None
+        """Where the next process kills itself and its group."""
 
     @property
     def phase(self) -> str:
@@ -142,12 +150,12 @@ class Watch:
             number, before = NAMES.index(now), self.memory[0]
             self.memory[0] = number
             self.memory[len(NAMES) + number] = min(255, self.memory[len(NAMES) + number] + 1)
-            aim = self.aim is not None and self.aim[:2] == (now, self.memory[len(NAMES) + number] - 1)
+            call_number = self.memory[len(NAMES) + number] - 1
             began = time.perf_counter()
             try:
-                self._die(aim and self.aim is not None and not self.aim[2])
+                self._die_at(Aim(now, call_number, ended=False))
                 done = call(*given, **more)
-                self._die(aim)
+                self._die_at(Aim(now, call_number, ended=True))
                 return done
             finally:
                 taken[now].append(time.perf_counter() - began)
@@ -155,9 +163,8 @@ class Watch:
 
         return told
 
-    @staticmethod
-    def _die(here: bool) -> None:
-        if here:
+    def _die_at(self, here: Aim) -> None:
+        if here == self.aim:
             os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
@@ -202,12 +209,8 @@ class Trials:
         phases, follows, aimed = [], words, bool(self.phases) or number % 2 == 0
         while True:
             again = not phases or random.random() < AGAIN
-            aim = (
-                self._aim(random.choice([one for one in self.phases or NAMES[1:] if self.taken.get(one)]))
-                if aimed and again
-                else None
-            )
-            self.watch.aim = aim if aim and self.taken[aim[0]][aim[1]] < SHORT else None
+            aim = self._aim() if aimed and again else None
+            self.watch.aim = aim if aim and self.taken[aim.phase][aim.call] < SHORT else None
             pid = self._start(follows, log)
             if again:
                 self._until(pid, aim)
@@ -259,19 +262,18 @@ class Trials:
             sys.stderr.flush()
             os._exit(status)
 
-    def _aim(self, phase: str) -> tuple[str, int, bool]:
-        """A moment in a phase."""
-        return phase, random.randrange(len(self.taken[phase])), random.random() < 0.5
+    def _aim(self) -> Aim:
+        phase = random.choice([one for one in self.phases or NAMES[1:] if self.taken.get(one)])
+        return Aim(phase, random.randrange(len(self.taken[phase])), random.random() < 0.5)
 
-    def _until(self, pid: int, aim: tuple[str, int, bool] | None) -> None:
+    def _until(self, pid: int, aim: Aim | None) -> None:
         """Wait for a moment in a phase, or for any moment of a run; shorter where the run ends before."""
         if aim is None:
             _sleep(pid, random.uniform(0, sum(map(sum, self.taken.values()))))
             return
-        phase, call, _ = aim
-        while not _ended(pid) and (self.watch.aim or self.watch.entered(phase) <= call):
+        while not _ended(pid) and (self.watch.aim or self.watch.entered(aim.phase) <= aim.call):
             time.sleep(0.005)
-        _sleep(pid, random.uniform(0, self.taken[phase][call]))
+        _sleep(pid, random.uniform(0, self.taken[aim.phase][aim.call]))
 
     def _kill(self, pid: int) -> int | None:
         """Kill a process and its group; its exit status where it had ended before."""

@@ -22,19 +22,25 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int, str]]:
 
 
 @contextmanager
-def untouched(folder: Path) -> Iterator[None]:
-    """Fail where anything below `folder` is not as it was; the folder may be read alone in the meantime."""
-    everything = [folder, *folder.rglob("*")]
-    modes = {path: path.stat().st_mode for path in everything}
-    for path in everything:
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    before = snapshot(folder)
+def read_only(folder: Path) -> Iterator[None]:
+    """A folder that may be read alone in the meantime."""
+    modes = {path: path.stat().st_mode for path in [folder, *folder.rglob("*")]}
     try:
+        for path in modes:
+            path.chmod(0o555 if path.is_dir() else 0o444)
         yield
-        assert snapshot(folder) == before
     finally:
         for path, mode in modes.items():
             path.chmod(mode)
+
+
+@contextmanager
+def untouched(folder: Path) -> Iterator[None]:
+    """Fail where anything below `folder` is not as it was; the folder may be read alone in the meantime."""
+    with read_only(folder):
+        before = snapshot(folder)
+        yield
+        assert snapshot(folder) == before
 
 
 def own_settings(config: Path, datasets: Path) -> Path:

@@ -96,6 +96,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return (isinstance(error, RuntimeError) or kind == "cv2.error") and any(word in str(error) for word in _RAN_OUT)
 
 
+_FEW = 3
+
+
+def few(told: Sequence[str]) -> str:
+    """``a; b; c; and 4 more``: as many as one can read."""
+    more = f"; and {len(told) - _FEW:,} more" if len(told) > _FEW else ""
+    return "; ".join(told[:_FEW]) + more
+
+
 def enumerated(words: Sequence[str]) -> str:
     """``a, b and c``."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -367,8 +367,11 @@ class OwnedFolder:
         """Remove what was set aside."""
         self._aside.remove()
 
-    def release(self) -> None:
-        """Let others in."""
+    def release(self, *, trace: bool = True) -> None:
+        """Let others in; without a `trace`, nothing says that they were kept out."""
+        if not trace:
+            with suppress(OSError):  # of Windows, for it is open
+                (self.path / LOCK).unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -383,9 +386,7 @@ class OwnedFolder:
     def discard(self) -> None:
         """Remove what is ours and release the folder; the folder goes too, where nothing else is in it."""
         self.clear()  # locked: once it is not, another may write there
-        with suppress(OSError):  # of Windows, for it is open
-            (self.path / LOCK).unlink(missing_ok=True)
-        self.release()
+        self.release(trace=False)
         with suppress(OSError):  # something of the user's is in it as well
             self.path.rmdir()
 

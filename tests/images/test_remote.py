@@ -19,7 +19,7 @@ from headstart.errors import RunError, UserError
 from headstart.images import catalog, index_cache, remote
 from headstart.images.cache import open_cache
 from headstart.images.decode import DecodeError, read_image
-from headstart.images.index import find_images
+from headstart.images.index import ImageIndex, find_images
 from headstart.images.labels import label_path, read_labels
 from headstart.images.loader import WINDOW, ImageLoader, Stream
 from headstart.images.members import split
@@ -162,14 +162,22 @@ def test_what_fails_is_asked_for_again(server: Server, tmp_path: Path) -> None:
         read_image(index.path(0))
 
 
+def impatient(
+    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch, *, answer: float, patience: float
+) -> ImageIndex:
+    """Four images at an address, of which nothing more than this is waited for."""
+    server.files = {"0.tar": shard(folder, range(4))}
+    index = find_images(f"{server.address}/0.tar")
+    monkeypatch.setattr(remote, "ANSWER", answer)
+    monkeypatch.setattr(remote, "PATIENCE", patience)
+    return index
+
+
 def test_storage_that_hangs_is_asked_again_and_ends_the_run(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes requests and does not answer: nothing waits for the minutes that libraries do."""
-    server.files = {"0.tar": shard(tmp_path, range(4))}
-    index = find_images(f"{server.address}/0.tar")
-    monkeypatch.setattr(remote, "ANSWER", 0.2)
-    monkeypatch.setattr(remote, "PATIENCE", 1.0)
+    index = impatient(server, tmp_path, monkeypatch, answer=0.2, patience=1.0)
     server.silent = 1
     assert np.array_equal(read_image(index.path(1)), packs.pixels(packs.picture(1)))
     server.silent = 10**6
@@ -186,10 +194,7 @@ def test_storage_that_hangs_is_asked_again_and_ends_the_run(
 def test_a_batch_that_is_not_answered_counts_as_well(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server.files = {"0.tar": shard(tmp_path, range(4))}
-    index = find_images(f"{server.address}/0.tar")
-    monkeypatch.setattr(remote, "ANSWER", 0.3)
-    monkeypatch.setattr(remote, "PATIENCE", 0.5)
+    index = impatient(server, tmp_path, monkeypatch, answer=0.3, patience=0.5)
     server.silent = 10**6
     with (
         pytest.raises(RunError, match="nothing was answered"),

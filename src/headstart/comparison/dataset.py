@@ -11,12 +11,11 @@ from typing import Any
 import yaml
 
 from headstart.detectors.finetuner import Finetuner
-from headstart.errors import UserError
+from headstart.errors import UserError, few
 from headstart.images.dataset_yaml import DatasetYaml, find_dataset_yaml, read_dataset_yaml
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.labels import expected, label_path, survey
 
-_SHOWN = 3
 _CARRIED = ("kpt_shape", "flip_idx", "kpt_names", "channels")
 
 
@@ -112,7 +111,7 @@ def _there(
         raise UserError(what if lost else f"{part}: {told[-1]}", where=str(found.file))
     refused = trainer.rejected(there)
     if refused:
-        some = "; ".join(f"{path!r}: {why}" for path, why in list(refused.items())[:_SHOWN])
+        some = few([f"{path!r}: {why}" for path, why in refused.items()])
         what = f"{len(refused):,} of {len(images):,} images are left out, for a training does not take them: {some}"
         if len(refused) == len(there):
             raise UserError(f"{part}: {what}", where=str(found.file))

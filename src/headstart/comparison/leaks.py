@@ -18,14 +18,13 @@ from headstart.comparison.likeness import Thumbnails
 from headstart.comparison.recipes import RecipeStart
 from headstart.comparison.start_records import LeakFacts, PretrainingFacts
 from headstart.comparison.starts import LONGER, Start
-from headstart.errors import UserError
+from headstart.errors import UserError, few
 from headstart.images.frames import EVERY, file_of
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.members import is_address, split
 from headstart.images.shards import hash_of, size_of
 from headstart.run.display import make_console
 
-_SHOWN = 3
 MOST = 100_000
 """Images that are decoded to look for copies among them; of more, evenly spread ones."""
 _MANY = 5_000
@@ -157,14 +156,11 @@ class _Looks:
     def notes(self, paths: Iterable[str]) -> tuple[str, ...]:
         """What is to be said of images that cannot be read."""
         told = [f"{path}: {self.unread[path]}" for path in dict.fromkeys(paths) if path in self.unread]
-        more = f"; and {len(told) - _SHOWN:,} more" if len(told) > _SHOWN else ""
-        said = f"{len(told):,} images cannot be read: {'; '.join(told[:_SHOWN])}{more}"
-        return (said,) if told else ()
+        return (f"{len(told):,} images cannot be read: {few(told)}",) if told else ()
 
 
 def _shown(pairs: Sequence[tuple[str, str]]) -> str:
-    more = f"; and {len(pairs) - _SHOWN:,} more" if len(pairs) > _SHOWN else ""
-    return "; ".join(f"{one} and {other}" for one, other in pairs[:_SHOWN]) + more
+    return few([f"{one} and {other}" for one, other in pairs])
 
 
 def leak_of(start: Start, known: PretrainingFacts | None, images: Sequence[str], named: int) -> LeakFacts:
@@ -246,7 +242,7 @@ def refuse_leaks(test: Sequence[str], others: Mapping[str, Sequence[str]]) -> No
     problems = []
     for what, paths in others.items():
         if pairs := on_both_sides(test, paths):
-            shown = "; ".join(f"{one} = {other}" for one, other in pairs[:_SHOWN])
+            shown = few([f"{one} = {other}" for one, other in pairs])
             many = f"{len(pairs)} of {len(paths)} files have the content of a test image: {shown}"
             hint = "a score on images that were trained on says nothing: take them out on one side"
             problems.append(UserError(many, where=what, hint=hint))

@@ -15,11 +15,13 @@ import dataclasses
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from headstart import machine
 from headstart.detectors.handback import PARTS, Part
 from headstart.detectors.scores import CLASSES, ClassScore, read_scores
 from headstart.detectors.used import USED, Used, read_used
@@ -200,6 +202,12 @@ class Built:
     state: Mapping[str, Tensor]
     parameters: int
     foreign: str = ""
+
+
+def with_reason(images: Sequence[str], reason: Callable[[str], str]) -> dict[str, str]:
+    """Those of `images` for which there is a reason, which is not "", by their paths; several are looked at at once."""
+    with ThreadPoolExecutor(max(1, machine.cores())) as pool:
+        return {path: why for path, why in zip(images, pool.map(reason, images), strict=True) if why}
 
 
 class Finetuner(ABC):

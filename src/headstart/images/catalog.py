@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -157,18 +156,14 @@ class Catalog:
             found = cls(shard, stamp, keys, table, problems, int(about["twice"]))
             if names:
                 data = file.read()
-                text = data.decode("utf-8", "surrogateescape")
-                found._names = text.split("\0") if members else []
-                if len(found._names) != members or (sums and zlib.crc32(data) != sums[1]):
+                known = data.decode("utf-8", "surrogateescape").split("\0") if members else []
+                if len(known) != members or (sums and zlib.crc32(data) != sums[1]):
                     return None
-                if members and _UNCLEAN.search(text):
+                if not all(name and clean(name) == name for name in known):  # tables come from strangers as shards do
                     return None
+                found._names = known
             return found
         return None
-
-
-_UNCLEAN = re.compile(r"(?:^|[/\0])\.{0,2}(?=[/\0]|$)")
-"""In names, as `clean` never leaves them: ``..`` and what says nothing. Tables come from strangers as shards do."""
 
 
 def _leads_out(table: Table, stamp: Stamp) -> bool:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from headstart.errors import few
 from headstart.images.members import Member, is_address, key_of, split
 
 _TOLERANCE = 0.01
@@ -27,7 +28,6 @@ _MOST_CLASSES = 2**24
 """Larger numbers are not kept exactly among coordinates, as float32."""
 _MOST_BYTES = 2**26
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
-_SHOWN = 3
 
 
 def label_path(image: str) -> Path:
@@ -334,12 +334,7 @@ def survey(images: Iterable[str], classes: int | None = None, keypoints: Sequenc
     total = len(found) + len(dropped)
     notes = []
     if drops:
-        notes.append(f"{len(drops):,} of {total:,} images are left out for their label files: {_examples(drops)}")
+        notes.append(f"{len(drops):,} of {total:,} images are left out for their label files: {few(drops)}")
     if lines:
-        notes.append(f"{len(lines):,} lines or files of labels have no effect: {_examples(lines)}")
+        notes.append(f"{len(lines):,} lines or files of labels have no effect: {few(lines)}")
     return Survey(found, tuple(dropped), tuple(notes), objects)
-
-
-def _examples(all_of_them: Sequence[str]) -> str:
-    more = len(all_of_them) - _SHOWN
-    return "; ".join(all_of_them[:_SHOWN]) + (f"; and {more:,} more" if more > 0 else "")

@@ -13,7 +13,7 @@ COMPRESSED = (
 """Of tars that are compressed as a whole: no member can be read without unpacking all that is before it."""
 _INSIDE = re.compile(rf"\.(?:tar|zip)[/{re.escape(os.sep)}]", re.IGNORECASE)
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
-_KINDS = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
+_KINDS = {"s3a": "s3", "gcs": "gs"}
 _COLLAPSED = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):/(?!/)")
 
 
@@ -45,7 +45,7 @@ def is_address(path: str) -> bool:
 
 
 def one_spelling(address: str) -> str:
-    """An address by which it is known whatever it is written as: ``S3A://`` and ``s3n://`` are ``s3://``."""
+    """An address by which it is known whatever it is written as: ``S3A://`` and ``s3a://`` are ``s3://``."""
     kind, sign, rest = address.partition("://")
     return _KINDS.get(kind.lower(), kind.lower()) + sign + rest
 

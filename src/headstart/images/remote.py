@@ -107,7 +107,7 @@ class _Failing(threading.local):
     """What has failed since the last answer, in this thread: parts, and seconds of requests."""
 
     def __init__(self) -> None:
-        self.lost, self.seconds = 0, 0.0
+        self.answered()
 
     def answered(self) -> None:
         self.lost, self.seconds = 0, 0.0
@@ -121,12 +121,20 @@ def _call(fs: Any, name: str, *given: Any, size: int = 0, **more: Any) -> Any:
 
     Args:
         size: Bytes that are asked for.
+
+    Raises:
+        TimeoutError: That long nothing, or not all, has come.
     """
     if not getattr(fs, "async_impl", False):
         return getattr(fs, name)(*given, **more)
     from fsspec.asyn import sync
+    from fsspec.exceptions import FSTimeoutError
 
-    return sync(fs.loop, getattr(fs, f"_{name}"), *given, timeout=ANSWER + size / RATE, **more)
+    limit = ANSWER + size / RATE
+    try:
+        return sync(fs.loop, getattr(fs, f"_{name}"), *given, timeout=limit, **more)
+    except FSTimeoutError:
+        raise TimeoutError(f"no answer in {limit:.0f} seconds") from None
 
 
 def _tried(ask: Callable[[], T]) -> T:
@@ -150,7 +158,7 @@ def _tried(ask: Callable[[], T]) -> T:
         except (DecodeError, UserError, MemoryError):
             raise
         except Exception as error:  # each file system has its own
-            what = _said(error)
+            what = " ".join(str(error).split())[:200] or type(error).__name__
         else:
             _failing.answered()
             return found
@@ -165,12 +173,6 @@ def _tried(ask: Callable[[], T]) -> T:
     if _failing.lost >= LOST:
         raise RunError(f"{LOST} parts of shards in a row: {tried}", where="data", hint=hint)
     raise DecodeError(tried)
-
-
-def _said(error: Exception) -> str:
-    if isinstance(error, TimeoutError) and not str(error):
-        return f"no answer in {ANSWER:.0f} seconds"
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def part(address: str, at: int, size: int) -> bytes:

@@ -14,7 +14,7 @@ from headstart.detectors.find import load_detector
 from headstart.errors import UserError
 from headstart.export import formats
 from headstart.export.card import Known, card, python_of
-from headstart.files import LOCK, Contents, OwnedFolder, write_text
+from headstart.files import Contents, OwnedFolder, write_text
 from headstart.report.run_reader import FoundRun, find_run
 from headstart.settings.tools import ExportSettings
 from headstart.trust import granted
@@ -85,7 +85,7 @@ def export(s: ExportSettings) -> Exported:
         _taken_back(folder)  # half an export is none
         raise
     folder.replaced()
-    _released(folder)
+    folder.release(trace=False)  # it is to be given away
     return made
 
 
@@ -95,13 +95,7 @@ def _taken_back(folder: OwnedFolder) -> None:
         folder.discard()
         return
     folder.put_back()
-    _released(folder)
-
-
-def _released(folder: OwnedFolder) -> None:
-    """Without a trace of ours: the folder is to be given away."""
-    (folder.path / LOCK).unlink(missing_ok=True)
-    folder.release()
+    folder.release(trace=False)
 
 
 def _source(path: Path) -> tuple[Path, FoundRun | None]:

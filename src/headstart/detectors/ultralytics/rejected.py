@@ -10,10 +10,9 @@ import importlib
 import os
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from headstart import machine
+from headstart.detectors.finetuner import with_reason
 from headstart.images.sources import SUFFIXES
 
 LEAST = 10
@@ -28,9 +27,9 @@ def rejected(images: Sequence[str]) -> dict[str, str]:
     Image.init()
     with suppress(ImportError):
         importlib.import_module("pi_heif").register_heif_opener()
-    with warnings.catch_warnings(), ThreadPoolExecutor(max(1, machine.cores())) as pool:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large images, which are trained on
-        return {path: why for path, why in zip(images, pool.map(_reason, images), strict=True) if why}
+        return with_reason(images, _reason)
 
 
 def _ends(path: str) -> bool:

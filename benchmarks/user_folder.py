@@ -1,6 +1,6 @@
 """Is a user's folder what it was, byte by byte, after every command that reads it?
 
-    python benchmarks/untouched.py DATA.yaml [--read-only] [--out runs/untouched]
+    python benchmarks/user_folder.py DATA.yaml [--read-only] [--out runs/user_folder]
 
 Contents, modes and times of all below the folder of DATA.yaml are taken before and after doctor, pretrain (without and
 with its labels), probe, embed, pack, export and compare, each of a few steps. Exit status 1 where anything differs, or
@@ -11,24 +11,15 @@ a command fails.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+
 from headstart.cli.command import main as headstart
-
-Snapshot = dict[str, tuple[int, int, str]]
-
-
-def snapshot(folder: Path) -> Snapshot:
-    """Mode, time of change in nanoseconds and SHA-256 of all that lies below."""
-    found = {}
-    for path in [folder, *sorted(folder.rglob("*"))]:
-        about = path.lstat()
-        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-        found[str(path.relative_to(folder))] = (about.st_mode, about.st_mtime_ns, content)
-    return found
+from untouched import read_only, snapshot
 
 
 def commands(data: Path, out: Path) -> list[list[str]]:
@@ -55,29 +46,17 @@ def main() -> int:
     parser.add_argument("--read-only", action="store_true")
     given = parser.parse_args()
     folder = given.data.resolve().parent
-    modes = {path: path.lstat().st_mode for path in [folder, *folder.rglob("*")] if not path.is_symlink()}
     lines, same = [], True
-    with tempfile.TemporaryDirectory() as place:
-        out = (given.out or Path(place) / "out").resolve()
-        try:
-            for path, mode in modes.items() if given.read_only else ():
-                path.chmod(mode & ~0o222)
-            before = snapshot(folder)
-            for words in commands(given.data.resolve(), out):
-                status = headstart(words)
-                after = snapshot(folder)
-                changed = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
-                same = same and not changed and not status
-                lines.append(
-                    f"{words[0]}: exit status {status}, {len(changed)} changed {' '.join(changed[:3])}".rstrip()
-                )
-        finally:
-            for path, mode in modes.items() if given.read_only else ():
-                path.chmod(mode)
-    size = sum(path.stat().st_size for path in modes if path.is_file())
+    with tempfile.TemporaryDirectory() as place, read_only(folder) if given.read_only else nullcontext():
+        before = snapshot(folder)
+        for words in commands(given.data.resolve(), (given.out or Path(place) / "out").resolve()):
+            status = headstart(words)
+            after = snapshot(folder)
+            changed = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
+            same = same and not changed and not status
+            lines.append(f"{words[0]}: exit status {status}, {len(changed)} changed {' '.join(changed[:3])}".rstrip())
     print("\n".join(lines))
-    said = "the same" if same else "CHANGED, or a command failed"
-    print(f"{len(before):,} files and folders, {size / 2**20:.1f} MiB: {said}")
+    print(f"{len(before):,} files and folders: {'the same' if same else 'CHANGED, or a command failed'}")
     return 0 if same else 1
 
 
