@@ -95,11 +95,28 @@ def test_the_table_has_a_column_for_each_result(matrix: ModuleType) -> None:
 
 
 def test_a_result_holds_while_it_passed_within_the_present_bounds(matrix: ModuleType) -> None:
-    assert matrix.holds(result(bounds=matrix.bounds()))
-    assert not matrix.holds(result(bounds="of before"))
-    assert not matrix.holds(result(bounds=matrix.bounds(), failures=["not installed: no wheel"], passed=0))
-    assert not matrix.holds(result(bounds=matrix.bounds(), passed=0))
-    assert not matrix.holds(None)
+    bounds = matrix.bounds("3.12")
+    assert matrix.holds(result(bounds=bounds), "3.12")
+    assert not matrix.holds(result(bounds="of before"), "3.12")
+    assert not matrix.holds(result(bounds=bounds, failures=["not installed: no wheel"], passed=0), "3.12")
+    assert not matrix.holds(result(bounds=bounds, passed=0), "3.12")
+    assert not matrix.holds(None, "3.12")
+
+
+def test_a_bound_for_one_python_leaves_the_results_of_the_others(
+    matrix: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {python: matrix.bounds(python) for python in ("3.12", "3.13")}
+    lists = {"dependencies": ["a>=1", "b>=3 ; python_version >= '3.13'"], "optional-dependencies": {"c": ["d>=1"]}}
+    monkeypatch.setattr(matrix, "PROJECT", {"project": lists, "tool": {"matrix": {"core": ["tests"]}}})
+    first = {python: matrix.bounds(python) for python in ("3.9", "3.12", "3.13", "3.14")}
+    assert first["3.12"] not in before.values()
+    assert first["3.9"] == first["3.12"] != first["3.13"] == first["3.14"]
+    lists["optional-dependencies"]["c"].append("d>=2 ; python_version < '3.13'")
+    assert matrix.bounds("3.13") == first["3.13"]
+    assert matrix.bounds("3.12") != first["3.12"]
+    lists["dependencies"].append("e>=1 ; sys_platform == 'darwin'")  # said of something else: it counts for all
+    assert matrix.bounds("3.13") != first["3.13"]
 
 
 def test_a_failing_combination_gives_exit_status_1(
@@ -110,7 +127,7 @@ def test_a_failing_combination_gives_exit_status_1(
 
     def run(python: str, resolution: str, workers: str) -> dict[str, Any]:
         done.append(f"{python} {resolution}")
-        return {**outcomes[resolution], "bounds": matrix.bounds()}
+        return {**outcomes[resolution], "bounds": matrix.bounds(python)}
 
     (page := tmp_path / "page.md").write_text(f"before\n{matrix.BEGIN}\nold\n{matrix.END}\nafter\n")
     monkeypatch.setattr(matrix, "run", run)
