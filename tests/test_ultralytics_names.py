@@ -116,3 +116,39 @@ def test_settings_and_folders_of_ultralytics_stay_as_they_are(datasets: Path, tm
     assert done.stdout.splitlines()[-1] == "True ['backbone', 'neck'] True"
     assert {path.name.split(".")[0].split("-")[0] for path in Path().iterdir()} == {"embedded", "run", "small"}
     assert {path.name for path in tmp_path.iterdir()} <= {"cache", "config", "datasets", "work"}
+
+
+@pytest.mark.parametrize("ask", [*ASKED, labelled.dataset_of], ids=["pretrain", "compare", "doctor", "labels"])
+def test_a_name_that_is_nearly_that_of_a_dataset_yaml(ask: Callable[[str], Any], datasets: Path) -> None:
+    with pytest.raises(UserError, match=r"did you mean coco8\.yaml\?"):
+        ask("coco8")
+    (datasets / "mine.ndjson").write_text('{"type": "dataset"}\n')
+    with pytest.raises(UserError, match=r"convert_ndjson_to_yolo\('.*mine\.ndjson'\)"):
+        ask(str(datasets / "mine.ndjson"))
+
+
+def folder_with_yaml(datasets: Path) -> Path:
+    folder = datasets / "coco8"
+    (folder / "scenes.yaml").unlink()
+    (folder / "a.yaml").write_text("anything: else\n")
+    (folder / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [a]\n")
+    return folder
+
+
+@pytest.mark.parametrize("ask", [ASKED[1], labelled.dataset_of], ids=["compare", "labels"])
+def test_where_a_dataset_yaml_is_wanted_the_one_in_the_folder_is_named(
+    ask: Callable[[str], Any], datasets: Path
+) -> None:
+    folder = folder_with_yaml(datasets)
+    with pytest.raises(UserError, match=f"give the dataset YAML in it: {folder}/data.yaml"):
+        ask(str(folder))
+
+
+def test_a_folder_is_used_whole_and_the_dataset_yaml_in_it_named(datasets: Path) -> None:
+    folder = folder_with_yaml(datasets)
+    found = find_images(str(folder))
+    assert len(found) > len(find_images(str(folder / "data.yaml")))
+    (note,) = found.notes
+    assert f"data={folder}/data.yaml leaves them out" in note
+    (folder / "data.yaml").write_text("train: images/train\nnames: [a]\n")
+    assert find_images(str(folder)).notes == ()

@@ -27,6 +27,7 @@ from headstart.cli.command import parse
 from headstart.cli.options import values
 from headstart.comparison import cost, leaks, pace, prepare, runner
 from headstart.comparison.child import Stopped
+from headstart.comparison.dataset import read_dataset
 from headstart.comparison.facts import facts
 from headstart.comparison.grid import Cell, choose_rates, epochs_for, longer_cell
 from headstart.comparison.pool import Slot
@@ -35,6 +36,7 @@ from headstart.comparison.results import read_results
 from headstart.comparison.shown import read_detections
 from headstart.comparison.start_records import PretrainingFacts
 from headstart.comparison.starts import Start, build_starts
+from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import (
     ARRIVED,
     COLUMNS,
@@ -781,6 +783,20 @@ def test_keypoints_count_as_labelled_objects(options: dict[str, Any], data: Path
     with prepare.open_folder(settings) as folder:
         found = facts(prepare.prepare(settings, folder.path), "")
     assert found.data.labelled_test_images == 6
+
+
+def test_a_detector_of_boxes_uses_the_boxes_of_a_pose_data_set(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data.parent, tmp_path / "copy")
+    first, *others = sorted((tmp_path / "copy/labels").glob("*/*.txt"))
+    for label in others:
+        label.write_text("0 0.5 0.5 0.2 0.2 0.5 0.5 2\n")
+    first.write_text("0 0.5 0.5 0.2 0.2\n")  # no pose: of this image a pose model learns nothing
+    path = tmp_path / "copy" / data.name
+    path.write_text(path.read_text() + "kpt_shape: [1, 3]\n")
+    every = list(find_images(str(path)))
+    for model, missing in (("yolo11n", set()), ("yolo11n-pose", {first.stem}), ("yolo26s-pose.yaml", {first.stem})):
+        found = read_dataset(path, "val", finetuner(model), model)
+        assert {Path(image).stem for image in every} - {Path(image).stem for image in found.pool} == missing
 
 
 def test_a_training_that_read_less_than_its_lists_fails_the_check(

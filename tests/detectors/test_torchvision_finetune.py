@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -21,6 +22,7 @@ from headstart.detectors.torchvision.finetuning import recipe
 from headstart.detectors.torchvision.scores import score
 from headstart.detectors.used import Counts, Used
 from headstart.errors import UserError
+from headstart.images.labels import Keypoints
 
 NAME = "fasterrcnn_mobilenet_v3_large_320_fpn"
 MODEL = f"torchvision:{NAME}"
@@ -202,6 +204,21 @@ def test_boxes_follow_their_image(dataset: Path) -> None:
     assert data.LabelledImages(paths, 2, 48)[1][1]["boxes"].shape == (0, 4)
     with pytest.raises(UserError, match=r"1.txt: line 1 has the class 1; there are 1 classes"):
         data.LabelledImages(paths, 1, 48)[0]
+
+
+def test_of_poses_the_boxes_are_learnt(dataset: Path, tmp_path: Path) -> None:
+    shutil.copytree(dataset, tmp_path, dirs_exist_ok=True)
+    dataset = tmp_path
+    label = dataset / "labels/1.txt"
+    label.write_text(f"{label.read_text().strip()} 0.9 0.1 2 0.1 0.9 1\n")  # two keypoints that widen no box
+    path = str(dataset / "images/1.png")
+    images = data.LabelledImages([path], 2, 48, keypoints=Keypoints(2, 3, learnt=False))
+    assert images[0][1]["boxes"].tolist() == [pytest.approx([4, 8, 20, 24])]
+    assert images.counts() == Counts(images=1, labelled=1, objects=1)
+    lists = dataset / "list.txt"
+    lists.write_text(f"{path}\n")
+    (dataset / "pose.yaml").write_text(f"train: {lists}\nval: {lists}\nnames: [a]\nkpt_shape: [2, 3]\n")
+    assert data.read_lists(dataset / "pose.yaml") == ([path], [path], Keypoints(2, 3, learnt=False))
 
 
 def test_the_augmentation_moves_boxes_with_their_pixels(dataset: Path) -> None:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from headstart.images.labels import label_path, read_labels, survey
+from headstart.images.labels import Keypoints, label_path, read_labels, survey
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -17,19 +17,19 @@ def write(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def ultralytics(image: Path, labels: Path, classes: int, keypoints: tuple[int, int] | None) -> np.ndarray | None:
+def ultralytics(image: Path, labels: Path, classes: int, keypoints: tuple[int, ...] | None) -> np.ndarray | None:
     """Class and box (x, y, w, h) of every object that Ultralytics trains on; None where it leaves out the image."""
     from ultralytics.data.utils import verify_image_label
 
-    count, each = keypoints or (0, 0)
-    found = verify_image_label((str(image), str(labels), "", bool(keypoints), classes, count, each, False))
+    count, each, learnt = (*keypoints, True)[:3] if keypoints else (0, 0, False)
+    found = verify_image_label((str(image), str(labels), "", bool(learnt), classes, count, each, False))
     return None if found[0] is None else found[1]
 
 
 BOX = "1 0.5 0.5 0.2 0.4\n"
 POLYGON = "0 0.1 0.2 0.3 0.2 0.2 0.6\n"
 POSE = "1 0.5 0.5 0.2 0.4 0.5 0.5 2 0.6 0.6 1\n"
-FILES: dict[str, tuple[str | bytes, tuple[int, int] | None]] = {
+FILES: dict[str, tuple[str | bytes, tuple[int, ...] | None]] = {
     "box": (BOX, None),
     "polygon": (POLYGON, None),
     "both": (BOX + POLYGON, None),
@@ -75,6 +75,13 @@ FILES: dict[str, tuple[str | bytes, tuple[int, int] | None]] = {
     "keypoint outside": (POSE.replace("0.6 0.6", "1.6 0.6"), (2, 3)),
     "flat pose": ("0 0.5 0.5 0.2 0.4 0.5 0.5 0.1 0.2\n", (2, 2)),
     "keypoint below": ("0 0.5 0.5 0.2 0.4 -1 -1 0.1 0.2\n", (2, 2)),
+    "pose for boxes": (POSE, (2, 3, False)),
+    "keypoint outside for boxes": (POSE.replace("0.6 0.6", "1.6 0.6"), (2, 3, False)),
+    "pose and box for boxes": (POSE + BOX, (2, 3, False)),
+    "poses of one box for boxes": (POSE + POSE.replace("0.6 0.6", "0.7 0.6"), (2, 3, False)),
+    "polygon of another length for boxes": ("0 0.1 0.2 0.3 0.2 0.2 0.6\n", (2, 3, False)),
+    "flat pose of nine numbers for boxes": ("0 0.5 0.5 0.2 0.4 0.5 0.5 0.1 0.2\n", (2, 2, False)),
+    "pose and polygon for boxes": (POSE + "0 0.1 0.2 0.3 0.2 0.2 0.6\n", (2, 3, False)),
 }
 
 
@@ -84,7 +91,7 @@ def test_it_uses_and_leaves_out_what_ultralytics_does(tmp_path: Path, name: str)
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 20, 3), np.uint8))
     path = write(tmp_path / "a.txt", content)
     expected = ultralytics(tmp_path / "a.png", path, 2, keypoints)
-    found = read_labels(path, 2, keypoints)
+    found = read_labels(path, 2, Keypoints(*keypoints) if keypoints else None)
     assert found.dropped == (expected is None), found.problems
     if expected is not None:
         center, size = expected[:, 1:3], expected[:, 3:5]
@@ -107,7 +114,7 @@ def test_boxes_and_polygons_by_hand(tmp_path: Path) -> None:
 
 
 def test_keypoints_are_kept_and_no_polygon(tmp_path: Path) -> None:
-    row = read_labels(write(tmp_path / "a.txt", POSE), 2, (2, 3)).rows[0]
+    row = read_labels(write(tmp_path / "a.txt", POSE), 2, Keypoints(2, 3)).rows[0]
     assert row.box == pytest.approx((0.4, 0.3, 0.6, 0.7))
     assert row.points == (0.5, 0.5, 2, 0.6, 0.6, 1)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,20 @@ def test_samples_have_the_labels_that_lie_beside(scenes: Path) -> None:
     assert [len(boxes) for boxes in samples.boxes] == [len(one) for one in lines]
     assert samples.classes.tolist() == [int(line.split()[0]) for one in lines for line in one]
     assert len(Samples.read(find_images(str(scenes)), number=8, imgsz=64, labels=False).classes) == 0
+
+
+def test_of_poses_the_boxes_are_looked_at(scenes: Path, tmp_path: Path) -> None:
+    whole = Samples.read(find_images(str(scenes)), number=8, imgsz=64, labels=True)
+    shutil.copytree(scenes.parents[1], tmp_path, dirs_exist_ok=True)
+    for label in (tmp_path / "labels" / "train").iterdir():
+        label.write_text("".join(f"{line} 0.01 0.01 2 0.99 0.99 1\n" for line in label.read_text().splitlines()))
+    train = tmp_path / "images" / "train"
+    (tmp_path / "pose.yaml").write_text(f"train: {train}\nval: none\nnames: [a]\nkpt_shape: [2, 3]\n")
+    images = find_images(str(tmp_path / "pose.yaml"), keep=tmp_path / "cache")
+    assert images.keypoints == (2, 3)
+    assert images.subset([0]).keypoints == (2, 3)
+    found = Samples.read(images.subset(range(len(images))), number=8, imgsz=64, labels=True)
+    assert [boxes.tolist() for boxes in found.boxes] == [boxes.tolist() for boxes in whole.boxes]
 
 
 def test_a_probe_changes_nothing_and_agrees_with_itself(scenes: Path) -> None:

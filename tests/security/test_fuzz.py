@@ -33,7 +33,7 @@ from headstart.comparison.starts import Start, pretraining_of
 from headstart.errors import UserError
 from headstart.images.dataset_yaml import read_dataset_yaml
 from headstart.images.decode import DecodeError, decode
-from headstart.images.labels import read_labels, survey
+from headstart.images.labels import Keypoints, read_labels, survey
 from headstart.jobs.going_on import continued
 from headstart.report import write_report
 from headstart.report.run_reader import find_run
@@ -196,7 +196,12 @@ def test_labels() -> None:
 
         def read(data: bytes) -> None:
             path.write_bytes(data)
-            for classes, keypoints in ((None, None), (2, None), (1, (2, 3))):
+            for classes, keypoints in (
+                (None, None),
+                (2, None),
+                (1, Keypoints(2, 3)),
+                (1, Keypoints(1, 2, learnt=False)),
+            ):
                 found = read_labels(path, classes, keypoints)
                 assert np.isfinite(found.array()).all()
                 survey([image], classes, keypoints)

@@ -12,9 +12,9 @@ import yaml
 
 from headstart.detectors.finetuner import Finetuner
 from headstart.errors import UserError, few
-from headstart.images.dataset_yaml import DatasetYaml, find_dataset_yaml, read_dataset_yaml
+from headstart.images.dataset_yaml import DatasetYaml, find_dataset_yaml, meant_dataset, read_dataset_yaml
 from headstart.images.index import ImageIndex, find_images
-from headstart.images.labels import expected, label_path, survey
+from headstart.images.labels import Keypoints, expected, keypoints_for, label_path, survey
 
 _CARRIED = ("kpt_shape", "flip_idx", "kpt_names", "channels")
 
@@ -30,7 +30,7 @@ class Dataset:
         test: Paths of the images that the figures are measured on.
         split: The part of the YAML that `test` is.
         others: What else the YAML says that a training needs (``kpt_shape`` ...).
-        keypoints: How many keypoints the labels hold, and numbers of each; None for labels of other than poses.
+        keypoints: Those that the labels hold; None for labels of other than poses.
         classes: Image of the pool -> classes of its objects.
         objects: Image of the pool or the test -> how many objects it has.
         notes: What of the label files cannot be used, and why: such images are in neither `pool` nor `test`.
@@ -42,7 +42,7 @@ class Dataset:
     test: tuple[str, ...]
     split: str
     others: Mapping[str, Any]
-    keypoints: tuple[int, int] | None = None
+    keypoints: Keypoints | None = None
     classes: Mapping[str, frozenset[int]] = field(default_factory=dict)
     objects: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -63,20 +63,22 @@ def read_dataset(path: str | Path, split: str, trainer: Finetuner, model: str = 
         UserError: It cannot be read, has no classes, or a part has no images or no labels; or its images are not of
             the kind that `model` takes, where that is given.
     """
-    found = read_dataset_yaml((find_dataset_yaml(str(path)) or Path(path)).resolve())
+    file = find_dataset_yaml(str(path))
+    if file is None and (hint := meant_dataset(str(path))):
+        raise UserError(f"{path} is no dataset YAML", where="data", hint=hint)
+    found = read_dataset_yaml((file or Path(path)).resolve())
     if found.download and "train" in found.parts and not found.there("train"):
         trainer.fetch_dataset(found.file)
         found = read_dataset_yaml(found.file)
     if problems := trainer.data_problems(model, found.content) if model else []:
         raise UserError.several(problems)
-    names, keypoints = found.class_names(), found.keypoints()
+    names = found.class_names()
+    keypoints = keypoints_for("pose" if trainer.learns_keypoints(model) else "", found.keypoints())
     images = {part: _images(found, part) for part in ("train", split)}
     (pool, lost), (test, lost_test) = (_there(tuple(one), found, part, trainer) for part, one in images.items())
     if not any(label_path(image).is_file() for image in pool):
         raise UserError("train has no labels", where=str(found.file), hint=expected(pool[0]))
     trained = survey(pool, len(names), keypoints)
-    if keypoints and not any(trained.classes.values()):  # boxes alone, for detectors without keypoints
-        keypoints, trained = None, survey(pool, len(names))
     tested = survey(test, len(names), keypoints)
     for part, one in (("train", trained), (split, tested)):
         if not one.classes:

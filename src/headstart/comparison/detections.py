@@ -17,13 +17,13 @@ from headstart.comparison.shown import FILE, Detections, FoundBox, LabelBox, Sho
 from headstart.detectors.find import finetuner
 from headstart.errors import UserError
 from headstart.files import write_text
-from headstart.images.labels import label_path, read_labels
+from headstart.images.labels import Keypoints, label_path, read_labels
 
 LEAST_CONFIDENCE = 0.25
 _SHOWN_SIDE = 480
 
 
-def choose_images(test: Sequence[str], count: int, keypoints: Sequence[int] | None = None) -> list[str]:
+def choose_images(test: Sequence[str], count: int, keypoints: Keypoints | None = None) -> list[str]:
     """`count` test images with objects, evenly spread over the sorted list: chosen before any result is known."""
     labelled = [image for image in sorted(test) if has_objects(image, keypoints)]
     count = min(count, len(labelled))
@@ -31,7 +31,7 @@ def choose_images(test: Sequence[str], count: int, keypoints: Sequence[int] | No
     return [labelled[int((at + 0.5) * step)] for at in range(count)]
 
 
-def has_objects(image: str, keypoints: Sequence[int] | None = None) -> bool:
+def has_objects(image: str, keypoints: Keypoints | None = None) -> bool:
     """Whether an image has labels that can be used."""
     return bool(read_labels(label_path(image), keypoints=keypoints).rows)
 
@@ -44,7 +44,7 @@ def detect(
     imgsz: int,
     place: Slot,
     stop: threading.Event | None = None,
-    keypoints: Sequence[int] | None = None,
+    keypoints: Keypoints | None = None,
 ) -> Path:
     """Run every start's detector over the images, in a process of its own, and write ``detections.json`` into `folder`.
 
@@ -56,7 +56,7 @@ def detect(
         imgsz: Side of the images in pixels, as they were trained at.
         place: Where.
         stop: Once set, the process is ended.
-        keypoints: ``kpt_shape`` of a pose data set.
+        keypoints: Of a pose data set.
 
     Raises:
         Stopped: `stop` was set.
@@ -81,8 +81,9 @@ def main(arguments: Sequence[str]) -> int:
     path = Path(arguments[0])
     asked = json.loads(path.read_text(encoding="utf-8"))
     found = {name: _found(Path(weights), asked) for name, weights in asked["weights"].items()}
+    keypoints = Keypoints(*asked["keypoints"]) if asked["keypoints"] else None
     images = [
-        _shown(image, asked["keypoints"], {name: boxes[at] for name, boxes in found.items()})
+        _shown(image, keypoints, {name: boxes[at] for name, boxes in found.items()})
         for at, image in enumerate(asked["images"])
     ]
     shown = tuple(image for image in images if image is not None)
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _shown(image: str, keypoints: Sequence[int] | None, found: Mapping[str, tuple[FoundBox, ...]]) -> ShownImage | None:
+def _shown(image: str, keypoints: Keypoints | None, found: Mapping[str, tuple[FoundBox, ...]]) -> ShownImage | None:
     """A test image, small enough to show, with its labels and what was found; None where it cannot be read."""
     import cv2
 

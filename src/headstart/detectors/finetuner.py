@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 MEASURED = 20
 """Epochs of a training that are measured on the test images, about; of a shorter one all are."""
-REQUEST, LOG, ARRIVED, RESULT, FAILED = "finetune.json", "train.log", "arrived.json", "result.json", "failed.json"
-CURVE = "results.csv"
+REQUEST, LOG, CURVE, FAILED = "finetune.json", "train.log", "results.csv", "failed.json"
+ARRIVED, RESULT = "arrived.json", "result.json"
 FIGURES = (CURVE, ARRIVED, RESULT, CLASSES, USED)
 """Files that the figures of a training are in."""
 LAST = Path("weights") / "last.pt"
@@ -267,6 +267,10 @@ class Finetuner(ABC):
         """What `content` of a dataset YAML says that no start of `model` can be trained on."""
         return []
 
+    def learns_keypoints(self, model: str) -> bool:
+        """Whether `model` learns poses, not boxes alone."""
+        return False
+
     def rejected(self, images: Sequence[str]) -> dict[str, str]:
         """Those of `images`, which are there, that a training leaves out or ends at, and why, by their paths."""
         return {}
@@ -361,8 +365,7 @@ def read_curve(path: Path) -> tuple[Epoch, ...]:
     Raises:
         UserError: There are no rows, or no (finite) box mAP.
     """
-    with path.open(encoding="utf-8", newline="") as file:
-        found = list(csv.DictReader(file))
+    found = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
     if any(None in row for row in found):
         raise UserError("is damaged: a row has more values than there are columns", where=str(path))
     rows = [{key.strip(): value for key, value in row.items()} for row in found]

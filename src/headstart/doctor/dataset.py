@@ -11,7 +11,7 @@ from headstart.doctor.findings import Finding, Outcome, lost, of_error
 from headstart.errors import UserError
 from headstart.images.dataset_yaml import DatasetYaml
 from headstart.images.index import find_images
-from headstart.images.labels import expected, label_path, read_labels
+from headstart.images.labels import Keypoints, expected, keypoints_for, label_path, read_labels
 
 FEW = 10
 """Objects of a class in train below which it is said to be rare."""
@@ -52,7 +52,7 @@ class Part:
         return [image for image, boxes in self.objects.items() if boxes]
 
 
-def read_part(found: DatasetYaml, name: str, classes: int | None, keypoints: Sequence[int] | None) -> Part:
+def read_part(found: DatasetYaml, name: str, classes: int | None, keypoints: Keypoints | None) -> Part:
     """Read a part of a data set.
 
     Raises:
@@ -195,10 +195,10 @@ def _counted(names: Sequence[str], train: Counter[int], counts: Mapping[str, Map
     return Finding("classes", "ok", words, facts={"counts": counts})
 
 
-def named_classes(found: DatasetYaml) -> tuple[tuple[str, ...], tuple[int, int] | None, list[Finding]]:
+def named_classes(found: DatasetYaml) -> tuple[tuple[str, ...], Keypoints | None, list[Finding]]:
     """Class names and keypoints, and what is wrong with these."""
     try:
-        return found.class_names(), found.keypoints(), []
+        return found.class_names(), keypoints_for("pose", found.keypoints()), []
     except UserError as error:
         return (), None, of_error("classes.names", error)
 

@@ -20,6 +20,7 @@ SUFFIXES = (".yaml", ".yml")
 PARTS = ("train", "val", "test", "minival")
 MOST_CHANNELS = 64
 _MOST_CLASSES = 1_000_000
+_MOST_BYTES = 2**20
 _UNPRINTABLE = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+")
 _WITHIN = re.compile(r"(?<=\S)[ \t]+")
 _NAMES = "names: a list, or numbers from 0 and names"
@@ -143,6 +144,35 @@ def find_dataset_yaml(name: str) -> Path | None:
     if path.suffix.lower() not in SUFFIXES:
         return None
     return path if path.is_file() else shipped(name)
+
+
+def meant_dataset(name: str) -> str:
+    """What to do about a name that is no dataset YAML where one is wanted; "" where nothing near it is known."""
+    path = Path(os.path.expanduser(name))  # noqa: PTH111
+    if within := datasets_in(path):
+        return f"give the dataset YAML in it: {within[0].file}"
+    if path.suffix.lower() == ".ndjson":
+        write = f"asyncio.run(convert_ndjson_to_yolo({name!r}))"
+        how = f"import asyncio; from ultralytics.data.converter import convert_ndjson_to_yolo; print({write})"
+        return f'Ultralytics makes a dataset YAML and files of it, python -c "{how}": give that YAML'
+    if shipped(f"{name}.yaml"):
+        return f"did you mean {name}.yaml?"
+    return ""
+
+
+def datasets_in(folder: Path) -> list[DatasetYaml]:
+    """The dataset YAMLs that lie in a folder itself: those that say where their train images are."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        named = [one.name for one in entries if one.name.lower().endswith(SUFFIXES) and not one.name.startswith(".")]
+        found = [_dataset(folder / name) for name in sorted(named)]
+        return [one for one in found if one and "train" in one.parts]
+    return []
+
+
+def _dataset(file: Path) -> DatasetYaml | None:
+    with suppress(UserError, OSError):
+        return read_dataset_yaml(file) if file.is_file() and file.stat().st_size < _MOST_BYTES else None
+    return None
 
 
 def shipped(name: str) -> Path | None:

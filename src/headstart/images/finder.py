@@ -12,6 +12,7 @@ from pathlib import Path
 from headstart.errors import UserError
 from headstart.images import index_cache
 from headstart.images.braces import named_by
+from headstart.images.dataset_yaml import datasets_in
 from headstart.images.frames import is_video_name
 from headstart.images.globs import expression
 from headstart.images.lists import base_of, text_of
@@ -114,6 +115,10 @@ class Finder:
 
     def _add_folder(self, folder: str) -> None:
         self._keep_all(self._walk(folder), folder)
+        held_out = next((one for one in datasets_in(Path(folder)) if {"val", "test"} & one.parts.keys()), None)
+        if held_out:
+            said = f"{folder} is used whole, with the val and test images that {held_out.file.name} in it names"
+            self.notes.append(f"{said}: data={held_out.file} leaves them out, so that they can judge the outcome")
 
     def _add_address(self, address: str) -> None:
         """Shards of a folder or glob at an address, which is asked each time."""

@@ -26,6 +26,7 @@ from headstart.images.sources import (
     Data,
     channels_of,
     check_sources,
+    keypoints_of,
     no_frames_here,
     no_shards_here,
     parse_sources,
@@ -45,6 +46,7 @@ class ImageIndex:
         skipped: (path, reason) of the videos and shards that cannot be used, or not to their end.
         shards: Those that hold images of it.
         channels: With which the images are read: 3 are RGB.
+        keypoints: ``kpt_shape`` of what they come from, where that is a data set of poses.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class ImageIndex:
         self.notes = tuple(notes)
         self.left_out = left_out
         self.skipped, self.channels, self.shards = list(skipped), channels, tuple(shards)
+        self.keypoints: tuple[int, int] | None = None
         self._fingerprint = ""
         self._kept: Path | None = None
         self._tables: Path | None = None  # cache folder with the tables of the shards
@@ -81,6 +84,7 @@ class ImageIndex:
         index.skipped = [(str(one), str(reason)) for one, reason in about["skipped"]]
         index.left_out, index._fingerprint, index._kept = about["left_out"], about["fingerprint"], path
         index.channels, index.shards = about["channels"], tuple(about["shards"])
+        index.keypoints = tuple(about["keypoints"]) if about["keypoints"] else None
         if index.shards:
             catalog.look_in(path.parent.parent)
         return index
@@ -92,7 +96,7 @@ class ImageIndex:
 
     def save(self, path: Path, watched: dict[str, index_cache.Stamp]) -> bool:
         """Keep the index at `path` for as long as what is `watched` stays as it is; whether that was done."""
-        names = ("sources", "notes", "left_out", "skipped", "channels", "shards")
+        names = ("sources", "notes", "left_out", "skipped", "channels", "shards", "keypoints")
         about = {name: getattr(self, name) for name in names}
         return index_cache.save(path, self._text, self._ends, {**about, "fingerprint": self.fingerprint()}, watched)
 
@@ -130,7 +134,7 @@ class ImageIndex:
         """An index of some of the images, in the order of `rows`."""
         about = self.sources, self.notes, self.left_out, (), self.channels, self.shards
         found = ImageIndex([self.path(row) for row in rows], *about)
-        found._tables = self._tables
+        found._tables, found.keypoints = self._tables, self.keypoints
         return found
 
     def far(self) -> npt.NDArray[np.uint32] | None:
@@ -210,7 +214,7 @@ def find_images(data: Data, keep: Path | None = None, *, every: float = EVERY, l
     notes = [*finder.notes, *finder.passed_over(), *said, *told]
     paths, skipped = sorted({*finder.found.values(), *frames, *members}), [*skipped, *unread]
     index = ImageIndex(paths, names, notes, finder.left_out, skipped, channels, shards if members else ())
-    index._tables = keep or index_cache.default_folder()
+    index._tables, index.keypoints = keep or index_cache.default_folder(), keypoints_of(sources)
     finder.watched |= {shard: seen for shard in shards if is_address(shard) and (seen := index_cache.stamp(shard))}
     if path is not None and finder.keepable and index.save(path, finder.watched):
         return ImageIndex.load(path, check=False) or index  # mapped, in place of the copy in memory

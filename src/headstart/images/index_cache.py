@@ -25,7 +25,7 @@ from headstart.errors import UserError
 from headstart.files import write_atomically
 from headstart.images.members import is_address
 
-FORMAT = 4
+FORMAT = 5
 FEWEST = 20_000
 """Images from which on an index is kept: fewer are found in a moment."""
 MOST_FOLDERS = 100_000

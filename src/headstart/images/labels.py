@@ -73,6 +73,35 @@ def is_there(path: str | Path) -> bool:
     return shards.has(member)
 
 
+class Keypoints(NamedTuple):
+    """``kpt_shape`` of a pose data set.
+
+    Attributes:
+        number: Keypoints of an object.
+        values: Numbers of each: 2, or 3 with its visibility.
+        learnt: Whether the detector learns them. Of a pose, one that does not is taught the box alone.
+    """
+
+    number: int
+    values: int
+    learnt: bool = True
+
+    @property
+    def words(self) -> int:
+        """Numbers of an object's line: class, box and keypoints."""
+        return 5 + self.number * self.values
+
+
+def keypoints_for(task: str, shape: Sequence[int] | None) -> Keypoints | None:
+    """What the keypoints of a data set are to a detector.
+
+    Args:
+        task: Of the detector: only "pose" learns keypoints.
+        shape: ``kpt_shape`` of the data set, None for one without.
+    """
+    return Keypoints(shape[0], shape[1], learnt=task == "pose") if shape else None
+
+
 class Row(NamedTuple):
     """One object.
 
@@ -136,13 +165,13 @@ class Labels:
         return np.array([(row.label, *row.box) for row in self.rows], dtype=np.float32).reshape(-1, 5)
 
 
-def read_labels(path: Path, classes: int | None = None, keypoints: Sequence[int] | None = None) -> Labels:
+def read_labels(path: Path, classes: int | None = None, keypoints: Keypoints | None = None) -> Labels:
     """Read a label file: all that can be used of it, and what cannot, with line and reason.
 
     Args:
         path: The file; without one the image is background.
         classes: How many classes there are; None where that is not known.
-        keypoints: ``kpt_shape`` of a pose data set: how many keypoints, and numbers of each (2 or 3).
+        keypoints: Of a pose data set.
 
     Returns:
         Rows and problems. Never raises for what is in the file. UTF-16 and Latin-1 are read, and named as problems,
@@ -152,19 +181,22 @@ def read_labels(path: Path, classes: int | None = None, keypoints: Sequence[int]
     if data is None or isinstance(data, Problem):
         return Labels(path, (), () if data is None else (data,))
     text, problems = _decoded(data)
+    pose = keypoints if keypoints and keypoints.learnt else None
+    only_box = keypoints.words if keypoints and not keypoints.learnt else 0
     rows: dict[bytes, Row] = {}
     widths, twice = set(), 0
     for number, line in enumerate(text.splitlines(), start=1):
         if words := line.split():
+            words = words[:5] if len(words) == only_box else words
             widths.add(len(words) == 5)
-            found = _row(words, number, classes, keypoints)
+            found = _row(words, number, classes, pose)
             if isinstance(found, Problem):
                 problems.append(found)
             elif (same := _numbers(words)) in rows:
                 twice += 1
             else:
                 rows[same] = found
-    if len(widths) > 1 and not keypoints and any(row.points for row in rows.values()):
+    if len(widths) > 1 and not pose and any(row.points for row in rows.values()):
         problems.append(Problem("mixes boxes and polygons"))
     if twice:
         problems.append(Problem(f"has {twice} lines twice", drops_image=False))
@@ -218,7 +250,7 @@ def _decoded(data: bytes) -> tuple[str, list[Problem]]:
         return data.decode("latin-1"), [Problem("is not UTF-8: save it as UTF-8")]
 
 
-def _row(words: Sequence[str], line: int, classes: int | None, keypoints: Sequence[int] | None) -> Row | Problem:
+def _row(words: Sequence[str], line: int, classes: int | None, keypoints: Keypoints | None) -> Row | Problem:
     """One line; the rules are those of Ultralytics' ``verify_image_label``."""
     try:
         values = [float(word) for word in words]
@@ -231,7 +263,7 @@ def _row(words: Sequence[str], line: int, classes: int | None, keypoints: Sequen
     box = _around(rest) if polygon else (rest[0], rest[1], rest[2], rest[3])
     points = rest if polygon else rest[4:]
     # Of keypoints Ultralytics checks the places, and not the box; of polygons the box around them.
-    bounded = _places(points, keypoints[1]) if keypoints else box
+    bounded = _places(points, keypoints.values) if keypoints else box
     if not all(map(math.isfinite, rest)):
         return Problem("has a coordinate that is not a finite number", line)
     if max(bounded) > 1 + _TOLERANCE:
@@ -262,10 +294,9 @@ def _class_problem(value: float, word: str, classes: int | None) -> str:
     return ""
 
 
-def _count_problem(count: int, keypoints: Sequence[int] | None) -> str:
+def _count_problem(count: int, keypoints: Keypoints | None) -> str:
     if keypoints:
-        wanted = 5 + keypoints[0] * keypoints[1]
-        return "" if count == wanted else f"has {count} numbers; a pose has {wanted}"
+        return "" if count == keypoints.words else f"has {count} numbers; a pose has {keypoints.words}"
     if count == 5 or (count >= 7 and count % 2):
         return ""
     return f"has {count} numbers; a box has 5, a polygon 7, 9, 11 or more"
@@ -310,7 +341,7 @@ class Survey:
     objects: dict[str, int] = field(default_factory=dict)
 
 
-def survey(images: Iterable[str], classes: int | None = None, keypoints: Sequence[int] | None = None) -> Survey:
+def survey(images: Iterable[str], classes: int | None = None, keypoints: Keypoints | None = None) -> Survey:
     """Read the label files of `images`.
 
     Args:

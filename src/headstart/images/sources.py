@@ -14,7 +14,7 @@ from typing import Any, Literal
 from headstart.errors import UserError, did_you_mean
 from headstart.images import dataset_yaml, frames
 from headstart.images.braces import is_pattern, named_by
-from headstart.images.dataset_yaml import read_dataset_yaml, shipped
+from headstart.images.dataset_yaml import meant_dataset, read_dataset_yaml, shipped
 from headstart.images.members import is_address, is_compressed_name, is_shard_name, split
 
 SUFFIXES = (
@@ -43,6 +43,7 @@ class Source:
         train: Of a dataset: what its `train` names.
         held_out: Of a dataset: what its `val` and `test` name, as far as it exists.
         channels: Of a dataset: those of its images.
+        keypoints: Of a dataset of poses: its ``kpt_shape``.
     """
 
     path: str
@@ -50,6 +51,7 @@ class Source:
     train: tuple[Source, ...] = ()
     held_out: tuple[Source, ...] = ()
     channels: int | None = None
+    keypoints: tuple[int, int] | None = None
 
 
 def check_sources(data: Data) -> list[UserError]:
@@ -157,7 +159,8 @@ def _source(name: Any) -> Source:
         return Source(path, "shard")
     if suffix == ".txt" or _lists_images(path):
         return Source(path, "list")
-    raise UserError(f"{path} is not an image, a video, a shard, a list or a dataset YAML", where="data", hint=_EXPECTED)
+    what = f"{path} is not an image, a video, a shard, a list or a dataset YAML"
+    raise UserError(what, where="data", hint=meant_dataset(path) or _EXPECTED)
 
 
 def _lists_images(path: str) -> bool:
@@ -202,7 +205,7 @@ def _missing(text: str) -> UserError:
                 names = [entry.name for entry in islice(entries, 5000)]  # enough for folders of folders
         except OSError:
             names = []
-        hint = did_you_mean(wrong, names) or f"{parent} exists, but has no {wrong!r}"
+        hint = meant_dataset(text) or did_you_mean(wrong, names) or f"{parent} exists, but has no {wrong!r}"
     return UserError(f"no such file or folder: {text}", where="data", hint=hint)
 
 
@@ -227,7 +230,10 @@ def _dataset(file: Path) -> Source:
         raise UserError.several(problems)
     held_out = [path for part in found.parts if part != "train" for path in found.paths(part)]
     there = [source for path in held_out for source in _held_out(path)]
-    return Source(str(file), "dataset", tuple(train), tuple(there), channels)
+    keypoints = None
+    with suppress(UserError):  # those who read the labels say so
+        keypoints = found.keypoints()
+    return Source(str(file), "dataset", tuple(train), tuple(there), channels, keypoints)
 
 
 def _held_out(path: str) -> list[Source]:
@@ -252,3 +258,9 @@ def channels_of(sources: Sequence[Source]) -> int:
         hint = "give data sets of one number of channels: a detector reads one"
         raise UserError(f"{first} has images of {one} channels, {second} of {other}", where="data", hint=hint)
     return next(iter(said), None) or 3
+
+
+def keypoints_of(sources: Sequence[Source]) -> tuple[int, int] | None:
+    """``kpt_shape`` of the datasets among the sources; None where none is of poses, or two say different ones."""
+    said = {source.keypoints for source in sources if source.keypoints is not None}
+    return said.pop() if len(said) == 1 else None

@@ -15,7 +15,7 @@ from headstart.doctor.pictures import Looks
 from headstart.doctor.start import fit_findings
 from headstart.errors import UserError
 from headstart.files import write_text
-from headstart.images.dataset_yaml import SUFFIXES, DatasetYaml, find_dataset_yaml, read_dataset_yaml
+from headstart.images.dataset_yaml import SUFFIXES, DatasetYaml, find_dataset_yaml, meant_dataset, read_dataset_yaml
 from headstart.images.index import ImageIndex, find_images
 from headstart.jobs.fit import fit_of
 from headstart.machine import parse_device
@@ -88,7 +88,7 @@ def _sources(s: DoctorSettings) -> tuple[Path | None, ImageIndex | None]:
         named.append(s.data)
     file = find_dataset_yaml(labelled) if labelled else None
     if labelled and file is None:
-        hint = "give the path of an Ultralytics dataset YAML"
+        hint = meant_dataset(labelled) or "give the path of an Ultralytics dataset YAML"
         raise UserError(f"no such dataset YAML: {labelled}", where="labels" if s.labels else "data", hint=hint)
     return file, find_images(named, every=s.every) if named else None
 

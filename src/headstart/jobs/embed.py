@@ -25,7 +25,7 @@ from headstart.files import explained, write_atomically
 from headstart.images.dataset_yaml import DatasetYaml
 from headstart.images.frames import file_of
 from headstart.images.index import ImageIndex, find_images
-from headstart.images.labels import expected, is_there, label_path, read_labels, survey
+from headstart.images.labels import expected, is_there, keypoints_for, label_path, read_labels, survey
 from headstart.images.members import split
 from headstart.images.shards import save_image
 from headstart.jobs.csv_files import write_csv
@@ -192,7 +192,7 @@ def _labelled(labels: str, images: ImageIndex) -> _Given:
     """The labels of the images of a dataset's train part that have a label file."""
     dataset = dataset_of(labels)
     row_of = {str(Path(path).resolve()): row for row, path in enumerate(images)}
-    classes, keypoints = len(dataset.class_names()), dataset.keypoints()
+    classes, keypoints = len(dataset.class_names()), keypoints_for("", dataset.keypoints())
     train = list(find_images(str(dataset.file)))
     there = [path for path in train if is_there(label_path(path))]
     if not there:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from headstart.detectors.base import Detector
 from headstart.detectors.find import load_detector
 from headstart.images.index import ImageIndex
-from headstart.images.labels import label_path, read_labels
+from headstart.images.labels import Keypoints, keypoints_for, label_path, read_labels
 from headstart.images.samples import sample_images
 from headstart.launch.devices import own_device
 from headstart.pseudolabels.fit import IMAGES, Fit, look
@@ -31,11 +33,12 @@ def fit_of(run: PretrainSettings, options: ProposalOptions, detector: Detector, 
         finder = detector if options.proposals is None else load_detector(options.proposals, where="proposals")
         finder.module.to(device)
         try:
-            fit = look(finder, samples, search, device=device, labels=_boxes if run.probe_labels else None)
+            labels = partial(_boxes, keypoints=keypoints_for("", images.keypoints)) if run.probe_labels else None
+            fit = look(finder, samples, search, device=device, labels=labels)
         finally:
             finder.module.to("cpu")
     return fit if fit.images else None
 
 
-def _boxes(image: str) -> Tensor:
-    return torch.from_numpy(read_labels(label_path(image)).array()[:, 1:])
+def _boxes(image: str, keypoints: Keypoints | None) -> Tensor:
+    return torch.from_numpy(read_labels(label_path(image), keypoints=keypoints).array()[:, 1:])

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from headstart.errors import UserError
-from headstart.images.dataset_yaml import DatasetYaml, find_dataset_yaml, read_dataset_yaml
+from headstart.images.dataset_yaml import DatasetYaml, find_dataset_yaml, meant_dataset, read_dataset_yaml
 from headstart.images.index import ImageIndex, find_images
-from headstart.images.labels import expected, label_path, read_labels, survey
+from headstart.images.labels import expected, keypoints_for, label_path, read_labels, survey
 from headstart.images.loader import ImageLoader, PixelBatch, Stream
 from headstart.images.readers import FileReader, Reader
 from headstart.methods.base import GivenLabels
@@ -29,6 +29,7 @@ def dataset_of(labels: str) -> DatasetYaml:
     file = find_dataset_yaml(labels)
     if file is None:
         hint = "give an Ultralytics dataset YAML: its train part are the labelled images, its names the classes"
+        hint = meant_dataset(labels) or hint
         raise UserError(f"{labels} is no dataset YAML that is there", where="labels", hint=hint)
     dataset = read_dataset_yaml(file)
     dataset.class_names()
@@ -36,18 +37,19 @@ def dataset_of(labels: str) -> DatasetYaml:
     return dataset
 
 
-def given_labels(labels: str, images: ImageIndex) -> tuple[GivenLabels, tuple[str, ...]]:
+def given_labels(labels: str, images: ImageIndex, task: str = "detect") -> tuple[GivenLabels, tuple[str, ...]]:
     """The labels of the images of a dataset's train part, by their rows in the index, and what cannot be used of them.
 
     Args:
         labels: The dataset YAML.
         images: The run's images, those of the dataset among them.
+        task: Of the detector that learns from them.
 
     Raises:
         UserError: No image has an object.
     """
     dataset = dataset_of(labels)
-    names, keypoints = dataset.class_names(), dataset.keypoints()
+    names, keypoints = dataset.class_names(), keypoints_for(task, dataset.keypoints())
     row_of = {str(Path(path).resolve()): row for row, path in enumerate(images)}
     wanted = [path for path in find_images(str(dataset.file)) if str(Path(path).resolve()) in row_of]
     known = survey(wanted, len(names), keypoints)

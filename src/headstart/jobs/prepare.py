@@ -181,7 +181,7 @@ def prepare(options: Mapping[str, Any], measure: Callable[[Job], BatchTrial] | N
     run, length = with_length(settled.run, given, detector.trained, len(images), classes=declared.method.needs.labels)
     known, classed = None, detector
     if labels and declared.method.needs.labels:
-        known, told = given_labels(labels, images)
+        known, told = given_labels(labels, images, detector.task)
         relabelled(record["resolved"].get("labels") if record else None, known, labels)
         classed = detector.with_classes(known.names, dataset_of(labels).keypoints())
         more += told

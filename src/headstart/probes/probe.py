@@ -13,7 +13,7 @@ from torch.nn import functional
 from headstart.detectors.base import evaluating
 from headstart.errors import UserError
 from headstart.images.index import ImageIndex
-from headstart.images.labels import label_path, read_labels
+from headstart.images.labels import Labels, keypoints_for, label_path, read_labels
 from headstart.images.samples import sample_images
 from headstart.probes import metrics
 from headstart.probes.labelled import box_features, knn_accuracy, linear_accuracy
@@ -47,9 +47,11 @@ class Samples:
         pixels: list[Tensor] = []
         found: list[Tensor] = []
         skipped: list[tuple[str, str]] = []
+        keypoints = keypoints_for("", images.keypoints)
         for path, image in sample_images(images, number, 4 * imgsz**2, skipped):
             pixels.append(_squeezed(image, imgsz))
-            found.append(torch.from_numpy(read_labels(label_path(path)).array()) if labels else torch.zeros(0, 5))
+            there = read_labels(label_path(path), keypoints=keypoints) if labels else Labels(label_path(path))
+            found.append(torch.from_numpy(there.array()))
         if not pixels:
             raise UserError("no image can be read of those that were tried", where="data", hint="look at the files")
         owner = torch.tensor([place for place, boxes in enumerate(found) for _ in range(len(boxes))], dtype=torch.long)

@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from headstart.detectors.used import Counts, count
 from headstart.errors import UserError
 from headstart.images.decode import DecodeError, read_image
-from headstart.images.labels import label_path, read_labels
+from headstart.images.labels import Keypoints, Labels, keypoints_for, label_path, read_labels
 
 Target = dict[str, Tensor]
 GRAY = 114
@@ -32,17 +32,29 @@ class LabelledImages(Dataset[tuple[Tensor, Target]]):
         classes: Number of classes, without the background.
         imgsz: Side to which the longer one is scaled, pixels.
         augment: Changes image and boxes, for a training.
+        keypoints: Of labels of poses, of which the boxes are taken.
     """
 
-    def __init__(self, paths: Sequence[str], classes: int, imgsz: int, augment: Any = None) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str],
+        classes: int,
+        imgsz: int,
+        augment: Any = None,
+        keypoints: Keypoints | None = None,
+    ) -> None:
         self.paths, self.classes, self.imgsz, self.augment = paths, classes, imgsz, augment
+        self.keypoints = keypoints
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def counts(self) -> Counts:
         """Images and objects, as the label files have them now."""
-        return count(len(read_labels(label_path(path), self.classes).rows) for path in self.paths)
+        return count(len(self._labels(path).rows) for path in self.paths)
+
+    def _labels(self, path: str) -> Labels:
+        return read_labels(label_path(path), self.classes, self.keypoints)
 
     def __getitem__(self, place: int) -> tuple[Tensor, Target]:
         """Image float ``(3, H, W)``, RGB in [0, 1]; ``boxes`` ``(N, 4)`` in pixels; ``labels`` int64 ``(N,)`` from 1.
@@ -53,7 +65,7 @@ class LabelledImages(Dataset[tuple[Tensor, Target]]):
         path = self.paths[place]
         pixels = scaled(path, self.imgsz)
         height, width = pixels.shape[1:]
-        labels = read_labels(label_path(path), self.classes)
+        labels = self._labels(path)
         if labels.dropped:  # the comparison leaves such images out beforehand: this one's label changed since
             first = next(problem for problem in labels.problems if problem.drops_image)
             raise UserError(
@@ -100,11 +112,11 @@ def augmentation(imgsz: int, recipe: Mapping[str, float]) -> Any:
     )
 
 
-def read_lists(data: str | Path) -> tuple[list[str], list[str]]:
-    """The images of ``train`` and ``val`` of a dataset YAML that a comparison wrote: lists of paths."""
+def read_lists(data: str | Path) -> tuple[list[str], list[str], Keypoints | None]:
+    """The images of ``train`` and ``val`` of a dataset YAML that a comparison wrote: lists of paths; its keypoints."""
     content = yaml.safe_load(Path(data).read_text(encoding="utf-8"))
     train, test = (Path(content[part]).read_text(encoding="utf-8").splitlines() for part in ("train", "val"))
-    return train, test
+    return train, test, keypoints_for("", content.get("kpt_shape"))
 
 
 def training_batches(images: LabelledImages, batch: int, seed: int, workers: int) -> DataLoader[Any]:

@@ -112,13 +112,13 @@ class Training:
     def __init__(self, model: Any, record: Record, settings: FinetuneSettings, device: torch.device) -> None:
         self.model, self.record, self.settings, self.device = model, record, settings, device
         self.recipe = recipe(settings.extra)
-        train_images, test_images = data.read_lists(settings.data)
+        train_images, test_images, keypoints = data.read_lists(settings.data)
         classes, imgsz = len(record.names) - 1, settings.imgsz
         augment = data.augmentation(imgsz, self.recipe)
         workers = 0 if device.type == "cpu" else settings.workers
-        images = data.LabelledImages(train_images, classes, imgsz, augment)
+        images = data.LabelledImages(train_images, classes, imgsz, augment, keypoints)
         self.batches = data.training_batches(images, settings.batch, settings.seed, workers)
-        self.test = data.LabelledImages(test_images, classes, imgsz)
+        self.test = data.LabelledImages(test_images, classes, imgsz, keypoints=keypoints)
         write_used(settings.folder, Used(images.counts(), self.test.counts()))
         self.optimizer = make_optimizer(settings.optimizer, model, settings.lr0, self.recipe)
         self.step, self.steps = 0, settings.epochs * len(self.batches)

@@ -97,6 +97,10 @@ class UltralyticsFinetuner(Finetuner):
             hint += f"; or name a model YAML that says channels: {given}, and starts that were made with it"
         return [UserError(what, where="data", hint=hint)]
 
+    def learns_keypoints(self, model: str) -> bool:
+        """See `Finetuner.learns_keypoints`."""
+        return model_files.learns_keypoints(self.architecture(model))
+
     def fetch_dataset(self, yaml: Path) -> None:
         """See `Finetuner.fetch_dataset`."""
         from ultralytics.data.utils import check_det_dataset

@@ -9,6 +9,7 @@ import importlib.util
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from headstart.errors import UserError, did_you_mean
 from headstart.reading import parse_yaml
@@ -58,6 +59,16 @@ def is_yaml(model: str) -> bool:
     """Whether `model` means an architecture: a YAML file, or the name of one without a suffix."""
     suffix = Path(model).suffix.lower()
     return suffix in YAML or (not Path(model).is_file() and _find(model) is not None)
+
+
+def learns_keypoints(model: str) -> bool:
+    """Whether an architecture's head gives poses, as Ultralytics tells it: by the name of its last layer."""
+    found = _find(model)
+    try:
+        content: Any = parse_yaml(found.read_text(encoding="utf-8")) if found else None
+        return "pose" in str(content["head"][-1][-2]).lower()
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def yaml_name(model: str) -> str:
