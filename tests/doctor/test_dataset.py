@@ -136,6 +136,16 @@ def test_odd_images(scenes: Path) -> None:
     assert found["sizes"].facts["commonest"] == (128, 128)
 
 
+def test_images_that_a_training_leaves_out(scenes: Path) -> None:
+    train = scenes / "images" / "train"
+    cv2.imwrite(str(train / "00001.jpg"), np.full((9, 200, 3), 90, np.uint8))
+    found = found_in(scenes)
+    assert found["images.train.read"].outcome == "ok"
+    assert found["images.train.refused"].details == (f"{train / '00001.jpg'}: 200 x 9 pixels; 10 a side are the least",)
+    assert found["images.train.refused"].words == "train: 1 of 12 images are left out by a training"
+    assert "images.val.refused" not in found
+
+
 def test_the_size_of_objects_at_imgsz() -> None:
     """By hand: a quarter by a quarter of 400 x 200, scaled to 640 x 320, is 160 x 80: a side of 113.1."""
     part = Part("train", ("a",), objects={"a": [(0.0, 0.0, 0.25, 0.25)] * 3 + [(0.0, 0.0, 0.01, 0.02)]})

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from headstart.images.labels import Keypoints, label_path, read_labels, survey
+from headstart.images.labels import Keypoints, expected, label_path, read_labels, survey
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -180,3 +180,12 @@ def test_a_survey_counts_and_gives_examples(tmp_path: Path) -> None:
     assert f"{tmp_path}/1.txt: line 1 has the class 9; there are 2 classes, from 0; " in found.notes[0]
     assert found.notes[0].endswith("; and 1 more")
     assert found.notes[1] == f"1 lines or files of labels have no effect: {tmp_path}/0.txt: has 2 lines twice"
+
+
+def test_labels_with_another_suffix_are_named(tmp_path: Path) -> None:
+    image = str(tmp_path / "a.png")
+    assert expected(image) == f"expected {tmp_path}/a.txt for {image}"
+    (tmp_path / "a.xml").write_text("<a/>")
+    assert "a.xml is not read, for there is no common form of such labels: write a .txt" in expected(image)
+    (tmp_path / "a.TXT").write_text(BOX)
+    assert f"{tmp_path}/a.TXT is not read: rename such files, for Ultralytics reads .txt alone" in expected(image)

@@ -61,6 +61,24 @@ def read_findings(name: str, looks: Looks) -> list[Finding]:
     return [Finding(f"images.{name}.read", lost(len(unread), total), words, do, unread)]
 
 
+def refused_findings(name: str, looks: Looks, number: int, refused: Mapping[str, str]) -> list[Finding]:
+    """Images that can be read here, and that a training leaves out.
+
+    Args:
+        name: Of their part of the data set.
+        looks: At this part.
+        number: Images of the part.
+        refused: Image -> why no training takes it.
+    """
+    known = {path for path, _ in looks.made.unread}
+    some = tuple(f"{path}: {why}" for path, why in refused.items() if path not in known)
+    if not some:
+        return []
+    words = f"{name}: {len(some):,} of {number:,} images are left out by a training"
+    do = "save them anew in the format that their name says, or take them out"
+    return [Finding(f"images.{name}.refused", lost(len(some), number), words, do, some)]
+
+
 def video_findings(images: ImageIndex) -> list[Finding]:
     """What is used of videos and shards, and those that cannot be read, or not to their end."""
     found = []

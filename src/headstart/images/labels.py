@@ -48,7 +48,7 @@ def _in_folders(image: str) -> str:
     return path if is_address(path) else str(Path(path).with_suffix(".txt"))
 
 
-OTHER_FORMS = (".json", ".xml", ".cls")
+OTHER_FORMS = (".TXT", ".json", ".xml", ".cls")
 """Of labels that others write beside an image; there is no common form of them."""
 
 
@@ -59,6 +59,8 @@ def expected(image: str) -> str:
     other = next((stem + suffix for suffix in OTHER_FORMS for stem in stems if is_there(stem + suffix)), "")
     if not other:
         return f"expected {path} for {image}"
+    if other.endswith(".TXT"):
+        return f"expected {path} for {image}; {other} is not read: rename such files, for Ultralytics reads .txt alone"
     how = "write a .txt for each image (a line for each object: class x y width height, as shares of the sides)"
     how += ", and pack both into shards anew" if split(image) else ""
     return f"expected {path} for {image}; {other} is not read, for there is no common form of such labels: {how}"

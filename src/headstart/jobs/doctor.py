@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from headstart.detectors.base import Detector
-from headstart.detectors.find import load_detector
+from headstart.detectors.find import finetuner, load_detector
 from headstart.doctor import dataset, pictures, system
 from headstart.doctor.dataset import Part
 from headstart.doctor.findings import Finding, Report, of_error
@@ -51,7 +52,7 @@ def doctor(s: DoctorSettings) -> Report:
         sections.append(("Classes", tuple(dataset.class_findings(names, parts) if names and parts else ())))
     images = {name: part.images for name, part in parts.items()} | ({UNLABELLED: unlabelled} if unlabelled else {})
     videos = pictures.video_findings(index) if index else []
-    sections.append(("Images", (*videos, *_images(images, parts, s.imgsz))))
+    sections.append(("Images", (*videos, *_images(images, parts, s))))
     sections.append(("Start", tuple(_start(s, images, parts, str(file or "")))))
     return Report(tuple((title, some) for title, some in sections if some))
 
@@ -116,7 +117,7 @@ def _parts(found: DatasetYaml) -> list[str]:
     return ["train", "val", *(["test"] if "test" in found.parts else [])]
 
 
-def _images(images: Mapping[str, Sequence[str]], parts: Mapping[str, Part], imgsz: int) -> list[Finding]:
+def _images(images: Mapping[str, Sequence[str]], parts: Mapping[str, Part], s: DoctorSettings) -> list[Finding]:
     """Whether they can be read, their sizes, and the same ones on both sides."""
     looks: dict[str, Looks] = {}
     found: list[Finding] = []
@@ -125,14 +126,22 @@ def _images(images: Mapping[str, Sequence[str]], parts: Mapping[str, Part], imgs
     for name, paths in images.items():
         looks[name] = pictures.look_at(paths)
         found += pictures.read_findings(name, looks[name])
+        if name in parts:
+            found += pictures.refused_findings(name, looks[name], len(paths), _refused(s.model, paths))
     sizes = pictures.sizes_of([path for paths in images.values() for path in paths])
     found += pictures.size_findings(sizes)
     if "train" in parts:
-        found += pictures.object_findings(parts["train"], sizes, imgsz)
+        found += pictures.object_findings(parts["train"], sizes, s.imgsz)
     for held_out in [name for name in ("val", "test") if name in looks]:
         for other in [name for name in ("train", UNLABELLED) if name in looks]:
             found += pictures.copy_findings(held_out, other, looks[held_out].made, looks[other].made)
     return found
+
+
+def _refused(model: str, images: Sequence[str]) -> dict[str, str]:
+    with suppress(UserError):  # of no family, or of one that is not fine-tuned: the start says so
+        return finetuner(model).rejected(images)
+    return {}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -166,5 +175,8 @@ def _measured(
     if not detector.trained:
         return [Finding("start", "unknown", f"{path} holds random weights: they know nothing", "give trained ones")]
     run = PretrainSettings(data="", device=s.device, probe_labels=labels)
-    fit = fit_of(run, ProposalOptions(), detector, ImageIndex(sorted(images)))
+    index = ImageIndex(sorted(images))
+    if labels:  # those of poses are read as such
+        index.keypoints = read_dataset_yaml(Path(file)).keypoints()
+    fit = fit_of(run, ProposalOptions(), detector, index)
     return fit_findings(fit, path, len(detector.names), file)
