@@ -24,6 +24,7 @@ from headstart.errors import UserError
 from headstart.run.loggers import Logger, Named, check_loggers, open_loggers
 from headstart.run.loggers.find import built_in
 from headstart.run.loggers.guarded import Guarded
+from headstart.run.loggers.tensorboard import tag
 from headstart.settings.loggers import listed
 from headstart.settings.schema import PretrainSettings
 
@@ -184,7 +185,7 @@ def test_tensorboard_is_read_back(tmp_path: Path) -> None:
     (logger,) = open_loggers(["tensorboard"], tmp_path)
     run(logger, tmp_path)
     found = [(event.step, value) for event in events(tmp_path / "tensorboard") for value in event.summary.value]
-    losses = {step: value.simple_value for step, value in found if value.tag == "loss"}
+    losses = {step: value.simple_value for step, value in found if value.tag == "loss/loss"}
     assert losses == pytest.approx({1: 2.0, 10: 0.2, 20: 0.1})
     texts = {
         value.tag.split("/")[0]: value.tensor.string_val[0].decode() for _, value in found if value.tensor.string_val
@@ -196,6 +197,15 @@ def test_tensorboard_is_read_back(tmp_path: Path) -> None:
     pixels = cv2.imdecode(np.frombuffer(shown.encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
     assert pixels.shape == (4, 6, 3)
     assert (pixels == (0, 0, 200)).all()
+
+
+def test_measures_stand_in_few_sections_of_tensorboard() -> None:
+    names = {
+        "loss": "loss/loss", "loss_box": "loss/box", "teacher_mean_score": "teacher/mean_score", "lr": "train/lr",
+        "probe_rankme": "probe/rankme", "time_step": "time/step", "data_wait": "time/data_wait",
+        "losses": "train/losses", "map50_95": "test/map50_95", "final/map50": "final/map50",
+    }  # fmt: skip
+    assert {name: tag(name) for name in names} == names
 
 
 @pytest.mark.parametrize("broken", ["start", "metrics", "event", "image", "finish"])

@@ -13,6 +13,19 @@ import yaml
 from headstart.errors import UserError
 from headstart.run.loggers.base import Logger, Status, readable
 
+_SECTIONS = ("loss", "teacher", "probe", "time")
+_OTHERS = dict.fromkeys(("data_wait", "images_per_second", "seconds"), "time") | {"map50": "test", "map50_95": "test"}
+
+
+def tag(name: str) -> str:
+    """What a measure is called in TensorBoard, which has a section for all that stands before the same slash."""
+    if "/" in name:
+        return name
+    section, _, rest = name.partition("_")
+    if section in _SECTIONS:
+        return f"{section}/{rest or name}"
+    return f"{_OTHERS.get(name, 'train')}/{name}"
+
 
 class TensorBoardLogger(Logger):
     """Event files in ``tensorboard/``: ``tensorboard --logdir RUN/loggers/tensorboard``."""
@@ -38,7 +51,7 @@ class TensorBoardLogger(Logger):
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """See `Logger.metrics`."""
-        self._logger.log_metrics(dict(values), step)
+        self._logger.log_metrics({tag(name): value for name, value in values.items()}, step)
 
     def event(self, step: int, kind: str, message: str) -> None:
         """See `Logger.event`."""
@@ -53,7 +66,7 @@ class TensorBoardLogger(Logger):
         pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)  # imread knows no names beyond ASCII
         if pixels is None:
             raise ValueError(f"{path} is not an image")
-        self._logger.experiment.add_image(name, pixels[..., ::-1].copy(), step, dataformats="HWC")
+        self._logger.experiment.add_image(f"pictures/{name}", pixels[..., ::-1].copy(), step, dataformats="HWC")
 
     def finish(self, status: Status) -> None:
         """See `Logger.finish`."""
