@@ -57,8 +57,9 @@ def options(image_folder: Path, few: Path, tmp_path: Path) -> dict[str, Any]:
     return {**small, **method, **given, "method": "selftrain", "report": False}
 
 
-def test_the_passes_are_told_and_recorded(options: dict[str, Any]) -> None:
+def test_the_passes_are_told_and_recorded(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     run = pretrain(**{**options, "report": True})
+    assert capsys.readouterr().err.count("teacher=tf_efficientnet_lite0") == 1, "what was shown to help is named"
     record = json.loads((run.folder / "teacher.json").read_text())
     assert record["names"] == ["disk", "ring"]
     assert (record["labelled"], record["unlabelled"], record["held_out"]) == (LABELLED, UNLABELLED, 0)

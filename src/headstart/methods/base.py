@@ -123,10 +123,12 @@ class Method(nn.Module, ABC):
         needs: What the method needs beside the student.
         exports: Whose weights it can hand back: ``("student", "teacher")`` where an attribute ``teacher`` is a moving
             average of the student.
+        without_teacher: What a run says that could learn from a ``teacher`` and is given none.
     """
 
     needs: ClassVar[Needs] = Needs()
     exports: ClassVar[tuple[Export, ...]] = ("student",)
+    without_teacher: ClassVar[str] = ""
 
     def __init__(self, settings: Any, context: Context) -> None:
         super().__init__()

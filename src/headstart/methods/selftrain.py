@@ -106,6 +106,10 @@ class Selftrain(Method):
 
     needs = Needs(trains="all", labels=True, teacher=True)
     exports = ("student", "teacher")
+    without_teacher = (
+        "the detector names what it finds by itself; all that was shown of selftrain is with a network that names it: "
+        "teacher=tf_efficientnet_lite0, of timm (pip install timm)"
+    )
 
     def __init__(self, settings: Settings, context: Context) -> None:
         super().__init__(settings, context)
