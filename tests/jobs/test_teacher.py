@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,36 @@ def test_a_run_whose_labels_cannot_be_written_is_whole_and_writes_them_later(
     assert (tmp_path / "run" / "headstart.pt").is_file()
     pretrain(out=str(tmp_path / "run"), resume=True)
     assert (tmp_path / "labels" / "data.yaml").is_file()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_asked_to_stop_while_images_are_labelled_stops_at_once(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """What was learnt is saved before; the same command goes on to the very weights of a run that was left alone."""
+    (tmp_path / "small.yaml").write_text(small.SMALL)
+    given = {**options, "model": str(tmp_path / "small.yaml"), "save_every": 100, "precision": "32"}
+    whole = pretrain(**{**given, "out": str(tmp_path / "whole")})
+    detected, seen = Labeller._detected, []
+
+    def asked(self: Labeller, *more: Any) -> Any:
+        for found in detected(self, *more):
+            os.kill(os.getpid(), number)
+            seen.append(found)
+            yield found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Labeller, "_detected", asked)
+        stopped = pretrain(**given)
+    assert stopped.interrupted
+    assert seen == []
+    (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert saved.name == f"step-{stopped.step:08d}.pt"
+    run = pretrain(**given, resume=True)
+    assert run.ok
+    left_alone, stopped_once = (one.yolo().model.state_dict() for one in (whole, run))
+    assert left_alone.keys() == stopped_once.keys()
+    assert all(torch.equal(value, stopped_once[name]) for name, value in left_alone.items())
 
 
 def test_storage_that_fails_while_images_are_labelled_costs_no_step(

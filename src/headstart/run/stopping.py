@@ -24,9 +24,32 @@ class Asked(threading.Event):
 
     Attributes:
         error: What a signal of the kind that came first would have raised.
+        cut: Whether that ended what was done within `cut_short`.
     """
 
     error: type[KeyboardInterrupt] = Stopped
+    cut = False
+    _at_once = False
+
+    @contextmanager
+    def cut_short(self, allowed: bool) -> Iterator[None]:
+        """Let the first signal end what is done here at once, where that is allowed: it may take hours."""
+        self._at_once = allowed
+        try:
+            yield
+        except KeyboardInterrupt:
+            if not (self._at_once and self.is_set()):
+                raise
+            self.cut = True
+        finally:
+            self._at_once = False
+
+    def ask(self, error: type[KeyboardInterrupt]) -> None:
+        """Note that a signal came, which would have raised `error`."""
+        self.error = error
+        self.set()
+        if self._at_once:
+            raise error
 
 
 @contextmanager
@@ -39,8 +62,7 @@ def interruptible() -> Iterator[Asked]:
         nonlocal first
         if not stop.is_set():
             first = time.monotonic()
-            stop.error = KeyboardInterrupt if number == signal.SIGINT else Stopped
-            stop.set()
+            stop.ask(KeyboardInterrupt if number == signal.SIGINT else Stopped)
         elif number == signal.SIGINT and time.monotonic() - first > AGAIN:
             raise KeyboardInterrupt
 

@@ -162,7 +162,7 @@ def train(
     with interruptible() as stop:
         while step < length.steps:
             progress = Progress(step, length.steps, length.epochs(step))
-            if method.long_ahead(progress):  # killed or out of memory on the way, no step is done twice
+            if ahead := method.long_ahead(progress):  # killed or out of memory on the way, no step is done twice
                 save()
 
             # -- images and views
@@ -185,7 +185,11 @@ def train(
                 if untried:
                     untried = False
                     run.log(one_step.compile(views, progress))
-                loss = one_step(views, progress)
+                # All is saved: what is ahead need not be waited for. Of several processes all have to stop together.
+                with stop.cut_short(ahead and ranks.world() == 1):
+                    loss = one_step(views, progress)
+            if stop.cut:
+                break
             step += 1
             clock.start("other")
             if step == first + 1:
