@@ -109,6 +109,7 @@ def page_content(results: Results, detections: Detections | None, damage: str = 
         "pictures": pictures(results, detections) if detections else [],
         "picture_damage": damage,
         "confidence": detections.least_confidence if detections else None,
+        "detectors": _detectors(detections) if detections else "",
         "starts": [_start(start) for start in results.starts],
         "rates": _rates(results),
         "failed": _failed(results),
@@ -230,7 +231,7 @@ def _longer(results: Results) -> str:
         return ""
     same = [c for c in results.finished() if (c.budget, c.seed) == (run.budget, run.seed)]
     others = ", ".join(f"{cell.start} {cell.measured.map50_95:.3f}" for cell in same)
-    usual = f" in place of {same[0].epochs}" if same else ""
+    usual = "".join(f" in place of {cell.epochs}" for cell in same if cell.start == run.start)
     return (
         f"Scratch with the steps that pretraining took: {run.epochs} epochs{usual} gave {run.measured.map50_95:.3f} "
         f"mAP50-95 at {remarks.labels(run.budget)}, seed {run.seed}{f'; there, {others}' if others else ''}. "
@@ -277,6 +278,13 @@ def pictures(results: Results, detections: Detections) -> list[dict[str, Any]]:
         }
         for at, image in enumerate(detections.images)
     ]
+
+
+def _detectors(detections: Detections) -> str:
+    """Whose boxes these are."""
+    if detections.seed is None:  # an older file
+        return "the detectors of the largest budget and the first seed"
+    return f"the detectors of {remarks.labels(detections.budget)}, seed {detections.seed},"
 
 
 def _panels(results: Results, image: ShownImage) -> list[tuple[str, int, list[tuple[str, str, Any]]]]:
