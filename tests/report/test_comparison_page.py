@@ -17,9 +17,11 @@ from headstart.comparison.records import ClassScore, Point, Results
 from headstart.comparison.results import read_results
 from headstart.comparison.wording import few_objects
 from headstart.errors import UserError
-from headstart.report import is_comparison, write_report
+from headstart.report import comparison_page, is_comparison, write_report
 from headstart.report.comparison_charts import _two_lines, budgets, curves
 from headstart.report.comparison_page import _detectors, _longer
+from headstart.report.rendering import environment
+from headstart.report.series import COLORS, _dash_of, shape_of
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
@@ -330,3 +332,21 @@ def test_classes_with_few_test_objects_are_named() -> None:
     assert few_objects(results(30, 40, 200, 26)) is None
     assert "(c0 1, c1 1, c2 1, c3 1, c4 1 and others)" in (few_objects(results(*[1] * 7)) or "")
     assert few_objects(fake_comparison.results(cells=[])) is None
+
+
+def test_thirty_starts_can_be_told_apart() -> None:
+    """Eight colors, and for those of one color another mark, in charts and legend alike, and other dashes."""
+    assert len({(index % COLORS, shape_of(index)) for index in range(30)}) == 30
+    assert len({(index % COLORS, str(_dash_of(index))) for index in range(30)}) == 30
+    names = ["coco", *(f"own{number}" for number in range(29))]
+    worth = {**fake_comparison.WORTH, **dict.fromkeys(names, (0.1, 0.2, 0.3, 4.0))}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fake_comparison, "WORTH", worth)
+        cells = [fake_comparison.cell(name, "1%", seed) for name in names for seed in (0, 1)]
+        found = fake_comparison.results(starts=names, seeds=[0, 1], cells=cells)
+    legend = environment().from_string('{% from "comparison_parts.html.j2" import legend_of %}{{ legend_of(legend) }}')
+    marks = re.findall(r"<svg.*?</svg>", legend.render(legend=comparison_page.legend(found)), re.DOTALL)
+    assert len(set(marks)) == 30
+    assert marks[8] != marks[0]
+    assert "var(--s0)" in marks[8]
+    assert "var(--s8)" not in "".join(marks)

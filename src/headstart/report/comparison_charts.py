@@ -14,7 +14,7 @@ from headstart.comparison.reference import measured_against
 from headstart.comparison.statistics import epochs_to_reach
 from headstart.errors import enumerated
 from headstart.report.charts import Chart
-from headstart.report.series import COLORS, Line, Row, Saving, lines_chart, rows_chart, savings_chart
+from headstart.report.series import Line, Row, Saving, lines_chart, rows_chart, savings_chart
 
 NEARLY = 0.9
 """Share of the reference's last score from which a start is nearly as good."""
@@ -32,7 +32,7 @@ def _chart(
 
 
 def _index(results: Results) -> dict[str, int]:
-    return {start.name: at % COLORS for at, start in enumerate(results.starts)}
+    return {start.name: at for at, start in enumerate(results.starts)}
 
 
 def budgets(results: Results, key: str, full: bool = True) -> Chart:
