@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -350,6 +351,42 @@ def test_as_a_module() -> None:
     done = subprocess.run([sys.executable, "-m", "headstart", "pretran"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert "did you mean 'pretrain'?" in done.stderr
+
+
+def test_output_that_nobody_reads_to_its_end_is_no_failure(tmp_path: Path) -> None:
+    """Neither the help, which click prints, nor lines that are still to be written when the command has ended."""
+    for words in (["--help"], ["pretrain", "--help"], ["cache", f"cache_dir={tmp_path}"]):
+        read, write = os.pipe()
+        os.close(read)
+        done = subprocess.run([sys.executable, "-m", "headstart", *words], stdout=write, stderr=subprocess.PIPE)
+        os.close(write)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_path_that_the_output_cannot_hold(tmp_path: Path) -> None:
+    folder = tmp_path / "名"
+    folder.mkdir()
+    words = [sys.executable, "-m", "headstart", "cache", f"cache_dir={folder}"]
+    done = subprocess.run(words, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "latin-1"}, check=True)
+    assert b"\\u540d" in done.stdout
+
+
+def test_a_path_that_cannot_be_asked_for(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["compare", "data=gone.yaml", f"starts={'a' * 300}"]) == 2
+    assert capsys.readouterr().err == f"headstart: {'a' * 100}…: file name too long\n"
+
+    def refused(given: dict[str, Any]) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", "/home/other/a.pt")
+
+    def broken(given: dict[str, Any]) -> int:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/a")
+
+    monkeypatch.setitem(cli.COMMANDS, "demo", cli.COMMANDS["demo"]._replace(run=refused))
+    assert cli.main(["demo"]) == 2
+    assert capsys.readouterr().err == "headstart: /home/other/a.pt: permission denied\n"
+    monkeypatch.setitem(cli.COMMANDS, "demo", cli.COMMANDS["demo"]._replace(run=broken))
+    with pytest.raises(FileNotFoundError):
+        cli.main(["demo"])
 
 
 # -- documentation ----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ SOURCE = Path(headstart.__file__).parent
 # a layer of its own, below that of its folder: a contract that others work with.
 LAYERS = [
     ["errors", "reading", "aside"],
+    ["paths"],
     ["files", "machine", "plugins", "ranks", "trust"],
     ["launch"],
     ["settings"],

@@ -6,8 +6,9 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 
-# ESC and its kin would be obeyed by a terminal, the marks of direction turn what is read around.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# ESC and its kin would be obeyed by a terminal, the marks of direction turn what is read around, and the separators of
+# lines and paragraphs are ends of lines to some.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:

@@ -64,6 +64,7 @@ def lock(folder: Path) -> FileLock:
     """
     taken = FileLock(folder / LOCK)
     with explained(folder), suppress(NotImplementedError):
+        no_link(folder / LOCK)
         try:
             taken.acquire(timeout=0)
         except Timeout:
@@ -86,6 +87,12 @@ def in_use(folder: Path) -> UserError | None:
     return None
 
 
+def no_link(path: Path) -> None:
+    """Remove a link from where a file of ours is written: a stranger's folder may lead to a file of the user's so."""
+    if path.is_symlink() and (path.is_file() or not path.exists()):  # one to a device leads to no file
+        path.unlink()
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place in one step, safe on the disk.
 
@@ -96,6 +103,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     with explained(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            no_link(temporary)
             try:
                 write(temporary)
             except RuntimeError as error:
@@ -150,9 +158,7 @@ def content_hash(path: str) -> str:
         return ""
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Checksums
-# ---------------------------------------------------------------------------------------------------------------------
+# -- checksums ---------------------------------------------------------------------------------------------------------
 
 _SEAL = b"headstart blake2b "
 _DIGITS = 64
@@ -215,9 +221,7 @@ def _digest(file: BinaryIO, length: int, size: int = _DIGITS // 2) -> str:
     return found.hexdigest()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# JSON lines
-# ---------------------------------------------------------------------------------------------------------------------
+# -- JSON lines --------------------------------------------------------------------------------------------------------
 
 
 def json_line(values: Mapping[str, Any]) -> str:
@@ -235,8 +239,7 @@ def write_json_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _finite(word: str) -> float | None:
-    found = float(word)
-    return found if math.isfinite(found) else None
+    return found if math.isfinite(found := float(word)) else None
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
@@ -249,15 +252,12 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     for line in text.split("\n"):
         with suppress(ValueError):
             # NaN is no JSON, and 1e999 no number of ours: a byte of it was changed.
-            found = parse_json(line, parse_constant=lambda _: None, parse_float=_finite)
-            if isinstance(found, dict):
+            if isinstance(found := parse_json(line, parse_constant=lambda _: None, parse_float=_finite), dict):
                 objects.append(found)
     return objects
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Folders that are ours
-# ---------------------------------------------------------------------------------------------------------------------
+# -- folders that are ours ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

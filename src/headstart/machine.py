@@ -277,7 +277,7 @@ def _names(text: str | int) -> list[str]:
 
 def _device(name: str, expected: str) -> Device:
     index = name.removeprefix("cuda:")
-    number = int(index) if index.isascii() and index.isdecimal() else None
+    number = int(index) if index.isascii() and index.isdecimal() and len(index) < 100 else None
     if name == "cpu":
         return Device("cpu")
     if name == "mps":

@@ -81,7 +81,7 @@ def test_whether_coco_had_stopped_gaining() -> None:
     assert [one.stopped for one in content.gains] == [True, False]
     assert (
         "coco had stopped gaining at 1% of the labels, and still gained 0.6 points over its last third at 5% of the "
-        "labels: a longer training may close the gap." in content.verdict
+        "labels: a longer training may bring it more." in content.verdict
     )
 
 

@@ -137,6 +137,9 @@ def test_what_the_seeds_can_show() -> None:
         "a smaller one is often inconclusive"
     )
     assert f"{wording.detectable(content)}." in wording.markdown(content)
+    # Differences of 1, 1.0001 and 1.0002 points: a deviation of 0.0001, of which 3.264 are not a tenth of a point.
+    near = compared(scored("scratch", "1%", [0.1, 0.2, 0.3]), scored("dino", "1%", [0.11, 0.210001, 0.310002]))
+    assert "a real difference of less than 0.1 points of mAP50-95" in str(wording.detectable(near))
     assert wording.detectable(compared(scored("scratch", "1%", [0.1]), scored("dino", "1%", [0.2]))) is None
 
 

@@ -17,8 +17,11 @@ from headstart.comparison.records import ClassScore, Point, Results
 from headstart.comparison.results import read_results
 from headstart.comparison.wording import few_objects
 from headstart.errors import UserError
-from headstart.report import is_comparison, write_report
+from headstart.report import comparison_page, is_comparison, write_report
 from headstart.report.comparison_charts import _two_lines, budgets, curves
+from headstart.report.comparison_page import _detectors, _longer
+from headstart.report.rendering import environment
+from headstart.report.series import COLORS, _dash_of, shape_of
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
@@ -89,6 +92,13 @@ def test_the_same_images_for_every_start(page: Page) -> None:
     used = [str(attributes["href"]) for tag, attributes in page.elements if tag == "use" and "photo" in str(attributes)]
     assert used == ["#photo-0"] * 6 + ["#photo-1"] * 6, "the labels and five starts, two images"
     assert page.html.count("data:image/jpeg") == 2
+
+
+def test_whose_boxes_are_shown() -> None:
+    shown = fake_comparison.detections(["coco"])
+    assert _detectors(shown) == "the detectors of the largest budget and the first seed"
+    shown = shown.model_copy(update={"budget": "20%", "seed": 3})
+    assert _detectors(shown) == "the detectors of 20% of the labels, seed 3,"
 
 
 def test_failed_checks_failed_trainings_and_single_seeds_are_said(tmp_path: Path) -> None:
@@ -179,15 +189,38 @@ def test_how_soon_a_start_is_nearly_as_good_as_coco_in_the_end(
 @pytest.mark.parametrize(
     ("done", "said"),
     [
-        ([("scratch", "20%", 0.3), ("coco", "5%", 0.9)], " With the most labels, scratch is highest, at 0.300."),
-        ([("scratch", "20%", 0.3002), ("coco", "20%", 0.3004)], " With the most labels, all are at 0.300."),
-        ([("scratch", "5%", 0.3), ("coco", "5%", 0.9)], ""),
+        ({"scratch": 0.3, "coco": None}, " With the most labels, scratch alone was trained, to 0.300."),
+        ({"scratch": 0.3002, "coco": 0.3004}, " With the most labels, all are at 0.300."),
+        ({"scratch": 0.3, "coco": 0.5}, " With the most labels, coco is highest, at 0.500."),
+        (
+            {"scratch": 0.3, "coco": 0.5, "dino": None},
+            " With the most labels, coco is highest of the 2 that were trained there, at 0.500.",
+        ),
+        (
+            {"scratch": 0.3002, "coco": 0.3004, "dino": None},
+            " With the most labels, scratch and coco are at 0.300.",
+        ),
+        ({"scratch": None, "coco": None}, ""),
     ],
 )
-def test_the_highest_with_the_most_labels_was_trained_with_them(done: list[tuple[str, str, float]], said: str) -> None:
-    cells = [fake_comparison.cell(start, budget, 0, map50_95=score) for start, budget, score in done]
-    note = budgets(fake_comparison.results(starts=["scratch", "coco"], seeds=[0], cells=cells), "b").note
+def test_the_highest_with_the_most_labels_was_trained_with_them(done: dict[str, float | None], said: str) -> None:
+    """A start without a figure there has a high one with fewer labels: it is not compared with what others have."""
+    cells = [fake_comparison.cell(start, "5%", 0, map50_95=0.9) for start in done]
+    cells += [fake_comparison.cell(start, "20%", 0, map50_95=score) for start, score in done.items() if score]
+    note = budgets(fake_comparison.results(starts=list(done), seeds=[0], cells=cells), "b").note
     assert note == f"Score over the number of labelled images.{said}"
+
+
+def test_what_the_longer_scratch_run_is_longer_than() -> None:
+    """Than scratch's own trainings: a start that is fine-tuned for longer has other epochs, and may come first."""
+    cell = fake_comparison.cell
+    cells = [cell("coco-longer", "20%", 0, epochs=60), cell("scratch", "20%", 0), cell("selftrain", "20%", 0)]
+    longer = cell("scratch", "20%", 0, epochs=80, kind="longer")
+    starts = ["coco-longer", "scratch", "selftrain"]
+    content = fake_comparison.results(starts=starts, seeds=[0], cells=[*cells, longer])
+    assert "Scratch with the steps that pretraining took: 80 epochs in place of 20 gave" in _longer(content)
+    content = fake_comparison.results(starts=starts, seeds=[0], cells=[cells[0], longer])
+    assert "80 epochs gave" in _longer(content), "scratch itself failed"
 
 
 def test_on_a_phone_a_difference_has_two_lines_where_one_is_too_short() -> None:
@@ -299,3 +332,21 @@ def test_classes_with_few_test_objects_are_named() -> None:
     assert few_objects(results(30, 40, 200, 26)) is None
     assert "(c0 1, c1 1, c2 1, c3 1, c4 1 and others)" in (few_objects(results(*[1] * 7)) or "")
     assert few_objects(fake_comparison.results(cells=[])) is None
+
+
+def test_thirty_starts_can_be_told_apart() -> None:
+    """Eight colors, and for those of one color another mark, in charts and legend alike, and other dashes."""
+    assert len({(index % COLORS, shape_of(index)) for index in range(30)}) == 30
+    assert len({(index % COLORS, str(_dash_of(index))) for index in range(30)}) == 30
+    names = ["coco", *(f"own{number}" for number in range(29))]
+    worth = {**fake_comparison.WORTH, **dict.fromkeys(names, (0.1, 0.2, 0.3, 4.0))}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fake_comparison, "WORTH", worth)
+        cells = [fake_comparison.cell(name, "1%", seed) for name in names for seed in (0, 1)]
+        found = fake_comparison.results(starts=names, seeds=[0, 1], cells=cells)
+    legend = environment().from_string('{% from "comparison_parts.html.j2" import legend_of %}{{ legend_of(legend) }}')
+    marks = re.findall(r"<svg.*?</svg>", legend.render(legend=comparison_page.legend(found)), re.DOTALL)
+    assert len(set(marks)) == 30
+    assert marks[8] != marks[0]
+    assert "var(--s0)" in marks[8]
+    assert "var(--s8)" not in "".join(marks)

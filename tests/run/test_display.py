@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import time
 from types import ModuleType
@@ -66,6 +67,35 @@ def test_outside_a_terminal_a_line_every_half_minute(monkeypatch: pytest.MonkeyP
 def test_durations(seconds: float, words: str) -> None:
     assert duration(seconds) == words
     assert duration(seconds, NO_BREAK) == words.replace(" ", NO_BREAK)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "printed"),
+    [
+        ("utf-8", "−1.0 ± 0.2 Größe 名"),
+        ("latin-1", "-1.0 +- 0.2 Größe \\u540d"),
+        ("cp1252", "-1.0 +- 0.2 Größe \\u540d"),
+        ("ascii", "-1.0 +- 0.2 Gr\\xf6\\xdfe \\u540d"),
+    ],
+)
+def test_what_the_encoding_of_the_output_lacks_is_printed_all_the_same(encoding: str, printed: str) -> None:
+    """A comparison of hours does not end in a UnicodeEncodeError because its table goes to a file on Windows."""
+    stream = io.BytesIO()
+    console = make_console(soft_wrap=True)
+    console.file = io.TextIOWrapper(stream, encoding=encoding)
+    console.print("−1.0 ± 0.2 Größe 名")
+    console.file.flush()
+    assert stream.getvalue().decode(encoding).rstrip("\n") == printed
+
+
+def test_work_goes_on_when_its_reader_has_gone() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    console = make_console()
+    with open(write, "w") as stream:  # noqa: PTH123 - a number
+        console.file = stream
+        console.print("a")
+        console.print("b")
 
 
 @pytest.mark.parametrize("terminal", [False, True])

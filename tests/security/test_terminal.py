@@ -20,7 +20,19 @@ from headstart.run import display
 from headstart.run.folder import RunFolder
 
 # Sets the window's title, clears the screen, colors; C1's CSI; a reversal of direction; back to the line's start.
-SEQUENCES = ("\x1b]0;owned\x07", "\x1b[2J", "\x1b[31m", "\x9b31m", "\u202e", "\rall is well", "\x00", "\x7f", "\x08")
+SEQUENCES = (
+    "\x1b]0;owned\x07",
+    "\x1b[2J",
+    "\x1b[31m",
+    "\x9b31m",
+    "\u202e",
+    "\u061c",
+    "\u2028",
+    "\rall is well",
+    "\x00",
+    "\x7f",
+    "\x08",
+)
 
 
 def console(monkeypatch: pytest.MonkeyPatch, **more: Any) -> tuple[Console, io.StringIO]:

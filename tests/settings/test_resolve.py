@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import tiny
 import yaml
 
 from headstart.errors import UserError
+from headstart.images.index_cache import default_folder
 from headstart.methods import dino
+from headstart.paths import expanded
 from headstart.settings.resolve import as_plain, in_memory, resolve_pretrain
 
 
@@ -34,6 +37,12 @@ def test_defaults_are_the_tutorial() -> None:
         ({"epoch": 3}, "there is no option 'epoch'\n  -> did you mean 'epochs'?"),
         ({"outputdim": 3}, "did you mean 'output_dim'?"),
         ({"epochs": -1}, "epochs: must be greater than 0, not -1"),
+        ({"epochs": "inf"}, "epochs: must be a number that is not infinite, not 'inf'"),
+        ({"every": float("nan")}, "every: must be a number that is not infinite, not nan"),
+        ({"lr": float("inf")}, "lr: must be a number that is not infinite, not inf"),
+        ({"out": "a\0b"}, "out: holds what no name or path may: 'a\\x00b'"),
+        ({"out": "\ud800"}, "out: holds what no name or path may: '\\ud800'"),
+        ({"out": "~no-such-user/x", "epoch": 3}, "there is no option 'epoch'"),
         ({"batch": 1}, "batch: must be at least 2 or must be 'auto', not 1"),
         ({"batch": "many"}, "batch: must be a whole number or must be 'auto', not 'many'"),
         ({"batch": 1.5}, "batch: must be a whole number or must be 'auto', not 1.5"),
@@ -120,3 +129,19 @@ def test_objects_in_memory_are_told_again() -> None:
     assert in_memory(as_plain(Net()))
     assert as_plain((1, "b", Path("c"), None)) == [1, "b", "c", None]
     assert not in_memory("live YOLO (a.pt)")
+
+
+def test_a_home_is_that_of_a_user_or_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a user who is not there nor one without a home, as in a container, ends a command with a traceback."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert tiny.resolve({"data": "images", "out": "~/x"}).run.out == str(tmp_path / "x")
+    assert tiny.resolve({"data": "images", "out": "~no-such-user/x"}).run.out == "~no-such-user/x"
+    (tmp_path / "a.yaml").write_text("epochs: 3")
+    assert tiny.resolve({"data": "images", "cfg": "~/a.yaml"}).run.epochs == 3
+    assert default_folder() == Path(os.environ.get("HEADSTART_CACHE") or tmp_path / ".cache" / "headstart")
+    for name in ("HOME", "HEADSTART_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda name: name)  # of a user who is a number
+    assert expanded("~/x") == Path("~/x")
+    with pytest.raises(UserError, match="this user has no home folder to write to\n  -> set HOME; HEADSTART_CACHE is"):
+        default_folder()

@@ -30,7 +30,7 @@ Auto = Annotated[int, Field(ge=0)] | Literal["auto"]
         (Literal[1, 2], "2", 2), (Literal["32", "16"], "32", "32"),
         # Numbers, only where one is meant.
         (int, "12", 12), (int, "-1", -1), (int, "007", 7), (int, "1.5", 1.5), (int, "many", "many"),
-        (int, "1_000", "1_000"),
+        (int, "1_000", "1_000"), (int, "1" * 5000, "1" * 5000),
         (float, "3", 3.0), (float, "1e-3", 1e-3), (float, ".5", 0.5), (float, "inf", "inf"), (float, "nan", "nan"),
         (float, "1,5", "1,5"), (Auto, "auto", "auto"), (Auto, "4", 4), (Auto, "few", "few"),
         # Lists and tuples.

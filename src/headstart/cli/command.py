@@ -5,6 +5,8 @@ Nothing here imports torch before a command runs, so that ``--help`` answers at 
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -16,11 +18,14 @@ import click
 
 from headstart.cli.parser import Asked, Group
 from headstart.cli.spec import Spec
-from headstart.errors import RunError, UserError, is_out_of_memory
+from headstart.errors import RunError, UserError, is_out_of_memory, printable
 
 FAILED = 1
 MISTAKE = 2
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
+_PATHS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
+"""What a system says of a path as soon as it is asked whether there is something, which any option may be."""
+_LONG = 100
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,8 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if completion.answered(COMMANDS):
             return 0
+        _write_all_characters()
         asked = parse(sys.argv[1:] if arguments is None else arguments)
-        return COMMANDS[asked.command].run(asked.given) if asked else 0
+        status = COMMANDS[asked.command].run(asked.given) if asked else 0
+        if sys.stdout is not None:  # it is where it was closed
+            sys.stdout.flush()
+        return status
     except UserError as error:
         if not error.told:
             print(f"headstart: {error}", file=sys.stderr, flush=True)
@@ -54,6 +63,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, e.g. `headstart pretrain --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in _PATHS or error.filename is None:
+            raise
+        path = str(error.filename)
+        shown = path if len(path) < _LONG else f"{path[:_LONG]}…"
+        print(f"headstart: {printable(shown)}: {str(error.strerror).lower()}", file=sys.stderr)
+        return MISTAKE
+
+
+def _write_all_characters() -> None:
+    """A name that the encoding of the output lacks is written out: Latin-1 in an old locale, a pipe on Windows."""
+    out = sys.stdout
+    if isinstance(out, io.TextIOWrapper) and (out.errors == "strict" or out.encoding.lower() not in ("utf-8", "utf8")):
+        out.reconfigure(errors="backslashreplace")
 
 
 def parse(words: Sequence[str]) -> Asked | None:
@@ -69,6 +92,8 @@ def parse(words: Sequence[str]) -> Asked | None:
         raise UserError("needs a value", where=name, hint="options are key=value or --key value") from error
     except click.ClickException as error:
         raise UserError(error.format_message()) from error
+    except SystemExit as error:  # click's answer to a help that nobody reads to its end
+        raise BrokenPipeError from error
     return asked if isinstance(asked, Asked) else None
 
 
@@ -182,7 +207,6 @@ def _demo(given: dict[str, Any]) -> int:
 
 def _cache(given: dict[str, Any]) -> int:
     s = _settings("cache", given)
-    from headstart.errors import printable
     from headstart.jobs.cache import cache
 
     for line in cache(s):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.cli.line import VARIABLE, last_value, plain
 from headstart.errors import UserError
+from headstart.paths import expanded, home
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -150,7 +151,7 @@ def _files(start: str, suffixes: set[str] | None) -> list[str]:
     """Files and folders whose path begins with `start`; a folder ends with a slash."""
     head, slash, tail = start.rpartition("/")
     try:
-        entries = sorted(Path(f"{head}{slash}" or ".").expanduser().iterdir())
+        entries = sorted(expanded(f"{head}{slash}" or ".").iterdir())
     except OSError:
         return []
     shown = [one for one in entries if one.name.startswith(tail) and (tail or not one.name.startswith("."))]
@@ -201,8 +202,8 @@ def install(shell: str) -> str:
 
 def _place(shell: str, environment: Mapping[str, Any]) -> Path:
     """The user's folder of completions: of the package bash-completion, and of fish; zsh has none."""
-    data = Path(environment.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    config = Path(environment.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    data = Path(environment.get("XDG_DATA_HOME") or home() / ".local" / "share")
+    config = Path(environment.get("XDG_CONFIG_HOME") or home() / ".config")
     if shell == "bash":
         folder = Path(environment.get("BASH_COMPLETION_USER_DIR") or data / "bash-completion")
         return folder / "completions" / "headstart"

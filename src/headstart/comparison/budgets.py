@@ -51,7 +51,7 @@ def parse_budgets(words: list[str]) -> tuple[list[Budget], list[UserError]]:
         share = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text)
         if share and 0 < float(share[1]) <= 100:
             budgets.append(Budget(f"{float(share[1]):g}%", float(share[1]) / 100, None))
-        elif text.isascii() and text.isdigit() and int(text) > 0:
+        elif text.isascii() and text.isdigit() and len(text) < 100 and int(text) > 0:
             budgets.append(Budget(str(int(text)), None, int(text)))
         else:
             hint = "give shares such as 10%, or counts such as 200"

@@ -21,6 +21,7 @@ from headstart import machine, trust
 from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import FAILED, FinetuneSettings, write_json
 from headstart.errors import UserError
+from headstart.files import no_link
 
 # ``python -m`` imports from the current folder first: a torch.py among somebody's data would run.
 _RUN = """\
@@ -72,6 +73,7 @@ def run(
     Raises:
         Stopped: `stop` was set, or Ctrl-C ended the process.
     """
+    no_link(log)
     with log.open("wb") as stream:
         command = [sys.executable, "-c", _RUN, module, *arguments]
         process = subprocess.Popen(

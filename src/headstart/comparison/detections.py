@@ -45,6 +45,8 @@ def detect(
     place: Slot,
     stop: threading.Event | None = None,
     keypoints: Keypoints | None = None,
+    budget: str = "",
+    seed: int | None = None,
 ) -> Path:
     """Run every start's detector over the images, in a process of its own, and write ``detections.json`` into `folder`.
 
@@ -57,14 +59,21 @@ def detect(
         place: Where.
         stop: Once set, the process is ended.
         keypoints: Of a pose data set.
+        budget: The label budget that they were trained with, to be told with what they find.
+        seed: Their seed, likewise.
 
     Raises:
         Stopped: `stop` was set.
         UserError: It failed; with the end of its log.
     """
-    asked = {"model": model, "weights": {name: str(path) for name, path in weights.items()}, "images": list(images)}
+    asked: dict[str, Any] = {
+        "model": model,
+        "weights": {name: str(path) for name, path in weights.items()},
+        "images": list(images),
+    }
+    asked |= {"imgsz": imgsz, "device": place.device, "keypoints": keypoints, "budget": budget, "seed": seed}
     request = folder / "detections-request.json"
-    write_text(request, json.dumps({**asked, "imgsz": imgsz, "device": place.device, "keypoints": keypoints}) + "\n")
+    write_text(request, json.dumps(asked) + "\n")
     log = folder / "detections.log"
     try:
         if place.run("headstart.comparison.detections", [str(request)], log, stop, finetuner(model).environment):
@@ -87,7 +96,8 @@ def main(arguments: Sequence[str]) -> int:
         for at, image in enumerate(asked["images"])
     ]
     shown = tuple(image for image in images if image is not None)
-    write_detections(path.parent, Detections(least_confidence=LEAST_CONFIDENCE, images=shown))
+    known = {"least_confidence": LEAST_CONFIDENCE, "budget": asked["budget"], "seed": asked["seed"]}
+    write_detections(path.parent, Detections(**known, images=shown))
     return 0
 
 

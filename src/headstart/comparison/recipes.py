@@ -15,6 +15,7 @@ from headstart.errors import UserError
 from headstart.files import content_hash
 from headstart.images.frames import EVERY
 from headstart.methods import find
+from headstart.paths import expanded
 from headstart.plugins import is_python_file
 from headstart.reading import parse_yaml
 from headstart.settings import method_file
@@ -187,7 +188,7 @@ def placed(value: Any, folder: Path) -> Any:
         return [placed(one, folder) for one in value]
     if not isinstance(value, str) or not value.strip() or "://" in value:
         return value
-    path = Path(value).expanduser()
+    path = expanded(value)
     for place in (folder / path, path):
         if place.exists() or (glob.has_magic(value) and glob.glob(str(place))):  # noqa: PTH207 - patterns may be absolute
             return str(place.absolute())

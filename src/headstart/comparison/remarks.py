@@ -32,7 +32,7 @@ def gaining(results: Results) -> str | None:
         sizes = sorted(round(100 * one.last_third, 1) for one in rising)
         size = f"{sizes[0]:.1f}" if sizes[0] == sizes[-1] else f"{sizes[0]:.1f} to {sizes[-1]:.1f}"
         where = listed([labels(one.budget) for one in rising])
-        parts.append(f"still gained {size} points over its last third at {where}: a longer training may close the gap")
+        parts.append(f"still gained {size} points over its last third at {where}: a longer training may bring it more")
     return f"{name} {', and '.join(parts)}"
 
 

@@ -329,14 +329,14 @@ class Running:
     def _detections(self, done: Sequence[Done[Training, FinetuneResult]]) -> None:
         """What the detectors of the largest budget and the first seed find; a failure costs the pictures alone."""
         p = self.prepared
-        keypoints = p.dataset.keypoints
+        keypoints, budget, seed = p.dataset.keypoints, p.budgets[-1].name, p.settings.seeds[0]
         images = detections.choose_images(p.dataset.test, p.settings.pictures, keypoints)
         weights = {
             one.task.cell.start: one.task.settings.folder / LAST
             for one in done
-            if one.result and (one.task.cell.budget, one.task.cell.seed) == (p.budgets[-1].name, p.settings.seeds[0])
+            if one.result and (one.task.cell.budget, one.task.cell.seed) == (budget, seed)
         }
-        made = shown.there(p.folder) and not self._trained
+        made = shown.there(p.folder, budget, seed, weights, images) and not self._trained
         if made or not images or not weights:
             return
         model = finetuner(p.settings.model).architecture(p.settings.model)
@@ -344,7 +344,7 @@ class Running:
             self.launcher.run_one(
                 "detections",
                 lambda place, stop: detections.detect(
-                    p.folder, model, weights, images, p.settings.imgsz, place, stop, keypoints
+                    p.folder, model, weights, images, p.settings.imgsz, place, stop, keypoints, budget, seed
                 ),
             )
         except UserError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -59,10 +60,19 @@ class ShownImage(Record):
 
 
 class Detections(Record):
-    """The whole file. `least_confidence`: boxes below it are left out."""
+    """The whole file.
+
+    Attributes:
+        least_confidence: Boxes below it are left out.
+        budget: The label budget that the detectors were trained with; "" in older files: the largest.
+        seed: Their seed; None in older files: the first.
+        images: The images.
+    """
 
     format: Literal[2] = 2
     least_confidence: float
+    budget: str = ""
+    seed: int | None = None
     images: tuple[ShownImage, ...]
 
 
@@ -73,13 +83,31 @@ def write_detections(folder: Path, content: Detections) -> Path:
     return path
 
 
-def there(folder: Path) -> bool:
-    """Whether there is one that can be read; a damaged one is removed."""
+def there(folder: Path, budget: str, seed: int, starts: Collection[str], images: Sequence[str]) -> bool:
+    """Whether there is one of these detectors and images: a comparison may be called again with other budgets.
+
+    Where it is not, whatever is there is removed, so that no report shows it.
+
+    Args:
+        folder: The comparison's folder.
+        budget: That the detectors were trained with.
+        seed: Likewise.
+        starts: That there is a detector of.
+        images: Paths of the images; those that cannot be read are not among what is shown.
+    """
     try:
-        return read_detections(folder) is not None
+        known = read_detections(folder)
     except UserError:
-        (folder / FILE).unlink()
-        return False
+        known = None
+    if known and (known.budget, known.seed) == (budget, seed) and _shows(known, starts, images):
+        return True
+    (folder / FILE).unlink(missing_ok=True)
+    return False
+
+
+def _shows(known: Detections, starts: Collection[str], images: Sequence[str]) -> bool:
+    left = iter(Path(image).name for image in images)
+    return all(one.file in left and set(one.found) == set(starts) for one in known.images)
 
 
 def read_detections(folder: Path) -> Detections | None:

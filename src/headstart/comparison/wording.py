@@ -153,10 +153,11 @@ def detectable(results: Results) -> str | None:
     found = [one for one in results.differences if one.map50_95.detectable is not None]
     if not found:
         return None
-    sizes = sorted(round(100 * (one.map50_95.detectable or 0), 1) for one in found)
+    sizes = sorted(100 * (one.map50_95.detectable or 0) for one in found)
+    low, high = (f"{one:.1f}" if one >= 0.05 else "less than 0.1" for one in (sizes[0], sizes[-1]))
     seeds = sorted({len(one.seeds) for one in found})
     counts = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    size = f"{sizes[0]:.1f}" if sizes[0] == sizes[-1] else f"{sizes[0]:.1f} to {sizes[-1]:.1f}, by start and budget,"
+    size = low if low == high else f"{low} to {high}, by start and budget,"
     return (
         f"With {counts} seeds and the spread seen here, a real difference of {size} points of mAP50-95 is shown with "
         "80 % power; a smaller one is often inconclusive"

@@ -23,6 +23,7 @@ from headstart.images.index_cache import default_folder
 from headstart.images.readers import DeviceReader, FileReader, Reader, StoreReader
 from headstart.images.store import RESERVE, ImageStore, hold, store_folder, sweep_temporary
 from headstart.images.workers import produced
+from headstart.paths import expanded
 
 Kind = Literal["auto", "ram", "disk", "device", "off"]
 SHARED_MEMORY = Path("/dev/shm")
@@ -115,7 +116,7 @@ def open_cache(
     Raises:
         UserError: What was asked for does not fit, or cannot be written.
     """
-    folder = (folder or default_folder()).expanduser().absolute()
+    folder = expanded(folder or default_folder()).absolute()
     where = store_folder(folder, index, max_area)
     if kind == "off":
         return Cache("off", FileReader(index, max_area), "cache=off: images are decoded each time")

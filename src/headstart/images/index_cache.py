@@ -24,6 +24,7 @@ import numpy.typing as npt
 from headstart.errors import UserError
 from headstart.files import write_atomically
 from headstart.images.members import is_address
+from headstart.paths import home
 
 FORMAT = 5
 FEWEST = 20_000
@@ -42,7 +43,7 @@ def default_folder() -> Path:
     if os.environ.get("HEADSTART_CACHE"):
         return Path(os.environ["HEADSTART_CACHE"])
     base = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("LOCALAPPDATA") if os.name == "nt" else None)
-    return (Path(base) if base else Path.home() / ".cache") / "headstart"
+    return (Path(base) if base else home() / ".cache") / "headstart"
 
 
 def stamp(path: str) -> Stamp | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from headstart.images.cache import gigabytes
 from headstart.images.index_cache import default_folder
 from headstart.images.stores import Kept, index_files, kept, remove
+from headstart.paths import expanded
 from headstart.settings.schema import CacheSettings
 
 
@@ -17,7 +18,7 @@ def cache(s: CacheSettings) -> list[str]:
     Args:
         s: Which folder, and what to remove.
     """
-    folder = Path(s.cache_dir).expanduser().absolute() if s.cache_dir else default_folder().expanduser().absolute()
+    folder = expanded(s.cache_dir).absolute() if s.cache_dir else expanded(default_folder()).absolute()
     stores = [one for one in kept(folder) if one.days >= s.unused]
     indexes = index_files(folder) if not s.unused else []
     if s.clear:

@@ -19,6 +19,7 @@ from headstart.errors import UserError
 from headstart.files import write_atomically
 from headstart.images.index import ImageIndex
 from headstart.images.index_cache import default_folder
+from headstart.paths import expanded
 
 PIECE = 64 * 2**20
 """Bytes of a file that are sent at once."""
@@ -171,4 +172,4 @@ def _write(path: Path, pieces: Iterator[bytes]) -> None:
 
 
 def _cache_folder() -> Path:
-    return default_folder().expanduser().absolute()
+    return expanded(default_folder()).absolute()

@@ -14,6 +14,7 @@ from headstart.jobs.export_labels import refusals
 from headstart.jobs.labelled import dataset_of
 from headstart.launch.devices import processes
 from headstart.methods.base import Method
+from headstart.paths import expanded
 from headstart.run.folder import refusal
 from headstart.run.loggers import check_loggers
 from headstart.settings.loggers import listed
@@ -125,7 +126,7 @@ def _labels(given: Mapping[str, Any]) -> list[UserError]:
     problems = []
     if given.get("export_labels") and not truth(given.get("resume")):
         out = str(given["out"]) if given.get("out") else None
-        problems += refusals(Path(str(given["export_labels"])).expanduser(), out, given.get("data"))
+        problems += refusals(expanded(str(given["export_labels"])), out, given.get("data"))
     try:
         dataset_of(str(given["labels"]))
     except UserError as problem:

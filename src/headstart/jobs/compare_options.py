@@ -89,7 +89,7 @@ def _check(given: Mapping[str, Any]) -> list[UserError]:
         problems.append(error)
     loggers = listed(given.get("loggers"))
     problems += check_loggers(loggers) if isinstance(loggers, list) else []
-    problems += parse_budgets(_list(strings(given["labels"])))[1]
+    problems += parse_budgets(_words(strings(given["labels"])))[1]
     problems += [*_check_lists(given), *launcher_problems(given)]
     if given.get("epochs") is not None and given.get("steps") is not None:
         problems.append(UserError("give one of the two, not both", where="epochs, steps"))
@@ -103,7 +103,7 @@ def _check(given: Mapping[str, Any]) -> list[UserError]:
 
 def _check_family(given: Mapping[str, Any], model: str, trainer: Finetuner) -> list[UserError]:
     """What the family of the model has to say."""
-    starts, wrong = parse_starts(_list(strings(given["starts"])), model)
+    starts, wrong = parse_starts(_words(strings(given["starts"])), model)
     problems = [*trainer.check_model(model), *wrong]
     names = {start.name for start in starts}
     if isinstance(given["start_lr"], Mapping) and (strange := [n for n in given["start_lr"] if n not in names]):
@@ -118,7 +118,8 @@ def _check_family(given: Mapping[str, Any], model: str, trainer: Finetuner) -> l
 
         problems += check_recipes(starts, given)
     problems += trainer.optimizer_problems(str(given["optimizer"]))
-    return problems + (trainer.extra_problems(given["extra"]) if isinstance(given["extra"], dict) else [])
+    extra = given["extra"]
+    return problems + (trainer.extra_problems({str(k): v for k, v in extra.items()}) if isinstance(extra, dict) else [])
 
 
 def _further(given: Mapping[str, Any]) -> set[str]:
@@ -144,3 +145,8 @@ def _check_lists(given: Mapping[str, Any]) -> list[UserError]:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+def _words(value: Any) -> list[str]:
+    """The strings among the items; the settings complain of the others."""
+    return [one for one in _list(value) if isinstance(one, str)]

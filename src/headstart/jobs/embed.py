@@ -32,6 +32,7 @@ from headstart.jobs.csv_files import write_csv
 from headstart.jobs.export_labels import file_names
 from headstart.jobs.labelled import RowReader, dataset_of
 from headstart.machine import loader_workers, parse_device
+from headstart.paths import expanded
 from headstart.pseudolabels.search import Search
 from headstart.run.display import Filling
 from headstart.settings.schema import ProposalOptions
@@ -134,7 +135,7 @@ def _files(s: EmbedSettings) -> dict[str, Path]:
     Raises:
         UserError: They cannot be, or are there already.
     """
-    out = Path(s.out).expanduser()
+    out = expanded(s.out)
     if out.suffix != ".parquet":
         raise UserError(f"must end in .parquet, not {s.out!r}", where="out")
     if problem := tables.missing():
@@ -343,7 +344,7 @@ def _write_next(
     candidates = selection.least_sure(sure, others, s.next) if uncertainty else others
     chosen = selection.k_center(features, s.next, labelled=labelled, candidates=candidates, device=device)
     made.chosen = [images.path(rows[one.row]) for one in chosen]
-    _save_frames(made, _beside(Path(s.out).expanduser(), "next"))
+    _save_frames(made, _beside(expanded(s.out), "next"))
     lines = [
         (
             rank,

@@ -15,6 +15,7 @@ from headstart.errors import UserError
 from headstart.export import formats
 from headstart.export.card import Known, card, python_of
 from headstart.files import Contents, OwnedFolder, write_text
+from headstart.paths import expanded
 from headstart.report.run_reader import FoundRun, find_run
 from headstart.settings.tools import ExportSettings
 from headstart.trust import granted
@@ -56,11 +57,11 @@ def export(s: ExportSettings) -> Exported:
         UserError: Nothing can be exported from what was named, or a package is missing.
         RunError: What was written is not what the detector gives.
     """
-    checkpoint, run = _source(Path(s.source).expanduser())
+    checkpoint, run = _source(expanded(s.source))
     if problem := formats.missing(s.format):
         raise problem
     comparison = read_results(Path(s.comparison)) if s.comparison else None
-    folder = OwnedFolder(Path(s.out).expanduser() if s.out else checkpoint.with_name(f"export-{s.format}"), CONTENTS)
+    folder = OwnedFolder(expanded(s.out) if s.out else checkpoint.with_name(f"export-{s.format}"), CONTENTS)
     if refused := folder.refusal():
         raise refused
     if folder.replacing:  # what was to replace it was killed

@@ -21,6 +21,7 @@ from headstart.images.shards import save_image
 from headstart.images.sources import Source, parse_sources
 from headstart.jobs.csv_files import write_csv
 from headstart.methods.base import GivenLabels
+from headstart.paths import expanded
 from headstart.pseudolabels.labelling import Labelling
 
 UNFINISHED = ".unfinished"
@@ -64,7 +65,7 @@ def refusals(folder: Path, out: str | None, data: Any) -> list[UserError]:
     where, path = "export_labels", folder.resolve()
     if not free(path):
         return [UserError(f"{path} is not an empty folder", where=where, hint="give a new one")]
-    run = Path(out).expanduser().resolve() if out else None
+    run = expanded(out).resolve() if out else None
     if run and (run == path or path in run.parents):
         return [UserError(f"{path} holds the run folder, out={run}", where=where, hint="give a folder of its own")]
     for source in _folders(data):

@@ -34,6 +34,7 @@ from headstart.images.index import ImageIndex, find_images
 from headstart.images.members import is_address
 from headstart.jobs.csv_files import write_csv
 from headstart.jobs.pack_labels import Labelled, mark_of
+from headstart.paths import expanded
 from headstart.reading import parse_json
 from headstart.run.display import Filling
 from headstart.settings.tools import PackSettings
@@ -104,7 +105,7 @@ def pack(s: PackSettings) -> Packed:
     named = [*([s.data] if isinstance(s.data, str) else s.data), *([s.labels] if s.labels else [])]
     images = find_images(named, every=s.every)
     labelled = Labelled(s)
-    folder = Path(s.out).expanduser().absolute()
+    folder = expanded(s.out).absolute()
     _refuse_within(images, folder)
     plan = {"format": FORMAT, "images": images.fingerprint(), "shard_size": size, **labelled.plan()}
     state = _begun(folder, plan, overwrite=s.overwrite)

@@ -37,6 +37,7 @@ from headstart.machine import parse_device
 from headstart.methods import find
 from headstart.methods.base import GivenLabels
 from headstart.methods.find import Declared
+from headstart.paths import expanded
 from headstart.plugins import is_python_file
 from headstart.pseudolabels.fit import Fit
 from headstart.run.folder import RunFolder, new_folder
@@ -322,7 +323,7 @@ def absolute_paths(options: Mapping[str, Any]) -> dict[str, Any]:
         found["loggers"] = [renamed(one, _absolute_file) for one in loggers]
     for key in ("cache_dir", "export_labels"):
         if isinstance(options.get(key), (str, os.PathLike)) and os.fspath(options[key]):
-            found[key] = str(Path(options[key]).expanduser().absolute())
+            found[key] = str(expanded(options[key]).absolute())
     data = options.get("data")
     named = list(data) if isinstance(data, (list, tuple)) else [data]
     paths = [os.fspath(one) for one in named if isinstance(one, (str, os.PathLike))]
@@ -333,9 +334,9 @@ def absolute_paths(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _absolute_file(name: Any) -> Any:
-    return str(Path(name).expanduser().resolve()) if is_python_file(name) else name
+    return str(expanded(name).resolve()) if is_python_file(name) else name
 
 
 def cache_folder(s: PretrainSettings) -> Path:
     """Where indexes and decoded images are kept."""
-    return Path(s.cache_dir).expanduser() if s.cache_dir else default_folder()
+    return expanded(s.cache_dir) if s.cache_dir else default_folder()

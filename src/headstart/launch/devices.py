@@ -34,7 +34,7 @@ def training_devices(device: str | int, devices: str) -> tuple[Device, ...]:
     one = parse_device(device)
     if devices == "all":
         return parse_devices("cuda") if one.kind == "cuda" and any_gpu else (one,)
-    if not (devices.isascii() and devices.isdecimal() and int(devices)):
+    if not (devices.isascii() and devices.isdecimal() and len(devices) < 5 and int(devices)):
         hint = "how many, as 4 or all, or which GPUs, as 0,2"
         raise UserError(f"{devices!r} is not a number of devices", where="devices", hint=hint)
     number = int(devices)

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from headstart import plugins
 from headstart.errors import UserError, did_you_mean
+from headstart.paths import expanded
 from headstart.settings import method_file
 from headstart.settings.schema import LabelOptions, MethodSettings, Options, ProposalOptions, TeacherOptions
 
@@ -85,7 +86,7 @@ def path_of(name: str) -> Path:
         UserError: There is no such method.
     """
     own = name.endswith(".py")
-    path = Path(name).expanduser() if own else _FOLDER / f"{name}.py"
+    path = expanded(name) if own else _FOLDER / f"{name}.py"
     if path.is_file() and (own or (path.parent == _FOLDER and _declares(path))):
         return path.absolute()
     if point := plugins.installed(GROUP).get(name):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from headstart.files import write_text
 from headstart.probes import sheets
 from headstart.probes.metrics import feature_spread, nearest_neighbours, principal_components, rankme, spread_alarm
 from headstart.probes.sheets import Tile
@@ -83,7 +84,7 @@ def write_assets(
             except _LeftOutError as reason:
                 left_out[name] = str(reason)
     found["left_out"] = left_out
-    (folder / "probe.json").write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(folder / "probe.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
     return found
 
 

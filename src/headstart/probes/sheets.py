@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from headstart.files import no_link
+
 LIMIT = 480_000
 """Bytes of one sheet: the three of a run stay under 1.5 MB."""
 _TILES = (192, 176, 160, 144, 128, 112, 96, 80, 64)
@@ -64,6 +66,7 @@ def save(
         draw(rows, size, gap_after).save(data, "PNG", optimize=size <= 112)
         if data.tell() <= limit:
             break
+    no_link(path)
     path.write_bytes(data.getvalue())
 
 

@@ -14,7 +14,7 @@ from headstart.comparison.reference import measured_against
 from headstart.comparison.statistics import epochs_to_reach
 from headstart.errors import enumerated
 from headstart.report.charts import Chart
-from headstart.report.series import COLORS, Line, Row, Saving, lines_chart, rows_chart, savings_chart
+from headstart.report.series import Line, Row, Saving, lines_chart, rows_chart, savings_chart
 
 NEARLY = 0.9
 """Share of the reference's last score from which a start is nearly as good."""
@@ -32,7 +32,7 @@ def _chart(
 
 
 def _index(results: Results) -> dict[str, int]:
-    return {start.name: at % COLORS for at, start in enumerate(results.starts)}
+    return {start.name: at for at, start in enumerate(results.starts)}
 
 
 def budgets(results: Results, key: str, full: bool = True) -> Chart:
@@ -52,7 +52,7 @@ def budgets(results: Results, key: str, full: bool = True) -> Chart:
         return Chart(key, title, unit, "No training is done yet.", full=full)
     ticks = [(size, f"{size:,}" if str(size) == name else f"{size:,} ({name})") for name, size in sizes.items()]
     short = [(size, name) for name, size in sizes.items()]
-    highest = _highest([line for line in lines if line.xs[-1] == max(sizes.values())])
+    highest = _highest([line for line in lines if line.xs[-1] == max(sizes.values())], len(results.starts))
     several = any(line.low for line in lines)
     note = (
         f"{'Mean over seeds, with its 95 % t interval,' if several else 'Score'} over the number of labelled images."
@@ -70,14 +70,20 @@ def budgets(results: Results, key: str, full: bool = True) -> Chart:
     return _chart(key, title, unit, note, draw, full)
 
 
-def _highest(lines: list[Line]) -> str:
-    """Which start is highest in the end, as far as three digits tell; all of them where they are level."""
+def _highest(lines: list[Line], starts: int) -> str:
+    """Which start is highest in the end, as far as three digits tell; all of them where they are level.
+
+    Of those that were trained there: one alone is not highest, and where some are missing, that is said.
+    """
     ends = {line.label: f"{line.ys[-1]:.3f}" for line in lines}
+    if len(ends) == 1 and starts > 1:
+        return f" With the most labels, {', '.join(ends)} alone was trained, to {', '.join(ends.values())}."
     best = [name for name, end in ends.items() if end == max(ends.values())]
     if len(best) > 1 and len(best) == len(ends):
-        return f" With the most labels, all are at {ends[best[0]]}."
+        return f" With the most labels, {'all' if len(ends) == starts else enumerated(best)} are at {ends[best[0]]}."
     verb = "is" if len(best) == 1 else "are"
-    return f" With the most labels, {enumerated(best)} {verb} highest, at {ends[best[0]]}." if best else ""
+    among = "" if len(ends) == starts else f" of the {len(ends)} that were trained there"
+    return f" With the most labels, {enumerated(best)} {verb} highest{among}, at {ends[best[0]]}." if best else ""
 
 
 def differences(results: Results) -> Chart:

@@ -16,7 +16,6 @@ from headstart.files import write_text
 from headstart.report import comparison_charts
 from headstart.report.pretraining_verdict import text_of
 from headstart.report.rendering import environment
-from headstart.report.series import COLORS
 from headstart.run.display import NO_BREAK, duration
 
 _HIDDEN = ("starts", "labels", "seeds", "data", "model", "report", "pictures", "out")
@@ -109,6 +108,7 @@ def page_content(results: Results, detections: Detections | None, damage: str = 
         "pictures": pictures(results, detections) if detections else [],
         "picture_damage": damage,
         "confidence": detections.least_confidence if detections else None,
+        "detectors": _detectors(detections) if detections else "",
         "starts": [_start(start) for start in results.starts],
         "rates": _rates(results),
         "failed": _failed(results),
@@ -150,7 +150,7 @@ def _verdict(results: Results, one: Difference) -> tuple[str, str]:
 
 
 def legend(results: Results) -> list[tuple[int, str, str]]:
-    """(index of the color, name, what it is) of every start."""
+    """(index, which gives color and mark, name, what it is) of every start."""
     words = {
         "scratch": "random weights",
         "coco": "COCO weights",
@@ -167,7 +167,7 @@ def legend(results: Results) -> list[tuple[int, str, str]]:
         what = f"pretrained with {known.method}, from {Path(known.model).name}" if known else words[start.kind]
         what = f"{Path(start.weights).name}, given as {what}, which it is not" if start.foreign else what
         what = f"{what}: {start.recipe.method or 'the default method'}" if start.recipe else what
-        found.append((at % COLORS, start.name, what))
+        found.append((at, start.name, what))
     return found
 
 
@@ -230,7 +230,7 @@ def _longer(results: Results) -> str:
         return ""
     same = [c for c in results.finished() if (c.budget, c.seed) == (run.budget, run.seed)]
     others = ", ".join(f"{cell.start} {cell.measured.map50_95:.3f}" for cell in same)
-    usual = f" in place of {same[0].epochs}" if same else ""
+    usual = "".join(f" in place of {cell.epochs}" for cell in same if cell.start == run.start)
     return (
         f"Scratch with the steps that pretraining took: {run.epochs} epochs{usual} gave {run.measured.map50_95:.3f} "
         f"mAP50-95 at {remarks.labels(run.budget)}, seed {run.seed}{f'; there, {others}' if others else ''}. "
@@ -279,8 +279,15 @@ def pictures(results: Results, detections: Detections) -> list[dict[str, Any]]:
     ]
 
 
+def _detectors(detections: Detections) -> str:
+    """Whose boxes these are."""
+    if detections.seed is None:  # an older file
+        return "the detectors of the largest budget and the first seed"
+    return f"the detectors of {remarks.labels(detections.budget)}, seed {detections.seed},"
+
+
 def _panels(results: Results, image: ShownImage) -> list[tuple[str, int, list[tuple[str, str, Any]]]]:
-    """(name, index of the color, boxes) of the labels and of every start; a box is class, confidence, corners."""
+    """(name, index, for its color, boxes) of the labels and every start; a box is class, confidence, corners."""
     names, size = results.data.names, (image.width, image.height)
 
     def called(label: int) -> str:
@@ -293,7 +300,7 @@ def _panels(results: Results, image: ShownImage) -> list[tuple[str, int, list[tu
             boxes = [
                 (called(one.label), f"{one.confidence:.2f}", _box(one[2:], size)) for one in image.found[start.name]
             ]
-            panels.append((start.name, number % COLORS, boxes))
+            panels.append((start.name, number, boxes))
     return panels
 
 

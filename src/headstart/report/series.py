@@ -13,10 +13,21 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from headstart.report.charts import INK, LINE, MUTED, NICE, STYLE, inline, number, saved
 
 COLORS = 8
-"""Starts that have a color of their own (``--s0`` ... in the page)."""
+"""Starts that have a color of their own (``--s0`` ... in the page); those after them have other marks and dashes."""
 _STAND_INS = tuple(f"#0102{at:02x}" for at in range(10, 10 + COLORS))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), "-", "-", "-", "-")
+_DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)))
+
+
+def shape_of(index: int) -> int:
+    """Which mark a start has: of those with one color each another."""
+    return (index + index // COLORS) % len(MARKERS)
+
+
+def _dash_of(index: int) -> Any:
+    """Likewise its dashes, for a learning curve has no marks; the last four colors are whole lines first."""
+    first = index % COLORS if index % COLORS < len(_DASHES) else 0
+    return _DASHES[(first + index // COLORS) % len(_DASHES)]
 
 
 @dataclass(frozen=True)
@@ -88,7 +99,7 @@ def lines_chart(
 
 
 def _draw(axes: Any, line: Line, xs: list[float], marked: bool) -> None:
-    color, marker = _STAND_INS[line.index % COLORS], MARKERS[line.index % COLORS]
+    color, marker = _STAND_INS[line.index % COLORS], MARKERS[shape_of(line.index)]
     for ys in line.single:
         axes.plot(xs[: len(ys)], ys, color=color, alpha=0.25, linewidth=1)
     if line.low:
@@ -97,7 +108,7 @@ def _draw(axes: Any, line: Line, xs: list[float], marked: bool) -> None:
             [high - y for y, high in zip(line.ys, line.high, strict=True)],
         ]
         axes.errorbar(xs, line.ys, yerr=reach, fmt="none", ecolor=color, elinewidth=1.5, capsize=4, capthick=1.5)
-    style = {"linestyle": _DASHES[line.index % COLORS], "linewidth": 2, "markersize": 7}
+    style = {"linestyle": _dash_of(line.index), "linewidth": 2, "markersize": 7}
     few = marked or len(xs) < 3
     axes.plot(xs, line.ys, color=color, marker=marker if few else None, solid_joinstyle="round", **style)
 
@@ -143,7 +154,7 @@ def rows_chart(name: str, rows: Sequence[Row], *, width: int, labels: int, alt: 
         axes = figure.add_axes((labels / width, 30 / height, 1 - (labels + 14) / width, 1 - 40 / height))
         axes.axvline(0, color=INK, linewidth=1.25)
         for at, row in enumerate(rows):
-            color, marker = _STAND_INS[row.index % COLORS], MARKERS[row.index % COLORS]
+            color, marker = _STAND_INS[row.index % COLORS], MARKERS[shape_of(row.index)]
             for value in row.single:
                 axes.plot([value], [at], marker="|", markersize=9, color=color, alpha=0.55)
             if row.low is not None and row.high is not None:
@@ -214,7 +225,7 @@ def savings_chart(name: str, rows: Sequence[Saving], ticks: Sequence[int], *, wi
 
 
 def _draw_saving(axes: Any, at: int, row: Saving) -> None:
-    color, marker = _STAND_INS[row.index % COLORS], ">" if row.beyond else MARKERS[row.index % COLORS]
+    color, marker = _STAND_INS[row.index % COLORS], ">" if row.beyond else MARKERS[shape_of(row.index)]
     axes.plot([row.own, row.needed], [at, at], color=MUTED, linewidth=1, dashes=(2, 2))
     if row.interval:
         axes.plot(row.interval, [at, at], color=color, linewidth=2, solid_capstyle="butt")

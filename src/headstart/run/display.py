@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
@@ -29,12 +30,29 @@ class _SafeConsole(Console):
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for one in super().render(renderable, options):
-            yield one if one.control else Segment(_encodable(printable(one.text)), one.style)
+            yield one if one.control else Segment(_encodable(printable(one.text), self.encoding), one.style)
+
+    def on_broken_pipe(self) -> None:
+        """Go on without a word: who read the output has gone, and the work that is told of is wanted all the same."""
+        self.quiet = True
+        with suppress(OSError, ValueError):  # what is not of the system has no number
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
-def _encodable(text: str) -> str:
-    """Names of files that are no UTF-8 cannot be printed as they are."""
-    return text.encode("utf-8", "backslashreplace").decode()
+_PLAIN = str.maketrans({"−": "-", "–": "-", "±": "+-", "…": "...", "’": "'"})
+"""What we print ourselves, as any encoding has it."""
+
+
+def _encodable(text: str, encoding: str) -> str:
+    """`text` as the output can hold it: names of files that are no UTF-8, and what Latin-1 or a Windows pipe lacks."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        plain = text if encoding.startswith("utf") else text.translate(_PLAIN)
+        return plain.encode(encoding, "backslashreplace").decode(encoding)
+    except LookupError:  # an encoding that Python does not know
+        return text
+    return text
 
 
 @contextmanager

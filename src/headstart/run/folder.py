@@ -22,6 +22,7 @@ from headstart.files import (
     explained,
     in_use,
     json_line,
+    no_link,
     read_json_lines,
     write_json_lines,
     write_text,
@@ -284,6 +285,7 @@ class RunFolder:
 
     def _stream(self, name: str) -> TextIO:
         if name not in self._streams:
+            no_link(self.path / name)
             # Undecodable file names are written as they are on the disk.
             self._streams[name] = (self.path / name).open("a", encoding="utf-8", errors="surrogateescape", newline="")
         return self._streams[name]

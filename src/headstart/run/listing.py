@@ -8,7 +8,7 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-from headstart.files import explained, write_atomically
+from headstart.files import explained, no_link, write_atomically
 
 Rows = list[tuple[str, str]]
 _ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
@@ -62,6 +62,8 @@ class Listing:
         new = self._new(rows)
         if not new:
             return []
+        with explained(self.path):
+            no_link(self.path)
         with explained(self.path), self.path.open("ab") as file:
             heading = [] if file.tell() else [("path", self.column)]
             file.write(self._text([*heading, *new]).encode(**_ENCODING))

@@ -6,6 +6,7 @@ the values, and whoever asked raises what was found wrong.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from headstart.errors import UserError, did_you_mean
+from headstart.paths import expanded
 from headstart.plugins import is_python_file
 from headstart.reading import parse_yaml
 from headstart.settings.loggers import names
@@ -39,8 +41,11 @@ def collect(options: Mapping[str, Any], problems: list[UserError]) -> dict[str, 
     """
     given = read_cfg(options.get("cfg"), problems)
     given |= {key: value for key, value in options.items() if key != "cfg"}
+    for name, value in given.items():
+        if isinstance(value, str) and not _nameable(value):
+            raise UserError(f"holds what no name or path may: {value!r}", where=name)
     if isinstance(given.get("out"), (str, Path)):
-        given["out"] = str(Path(given["out"]).expanduser())
+        given["out"] = str(expanded(given["out"]))
     for old, new in RENAMED.items():
         if old in given and new in given:
             problems.append(UserError(f"is the old name of {new}: give one of the two", where=old))
@@ -48,6 +53,14 @@ def collect(options: Mapping[str, Any], problems: list[UserError]) -> dict[str, 
             print(f"{old}= is called {new}= now", file=sys.stderr)
             given[new] = given.pop(old)
     return given
+
+
+def _nameable(text: str) -> bool:
+    """Whether a system takes it as a name: no NUL, and no half of a character, as YAML and JSON may hold them."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def read_cfg(path: object, problems: list[UserError]) -> dict[str, Any]:
@@ -58,7 +71,7 @@ def read_cfg(path: object, problems: list[UserError]) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        content = parse_yaml(Path(str(path)).read_text(encoding="utf-8")) or {}
+        content = parse_yaml(expanded(str(path)).read_text(encoding="utf-8")) or {}
         if not isinstance(content, dict):
             raise ValueError("it must hold 'key: value' lines")
     except (OSError, ValueError) as error:
@@ -223,6 +236,7 @@ def build(kind: type[Kind], values: Mapping[str, Any], problems: list[UserError]
 
 _WORDS = {
     "missing": "is needed",
+    "finite_number": "must be a number that is not infinite",
     "greater_than": "must be greater than {gt:g}",
     "greater_than_equal": "must be at least {ge:g}",
     "less_than": "must be less than {lt:g}",

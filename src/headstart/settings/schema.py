@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from headstart.settings.counts import is_count, range_of, refuse_many
 from headstart.settings.loggers import Loggers
 
 Scale = tuple[float, float]
@@ -33,8 +34,9 @@ class Options(BaseModel):
     """A frozen group of options; numbers are taken where a name is wanted (``device=0``)."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", coerce_numbers_to_str=True, arbitrary_types_allowed=True, defer_build=True
-    )
+        frozen=True, extra="forbid", coerce_numbers_to_str=True, arbitrary_types_allowed=True, defer_build=True,
+        allow_inf_nan=False,
+    )  # fmt: skip
 
 
 def split(value: Any) -> Any:
@@ -276,14 +278,12 @@ RENAMED = {
 
 def seeds(value: Any) -> Any:
     """A count (3 means 0, 1, 2) or the seeds themselves."""
-    if isinstance(value, str) and value.strip().isdecimal():
-        value = int(value)
-    return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else split(value)
+    return range_of(value) if is_count(value) else split(value)
 
 
 Rate = Annotated[float, Field(gt=0)]
 Rates = Annotated[list[Rate], BeforeValidator(split)]
-Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], BeforeValidator(seeds)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], BeforeValidator(refuse_many), BeforeValidator(seeds)]
 
 
 class CompareSettings(Options):

@@ -19,6 +19,8 @@ from pydantic.fields import FieldInfo
 NONE = {"none", "null"}
 TRUE, FALSE = {"true", "yes", "on"}, {"false", "no", "off"}
 _WHOLE = re.compile(r"[+-]?\d+")
+_DIGITS = 300
+"""A number of more digits is none that an option means, and from 4,300 on Python reads none."""
 _BRACKETED = re.compile(r"\s*\[.*\]\s*", re.DOTALL)
 _SOMETHING = Union[bool, int, float, dict[str, Any], str, None]  # noqa: UP007 - a value, which `|` is not to mypy
 
@@ -117,7 +119,7 @@ def _value(kind: Any, word: str) -> Any:
 
 def _number(kinds: Sequence[Any], word: str) -> int | float | _Unfit:
     """A number for ``int`` and ``float``. A fraction for ``int`` is left to the settings, which refuse it."""
-    if int in kinds and _WHOLE.fullmatch(word):
+    if int in kinds and _WHOLE.fullmatch(word) and len(word) <= _DIGITS:
         return int(word)
     if int not in kinds and float not in kinds:
         return _UNFIT

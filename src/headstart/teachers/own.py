@@ -14,6 +14,7 @@ from torch import nn
 
 from headstart import plugins
 from headstart.errors import UserError
+from headstart.paths import expanded
 from headstart.teachers import module
 from headstart.teachers.base import Teacher, TeacherSource
 
@@ -27,7 +28,7 @@ def accepts(teacher: Any) -> bool:
 
 def check(source: TeacherSource) -> list[UserError]:
     """See `headstart.teachers.load`; the user's code runs when it is loaded, not before."""
-    if plugins.is_python_file(source.teacher) and not Path(source.teacher).expanduser().is_file():
+    if plugins.is_python_file(source.teacher) and not expanded(source.teacher).is_file():
         return [UserError(f"there is no file {source.teacher}", where="teacher")]
     return source.useless(("weights",), f"{source.teacher} loads its own weights")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from headstart import plugins
 from headstart.errors import UserError, did_you_mean
+from headstart.paths import expanded
 from headstart.run.display import make_console
 from headstart.run.loggers.base import Logger, Named
 from headstart.run.loggers.guarded import Guarded
@@ -81,7 +82,7 @@ def open_loggers(
 
 def _problem(name: str) -> UserError | None:
     if plugins.is_python_file(name):
-        there = Path(name).expanduser().is_file()
+        there = expanded(name).is_file()
         return None if there else UserError(f"there is no file {name}", where="loggers")
     known = [*built_in(), *plugins.installed(GROUP)]
     if name in known:

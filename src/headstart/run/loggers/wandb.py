@@ -19,6 +19,7 @@ from pydantic import Field
 
 from headstart.errors import UserError
 from headstart.files import write_text
+from headstart.paths import expanded
 from headstart.run.loggers.base import Logger, Status, readable
 from headstart.settings.schema import Options, Strings
 
@@ -156,5 +157,5 @@ class WandbLogger(Logger):
         host = urlsplit(str(known.base_url)).netloc
         for file in files:
             with suppress(OSError, netrc.NetrcParseError):
-                return netrc.netrc(Path(file).expanduser()).authenticators(host) is not None
+                return netrc.netrc(expanded(file)).authenticators(host) is not None
         return False
