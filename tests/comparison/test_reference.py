@@ -46,9 +46,12 @@ def test_the_labels_that_a_start_is_worth() -> None:
     assert large.needed == pytest.approx(297 * (1190 / 297) ** 0.8, abs=0.05)
     assert large.interval == (pytest.approx(594.5, abs=0.05), None)
     assert remarks.worth(large) == (
-        "dino with 1,190 labelled images does as well as coco with 902 (95 % interval 594 to more than 1,190)"
+        "dino with 1,190 labelled images does as well as coco with 902 (95 % bootstrap interval over seeds, too narrow "
+        "with few of them: 594 to more than 1,190)"
     )
-    assert remarks.worth(small).endswith("does as well as coco with 132 (95 % interval 132)")
+    assert remarks.worth(small).endswith(
+        "with 132 (95 % bootstrap interval over seeds, too narrow with few of them: 132)"
+    )
 
 
 def test_one_budget_or_no_coco_tells_no_labels() -> None:

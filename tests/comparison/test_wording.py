@@ -151,6 +151,15 @@ def test_the_table_takes_names_as_they_are() -> None:
     assert "[red]1%[/red]" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+def test_names_are_no_markup_of_a_readme() -> None:
+    text = fake_comparison.results(starts=["scratch", "coco"]).model_dump_json()
+    made = wording.markdown(Results.model_validate_json(text.replace('"1%"', '"<b>1|2"')))
+    rows = [line for line in made.splitlines() if line.startswith("| &lt;b>1")]
+    assert rows
+    assert all(row.startswith("| &lt;b>1\\|2 |") for row in rows)
+    assert "<" not in made
+
+
 def test_no_sentence_has_the_old_words() -> None:
     content = fake_comparison.results()
     text = " ".join([content.verdict, wording.markdown(content), *(check.evidence for check in content.checks)])

@@ -42,7 +42,8 @@ def worth(one: LabelsWorth) -> str:
     if one.interval is None:
         return f"{text} (one seed has no interval)"
     low, high = (_number(end, one) for end in one.interval)
-    return f"{text} (95 % interval {low} to {high})" if low != high else f"{text} (95 % interval {low})"
+    ends = f"{low} to {high}" if low != high else low
+    return f"{text} (95 % bootstrap interval over seeds, too narrow with few of them: {ends})"
 
 
 def _images(one: LabelsWorth) -> str:

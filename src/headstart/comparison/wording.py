@@ -248,11 +248,11 @@ def markdown(results: Results) -> str:
     lines += [f"\nFailed check: {check.claim}: {check.evidence}." for check in results.failed_checks]
     unknown = [check.claim for check in results.checks if check.outcome == "not known"]
     lines += [f"\nNot known: {'; '.join(unknown)}."] if unknown else []
-    return "\n".join(lines) + "\n"
+    return ("\n".join(lines) + "\n").replace("<", "&lt;")  # in the names of classes and files, which would be markup
 
 
 def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    lines = [f"| {' | '.join(row)} |" for row in (head, *body)]
+    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in (head, *body)]
     return [lines[0], f"|{'---|' * len(head)}", *lines[1:]]
 
 
