@@ -19,6 +19,7 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "lightning_fabric": "pytorch-lightning",
     "mlflow": "mlflow-skinny",
+    "pydantic_core": "pydantic",  # which asks for the one version that fits
 }
 NO_MAJOR_VERSIONS = {"fsspec", "packaging", "pillow"}
 
