@@ -96,6 +96,7 @@ def test_work_goes_on_when_its_reader_has_gone() -> None:
         console.file = stream
         console.print("a")
         console.print("b")
+    assert console.quiet  # rich would have ended the process
 
 
 @pytest.mark.parametrize("terminal", [False, True])
