@@ -123,7 +123,7 @@ def test_a_name_that_is_nearly_that_of_a_dataset_yaml(ask: Callable[[str], Any],
     with pytest.raises(UserError, match=r"did you mean coco8\.yaml\?"):
         ask("coco8")
     (datasets / "mine.ndjson").write_text('{"type": "dataset"}\n')
-    with pytest.raises(UserError, match=r"convert_ndjson_to_yolo\('.*mine\.ndjson'\)"):
+    with pytest.raises(UserError, match=r"python -c 'import .*convert_ndjson_to_yolo\(\".*mine\.ndjson\"\)\)\)'; give"):
         ask(str(datasets / "mine.ndjson"))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from typing import Any
 from headstart.errors import UserError, did_you_mean
 from headstart.images.braces import names_something
 from headstart.images.members import is_address
+from headstart.paths import expanded
 from headstart.reading import parse_yaml
 
 SUFFIXES = (".yaml", ".yml")
@@ -140,7 +143,7 @@ def find_dataset_yaml(name: str) -> Path | None:
 
     A leading ``~``, which a shell leaves alone in ``data=~/my.yaml``, is the user's home.
     """
-    path = Path(os.path.expanduser(name))  # noqa: PTH111 - leaves alone the home of a user who is not there
+    path = expanded(name)
     if path.suffix.lower() not in SUFFIXES:
         return None
     return path if path.is_file() else shipped(name)
@@ -148,13 +151,13 @@ def find_dataset_yaml(name: str) -> Path | None:
 
 def meant_dataset(name: str) -> str:
     """What to do about a name that is no dataset YAML where one is wanted; "" where nothing near it is known."""
-    path = Path(os.path.expanduser(name))  # noqa: PTH111
+    path = expanded(name)
     if within := datasets_in(path):
         return f"give the dataset YAML in it: {within[0].file}"
     if path.suffix.lower() == ".ndjson":
-        write = f"asyncio.run(convert_ndjson_to_yolo({name!r}))"
+        write = f"asyncio.run(convert_ndjson_to_yolo({json.dumps(name)}))"
         how = f"import asyncio; from ultralytics.data.converter import convert_ndjson_to_yolo; print({write})"
-        return f'Ultralytics makes a dataset YAML and files of it, python -c "{how}": give that YAML'
+        return f"Ultralytics makes a dataset YAML and files of it: python -c {shlex.quote(how)}; give that YAML"
     if shipped(f"{name}.yaml"):
         return f"did you mean {name}.yaml?"
     return ""

@@ -8,6 +8,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 AGAIN = 0.5
 """Seconds after which another Ctrl-C is a second one; a launcher and the terminal may both hand on the first."""
@@ -24,23 +27,25 @@ class Asked(threading.Event):
 
     Attributes:
         error: What a signal of the kind that came first would have raised.
-        cut: Whether that ended what was done within `cut_short`.
     """
 
     error: type[KeyboardInterrupt] = Stopped
-    cut = False
     _at_once = False
 
-    @contextmanager
-    def cut_short(self, allowed: bool) -> Iterator[None]:
-        """Let the first signal end what is done here at once, where that is allowed: it may take hours."""
-        self._at_once = allowed
+    def done(self, work: Callable[[], Result], at_once: bool) -> Result | None:
+        """What some work gives; None where the run is to stop, which ends it at once where that is allowed.
+
+        Args:
+            work: What is done. It may take hours.
+            at_once: Whether it may be left as it is.
+        """
+        self._at_once = at_once
         try:
-            yield
+            return None if at_once and self.is_set() else work()
         except KeyboardInterrupt:
             if not (self._at_once and self.is_set()):
                 raise
-            self.cut = True
+            return None
         finally:
             self._at_once = False
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -186,9 +187,8 @@ def train(
                     untried = False
                     run.log(one_step.compile(views, progress))
                 # All is saved: what is ahead need not be waited for. Of several processes all have to stop together.
-                with stop.cut_short(ahead and ranks.world() == 1):
-                    loss = one_step(views, progress)
-            if stop.cut:
+                loss = stop.done(partial(one_step, views, progress), at_once=ahead and ranks.world() == 1)
+            if loss is None:
                 break
             step += 1
             clock.start("other")
