@@ -32,6 +32,8 @@ def make(kind: str, folder: Path) -> TeacherSource:
     if kind == "own":
         (folder / "mine.py").write_text(OWN)
         return TeacherSource(str(folder / "mine.py"))
+    if kind == "hog":
+        return TeacherSource("hog")
     if kind == "timm":
         timm = pytest.importorskip("timm")
         torch.save(timm.create_model("test_resnet").state_dict(), folder / "net.pt")

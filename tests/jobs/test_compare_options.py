@@ -60,6 +60,8 @@ def test_own_weights_have_a_longer_training_by_their_name(given: dict[str, Any],
     starts, problems = parse_starts(words, "yolo11n")
     assert not problems
     assert starts[0] == Start("mine-longer", "checkpoint-longer", weights)
+    alone, _ = parse_starts([f"mine-longer={weights}", f"ssl={run}"], "yolo11n")
+    assert alone[0] == starts[0], "without the training of as many steps as the others"
     assert (starts[0].longer, starts[0].base, starts[1].base) == (True, "mine", "mine")
     # Without mine there are no weights; mine itself is no pretraining that it could be as long as.
     assert "'mine-longer' does not exist" in str(parse_starts(words[::2], "yolo11n")[1][0])
@@ -68,6 +70,8 @@ def test_own_weights_have_a_longer_training_by_their_name(given: dict[str, Any],
     (tmp_path / "run/settings.yaml").write_text("")
     (problem,) = parse_starts([*words, "ssl-longer"], "yolo11n")[1]
     assert "ssl-longer: ssl is a pretraining, and takes steps of its own" in str(problem)
+    (problem,) = parse_starts([f"other-longer={run}", f"ssl={run}"], "yolo11n")[1]
+    assert "takes steps of its own" in str(problem)
     (tmp_path / "mine-longer").mkdir()  # elsewhere: what is meant is known by its name alone
     assert resolve({**given, "starts": ",".join(words), "reference": "mine"}).reference == "mine"
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from headstart.errors import UserError
-from headstart.jobs.scenes import CLASSES, MIN_VISIBLE, draw_dataset, draw_scenes
+from headstart.jobs.scenes import CLASSES, SCENES, SIGNS, THINGS, Kind, draw_dataset, draw_scenes
 
 COUNTS = {"unlabelled": 6, "train": 24, "val": 8}
 
@@ -89,7 +89,7 @@ def test_objects_stay_visible() -> None:
     for scene in draw_scenes("train", 30, imgsz=128, seed=3):
         areas = [(scene.owner == label).sum() for label in range(len(scene.classes))]
         # The smallest outline drawn (a thin crescent, radius 0.08 of the side) has some 60 pixels at this size.
-        assert min(areas, default=99) > 60 * MIN_VISIBLE * 0.5
+        assert min(areas, default=99) > 60 * SCENES.visible * 0.5
         boxes = scene.boxes
         assert (boxes[:, :2] >= 0).all()
         assert (boxes[:, 2:] <= 128).all()
@@ -128,3 +128,30 @@ def test_nothing_is_drawn_over(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds something already"):
         draw_dataset(tmp_path, unlabelled=0, train=1, val=1)
     assert [path.name for path in tmp_path.iterdir()] == ["photos.zip"]
+
+
+@pytest.mark.parametrize(("kind", "classes"), [(SIGNS, 8), (THINGS, 1)])
+def test_other_kinds_have_their_classes_and_as_many_objects_as_they_say(
+    tmp_path: Path, kind: Kind, classes: int
+) -> None:
+    data = draw_dataset(tmp_path / "drawn", unlabelled=0, train=40, val=1, imgsz=64, kind=kind)
+    assert len(yaml.safe_load(data.read_text())["names"]) == classes
+    files = sorted((data.parent / "labels" / "train").iterdir())
+    rows = [[line.split() for line in path.read_text().splitlines()] for path in files]
+    assert {int(row[0]) for one in rows for row in one} == set(range(classes))
+    assert {len(one) for one in rows} <= {0, 1, 2}
+    assert {1, 2} <= {len(one) for one in rows}
+
+
+def test_signs_are_the_same_in_a_mirror_and_not_upside_down() -> None:
+    """A training mirrors images from left to right: a sign must stay what it is."""
+    generator = np.random.default_rng(0)
+    drawn = {name: [SIGNS.stencil(name, 60, generator) for _ in range(300)] for name in SIGNS.shapes}
+    mean = {name: np.mean([mask.astype(float) for mask in masks], axis=0) for name, masks in drawn.items()}
+    for name, one in mean.items():
+        assert np.abs(one - one[:, ::-1]).mean() < 10, name
+    assert np.abs(mean["up"] - mean["down"][::-1]).mean() < 5
+    assert np.abs(mean["up"] - mean["down"]).mean() > 25
+    rows = np.arange(len(mean["up"]))[:, None]
+    middle = {name: float((one * rows).sum() / one.sum()) for name, one in mean.items()}
+    assert middle["up"] < middle["down"], "more of an arrow is where it points"

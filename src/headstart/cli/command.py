@@ -202,7 +202,7 @@ def _demo(given: dict[str, Any]) -> int:
     s = _settings("demo", given)
     from headstart.jobs.demo import demo
 
-    return demo(out=s.out, overwrite=s.overwrite)
+    return demo(out=s.out, overwrite=s.overwrite, seed=s.seed)
 
 
 def _cache(given: dict[str, Any]) -> int:
@@ -272,7 +272,12 @@ COMMANDS = {
             _export,
             positional="source",
         ),
-        Spec("demo", "pretrain and fine-tune on images that it draws itself; needs nothing", "[key=value ...]", _demo),
+        Spec(
+            "demo",
+            "the whole way on images that it draws itself: needs nothing, shows a gain",
+            "[key=value ...]",
+            _demo,
+        ),
         Spec("cache", "list the decoded images that are kept, or remove them", "[clear=true] [key=value ...]", _cache),
         Spec(
             "completion",

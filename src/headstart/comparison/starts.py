@@ -244,15 +244,19 @@ def _parse_longer(word: str, bases: Mapping[str, Start], problems: list[UserErro
     base = bases.get(word)
     if base is None or base.kind in RESERVED or Path(word).exists():
         return None
+    return _for_longer(word, base, problems)
+
+
+def _for_longer(name: str, base: Start, problems: list[UserError]) -> Start:
     if base.kind == "recipe" or _run_settings(base.path):
-        what = f"{word}: {base.name} is a pretraining, and takes steps of its own"
+        what = f"{name}: {base.name} is a pretraining, and takes steps of its own"
         hint = "starts that were there before are fine-tuned for longer: scratch, coco, or weights from elsewhere"
         problems.append(UserError(what, where="starts", hint=hint))
-    return Start(word, f"checkpoint{_LONGER}", base.path)
+    return Start(name, f"checkpoint{_LONGER}", base.path)
 
 
 def _parse_start(word: str, model: str, trainer: Finetuner, problems: list[UserError]) -> Start | None:
-    """One start: ``scratch``, ``coco``, ``coco=weights.pt``, ``runs/a``, ``ssl=runs/a/headstart.pt``."""
+    """One start: ``scratch``, ``coco=weights.pt``, ``runs/a``, ``ssl=runs/a/headstart.pt``, ``mine-longer=mine.pt``."""
     name, equals, path = word.partition("=")
     named = bool(equals) and _NAME.fullmatch(name) is not None
     if not named:
@@ -279,5 +283,6 @@ def _parse_start(word: str, model: str, trainer: Finetuner, problems: list[UserE
             problems.append(UserError(what, where="starts", hint=f"name it: mine={path}"))
             return None
         kind = "recipe" if file.suffix in SUFFIXES else "checkpoint"
-        return Start(clean, name if name in RESERVED else kind, str(file.resolve()))
+        found = Start(clean, name if name in RESERVED else kind, str(file.resolve()))
+        return _for_longer(clean, found, problems) if named and clean.endswith(_LONGER) else found
     return None

@@ -186,7 +186,8 @@ def prepare(options: Mapping[str, Any], measure: Callable[[Job], BatchTrial] | N
         relabelled(record["resolved"].get("labels") if record else None, known, labels)
         classed = detector.with_classes(known.names, dataset_of(labels).keypoints())
         more += told
-    more += _without_teacher(settled, declared)
+    if known is not None and len(known.rows) < len(images):  # without others there is nothing to name
+        more += _without_teacher(settled, declared)
     more += (*untested(), SAID) if run.trust else untested()
     job = Job(asked, run, settled.method, declared, images, classed, (*why, *more, *length), record, fit, known)
     return _with_batch(job, given, detector, more, measure) if open_batch and measure else job

@@ -9,7 +9,7 @@ from __future__ import annotations
 import colorsys
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import UserError
+from headstart.jobs import shapes as stencils
+from headstart.jobs.shapes import Mask
 
 Pixels = NDArray[np.float32]
-Mask = NDArray[np.uint8]
 
 CLASSES = ("disc", "ring", "triangle", "square", "star", "cross", "crescent", "arrow")
 SPLITS = ("unlabelled", "train", "val")
-OBJECTS = (1, 5)
-"""Fewest and most objects in one image."""
-MIN_VISIBLE = 0.6
-"""The share of an object's area that neither the border nor another object may hide."""
 _PLACING_TRIES = 25
 
 
@@ -37,7 +34,7 @@ class Scene:
 
     Attributes:
         image: uint8 (S, S, 3), RGB.
-        classes: int64 (N,), indices into `CLASSES`.
+        classes: int64 (N,), indices into the shapes of its kind.
         boxes: int64 (N, 4), x0, y0, x1, y1 in pixels (x1 and y1 exclusive), tight around what is visible.
         owner: int16 (S, S), which object a pixel shows: 0 .. N-1, or -1 for none.
     """
@@ -115,7 +112,51 @@ def _plain(rng: np.random.Generator, height: int, width: int) -> Pixels:
 
 
 Texture = Callable[[np.random.Generator, int, int], Pixels]
-_TEXTURES: tuple[Texture, ...] = (_noise, _stripes, _checker, _dots, _gradient, _plain)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What scenes show.
+
+    Attributes:
+        shapes: What is dealt, by name.
+        stencil: Draws one of them, of a radius in pixels.
+        one_class: Name of the class that all of them are; "": each is one.
+        objects: Fewest and most in one image.
+        radius: Smallest and largest, as shares of the image's side; between them evenly by their logarithm.
+        visible: Share of an object's area that neither the border nor another object may hide.
+        textures: Of surfaces.
+        busy: Whether there are things that are no object, and shadows.
+    """
+
+    shapes: tuple[str, ...] = CLASSES
+    stencil: Callable[[str, float, np.random.Generator], Mask] = stencils.any_way
+    one_class: str = ""
+    objects: tuple[int, int] = (1, 5)
+    radius: tuple[float, float] = (0.08, 0.25)
+    visible: float = 0.6
+    textures: tuple[Texture, ...] = (_noise, _stripes, _checker, _dots, _gradient, _plain)
+    busy: bool = True
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Of its labels."""
+        return (self.one_class,) if self.one_class else self.shapes
+
+
+SCENES = Kind()
+SIGNS = Kind(
+    stencils.SIGNS,
+    stencils.upright,
+    objects=(1, 2),
+    radius=(0.18, 0.3),
+    visible=0.85,
+    textures=(_plain, _gradient, _noise),
+    busy=False,
+)
+"""Few, large, upright signs on calm ground."""
+THINGS = replace(SIGNS, shapes=stencils.THINGS, stencil=stencils.thing, one_class="thing")
+"""As calm, all of one class: things none of which is one of the signs."""
 
 
 def _color(rng: np.random.Generator) -> Pixels:
@@ -123,9 +164,9 @@ def _color(rng: np.random.Generator) -> Pixels:
     return np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.1, 0.85), rng.uniform(0.25, 0.95)), np.float32)
 
 
-def _surface(rng: np.random.Generator, height: int, width: int, contrast: float) -> Pixels:
+def _surface(rng: np.random.Generator, height: int, width: int, contrast: float, kind: Kind) -> Pixels:
     """A textured surface, float32 (H, W, 3) in [0, 1], between two colors; `contrast` (0..1) is how far apart."""
-    texture = _TEXTURES[rng.integers(len(_TEXTURES))](rng, height, width)
+    texture = kind.textures[rng.integers(len(kind.textures))](rng, height, width)
     if rng.random() < 0.5:
         texture = 0.7 * texture + 0.3 * _noise(rng, height, width)
     one = _color(rng)
@@ -133,58 +174,11 @@ def _surface(rng: np.random.Generator, height: int, width: int, contrast: float)
     return _limit(one + texture[..., None] * (other - one))
 
 
-def _regular(corners: int, radius: float = 1.0, inner: float | None = None) -> NDArray[np.float64]:
-    """Corners (N, 2) of a regular polygon, or of a star where an `inner` radius is given."""
-    count = corners * 2 if inner else corners
-    angles = np.arange(count) * 2 * np.pi / count
-    radii = np.where(np.arange(count) % 2 == 0, radius, inner or radius)
-    return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
-
-
-def _outline(name: str, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """The polygon (N, 2) of a shape within the unit circle, and the polygon cut out of it, if any."""
-    whole = {"disc": _regular(40), "ring": _regular(40), "triangle": _regular(3), "square": _regular(4)}
-    if name == "ring":
-        return whole[name], _regular(40, radius=rng.uniform(0.45, 0.62))
-    if name in whole:
-        return whole[name], None
-    if name == "star":
-        return _regular(5, inner=rng.uniform(0.4, 0.5)), None
-    if name == "crescent":
-        return _regular(40), _regular(40, radius=rng.uniform(0.75, 0.85)) + np.array([rng.uniform(0.42, 0.55), 0])
-    arm = rng.uniform(0.24, 0.34)
-    if name == "cross":
-        corner = np.array([[1, -arm], [1, arm], [arm, arm]])
-        quarter = np.array([[0, -1], [1, 0]])
-        return np.concatenate([corner @ np.linalg.matrix_power(quarter.T, turn) for turn in range(4)]), None
-    arm, neck = arm * 0.8, rng.uniform(-0.05, 0.2)
-    arrow = [[1, 0], [neck, 0.75], [neck, arm], [-1, arm], [-1, -arm], [neck, -arm], [neck, -0.75]]
-    return np.array(arrow), None
-
-
-def _rotation(rng: np.random.Generator) -> NDArray[np.float64]:
-    angle = rng.uniform(0, 2 * np.pi)
-    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-
-
-def _mask(name: str, radius: float, rng: np.random.Generator) -> Mask:
-    """An anti-aliased stencil, uint8 (H, W) with 255 inside: the shape turned, stretched and slanted at random."""
-    side = int(np.ceil(radius * 2.4)) + 4
-    mask = np.zeros((side, side), np.uint8)
-    slanted = np.array([[1.0, rng.uniform(-0.15, 0.15)], [0.0, rng.uniform(0.8, 1.0)]])
-    bend = _rotation(rng) @ slanted @ _rotation(rng)
-    for polygon, value in zip(_outline(name, rng), (255, 0), strict=True):
-        if polygon is not None:
-            points = np.rint((polygon @ bend.T * radius + side / 2) * 16).astype(np.int32)
-            cv2.fillPoly(mask, [points], (value,), cv2.LINE_AA, 4)
-    return mask
-
-
 class _Canvas:
     """A picture in the making: pixels, and which object owns each."""
 
-    def __init__(self, pixels: Pixels) -> None:
-        self.pixels = pixels
+    def __init__(self, pixels: Pixels, visible: float) -> None:
+        self.pixels, self.visible = pixels, visible
         self.size = pixels.shape[0]
         self.owner = np.full(pixels.shape[:2], -1, np.int16)
         self.areas: list[int] = []
@@ -199,11 +193,11 @@ class _Canvas:
         """Whether this object, and all drawn before, would stay visible enough."""
         where, part = self.window(mask, x, y)
         solid = part >= 128
-        if solid.sum() < MIN_VISIBLE * (mask >= 128).sum():
+        if solid.sum() < self.visible * (mask >= 128).sum():
             return False
         hidden = np.bincount(self.owner[where][solid] + 1, minlength=len(self.areas) + 1)[1:]
         seen = np.bincount(self.owner.ravel() + 1, minlength=len(self.areas) + 1)[1:]
-        return bool(np.all(seen - hidden >= MIN_VISIBLE * np.array(self.areas)))
+        return bool(np.all(seen - hidden >= self.visible * np.array(self.areas)))
 
     def shade(self, mask: Mask, x: int, y: int, *, strength: float, softness: float) -> None:
         """Darken the surroundings as a soft shadow does."""
@@ -242,31 +236,31 @@ def _clutter(canvas: _Canvas, rng: np.random.Generator) -> None:
         canvas.paint(part, left, top, np.broadcast_to(_color(rng), (height, width, 3)))
 
 
-def _object_surface(canvas: _Canvas, mask: Mask, x: int, y: int, rng: np.random.Generator) -> Pixels:
+def _object_surface(canvas: _Canvas, mask: Mask, x: int, y: int, rng: np.random.Generator, kind: Kind) -> Pixels:
     """A surface that stands out from what it will cover (a little at least: the eye must be able to find it)."""
     (height, width), (where, part) = mask.shape, canvas.window(mask, x, y)
     behind = canvas.pixels[where][part >= 128].mean(axis=0)
     while True:
-        surface = _surface(rng, height, width, contrast=float(rng.uniform(0.1, 0.7)))
+        surface = _surface(rng, height, width, contrast=float(rng.uniform(0.1, 0.7)), kind=kind)
         if np.abs(surface[mask >= 128].mean(axis=0) - behind).sum() > 0.45:
             return _limit(surface + 0.15 * (_gradient(rng, height, width) - 0.5)[..., None])
 
 
-def _place(canvas: _Canvas, name: str, rng: np.random.Generator) -> bool:
+def _place(canvas: _Canvas, name: str, rng: np.random.Generator, kind: Kind) -> bool:
     """Draw one object where it fits; False when no place was found."""
     size = canvas.size
-    largest = 0.25
+    smallest, largest = kind.radius
     for _ in range(_PLACING_TRIES):
-        radius = size * float(np.exp(rng.uniform(np.log(0.08), np.log(largest))))
-        mask = _mask(name, radius, rng)
+        radius = size * float(np.exp(rng.uniform(np.log(smallest), np.log(largest))))
+        mask = kind.stencil(name, radius, rng)
         x, y = (int(v) for v in rng.integers(0, size, 2) - mask.shape[0] // 2)
         if canvas.fits(mask, x, y):
             break
-        largest = max(0.09, largest * 0.93)
+        largest = max(1.125 * smallest, largest * 0.93)
     else:
         return False
-    surface = _object_surface(canvas, mask, x, y, rng)
-    if rng.random() < 0.6:
+    surface = _object_surface(canvas, mask, x, y, rng, kind)
+    if kind.busy and rng.random() < 0.6:
         reach = rng.uniform(-0.25, 0.25, 2) * radius
         softness = float(rng.uniform(0.06, 0.2)) * radius + 0.5
         strength = float(rng.uniform(0.3, 0.7))
@@ -297,21 +291,26 @@ def _tight_boxes(owner: NDArray[np.int16], count: int) -> NDArray[np.int64]:
     return boxes
 
 
-def draw_scene(rng: np.random.Generator, imgsz: int, deck: Iterator[int], redeal: Callable[[int], None]) -> Scene:
+def draw_scene(
+    rng: np.random.Generator, imgsz: int, deck: Iterator[int], redeal: Callable[[int], None], kind: Kind = SCENES
+) -> Scene:
     """Draw one scene.
 
     Args:
         rng: Where all chance of this scene comes from.
         imgsz: Side of the square image, in pixels.
-        deck: Gives the class of the next object.
-        redeal: Takes back a class whose object found no place, so that the classes stay balanced.
+        deck: Gives the shape of the next object.
+        redeal: Takes back one that found no place, so that they stay balanced.
+        kind: What it shows.
     """
-    canvas = _Canvas(np.ascontiguousarray(_surface(rng, imgsz, imgsz, contrast=float(rng.uniform(0.2, 0.8)))))
-    _clutter(canvas, rng)
+    ground = _surface(rng, imgsz, imgsz, contrast=float(rng.uniform(0.2, 0.8)), kind=kind)
+    canvas = _Canvas(np.ascontiguousarray(ground), kind.visible)
+    if kind.busy:
+        _clutter(canvas, rng)
     classes: list[int] = []
-    for _ in range(rng.integers(OBJECTS[0], OBJECTS[1] + 1)):
+    for _ in range(rng.integers(kind.objects[0], kind.objects[1] + 1)):
         label = next(deck)
-        if _place(canvas, CLASSES[label], rng):
+        if _place(canvas, kind.shapes[label], rng, kind):
             classes.append(label)
         else:
             redeal(label)
@@ -319,7 +318,7 @@ def draw_scene(rng: np.random.Generator, imgsz: int, deck: Iterator[int], redeal
     return Scene(_photograph(canvas.pixels, rng), np.array(classes, np.int64), boxes, canvas.owner)
 
 
-def draw_scenes(split: str, count: int, *, imgsz: int = 160, seed: int = 0) -> Iterator[Scene]:
+def draw_scenes(split: str, count: int, *, imgsz: int = 160, seed: int = 0, kind: Kind = SCENES) -> Iterator[Scene]:
     """The first `count` scenes of a split. A larger count begins with the same scenes; splits share none.
 
     Classes are dealt from shuffled packs of one of each, so they are balanced whatever the count.
@@ -331,38 +330,40 @@ def draw_scenes(split: str, count: int, *, imgsz: int = 160, seed: int = 0) -> I
     def deal() -> Iterator[int]:
         while True:
             if not pack:
-                pack.extend(int(label) for label in dealer.permutation(len(CLASSES)))
+                pack.extend(int(label) for label in dealer.permutation(len(kind.shapes)))
             yield pack.popleft()
 
     deck = deal()
     for number in range(count):
-        yield draw_scene(np.random.default_rng([seed, branch, 1, number]), imgsz, deck, pack.appendleft)
+        yield draw_scene(np.random.default_rng([seed, branch, 1, number]), imgsz, deck, pack.appendleft, kind)
 
 
-def _label_lines(scene: Scene) -> str:
+def _label_lines(scene: Scene, one_class: bool) -> str:
     """YOLO labels: class, center x, center y, width, height, as shares of the image's side."""
     size = scene.image.shape[0]
     lines = []
     for label, (x0, y0, x1, y1) in zip(scene.classes, scene.boxes, strict=True):
         values = ((x0 + x1) / 2 / size, (y0 + y1) / 2 / size, (x1 - x0) / size, (y1 - y0) / size)
-        lines.append(f"{label} " + " ".join(f"{value:.6f}" for value in values) + "\n")
+        lines.append(f"{0 if one_class else label} " + " ".join(f"{value:.6f}" for value in values) + "\n")
     return "".join(lines)
 
 
-def _write_split(folder: Path, split: str, count: int, imgsz: int, seed: int) -> None:
+def _write_split(folder: Path, split: str, count: int, imgsz: int, seed: int, kind: Kind) -> None:
     images, labels = folder / "images" / split, folder / "labels" / split
     images.mkdir(parents=True, exist_ok=True)
     if split != "unlabelled":
         labels.mkdir(parents=True, exist_ok=True)
-    for number, scene in enumerate(draw_scenes(split, count, imgsz=imgsz, seed=seed)):
+    for number, scene in enumerate(draw_scenes(split, count, imgsz=imgsz, seed=seed, kind=kind)):
         # Encoded in memory: cv2.imwrite mistakes non-ASCII paths on some systems, and does not say when a disk is full.
         _, data = cv2.imencode(".jpg", scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 93])
         (images / f"{number:05d}.jpg").write_bytes(data.tobytes())
         if split != "unlabelled":
-            (labels / f"{number:05d}.txt").write_text(_label_lines(scene), encoding="utf-8")
+            (labels / f"{number:05d}.txt").write_text(_label_lines(scene, bool(kind.one_class)), encoding="utf-8")
 
 
-def draw_dataset(folder: str | Path, *, unlabelled: int, train: int, val: int, imgsz: int = 160, seed: int = 0) -> Path:
+def draw_dataset(
+    folder: str | Path, *, unlabelled: int, train: int, val: int, imgsz: int = 160, seed: int = 0, kind: Kind = SCENES
+) -> Path:
     """Draw a detection data set: ``images/{unlabelled,train,val}``, ``labels/{train,val}``, ``scenes.yaml``.
 
     The same arguments give the same bytes, in any folder (about 8 ms of one core an image at 160 px).
@@ -374,6 +375,7 @@ def draw_dataset(folder: str | Path, *, unlabelled: int, train: int, val: int, i
         val: Labelled images to measure on.
         imgsz: Side of the square images, in pixels, at least 64.
         seed: Another seed draws another data set of the same kind.
+        kind: What the scenes show.
 
     Returns:
         The path of the Ultralytics dataset YAML. It holds no absolute path: the folder can be moved.
@@ -390,8 +392,8 @@ def draw_dataset(folder: str | Path, *, unlabelled: int, train: int, val: int, i
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise UserError("holds something already", where=str(root), hint="name a new folder, or remove this one")
     for split, count in counts.items():
-        _write_split(root, split, count, imgsz, seed)
-    names = "".join(f"  {number}: {name}\n" for number, name in enumerate(CLASSES))
+        _write_split(root, split, count, imgsz, seed, kind)
+    names = "".join(f"  {number}: {name}\n" for number, name in enumerate(kind.classes))
     text = f"# Scenes drawn by headstart, seed {seed}. Images to pretrain on, without labels: images/unlabelled\n"
     path = root / "scenes.yaml"
     path.write_text(f"{text}train: images/train\nval: images/val\nnames:\n{names}", encoding="utf-8")

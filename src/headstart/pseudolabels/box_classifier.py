@@ -129,7 +129,7 @@ class BoxClassifier:
     def _features(self, batch: PixelBatch, owner: Tensor, boxes: Tensor, ways: list[tuple[float, bool]]) -> Tensor:
         """Of all boxes one way of looking after the other, float32 ``(len(ways) * N, C)`` on the CPU."""
         if not len(boxes):
-            return torch.zeros(0, self.teacher.widths[-1])
+            return torch.zeros(0, self.teacher.described)
         self.teacher = self.teacher.to(batch.pixels.device).to(memory_format=torch.channels_last)
         found, waiting = [], []
         for looked in self._squares(batch, owner, boxes, ways):

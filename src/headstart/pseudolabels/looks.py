@@ -45,7 +45,9 @@ def squares(shifted: Tensor, owner: Tensor, boxes: Tensor, margin: float) -> Ten
 
 @torch.no_grad()
 def features(network: nn.Module, looked: Tensor) -> Tensor:
-    """A network's last map of some squares, averaged: length 1, float16 ``(N, C)`` on the CPU."""
+    """What a teacher says of some squares, or a network's last map, averaged: length 1, float16 ``(N, C)``, CPU."""
     if isinstance(network, Teacher):
-        looked = looked.contiguous(memory_format=torch.channels_last)
-    return functional.normalize(network(looked)[-1].float().mean((2, 3)), dim=1).half().cpu()
+        found = network.describe(looked.contiguous(memory_format=torch.channels_last))
+    else:
+        found = network(looked)[-1].float().mean((2, 3))
+    return functional.normalize(found, dim=1).half().cpu()

@@ -377,6 +377,7 @@ class DemoSettings(Options):
 
     out: str = Field("runs/demo", description="a new or empty folder")
     overwrite: bool = Field(False, description="replace the demo in out=")
+    seed: int = Field(0, ge=0, lt=2**31, description="of the drawn images: another one draws others of the same kind")
 
 
 class CacheSettings(Options):

@@ -61,6 +61,19 @@ class Teacher(nn.Module, ABC):
         Sides that the network cannot take are its own matter: any from 32 pixels on must be taken.
         """
 
+    @property
+    def described(self) -> int:
+        """How many numbers `describe` gives of an image."""
+        return self.widths[-1]
+
+    def describe(self, images: Tensor) -> Tensor:
+        """What whole images show, ``(B, described)``; here the mean of the last map. Things are told apart by it.
+
+        Args:
+            images: float ``(B, 3, H, W)``, RGB in [0, 1].
+        """
+        return self(images)[-1].float().mean((2, 3))  # type: ignore[no-any-return]
+
     def train(self, mode: bool = True) -> Teacher:
         """Stays in evaluation mode, whatever the method that holds it is told."""
         super().train(False)

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from headstart.detectors.damaged import refuse_damaged
 from headstart.errors import UserError, did_you_mean
-from headstart.teachers import detector, own
+from headstart.teachers import detector, hog, own
 from headstart.teachers.base import FrozenTeacher, TeacherSource
 from headstart.trust import trusted
 
 
 def accepts(teacher: Any) -> bool:
     """Every name that is neither a file of another kind nor offered by an installed package."""
-    return isinstance(teacher, str) and not detector.accepts(teacher) and not own.accepts(teacher)
+    return isinstance(teacher, str) and not any(kind.accepts(teacher) for kind in (detector, hog, own))
 
 
 def check(source: TeacherSource) -> list[UserError]:
