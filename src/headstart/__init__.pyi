@@ -117,6 +117,7 @@ def pretrain(
     variance_over: Literal["image", "batch"] = ...,
     labels: str | None = ...,
     export_labels: str | None = ...,
+    naming: Literal["auto", "network", "both"] = ...,
     burn_in: float = ...,
     settle: float = ...,
     labelled: float | None = ...,
@@ -267,6 +268,8 @@ def pretrain(
             data), its names the classes
         export_labels: selftrain: new folder for the labels that the teacher gave in the end, as an Ultralytics
             dataset, with their scores in a file beside
+        naming: selftrain: who tells the class of what is found where there is a teacher=: the network, or both it
+            and the detector; auto: whichever names the held-out labels better, from 30 boxes on, else the network
         burn_in: selftrain: share of the steps, at the start, on labelled images alone
         settle: selftrain: share of the steps, at the end, on labelled images alone
         labelled: selftrain: share of labelled images in the steps between; none: their share of all images, a tenth

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from headstart.errors import UserError
 from headstart.images.mixed import MixedStream
+from headstart.methods import held_out, selftrain
 from headstart.methods.schedules import Progress
 from headstart.methods.selftrain import Selftrain, Settings
 from headstart.pseudolabels.history import drift
 from headstart.pseudolabels.labeller import Labeller
+from headstart.pseudolabels.labelling import Detections
 from headstart.settings import words
 
 STEPS = 40
@@ -292,6 +294,56 @@ def test_another_word_is_refused(wrong: object) -> None:
         method(keep=wrong)
 
 
+class Names(Labeller):
+    """In place of a labeller: a box on every held-out image, of the right class as one or the other names it."""
+
+    def __init__(self, made: Selftrain, right: str) -> None:
+        self.made, self.right, self.asked = made, right, []  # type: ignore[var-annotated]
+
+    def found(self, rows: Any, *_: Any, both: bool = False, **__: Any) -> Detections:
+        self.asked.append((len(rows), both))
+        given = self.made.context.given
+        assert given is not None
+        owner, boxes, labels = given.labels.of(torch.tensor(rows))
+        right = (self.right == "both") is both
+        named = labels if right else (labels + 1) % len(given.names)
+        return Detections(torch.tensor(rows)[owner], boxes, torch.ones(len(boxes)), named, torch.tensor(rows))
+
+
+@pytest.mark.parametrize("right", ["network", "both"])
+@pytest.mark.parametrize("naming", ["auto", "network", "both"])
+def test_who_names_is_told_by_held_out_labels(naming: str, right: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_out, "LEAST", 1)
+    monkeypatch.setattr(selftrain, "NAMED_FROM", 1)
+    made = method(teacher="hog", held_out=0.4, naming=naming)
+    assert made._held_out.boxes >= 1
+    seen = made._labeller = Names(made, right)
+    made.before_step(Progress(10, STEPS, 0.0))
+    entry = made._history.passes[0]
+    taken = right if naming == "auto" else naming
+    assert entry["named_by"] == taken
+    assert seen.asked[-1][1] is (taken == "both")
+    held = len(made._held_out.rows)
+    assert seen.asked[:-1] == ([(held, False), (held, True)] if naming == "auto" else [])
+    if naming == "auto":
+        assert entry["naming_precision"] == {right: 1.0, "both" if right == "network" else "network": 0.0}
+    made.label([0], "student")
+    assert seen.asked[-1] == (1, taken == "both"), "what is handed back names as it was labelled last"
+    again = method(teacher="hog", held_out=0.4, naming=naming)
+    again.set_extra_state(made.get_extra_state())
+    later = again._labeller = Names(again, right)
+    again.label([0], "student")
+    assert later.asked == [(1, taken == "both")], "after a resume, too"
+
+
+def test_without_enough_held_out_boxes_the_network_names() -> None:
+    made = method(teacher="hog", held_out=0.0)
+    seen = made._labeller = Names(made, "both")
+    made.before_step(Progress(10, STEPS, 0.0))
+    assert made._history.passes[0]["named_by"] == "network"
+    assert [both for _, both in seen.asked] == [False]
+
+
 def test_phases_are_burn_in_and_the_rest() -> None:
     assert method().phases(STEPS) == [range(10), range(10, 40)]
     assert method(burn_in=1).phases(STEPS) == [range(40)]
@@ -370,7 +422,7 @@ def test_what_names_the_boxes_is_learnt_once_for_each_detector(monkeypatch: pyte
     learnt: list[int] = []
 
     class Names:
-        def named(self, batch: Any, found: Any) -> Any:
+        def named(self, batch: Any, found: Any, own: Any) -> Any:
             return found
 
     def classifier(*_: Any) -> Any:

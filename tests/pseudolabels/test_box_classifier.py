@@ -71,6 +71,27 @@ def test_boxes_get_the_class_that_they_look_like_and_what_is_no_object_a_low_sco
     assert named.looked.tolist() == [7, 8]
 
 
+def test_with_the_detector_the_class_is_that_of_the_product_and_nothing_stays_nothing() -> None:
+    images = batch(scene(90, 150, (LEFT, BLUE), (RIGHT, GREEN)), first=7)
+    found = detections([7, 7], [LEFT, RIGHT], [0.81, 0.81])
+    made = learnt()
+    alone = made.named(images, found)
+    own = torch.tensor([[0.81, 0.27], [0.81, 0.27]])  # the detector sees red three times as likely as blue
+    both = made.named(images, found, own)
+    for name in ("labels", "scores"):  # a detector that knows nothing changes nothing
+        torch.testing.assert_close(
+            getattr(made.named(images, found, torch.full((2, 2), 0.5)), name), getattr(alone, name)
+        )
+    blue = float(alone.scores[0] ** 2 / 0.81)  # nearly sure of blue, so the detector does not change its mind
+    red = 1 - blue
+    expected = 0.27 * blue / (0.27 * blue + 0.81 * red)
+    assert both.labels[0] == alone.labels[0] == 1
+    assert float(both.scores[0]) == pytest.approx((0.81 * expected) ** 0.5, abs=0.02)
+    assert float(both.scores[1]) < 0.35, "green is no object, whatever the detector takes it for"
+    sure = torch.tensor([[0.81, 0.0], [0.81, 0.0]])
+    assert made.named(images, found, sure).labels[0] == 0, "what one of the two rules out it is not"
+
+
 def test_nothing_found() -> None:
     none = detections([], [], [])
     assert len(learnt().named(batch(scene(50, 50)), none).rows) == 0

@@ -10,7 +10,7 @@ from torchvision.ops import box_iou
 from headstart.detectors.find import load_detector
 from headstart.images.loader import PixelBatch
 from headstart.pseudolabels.base import PseudoLabelHead
-from headstart.pseudolabels.labelling import Detections, Labelling, agreement, detect, told
+from headstart.pseudolabels.labelling import Detections, Labelling, agreement, average_precision, detect, told
 
 
 class Fixed(PseudoLabelHead):
@@ -139,3 +139,24 @@ def test_what_was_labelled_is_counted_and_told_by_hand() -> None:
     assert told(judged) == f"{said}; of the held-out labels 50% found, 25% of what it gave right"
     nothing = Labelling.split(found, 1.0).counts(["bolt", "nut", "washer"])
     assert told(nothing, "it") == "it labelled 0 of 4 images: 0 boxes of 0 classes; 5 left open"
+
+
+def test_average_precision_by_hand() -> None:
+    """Four known boxes, five found: right, of another class, right, the same once more, on another image."""
+    left, right = (0.0, 0.0, 0.4, 0.4), (0.5, 0.5, 0.9, 0.9)
+    rows, labels = torch.tensor([3, 3, 7, 7]), torch.tensor([0, 1, 0, 1])
+    boxes = torch.tensor([left, right, left, right])
+    found = Detections(
+        torch.tensor([3, 3, 7, 7, 7]),
+        torch.tensor([left, right, left, left, right]),
+        torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5]),
+        torch.tensor([0, 0, 0, 0, 1]),
+        torch.tensor([3, 7]),
+    )
+    # Right at ranks 1, 3 and 5: precision 1, 2/3 and 3/5, each a quarter of what is known.
+    assert average_precision(found, rows, boxes, labels) == pytest.approx((1 + 2 / 3 + 3 / 5) / 4)
+    better = Detections(found.rows, found.boxes, found.scores, torch.tensor([0, 1, 0, 0, 1]), found.looked)
+    assert average_precision(better, rows, boxes, labels) == pytest.approx((1 + 1 + 1 + 4 / 5) / 4)
+    none = found.those(torch.zeros(5, dtype=torch.bool))
+    assert average_precision(none, rows, boxes, labels) == 0
+    assert average_precision(found, rows[:0], boxes[:0], labels[:0]) == 0

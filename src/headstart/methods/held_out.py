@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from headstart.methods.base import GivenLabels
-from headstart.pseudolabels.labelling import Detections, agreement
+from headstart.pseudolabels.labelling import Detections, agreement, average_precision
 
 LEAST = 10
 """Images below which none are held out: nothing could be told from them."""
@@ -38,6 +38,16 @@ class HeldOut:
         random = torch.Generator().manual_seed(seed * 1_000_003 + 600_000)
         order = torch.randperm(len(given.rows), generator=random)
         return cls(given, given.rows[order[:number]].sort().values, given.rows[order[number:]].sort().values)
+
+    @property
+    def boxes(self) -> int:
+        """How many are labelled on these images."""
+        return len(self.given.labels.of(self.rows)[0])
+
+    def precision(self, found: Detections) -> float:
+        """Average precision of what was found, by which two ways of naming are told apart."""
+        owner, boxes, labels = self.given.labels.of(self.rows)
+        return average_precision(found.on(self.rows), self.rows[owner], boxes, labels)
 
     def judged(self, sure: Detections) -> dict[str, Any]:
         """How far what is taken for objects agrees with the labels of these images; empty where there are none.

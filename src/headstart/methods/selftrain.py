@@ -47,6 +47,9 @@ from headstart.views.mixup import mixed
 from headstart.views.mosaic import boxes_in_view, detection_view, mosaics, shown
 from headstart.views.spec import View, ViewSpec
 
+NAMED_FROM = 30
+"""Held-out boxes below which the two ways of naming are not told apart."""
+
 
 class Settings(DetectionSettings, LabelOptions, TeacherOptions):
     """Options of the selftrain method."""
@@ -57,6 +60,11 @@ class Settings(DetectionSettings, LabelOptions, TeacherOptions):
         "the detector names them itself",
     )
 
+    naming: Literal["auto", "network", "both"] = Field(
+        "auto",
+        description="who tells the class of what is found where there is a teacher=: the network, or both it and the "
+        "detector; auto: whichever names the held-out labels better, from 30 boxes on, else the network",
+    )
     close_mosaic: float = Field(0.1, ge=0, le=1, description="share of the steps, at the end, without mosaics")
     burn_in: float = Field(0.35, ge=0, le=1, description="share of the steps, at the start, on labelled images alone")
     settle: float = Field(0.05, ge=0, le=1, description="share of the steps, at the end, on labelled images alone")
@@ -254,7 +262,16 @@ class Selftrain(Method):
         self.teacher.load_state_dict(self._mean.states["teacher"])
         self.teacher_head.load_state_dict(self._mean.states["teacher_head"])
         imgsz = self.specs_at(progress._replace(step=max(0, progress.step - 1)))[0].size  # what it was trained at
-        both = self._labeller.found([*rows, *self._held_out.rows.tolist()], self.teacher, self.teacher_head, imgsz)
+        learnt: list[BoxClassifier] = []
+        named_by = self._who_names(imgsz, learnt)
+        both = self._labeller.found(
+            [*rows, *self._held_out.rows.tolist()],
+            self.teacher,
+            self.teacher_head,
+            imgsz,
+            learnt,
+            both=named_by.get("named_by") == "both",
+        )
         found = both.on(torch.tensor(rows))
         if imgsz != self.specs_at(progress)[0].size:  # weights that see images at another size are no part of the mean
             self._mean = WeightMean()
@@ -263,7 +280,7 @@ class Selftrain(Method):
         judged = self._held_out.judged(both.those(kept(both, keep)))
         # A single round has nothing to go back from.
         state = self._state if self.settings.rounds > 1 else None
-        best = self._history.add({"step": progress.step, **counts, **judged}, state)
+        best = self._history.add({"step": progress.step, **counts, **named_by, **judged}, state)
         if self._history.drifted:
             self._go_back()
             return
@@ -271,6 +288,26 @@ class Selftrain(Method):
         self._order.labelled(progress, rows, self._taught.labels)
         if best:
             self._history.best |= {"taught": self._taught.labels, "known": self._taught.known}
+
+    def _who_names(self, imgsz: int, learnt: list[BoxClassifier]) -> dict[str, Any]:
+        """``named_by``, network or both, and how precise each is where that decided; empty without a network.
+
+        A detector with few labels a class only spoils what a network says, and one with many adds to it: which of
+        them this is only labels tell that neither has learnt from (EXPERIMENTS.md, "Who names best").
+        """
+        if self.context.teacher is None:
+            return {}
+        if self.settings.naming != "auto" or self._held_out.boxes < NAMED_FROM:
+            return {"named_by": "both" if self.settings.naming == "both" else "network"}
+        rows = self._held_out.rows.tolist()
+        precision = {
+            name: self._held_out.precision(
+                self._labeller.found(rows, self.teacher, self.teacher_head, imgsz, learnt, both=name == "both")
+            )
+            for name in ("network", "both")
+        }
+        named_by = max(precision, key=precision.__getitem__)  # the network where they are equal
+        return {"named_by": named_by, "naming_precision": precision}
 
     def _state(self) -> dict[str, Any]:
         copies = {name: copied(module.state_dict()) for name, module in self._networks().items()}
@@ -308,7 +345,9 @@ class Selftrain(Method):
             network.load_state_dict(averaged["teacher"])
             head.load_state_dict(averaged["teacher_head"])
         learnt = self._namers.setdefault(which, [])
-        found = self._labeller.found(list(rows), network, head, self.context.imgsz, learnt)
+        last = self._history.passes[-1] if self._history.passes else {}
+        both = last.get("named_by", self.settings.naming) == "both"
+        found = self._labeller.found(list(rows), network, head, self.context.imgsz, learnt, both=both)
         return Labelling.split(found, self._keep.of(found, self._history.passes))
 
     def teacher_record(self) -> dict[str, Any]:

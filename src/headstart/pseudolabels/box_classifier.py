@@ -99,11 +99,17 @@ class BoxClassifier:
         self.learnt = (mean, *fitted(_centered(features, mean), labels, self.classes + 1))
         return self.learnt
 
-    def named(self, batch: PixelBatch, found: Detections) -> Detections:
+    def named(self, batch: PixelBatch, found: Detections, own: Tensor | None = None) -> Detections:
         """The boxes with the class that it sees, best first within an image.
 
         The score becomes the geometric mean of the detector's, of its own best class, and of the classifier's
         probability: the one knows best whether there is an object, the other which.
+
+        Args:
+            batch: The images.
+            found: What a detector finds on them.
+            own: Its scores of all classes, ``(M, classes)``: which object it is, is then the product of both; that it
+                is one stays with the classifier.
         """
         if not len(found.rows):
             return found
@@ -114,7 +120,11 @@ class BoxClassifier:
         with torch.autocast(features.device.type, enabled=False):
             answers = _centered(features, mean) @ weight + bias
         chances = answers.log_softmax(1).view(len(NAMED_BY), len(owner), -1).mean(0).softmax(1)
-        sure, labels = chances[:, : self.classes].max(1)
+        objects = chances[:, : self.classes]
+        if own is not None:
+            both = objects * own
+            objects = both * (objects.sum(1) / both.sum(1).clamp_min(1e-12))[:, None]
+        sure, labels = objects.max(1)
         scores = (found.scores * sure).sqrt()
         order = scores.argsort(descending=True, stable=True)
         order = order[owner[order].argsort(stable=True)]

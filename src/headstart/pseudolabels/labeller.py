@@ -11,7 +11,7 @@ from headstart import ranks
 from headstart.images.loader import PixelBatch
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.box_classifier import AREA, LEAST_SCORE, BoxClassifier, Looks
-from headstart.pseudolabels.labelling import Detections, detect
+from headstart.pseudolabels.labelling import Detections, scored
 from headstart.teachers.base import Teacher
 
 TOGETHER = 64
@@ -60,6 +60,7 @@ class Labeller:
         head: PseudoLabelHead,
         imgsz: int,
         learnt: list[BoxClassifier] | None = None,
+        both: bool = False,
     ) -> Detections:
         """What a detector, which is put into evaluation mode, finds on the images at these rows.
 
@@ -71,13 +72,14 @@ class Labeller:
             head: Of the detector.
             imgsz: Side of the square at which images are looked at, pixels; rounded up to a multiple of 32.
             learnt: A classifier that was learnt with this very detector before; where it is empty, it is put here.
+            both: Whether the detector has a say in the class beside the network that names.
         """
         network.eval()
         head.eval()
         imgsz = -(-imgsz // 32) * 32
         if self._namer is None:
             return self._joined(
-                lambda: [found for _, found in self._detected(rows, network, head, imgsz, self._least, self._most)]
+                lambda: [found for _, found, _ in self._detected(rows, network, head, imgsz, self._least, self._most)]
             )
         learnt = [] if learnt is None else learnt
         if not learnt:
@@ -85,7 +87,9 @@ class Labeller:
         classifier = learnt[0]
         least = min(LEAST_SCORE, self._least)
         batches = self._detected(rows, network, head, imgsz, least, self._most, AREA)
-        found = self._joined(lambda: [classifier.named(batch, found) for batch, found in batches])
+        found = self._joined(
+            lambda: [classifier.named(batch, found, own if both else None) for batch, found, own in batches]
+        )
         return found.those(found.scores >= self._least)
 
     @staticmethod
@@ -102,7 +106,7 @@ class Labeller:
         most = max(1, BOXES // max(1, len(some)))
 
         def look() -> list[Looks]:
-            return [made.looks(one, found, *self._labels.of(one.indices), most) for one, found in batches]
+            return [made.looks(one, found, *self._labels.of(one.indices), most) for one, found, _ in batches]
 
         looks: list[Looks] = []
         ranks.to_first(ranks.all_do(look), looks.extend)
@@ -118,13 +122,13 @@ class Labeller:
         least: float,
         most: int,
         area: int = 0,
-    ) -> Iterator[tuple[PixelBatch, Detections]]:
-        """Batches of this process's part of the images, of so many pixels each at most, and what is found on them."""
+    ) -> Iterator[tuple[PixelBatch, Detections, Tensor]]:
+        """Batches of this process's part of the images, of so many pixels each at most; see `scored`."""
         assert self._read is not None, "there is nothing to read images with"
         device = next(network.parameters()).device
         for batch in self._read(own_part(rows), max(area, 2 * imgsz**2)):
             there = batch.to(device)
-            yield there, detect(network, head, there, imgsz, least=least, most=most)
+            yield there, *scored(network, head, there, imgsz, least=least, most=most)
 
 
 def own_part(rows: Sequence[int]) -> Sequence[int]:

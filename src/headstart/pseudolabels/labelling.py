@@ -23,6 +23,7 @@ OVERLAP = 0.6
 """Intersection over union from which two boxes are one object, whatever their classes."""
 MATCH = 0.5
 """Intersection over union from which a box is the labelled one."""
+NAMED = {"network": "named by the network", "both": "named by network and detector together"}
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ def told(counts: Mapping[str, Any], who: str = "the teacher") -> str:
     )
     words += f", mean score {counts['mean_score']:.2f}" if counts["mean_score"] is not None else ""
     words += f"; {counts['left_open']:,} left open"
+    words += f"; {NAMED[counts['named_by']]}" if counts.get("named_by") in NAMED else ""
     if keep := counts.get("keep"):
         least, most = min(keep, key=keep.__getitem__), max(keep, key=keep.__getitem__)
         words += f"; kept from a score of {keep[least]:.2f} ({least}) to {keep[most]:.2f} ({most})"
@@ -129,10 +131,17 @@ def told(counts: Mapping[str, Any], who: str = "the teacher") -> str:
     return words
 
 
-@torch.no_grad()
 def detect(
     network: nn.Module, head: PseudoLabelHead, batch: PixelBatch, imgsz: int, *, least: float, most: int
 ) -> Detections:
+    """`scored`, without the scores of the other classes."""
+    return scored(network, head, batch, imgsz, least=least, most=most)[0]
+
+
+@torch.no_grad()
+def scored(
+    network: nn.Module, head: PseudoLabelHead, batch: PixelBatch, imgsz: int, *, least: float, most: int
+) -> tuple[Detections, Tensor]:
     """What a detector in evaluation mode finds on whole images, scaled to fit a gray square.
 
     Args:
@@ -142,6 +151,9 @@ def detect(
         imgsz: Side of the square in pixels, a multiple of the largest stride.
         least: Least score.
         most: Objects an image at most.
+
+    Returns:
+        The boxes, and the scores of all classes of each, float32 ``(M, C)`` on the CPU.
     """
     device = batch.pixels.device
     images, scale = fitted(batch.pixels, batch.sizes, imgsz)
@@ -151,10 +163,10 @@ def detect(
     sizes = (batch.sizes.flip(1).float() * scale[:, None]).to(device).repeat(1, 2)
     best, label = scores.max(2)
     owner, place = (best >= least).nonzero(as_tuple=True)
-    boxes, best, label = boxes[owner, place], best[owner, place], label[owner, place]
+    boxes, best, label, scores = boxes[owner, place], best[owner, place], label[owner, place], scores[owner, place]
     boxes = torch.minimum(boxes.clamp_min(0), sizes[owner])
     good = (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)
-    owner, boxes, best, label = owner[good], boxes[good], best[good], label[good]
+    owner, boxes, best, label, scores = owner[good], boxes[good], best[good], label[good], scores[good]
     kept = batched_nms(boxes, best, owner, OVERLAP)
     kept = kept[owner[kept].argsort(stable=True)]
     number = torch.bincount(owner[kept], minlength=len(images))
@@ -163,7 +175,8 @@ def detect(
     owner = owner[kept]
     shares = boxes[kept] / sizes[owner]
     rows = batch.indices[owner.cpu()]
-    return Detections(rows, shares.float().cpu(), best[kept].float().cpu(), label[kept].cpu(), batch.indices.clone())
+    found = Detections(rows, shares.float().cpu(), best[kept].float().cpu(), label[kept].cpu(), batch.indices.clone())
+    return found, scores[kept].float().cpu()
 
 
 def replaced(labels: PseudoLabels, found: Detections, classes: Tensor) -> PseudoLabels:
@@ -227,6 +240,27 @@ class Agreement:
 def _share(part: Tensor, whole: Tensor) -> float | None:
     total = int(whole.sum())
     return int(part.sum()) / total if total else None
+
+
+def average_precision(found: Detections, rows: Tensor, boxes: Tensor, labels: Tensor) -> float:
+    """Area under precision over recall of boxes with their classes, all classes together; 0 where nothing is known.
+
+    The arguments are those of `agreement`. Precision is that of the best recall beyond, as in Everingham et al., 2010.
+    """
+    order = found.scores.argsort(descending=True, stable=True)
+    overlap = box_iou(found.boxes[order], boxes)
+    here = (found.rows[order][:, None] == rows[None]) & (found.labels[order][:, None] == labels[None])
+    overlap = overlap * here
+    right = torch.zeros(len(order), dtype=torch.float64)
+    for at in range(len(order)):
+        if len(boxes) and float(overlap[at].max()) >= MATCH:
+            right[at] = 1
+            overlap[:, int(overlap[at].argmax())] = 0
+    if not len(boxes) or not len(order):
+        return 0.0
+    precision = right.cumsum(0) / torch.arange(1, len(order) + 1)
+    best = precision.flip(0).cummax(0).values.flip(0)
+    return float((best * right).sum() / len(boxes))
 
 
 def agreement(found: Detections, rows: Tensor, boxes: Tensor, labels: Tensor, classes: int) -> Agreement:
