@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from ultralytics import YOLO
 
 from headstart.aside import empty
+from headstart.comparison.results import read_results
 from headstart.comparison.starts import parse_starts
 from headstart.errors import UserError
 from headstart.jobs import demo as module
@@ -134,3 +136,37 @@ def test_what_marks_a_folder_goes_last(tmp_path: Path, monkeypatch: pytest.Monke
     assert gone[-1] == "mark"
     assert not list(tmp_path.iterdir())
     assert tmp_path.parent.is_dir(), "a link is removed, not where it leads"
+
+
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it, of a size at which it can show nothing."""
+    monkeypatch.setattr(module, "SIGN_IMAGES", {"unlabelled": 0, "train": 24, "val": 8})
+    monkeypatch.setattr(module, "THING_IMAGES", {"unlabelled": 0, "train": 32, "val": 1})
+    monkeypatch.setattr(module, "SEEDS", 1)
+    monkeypatch.setattr(module, "FINETUNING", 2)
+    monkeypatch.setitem(module.FIRST, "steps", 2)
+    monkeypatch.setitem(module.RECIPE, "steps", 4)
+
+
+def test_the_whole_way_as_a_user_goes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small(monkeypatch)
+    assert module.demo(tmp_path / "demo") == 0
+    said = capsys.readouterr().out
+    assert "headstart against things-longer: inconclusive" in said
+    results = read_results(tmp_path / "demo/compare")
+    steps = {cell.start: cell.epochs * 2 for cell in results.finished()}  # ten images are two steps of eight
+    assert steps == {"headstart": 2, "things-longer": 6}
+    made = YOLO(tmp_path / "demo/first/headstart.pt")
+    assert made.names == {0: "thing"}
+
+
+@pytest.mark.slow
+def test_fresh_images_show_a_gain_as_well(tmp_path: Path) -> None:
+    """About four minutes on two free cores; EXPERIMENTS.md has five such seeds."""
+    assert module.demo(tmp_path / "demo", seed=6) == 0
+    (difference,) = read_results(tmp_path / "demo/compare").differences
+    assert (difference.start, difference.reference) == ("headstart", "things-longer")
+    assert difference.map50_95.t_low is not None
+    assert difference.map50_95.t_low > 0

@@ -60,6 +60,7 @@ _SHARED: dict[str, Any] = {
     "settle": 0.0,
     "held_out": 0.0,
     "precision": "32",
+    "cache": "ram",
     "workers": 0,
     "probe_every": 0,
 }
