@@ -68,7 +68,7 @@ FIRST = {
     **_SHARED,
     "steps": 550,
     "batch": 64,
-    "lr": 0.005,
+    "lr": 0.002,
     "burn_in": 1.0,
     "close_mosaic": 1.0,
     "average": False,
