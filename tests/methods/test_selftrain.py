@@ -336,6 +336,16 @@ def test_who_names_is_told_by_held_out_labels(naming: str, right: str, monkeypat
     assert later.asked == [(1, taken == "both")], "after a resume, too"
 
 
+def test_of_many_held_out_images_some_tell_who_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_out, "LEAST", 1)
+    monkeypatch.setattr(held_out, "MOST", 2)
+    made = method(teacher="hog", held_out=0.9)
+    held = made._held_out
+    assert len(held.rows) > 4
+    assert 1 <= len(held.some()) <= 2
+    assert set(held.some().tolist()) < set(held.rows.tolist())
+
+
 def test_without_enough_held_out_boxes_the_network_names() -> None:
     made = method(teacher="hog", held_out=0.0)
     seen = made._labeller = Names(made, "both")

@@ -299,7 +299,7 @@ class Selftrain(Method):
             return {}
         if self.settings.naming != "auto" or self._held_out.boxes < NAMED_FROM:
             return {"named_by": "both" if self.settings.naming == "both" else "network"}
-        rows = self._held_out.rows.tolist()
+        rows = self._held_out.some().tolist()
         precision = {
             name: self._held_out.precision(
                 self._labeller.found(rows, self.teacher, self.teacher_head, imgsz, learnt, both=name == "both")

@@ -247,18 +247,20 @@ def average_precision(found: Detections, rows: Tensor, boxes: Tensor, labels: Te
 
     The arguments are those of `agreement`. Precision is that of the best recall beyond, as in Everingham et al., 2010.
     """
-    order = found.scores.argsort(descending=True, stable=True)
-    overlap = box_iou(found.boxes[order], boxes)
-    here = (found.rows[order][:, None] == rows[None]) & (found.labels[order][:, None] == labels[None])
-    overlap = overlap * here
-    right = torch.zeros(len(order), dtype=torch.float64)
-    for at in range(len(order)):
-        if len(boxes) and float(overlap[at].max()) >= MATCH:
-            right[at] = 1
-            overlap[:, int(overlap[at].argmax())] = 0
-    if not len(boxes) or not len(order):
+    if not len(boxes) or not len(found.rows):
         return 0.0
-    precision = right.cumsum(0) / torch.arange(1, len(order) + 1)
+    right = torch.zeros(len(found.rows), dtype=torch.float64)
+    for row in sorted(set(rows.tolist())):  # image by image: all boxes of thousands of images against all are too many
+        here, own = (found.rows == row).nonzero()[:, 0], (rows == row).nonzero()[:, 0]
+        here = here[found.scores[here].argsort(descending=True, stable=True)]
+        overlap = box_iou(found.boxes[here], boxes[own])
+        overlap[found.labels[here][:, None] != labels[own][None]] = 0
+        for place, one in enumerate(here.tolist()):
+            if float(overlap[place].max()) >= MATCH:
+                right[one] = 1
+                overlap[:, int(overlap[place].argmax())] = 0
+    right = right[found.scores.argsort(descending=True, stable=True)]
+    precision = right.cumsum(0) / torch.arange(1, len(right) + 1)
     best = precision.flip(0).cummax(0).values.flip(0)
     return float((best * right).sum() / len(boxes))
 
