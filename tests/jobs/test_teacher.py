@@ -159,7 +159,7 @@ def test_storage_that_fails_while_images_are_labelled_costs_no_step(
     (tmp_path / "small.yaml").write_text(small.SMALL)
     given = {**options, "model": str(tmp_path / "small.yaml"), "save_every": 100}
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RunError("the storage does not answer", where="data")
 
     with monkeypatch.context() as patch:
