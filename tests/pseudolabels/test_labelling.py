@@ -40,7 +40,7 @@ def test_boxes_are_shares_of_the_image_and_one_an_object() -> None:
     """An image of 100 x 200 pixels (width 200) is scaled by 0.32 to fit 64 pixels: 64 wide, 32 high."""
     boxes = torch.tensor([[[16.0, 8, 32, 24], [17, 8, 33, 24], [40, 16, 80, 32], [0, 0, 5, 5]]])
     scores = torch.tensor([[[0.9, 0.1], [0.2, 0.8], [0.3, 0.6], [0.05, 0.01]]])
-    found = detect(nn.Conv2d(3, 1, 1), Fixed(boxes, scores), batch((100, 200)), 64, least=0.1, most=9)
+    found, _ = detect(nn.Conv2d(3, 1, 1), Fixed(boxes, scores), batch((100, 200)), 64, least=0.1, most=9)
     assert found.rows.tolist() == [10, 10]
     assert found.looked.tolist() == [10]
     assert found.labels.tolist() == [0, 1], "the second overlaps the first, whatever its class"
@@ -59,13 +59,13 @@ def test_no_more_objects_an_image_than_allowed() -> None:
     places = torch.arange(0, 60, 10).float()
     boxes = torch.stack([places, places, places + 5, places + 5], 1).expand(2, -1, -1)
     scores = torch.linspace(0.9, 0.4, 6)[:, None].expand(2, -1, -1)
-    found = detect(nn.Conv2d(3, 1, 1), Fixed(boxes, scores), batch((64, 64), (64, 64)), 64, least=0.1, most=2)
+    found, _ = detect(nn.Conv2d(3, 1, 1), Fixed(boxes, scores), batch((64, 64), (64, 64)), 64, least=0.1, most=2)
     assert found.rows.tolist() == [10, 10, 11, 11]
     torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.8, 0.9, 0.8]))
 
 
 def test_nothing_at_all() -> None:
-    found = detect(
+    found, _ = detect(
         nn.Conv2d(3, 1, 1), Fixed(torch.zeros(1, 3, 4), torch.zeros(1, 3, 2)), batch((9, 9)), 32, least=0.1, most=9
     )
     assert len(found.rows) == len(found.boxes) == 0
@@ -78,7 +78,7 @@ def test_a_real_detector() -> None:
     torch.manual_seed(0)
     detector = load_detector("yolo11n.yaml")
     trunk, head = detector.trunk(neck=True).eval(), detector.class_head().eval()
-    found = detect(trunk, head, batch((48, 64), (64, 20)), 64, least=0.0, most=50)
+    found, _ = detect(trunk, head, batch((48, 64), (64, 20)), 64, least=0.0, most=50)
     assert (found.boxes >= 0).all()
     assert (found.boxes <= 1).all()
     for row in (10, 11):

@@ -162,7 +162,7 @@ def test_a_teacher_labels_as_on_the_cpu(device: str, channels_last: bool) -> Non
                 weight.data.mul_(40) if name.endswith("weight") else weight.data.fill_(-2)
         if channels_last and place == device:
             trunk.to(memory_format=torch.channels_last)
-        found.append(detect(trunk, head, batch.to(torch.device(place)), 128, least=0.02, most=10))
+        found.append(detect(trunk, head, batch.to(torch.device(place)), 128, least=0.02, most=10)[0])
     here, there = found
     assert len(here.rows) > 4
     assert all(tensor.device.type == "cpu" for tensor in (there.rows, there.boxes, there.scores, there.labels))

@@ -11,7 +11,7 @@ from headstart import ranks
 from headstart.images.loader import PixelBatch
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.box_classifier import AREA, LEAST_SCORE, BoxClassifier, Looks
-from headstart.pseudolabels.labelling import Detections, scored
+from headstart.pseudolabels.labelling import Detections, detect
 from headstart.teachers.base import Teacher
 
 TOGETHER = 64
@@ -123,12 +123,12 @@ class Labeller:
         most: int,
         area: int = 0,
     ) -> Iterator[tuple[PixelBatch, Detections, Tensor]]:
-        """Batches of this process's part of the images, of so many pixels each at most; see `scored`."""
+        """Batches of this process's part of the images, of so many pixels each at most; see `detect`."""
         assert self._read is not None, "there is nothing to read images with"
         device = next(network.parameters()).device
         for batch in self._read(own_part(rows), max(area, 2 * imgsz**2)):
             there = batch.to(device)
-            yield there, *scored(network, head, there, imgsz, least=least, most=most)
+            yield there, *detect(network, head, there, imgsz, least=least, most=most)
 
 
 def own_part(rows: Sequence[int]) -> Sequence[int]:

@@ -131,15 +131,8 @@ def told(counts: Mapping[str, Any], who: str = "the teacher") -> str:
     return words
 
 
-def detect(
-    network: nn.Module, head: PseudoLabelHead, batch: PixelBatch, imgsz: int, *, least: float, most: int
-) -> Detections:
-    """`scored`, without the scores of the other classes."""
-    return scored(network, head, batch, imgsz, least=least, most=most)[0]
-
-
 @torch.no_grad()
-def scored(
+def detect(
     network: nn.Module, head: PseudoLabelHead, batch: PixelBatch, imgsz: int, *, least: float, most: int
 ) -> tuple[Detections, Tensor]:
     """What a detector in evaluation mode finds on whole images, scaled to fit a gray square.
@@ -242,6 +235,22 @@ def _share(part: Tensor, whole: Tensor) -> float | None:
     return int(part.sum()) / total if total else None
 
 
+def _right(found: Detections, rows: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
+    """bool ``(M,)``: whether a box takes a known one of its image and class; the best-scored take first."""
+    right = torch.zeros(len(found.rows), dtype=torch.bool)
+    for row in sorted(set(rows.tolist())):  # image by image: all boxes of thousands of images against all are too many
+        here, own = (found.rows == row).nonzero()[:, 0], (rows == row).nonzero()[:, 0]
+        here = here[found.scores[here].argsort(descending=True, stable=True)]
+        overlap = box_iou(found.boxes[here], boxes[own])
+        overlap[found.labels[here][:, None] != labels[own][None]] = 0
+        for place, one in enumerate(here.tolist()):
+            best = int(overlap[place].argmax())
+            if float(overlap[place, best]) >= MATCH:
+                right[one] = True
+                overlap[:, best] = 0
+    return right
+
+
 def average_precision(found: Detections, rows: Tensor, boxes: Tensor, labels: Tensor) -> float:
     """Area under precision over recall of boxes with their classes, all classes together; 0 where nothing is known.
 
@@ -249,16 +258,7 @@ def average_precision(found: Detections, rows: Tensor, boxes: Tensor, labels: Te
     """
     if not len(boxes) or not len(found.rows):
         return 0.0
-    right = torch.zeros(len(found.rows), dtype=torch.float64)
-    for row in sorted(set(rows.tolist())):  # image by image: all boxes of thousands of images against all are too many
-        here, own = (found.rows == row).nonzero()[:, 0], (rows == row).nonzero()[:, 0]
-        here = here[found.scores[here].argsort(descending=True, stable=True)]
-        overlap = box_iou(found.boxes[here], boxes[own])
-        overlap[found.labels[here][:, None] != labels[own][None]] = 0
-        for place, one in enumerate(here.tolist()):
-            if float(overlap[place].max()) >= MATCH:
-                right[one] = 1
-                overlap[:, int(overlap[place].argmax())] = 0
+    right = _right(found, rows, boxes, labels).double()
     right = right[found.scores.argsort(descending=True, stable=True)]
     precision = right.cumsum(0) / torch.arange(1, len(right) + 1)
     best = precision.flip(0).cummax(0).values.flip(0)
@@ -275,18 +275,8 @@ def agreement(found: Detections, rows: Tensor, boxes: Tensor, labels: Tensor, cl
         rows, boxes, labels: Known ones: row of the image, box in shares of its sides, class.
         classes: How many there are.
     """
-    right = torch.zeros(classes, dtype=torch.int64)
     looked = set(found.looked.tolist())
     seen = torch.tensor([row in looked for row in rows.tolist()], dtype=torch.bool)
     rows, boxes, labels = rows[seen], boxes[seen], labels[seen]
-    for row in sorted(set(rows.tolist())):
-        here, own = (found.rows == row).nonzero()[:, 0], (rows == row).nonzero()[:, 0]
-        here = here[found.scores[here].argsort(descending=True, stable=True)]
-        overlap = box_iou(found.boxes[here], boxes[own])
-        overlap[found.labels[here][:, None] != labels[own][None]] = 0
-        for one in range(len(here)):
-            best = int(overlap[one].argmax())
-            if float(overlap[one, best]) >= MATCH:
-                right[labels[own[best]]] += 1
-                overlap[:, best] = 0
-    return Agreement(right, *(torch.bincount(values, minlength=classes) for values in (found.labels, labels)))
+    right = found.labels[_right(found, rows, boxes, labels)]
+    return Agreement(*(torch.bincount(values, minlength=classes) for values in (right, found.labels, labels)))
