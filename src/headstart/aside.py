@@ -16,13 +16,15 @@ GONE = ".replaced-gone"
 _ASIDE, _MOVING = ".replaced", ".replaced-moving"
 
 
-def empty(folder: Path, mark: str) -> None:
-    """Remove all that is in a folder, what marks it as ours last: killed on the way, it can still be emptied.
+def empty(folder: Path, mark: str, but: str = "") -> None:
+    """Remove all that is in a folder, `but` for one file; what marks it as ours last: killed, it can still be emptied.
 
     Raises:
         OSError: Something cannot be removed.
     """
     for item in sorted(folder.iterdir(), key=lambda item: item.name == mark):
+        if item.name == but:
+            continue
         shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
 
 

@@ -50,6 +50,7 @@ def figures_of(result: FinetuneResult, device: str) -> Figures:
         initial_sha256=arrival.initial,
         device=device,
         versions=dict(arrival.versions),
+        breaks=arrival.breaks,
         used=UsedFacts(train=CountFacts(**vars(used.train)), test=CountFacts(**vars(used.test))) if used else None,
     )
 
@@ -285,6 +286,10 @@ def _last_epoch(results: Results) -> Check:
             wrong.append(f"{cell.shown}: the figures are not those of epoch {cell.epochs}")
     known = bool(results.finished())
     evidence = "no epoch is chosen by its score on the test images" if known else _NOTHING
+    if stopped := [cell for cell in results.finished() if cell.measured.breaks]:
+        first = f"{stopped[0].shown}, after epoch {_and(stopped[0].measured.breaks)}"
+        more = f" and {len(stopped) - 1} more" if len(stopped) > 1 else ""
+        evidence += f"; stopped and continued, with the images in another order from there on: {first}{more}"
     return _check("last epoch", "Every figure is that of the last epoch", wrong, known, evidence)
 
 

@@ -12,11 +12,13 @@ from headstart.comparison import child
 from headstart.comparison.pool import Slot
 from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import (
+    ARRIVED,
     CURVE,
     FAILED,
     LOG,
     REQUEST,
     RESULT,
+    UNDER_WAY,
     FinetuneResult,
     FinetuneSettings,
     read_curve,
@@ -34,7 +36,8 @@ def finetune(
 ) -> FinetuneResult:
     """Train once, wait for the end, and read what came out.
 
-    An unfinished or earlier run of the same name is removed first; a folder that is no such run is left alone.
+    An unfinished or earlier run of the same name is removed first, but for the state from which a training of the same
+    `key` goes on; a folder that is no such run is left alone.
 
     Args:
         settings: The training.
@@ -49,11 +52,12 @@ def finetune(
     trainer = finetuner(settings.model)
     trainer.check(settings)
     folder = settings.folder
-    if folder.exists() and any(folder.iterdir()) and not (folder / REQUEST).is_file():
+    there = {item.name for item in folder.iterdir()} - {UNDER_WAY} if folder.exists() else set()
+    if there and REQUEST not in there:
         raise UserError("holds something that is not a run of this kind", where=str(folder), hint="choose another name")
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        empty(folder, REQUEST)
+        empty(folder, REQUEST, but=UNDER_WAY if settings.key else "")
     started = time.monotonic()
     write_json(folder / REQUEST, settings.resolved())
     asked = [str(folder / REQUEST)]
@@ -66,8 +70,10 @@ def finetune(
         raise UserError(
             f"{len(curve)} of {settings.epochs} epochs were trained", where=str(folder), hint=child.tail(folder / LOG)
         )
-    seconds = round(time.monotonic() - started, 2)
+    before = json.loads((folder / ARRIVED).read_text(encoding="utf-8"))["before"]
+    seconds = round(before + time.monotonic() - started, 2)
     write_json(folder / RESULT, {**vars(curve[-1]), "seconds": seconds})
+    (folder / UNDER_WAY).unlink(missing_ok=True)
     return read_result(folder)
 
 

@@ -138,6 +138,7 @@ class Figures(Record):
         device: cpu, mps or cuda.
         versions: Of what trained.
         used: Images and objects that the trainer read; None where it did not say.
+        breaks: Epochs after which it was stopped, and went on with its images in another order.
     """
 
     map50_95: float
@@ -152,6 +153,7 @@ class Figures(Record):
     device: str
     versions: dict[str, str]
     used: UsedFacts | None = None
+    breaks: tuple[PositiveInt, ...] = ()
 
 
 class CellResult(Record):

@@ -21,7 +21,7 @@ RECORD = "cell.json"
 PARENTS = {"main": "cells", "search": "search", "longer": "longer"}
 """Kind of a cell -> the folder that holds those of its kind."""
 
-_NOT_PART_OF_THE_RESULT = ("out", "name", "device", "workers", "threads")
+_NOT_PART_OF_THE_RESULT = ("out", "name", "device", "workers", "threads", "key")
 
 
 @dataclass(frozen=True)

@@ -364,7 +364,7 @@ class Running:
 def _train_one(training: Training, place: Slot, stop: threading.Event) -> FinetuneResult:
     """Train one cell, its start and its label list as they were when the comparison was prepared."""
     training.labels.check()
-    settings = dataclasses.replace(training.settings, device=place.device, threads=place.threads)
+    settings = dataclasses.replace(training.settings, device=place.device, threads=place.threads, key=training.key)
     result = finetune(settings, stop, place)
     training.record(result, "cpu" if place.device == "cpu" else "mps" if place.device == "mps" else "cuda")
     return result

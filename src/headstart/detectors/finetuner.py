@@ -15,13 +15,11 @@ import dataclasses
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from headstart import machine
 from headstart.detectors.handback import PARTS, Part
 from headstart.detectors.scores import CLASSES, ClassScore, read_scores
 from headstart.detectors.used import USED, Used, read_used
@@ -34,6 +32,8 @@ if TYPE_CHECKING:
 MEASURED = 20
 """Epochs of a training that are measured on the test images, about; of a shorter one all are."""
 REQUEST, LOG, CURVE, FAILED = "finetune.json", "train.log", "results.csv", "failed.json"
+UNDER_WAY = "under-way.pt"
+"""What a training that was stopped goes on from; see `headstart.detectors.under_way`."""
 ARRIVED, RESULT = "arrived.json", "result.json"
 FIGURES = (CURVE, ARRIVED, RESULT, CLASSES, USED)
 """Files that the figures of a training are in."""
@@ -69,6 +69,7 @@ class FinetuneSettings:
         threads: CPU threads of this training; None for every core that the process may use.
         plots: Draw the family's plots, where it has some.
         extra: Further arguments of the family, e.g. ``{"close_mosaic": 0, "nbs": 16}``.
+        key: Equal for trainings that must give the same: one that was stopped goes on; without it, it begins again.
     """
 
     model: str
@@ -87,6 +88,7 @@ class FinetuneSettings:
     threads: int | None = None
     plots: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
+    key: str = ""
 
     @property
     def folder(self) -> Path:
@@ -127,6 +129,8 @@ class Arrival:
         parameters: Weights that the trained model has; two starts that differ here are different architectures.
         initial: sha256 of the trainer's initial weights.
         versions: Of the packages that train.
+        before: Seconds of training that it had when it was stopped; it went on from there.
+        breaks: Epochs after which it was stopped, and went on with its images in another order.
     """
 
     tensors: int
@@ -137,6 +141,8 @@ class Arrival:
     parameters: int
     initial: str
     versions: Mapping[str, str]
+    before: float = 0.0
+    breaks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,7 @@ class FinetuneResult:
         map50_95: Box mAP50-95 of the last epoch's weights, in [0, 1].
         map50: Likewise mAP50.
         curve: Every epoch.
-        seconds: Wall-clock time of the whole process.
+        seconds: Wall-clock time of the whole process, or processes.
         folder: The run folder; its weights are ``weights/last.pt``.
         arrival: What became of the start.
         classes: The last epoch's score of every class that the test images show.
@@ -202,12 +208,6 @@ class Built:
     state: Mapping[str, Tensor]
     parameters: int
     foreign: str = ""
-
-
-def with_reason(images: Sequence[str], reason: Callable[[str], str]) -> dict[str, str]:
-    """Those of `images` for which there is a reason, which is not "", by their paths; several are looked at at once."""
-    with ThreadPoolExecutor(max(1, machine.cores())) as pool:
-        return {path: why for path, why in zip(images, pool.map(reason, images), strict=True) if why}
 
 
 class Finetuner(ABC):
@@ -391,7 +391,7 @@ def read_result(folder: str | Path) -> FinetuneResult:
         seconds = json.loads((root / RESULT).read_text(encoding="utf-8"))["seconds"]
         raw = json.loads((root / ARRIVED).read_text(encoding="utf-8"))
         curve = read_curve(root / CURVE)
-        arrival = Arrival(**{**raw, "skipped": tuple(raw["skipped"])})
+        arrival = Arrival(**raw | {"skipped": tuple(raw["skipped"]), "breaks": tuple(raw.get("breaks", ()))})
         scores, used = read_scores(root), read_used(root)
     except FileNotFoundError as error:
         raise UserError("is not a finished training", where=str(root), hint=f"{error.filename} is missing") from None

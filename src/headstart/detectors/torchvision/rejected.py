@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headstart.detectors.finetuner import with_reason
+from headstart.detectors.rejected import with_reason
 from headstart.images.decode import DecodeError, read_image
 
 

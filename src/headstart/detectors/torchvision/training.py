@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import math
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,8 +33,10 @@ from headstart.detectors.torchvision import data, models
 from headstart.detectors.torchvision.models import Record
 from headstart.detectors.torchvision.recipe import recipe
 from headstart.detectors.torchvision.scores import Scores, score
+from headstart.detectors.under_way import UnderWay, random_state, set_random_state
 from headstart.detectors.used import Used, write_used
 from headstart.errors import UserError
+from headstart.files import write_text
 
 
 def train(settings: FinetuneSettings) -> None:
@@ -44,8 +45,10 @@ def train(settings: FinetuneSettings) -> None:
     device = device_of(settings.device)
     model, record = set_up(str(settings.start), settings.imgsz)
     model.to(device)
-    write_json(settings.folder / ARRIVED, check_arrival(model, settings))
-    Training(model, record, settings, device).run()
+    arrival = check_arrival(model, settings)
+    training = Training(model, record, settings, device)
+    write_json(settings.folder / ARRIVED, training.go_on(arrival))
+    training.run()
     models.write_state(settings.folder / LAST, model, record._replace(random=False))
 
 
@@ -122,18 +125,47 @@ class Training:
         write_used(settings.folder, Used(images.counts(), self.test.counts()))
         self.optimizer = make_optimizer(settings.optimizer, model, settings.lr0, self.recipe)
         self.step, self.steps = 0, settings.epochs * len(self.batches)
+        self.done, self.last = 0, Scores(0.0, 0.0, [])
+        self.kept: UnderWay | None = None
+
+    def go_on(self, arrival: Arrival) -> Arrival:
+        """Bring back what was kept of this very training when it was stopped, where there is something."""
+        settings, loader = self.settings, self.batches
+        self.kept = UnderWay(settings, arrival.initial, arrival.versions, self.device, loader.num_workers)
+        if state := self.kept.read():
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.done = state["step"], state["epoch"]
+            self.last = Scores(state["last"][0], state["last"][1], [])
+            write_text(settings.folder / CURVE, state["csv"])
+            loader.generator.set_state(state["order"])
+            set_random_state(state["random"], self.device)
+        return self.kept.told(arrival)
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "last": [self.last.map50_95, self.last.map50],
+            "csv": (self.settings.folder / CURVE).read_text(encoding="utf-8"),
+            "order": self.batches.generator.get_state(),
+            "random": random_state(self.device),
+        }
 
     def run(self) -> None:
         """Train every epoch; measure some of them and the last; write the curve as it grows."""
-        began, last = time.monotonic(), Scores(0.0, 0.0, [])
-        for epoch in range(1, self.settings.epochs + 1):
+        assert self.kept is not None, "go_on comes first"
+        for epoch in range(self.done + 1, self.settings.epochs + 1):
             losses = self._train_epoch()
             if self.settings.measured(epoch):
-                last = self._measure()
-                write_scores(self.settings.folder, last.classes)
-            row = dict(zip(COLUMNS, (epoch, round(time.monotonic() - began, 3)), strict=False))
-            row |= {COLUMNS[2]: round(last.map50_95, 5), COLUMNS[3]: round(last.map50, 5)}
+                self.last = self._measure()
+                write_scores(self.settings.folder, self.last.classes)
+            row = dict(zip(COLUMNS, (epoch, round(self.kept.seconds(), 3)), strict=False))
+            row |= {COLUMNS[2]: round(self.last.map50_95, 5), COLUMNS[3]: round(self.last.map50, 5)}
             self._write({**row, **losses, "lr": self.optimizer.param_groups[0]["lr"]})
+            if epoch < self.settings.epochs and self.kept.due():
+                self.kept.keep(epoch, self._state())
 
     def _train_epoch(self) -> dict[str, float]:
         """One pass over the images; the mean of each loss."""

@@ -24,7 +24,7 @@ _FIXED = {
     "pretrained": "every start is read from the file it names",
     "patience": "stopping early would choose the epoch by the test score",
     "time": "a time limit would change the number of steps",
-    "resume": "a training that was cut short is run again from its start",
+    "resume": "a training that was stopped goes on by itself",
     "val": "the figures are those of the last epoch",
     "save": "the last epoch's weights are kept",
     "exist_ok": "the folder is looked after here",

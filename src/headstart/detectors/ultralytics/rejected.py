@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 
-from headstart.detectors.finetuner import with_reason
+from headstart.detectors.rejected import with_reason
 from headstart.images.sources import SUFFIXES
 
 LEAST = 10

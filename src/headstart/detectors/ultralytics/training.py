@@ -13,6 +13,7 @@ from typing import Any
 from headstart.detectors.finetuner import ARRIVED, FinetuneSettings, write_json
 from headstart.detectors.ultralytics.arrival import check_arrival
 from headstart.detectors.ultralytics.class_scores import ScoreWriter
+from headstart.detectors.ultralytics.continuing import Continuing
 from headstart.detectors.ultralytics.safe_loading import refused, safe_loading
 from headstart.detectors.ultralytics.untouched import leaving_data_alone
 from headstart.detectors.ultralytics.used import used
@@ -57,19 +58,26 @@ def _train(settings: FinetuneSettings) -> None:
         module, _ = load_checkpoint(str(settings.start))
         start, names = {key: value.clone() for key, value in module.state_dict().items()}, module.names
 
+    continuing = Continuing(settings)
+
     def on_train_start(trainer: Any) -> None:
-        write_json(settings.folder / ARRIVED, check_arrival(trainer, start, names, str(settings.start)))
+        arrival = continuing.begin(trainer, check_arrival(trainer, start, names, str(settings.start)))
+        write_json(settings.folder / ARRIVED, arrival)
         if read := used(trainer):
             write_used(settings.folder, read)
 
     def on_train_epoch_start(trainer: Any) -> None:
         refuse_another_batch(trainer, settings.batch)
         trainer.args.val = settings.measured(trainer.epoch + 1)
+        continuing.epoch_start(trainer)
 
     yolo = YOLO(str(settings.start))
     yolo.add_callback("on_train_start", on_train_start)
     yolo.add_callback("on_train_epoch_start", on_train_epoch_start)
+    yolo.add_callback("on_train_batch_start", continuing.batch_start)
+    yolo.add_callback("on_train_batch_end", continuing.batch_end)
     yolo.add_callback("on_fit_epoch_end", ScoreWriter(settings.folder).write)
+    yolo.add_callback("on_fit_epoch_end", continuing.epoch_end)
     with leaving_data_alone(settings.folder):
         yolo.train(trainer=_without_choice(yolo.task_map[yolo.task]["trainer"]), **arguments(settings))
 

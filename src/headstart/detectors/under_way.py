@@ -1,0 +1,136 @@
+"""The state of a training that is under way: kept now and then, so that one that was stopped goes on from there.
+
+A training of some hours on a machine that is taken away in between would else never end. ``under-way.pt`` lies in the
+training's folder until its result does. Where one process reads the images, what comes out is bit for bit what it
+would have been; worker processes have random states of their own, and then images come in another order from there on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from headstart.detectors.finetuner import UNDER_WAY, Arrival, FinetuneSettings
+from headstart.files import check_seal, seal, write_atomically
+
+EVERY = 60.0
+"""Seconds between two states that are kept, at least."""
+_SHARE = 0.03
+"""Of a training's time that keeping its state may take."""
+_FORMAT = 1
+
+
+class UnderWay:
+    """What is kept of one training.
+
+    Args:
+        settings: Of the training; without a `key` nothing is kept.
+        initial: sha256 of the weights that it began with.
+        versions: Of the packages that train: another version may read a state in another way.
+        device: Where it trains.
+        workers: Processes that load its images.
+    """
+
+    def __init__(
+        self,
+        settings: FinetuneSettings,
+        initial: str,
+        versions: Mapping[str, str],
+        device: torch.device,
+        workers: int,
+    ) -> None:
+        self.path, self.device, self.wanted = settings.folder / UNDER_WAY, device, bool(settings.key)
+        self.marks = {
+            "format": _FORMAT,
+            "key": settings.key,
+            "initial": initial,
+            "versions": {name: f"{one}" for name, one in versions.items()},
+        }
+        self.marks |= {"device": device.type, "workers": workers}
+        self.breaks: tuple[int, ...] = ()
+        self._began = self._kept = time.monotonic()
+        self._before, self._took = 0.0, 0.0
+
+    def read(self) -> Mapping[str, Any] | None:
+        """The state that was kept of this very training, on the CPU; None where there is none, or it is damaged."""
+        if not self.wanted or not self.path.is_file():
+            return None
+        try:
+            if not check_seal(self.path):
+                raise ValueError("it has no checksum")
+            found = torch.load(self.path, map_location="cpu", weights_only=True)
+            if other := [name for name, value in self.marks.items() if found[name] != value]:
+                raise ValueError(f"it is of another training: its {', '.join(other)} differ")
+            epoch, seconds, breaks, state = (found[name] for name in ("epoch", "seconds", "breaks", "state"))
+        except Exception as error:  # a damaged file may raise anything
+            print(f"{self.path} is not used, the training begins again: {error}", flush=True)
+            return None
+        print(f"going on after epoch {epoch}", flush=True)
+        self._before = seconds
+        self.breaks = (*breaks, epoch) if self.marks["workers"] else ()
+        return {"epoch": epoch, "seconds": seconds, **state}
+
+    def told(self, arrival: Arrival) -> Arrival:
+        """`arrival` with what there was before the training went on."""
+        return dataclasses.replace(arrival, before=self._before, breaks=self.breaks)
+
+    def due(self) -> bool:
+        """Whether a state is to be kept now."""
+        return self.wanted and time.monotonic() - self._kept >= max(EVERY, self._took / _SHARE)
+
+    def keep(self, epoch: int, state: Mapping[str, Any]) -> None:
+        """Keep the state after `epoch`, from 1; where the disk does not take it, the training goes on without.
+
+        Args:
+            epoch: How many epochs are done.
+            state: Tensors, numbers, strings, lists and dicts.
+        """
+        began = time.monotonic()
+        content = {**self.marks, "epoch": epoch, "seconds": self.seconds(), "breaks": list(self.breaks), "state": state}
+
+        def write(temporary: Path) -> None:
+            torch.save(content, temporary)
+            seal(temporary)
+
+        try:
+            write_atomically(self.path, write)
+        except Exception as error:
+            print(f"the state after epoch {epoch} is not kept: {error}", flush=True)
+        self._kept = time.monotonic()
+        self._took = self._kept - began
+
+    def seconds(self) -> float:
+        """Seconds of training, those before it was stopped among them."""
+        return self._before + time.monotonic() - self._began
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Of Python, NumPy and torch, in what `torch.load` reads without running code."""
+    generator = np.random.get_state(legacy=False)
+    assert isinstance(generator, dict), "legacy=False"
+    words, place = generator["state"]["key"], generator["state"]["pos"]
+    state: dict[str, Any] = {"python": random.getstate(), "cpu": torch.get_rng_state()}
+    state["numpy"] = [torch.from_numpy(words.astype(np.int64)), place, generator["has_gauss"], generator["gauss"]]
+    if device.type != "cpu":
+        state["device"] = torch.get_device_module(device).get_rng_state()
+    return state
+
+
+def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Put back what `random_state` gave."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    words, place, has_gauss, gauss = state["numpy"]
+    np.random.set_state(("MT19937", words.numpy().astype(np.uint32), place, has_gauss, gauss))
+    torch.set_rng_state(state["cpu"])
+    if "device" in state and device.type != "cpu":
+        with suppress(RuntimeError, TypeError):  # the state of another GPU
+            torch.get_device_module(device).set_rng_state(state["device"])
