@@ -15,6 +15,8 @@ if os.environ.get("PYTEST_XDIST_WORKER"):  # tests side by side share the cores
 import headstart  # noqa: F401 - before torch, for what it sets there
 
 os.environ.setdefault("YOLO_OFFLINE", "true")  # Ultralytics looks for updates and fonts otherwise
+os.environ["HF_HUB_OFFLINE"] = "1"  # what a machine has downloaded, or can, is not to change what a test sees
+os.environ["HF_HUB_CACHE"] = os.devnull
 # What cuBLAS adds has one order then: without it a test of what is repeated exactly on a GPU would fail now and then.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 _CACHE = tempfile.TemporaryDirectory()

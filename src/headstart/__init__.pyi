@@ -226,7 +226,8 @@ def pretrain(
         teacher: distill: who is learnt from: a YOLO's .pt, the name of a timm model, or a torch module; objects:
             network whose features are clustered: a YOLO's .pt, the name of a timm model, or a torch module; none:
             the backbone of the detector that finds the objects; selftrain: trained network whose features tell the
-            classes of what is found, e.g. a timm model's name; none: the detector names them itself
+            classes of what is found, e.g. a timm model's name; auto: tf_efficientnet_lite0, if it is on this
+            machine or can be downloaded; none: the detector names them itself
         teacher_weights: distill, objects, selftrain: file with the weights of a timm model as teacher; none: timm's
             own, downloaded once
         teacher_mean: distill, objects, selftrain: mean of each color that a torch module as teacher was trained

@@ -25,6 +25,7 @@ from headstart.images.labels import label_path
 from headstart.jobs.compare_options import resolve
 from headstart.jobs.going_on import MAY_CHANGE
 from headstart.jobs.scenes import draw_dataset
+from headstart.methods import namer
 from headstart.training import checkpoint
 from headstart.trust import granted
 
@@ -183,6 +184,34 @@ def test_a_recipe_with_labels_is_made_for_each_list_from_these_labels_alone(
     ]  # fmt: skip
     lists = {(one.budget, one.seed): one.sha256 for one in found.results.lists}
     assert {(run.budget, run.seed): run.labels_sha256 for run in start.recipe.runs} == lists
+
+
+def test_who_names_is_decided_once_for_all_runs_of_a_recipe(
+    fakes: Fakes, options: dict[str, Any], recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """One run might reach the network's weights when another does not: they would be other starts of one name."""
+    loaded: list[str] = []
+    monkeypatch.setattr(namer, "load_teacher", lambda source: loaded.append(source.teacher))
+    recipe.write_text(yaml.safe_dump({"method": "selftrain", "steps": 40, "batch": 8, "imgsz": 64}))
+    found = headstart.compare(**options)
+    assert found.ok, found.failed
+    assert loaded == ["tf_efficientnet_lite0"]
+    assert {one["teacher"] for one in fakes[1].asked} == {"tf_efficientnet_lite0"}
+    assert capsys.readouterr().err.count("mine: teacher=tf_efficientnet_lite0: it names what the detector finds") == 1
+    assert found.results is not None
+    start = next(one for one in found.results.starts if one.name == "mine")
+    assert start.recipe is not None
+    assert start.recipe.carriers["teacher"] == "tf_efficientnet_lite0"
+
+
+def test_a_recipe_whose_network_cannot_be_had_is_made_without(
+    fakes: Fakes, options: dict[str, Any], recipe: Path, capsys: Any
+) -> None:
+    recipe.write_text(yaml.safe_dump({"method": "selftrain", "steps": 40, "batch": 8, "imgsz": 64}))
+    found = headstart.compare(**options)
+    assert found.ok, found.failed
+    assert {one["teacher"] for one in fakes[1].asked} == {None}
+    assert capsys.readouterr().err.count("mine: timm cannot load 'tf_efficientnet_lite0'") == 1
 
 
 def test_what_is_done_is_kept_and_what_changed_is_made_anew(

@@ -19,7 +19,7 @@ from headstart.comparison.label_lists import LabelList
 from headstart.comparison.leaks import Leaks, look_for_leaks
 from headstart.comparison.longer import most
 from headstart.comparison.pretrainings import FOLDER as PRETRAININGS
-from headstart.comparison.recipes import RecipeStart, coco_weights, placed, read_recipe
+from headstart.comparison.recipes import RecipeStart, coco_weights, placed, read_recipe, with_namer
 from headstart.comparison.remarks import NAME_IT, not_coco
 from headstart.comparison.results import SETTINGS
 from headstart.comparison.start_records import PretrainingFacts
@@ -203,7 +203,8 @@ def _recipes(
         except UserError as error:
             problems.append(UserError(error.what, where=f"starts: {start.name}", hint=error.hint))
             continue
-        found[start.name] = RecipeStart(recipe, data, len(images), images.fingerprint())
+        recipe, why = with_namer(recipe, images.channels)
+        found[start.name] = RecipeStart(recipe, data, len(images), images.fingerprint(), why)
     if problems:
         raise UserError.several(problems)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from headstart.errors import UserError
 from headstart.files import content_hash
 from headstart.images.frames import EVERY
 from headstart.methods import find
+from headstart.methods.namer import AUTO, at_hand, left_open
 from headstart.paths import expanded
 from headstart.plugins import is_python_file
 from headstart.reading import parse_yaml
@@ -91,12 +93,16 @@ class Recipe:
 
 
 class RecipeStart(NamedTuple):
-    """A start that a recipe makes: the recipe, the images that it learns from, how many, and a mark of their list."""
+    """A start that a recipe makes: the recipe, the images that it learns from, how many, and a mark of their list.
+
+    `why` says which network names what it finds, where the recipe leaves that open.
+    """
 
     recipe: Recipe
     data: Any
     images: int
     fingerprint: str
+    why: str = ""
 
 
 def file_marks(options: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
@@ -140,6 +146,28 @@ def read_recipe(file: Path, problems: list[UserError]) -> Recipe | None:
         found.append(error)
     problems += found
     return None if found else recipe
+
+
+def with_namer(recipe: Recipe, channels: int) -> tuple[Recipe, str]:
+    """The recipe with the network that names what it finds where it leaves that open, and why it is that one.
+
+    It is said once for all of its runs: one of them may reach the network's weights when another does not.
+
+    Args:
+        recipe: As it was read.
+        channels: Of the images that it learns from.
+
+    Raises:
+        UserError: It gives weights that cannot be loaded.
+    """
+    if not recipe.labelled:
+        return recipe, ""
+    method = find.find(recipe.method).method
+    options = {"teacher": AUTO if method.namer else None, **recipe.options}
+    if not left_open(options, method):
+        return recipe, ""
+    name, why = at_hand(method, options, channels)
+    return dataclasses.replace(recipe, options={**options, "teacher": name}), why
 
 
 def coco_problem(recipe: Recipe, model: str, coco: str) -> UserError | None:

@@ -73,7 +73,8 @@ class Running:
         Raises:
             Interrupted: Ctrl-C; ``results.json`` holds what was finished.
         """
-        for note in self.prepared.dataset.notes:
+        told = [f"{name}: {one.why}" for name, one in self.prepared.recipes.items() if one.why]
+        for note in (*self.prepared.dataset.notes, *told):
             self.say(note)
         try:
             rates = self._choose_rates()

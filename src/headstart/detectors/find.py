@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 GROUP = "headstart.detectors"
 DEFAULT = "ultralytics"
-_NO_FAMILIES = {"base", "damaged", "find", "finetuner", "handback", "scores", "tensors", "used"}
 # Two letters at least, and no "//" after: neither a drive of Windows nor an address.
 _PREFIXED = re.compile(r"([A-Za-z][\w-]+):(?!//)(.*)", re.DOTALL)
 
@@ -46,9 +45,8 @@ class Family(Protocol):
 
 
 def built_in() -> list[str]:
-    """Names of the families in this folder; nothing is imported."""
-    modules = pkgutil.iter_modules([str(Path(__file__).parent)])
-    return sorted(module.name for module in modules if module.name not in _NO_FAMILIES)
+    """Names of the families in this folder, each in a folder of its own; nothing is imported."""
+    return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]) if module.ispkg)
 
 
 def installed() -> dict[str, EntryPoint]:

@@ -16,7 +16,6 @@ from headstart.images.index_cache import default_folder
 from headstart.run.provenance import versions
 
 OPTIONAL = {
-    "timm": "teacher= by the name of a timm model",
     "tensorboardX": "loggers=tensorboard",
     "wandb": "loggers=wandb",
     "mlflow": "loggers=mlflow",

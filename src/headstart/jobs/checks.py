@@ -14,6 +14,7 @@ from headstart.jobs.export_labels import refusals
 from headstart.jobs.labelled import dataset_of
 from headstart.launch.devices import processes
 from headstart.methods.base import Method
+from headstart.methods.namer import AUTO, left_open
 from headstart.paths import expanded
 from headstart.run.folder import refusal
 from headstart.run.loggers import check_loggers
@@ -74,8 +75,11 @@ def check_method(given: Mapping[str, Any], name: str, method: type[Method]) -> l
     if (export := given.get("export")) in ("student", "teacher") and export not in method.exports:
         what = f"method {name!r} has no {export} whose weights could be handed back"
         problems.append(UserError(what, where="export", hint=f"use export={method.exports[0]}"))
-    if (method.needs.teacher or method.needs.pseudolabels) and given.get("teacher") is not None:
-        problems += check_teacher(TeacherSource.of(given))
+    named = given.get("teacher")
+    if left_open(given, method):
+        named = method.namer if given.get("teacher_weights") is not None else None
+    if (method.needs.teacher or method.needs.pseudolabels) and named is not None:
+        problems += check_teacher(TeacherSource.of({**given, "teacher": named}))
     elif method.needs.pseudolabels or method.needs.labels:  # who must have a teacher is told so elsewhere
         left = [one for one in ("weights", "mean", "std") if given.get(f"teacher_{one}") is not None]
         problems += [UserError("has no effect without teacher=", where=f"teacher_{one}") for one in left]
@@ -97,7 +101,7 @@ def refuse_rgb(given: Mapping[str, Any], channels: int) -> None:
     """
     hint = "leave it out: methods without one take any channels (dino, objects, pyramid, selftrain)"
     what = f"reads RGB, and the images of the data set have {channels} channels"
-    beside = [key for key in ("teacher", "proposals") if given.get(key) is not None and channels != 3]
+    beside = [key for key in ("teacher", "proposals") if given.get(key) not in (None, AUTO) and channels != 3]
     if problems := [UserError(what, where=key, hint=hint) for key in beside]:
         raise UserError.several(problems)
 

@@ -11,6 +11,7 @@ from headstart.detectors.base import Detector
 from headstart.errors import UserError, did_you_mean, enumerated
 from headstart.machine import parse_device
 from headstart.methods import find
+from headstart.methods.namer import AUTO
 from headstart.settings.auto import Situation, choose
 from headstart.settings.schema import MethodSettings, PretrainSettings
 
@@ -89,7 +90,7 @@ def _automatic(
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     device = parse_device(given.get("device", "auto"))
     init = str(given["init"]) if given.get("init") else None
-    teacher, memory = given.get("teacher") is not None, device.memory() / 2**30
+    teacher, memory = given.get("teacher") not in (None, AUTO), device.memory() / 2**30
     choice = choose(Situation(images, detector.trained, init, teacher, device.kind, memory, boxes), given)
     return choice.options, choice.why
 

@@ -37,6 +37,7 @@ from headstart.machine import parse_device
 from headstart.methods import find
 from headstart.methods.base import GivenLabels
 from headstart.methods.find import Declared
+from headstart.methods.namer import at_hand, left_open
 from headstart.paths import expanded
 from headstart.plugins import is_python_file
 from headstart.pseudolabels.fit import Fit
@@ -186,16 +187,25 @@ def prepare(options: Mapping[str, Any], measure: Callable[[Job], BatchTrial] | N
         relabelled(record["resolved"].get("labels") if record else None, known, labels)
         classed = detector.with_classes(known.names, dataset_of(labels).keypoints())
         more += told
-    if known is not None and len(known.rows) < len(images):  # without others there is nothing to name
-        more += _without_teacher(settled, declared)
+    settled, told = _named(settled, declared, images, 0 if known is None else len(images) - len(known.rows))
+    more += told
     more += (*untested(), SAID) if run.trust else untested()
     job = Job(asked, run, settled.method, declared, images, classed, (*why, *more, *length), record, fit, known)
     return _with_batch(job, given, detector, more, measure) if open_batch and measure else job
 
 
-def _without_teacher(settled: Resolved, declared: Declared) -> tuple[str, ...]:
-    said = declared.method.without_teacher
-    return (said,) if said and getattr(settled.method, "teacher", None) is None else ()
+def _named(
+    settled: Resolved, declared: Declared, images: ImageIndex, unlabelled: int
+) -> tuple[Resolved, tuple[str, ...]]:
+    """The settings with a network that names what is found in images without labels, or none; and why."""
+    method, options = declared.method, settled.method.model_dump()
+    name, why = options.get("teacher"), method.without_teacher
+    if left_open(options, method):
+        name, why = at_hand(method, options, images.channels) if unlabelled else (None, "")
+        settled = settled._replace(method=settled.method.model_copy(update={"teacher": name}))
+    elif name is not None:
+        why = ""
+    return settled, (why,) if why and unlabelled else ()
 
 
 def _with_batch(
@@ -208,9 +218,10 @@ def _with_batch(
         settled, declared, why, _ = _method(given, start, job.images, None, job.fit)
     classes = declared.method.needs.labels
     run, length = with_length(settled.run, given, start.trained, len(job.images), classes=classes)
-    return replace(
-        job, run=run, options=settled.method, declared=declared, why=(*why, *more, *length, trial.why), trial=trial
-    )
+    options = settled.method
+    if left_open(options.model_dump(), declared.method):
+        options = options.model_copy(update={"teacher": job.options.model_dump().get("teacher")})
+    return replace(job, run=run, options=options, declared=declared, why=(*why, *more, *length, trial.why), trial=trial)
 
 
 def _with(data: str | list[str], labels: str | None) -> str | list[str]:

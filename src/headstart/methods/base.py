@@ -123,11 +123,15 @@ class Method(nn.Module, ABC):
         needs: What the method needs beside the student.
         exports: Whose weights it can hand back: ``("student", "teacher")`` where an attribute ``teacher`` is a moving
             average of the student.
-        without_teacher: What a run says that could learn from a ``teacher`` and is given none.
+        namer: The network that ``teacher=auto`` is, where it can be had; "" where that is no value of the option.
+        with_teacher: What a run says that takes it.
+        without_teacher: What a run says that could learn from a ``teacher`` and has none.
     """
 
     needs: ClassVar[Needs] = Needs()
     exports: ClassVar[tuple[Export, ...]] = ("student",)
+    namer: ClassVar[str] = ""
+    with_teacher: ClassVar[str] = ""
     without_teacher: ClassVar[str] = ""
 
     def __init__(self, settings: Any, context: Context) -> None:

@@ -55,9 +55,9 @@ class Settings(DetectionSettings, LabelOptions, TeacherOptions):
     """Options of the selftrain method."""
 
     teacher: Any = Field(
-        None,
-        description="trained network whose features tell the classes of what is found, e.g. a timm model's name; none: "
-        "the detector names them itself",
+        "auto",
+        description="trained network whose features tell the classes of what is found, e.g. a timm model's name; auto: "
+        "tf_efficientnet_lite0, if it is on this machine or can be downloaded; none: the detector names them itself",
     )
 
     naming: Literal["auto", "network", "both"] = Field(
@@ -114,9 +114,13 @@ class Selftrain(Method):
 
     needs = Needs(trains="all", labels=True, teacher=True)
     exports = ("student", "teacher")
+    namer = "tf_efficientnet_lite0"
+    with_teacher = (
+        "it names what the detector finds, as in all that was shown of selftrain; teacher=none leaves that to it"
+    )
     without_teacher = (
         "the detector names what it finds by itself; all that was shown of selftrain is with a network that names it: "
-        "teacher=tf_efficientnet_lite0, of timm (pip install timm)"
+        "teacher=tf_efficientnet_lite0, of timm"
     )
 
     def __init__(self, settings: Settings, context: Context) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +21,9 @@ from headstart.errors import UserError, did_you_mean
 from headstart.teachers import detector, hog, own
 from headstart.teachers.base import FrozenTeacher, TeacherSource
 from headstart.trust import trusted
+
+_PATIENCE = 5.0
+"""Seconds in which the hub must take a connection."""
 
 
 def accepts(teacher: Any) -> bool:
@@ -52,7 +58,8 @@ def _from_timm(name: str, weights: str | None) -> FrozenTeacher:
     if weights:
         refuse_damaged(weights, "teacher_weights")
     try:
-        module = _timm_module(name, weights)
+        with nullcontext() if weights else _no_vain_wait():
+            module = _timm_module(name, weights)
     except Exception as error:  # a download fails in as many ways as there are networks
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         hint = "connect this machine once, give teacher_weights= a file, or see timm.list_pretrained() for the name"
@@ -73,6 +80,24 @@ class _ChannelsFirst(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         return [one.permute(0, 3, 1, 2) if self.last else one for one in self.module(images)]
+
+
+@contextmanager
+def _no_vain_wait() -> Iterator[None]:
+    """Where the hub cannot be reached only what was downloaded before is looked for: its library tries for a minute."""
+    from huggingface_hub import constants
+
+    host = urlsplit(constants.ENDPOINT)
+    before = constants.HF_HUB_OFFLINE
+    try:
+        if not getproxies():  # a proxy may reach what this machine does not
+            socket.create_connection((host.hostname or "", host.port or 443), timeout=_PATIENCE).close()
+    except OSError:
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 @contextmanager
