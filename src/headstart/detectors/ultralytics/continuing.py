@@ -64,7 +64,7 @@ class Continuing:
     def epoch_end(self, trainer: Any) -> None:
         """Keep the state, now and then, but not in the warm-up, nor when all is done."""
         done, batches = trainer.epoch + 1, len(trainer.train_loader)
-        warm = done * batches > trainer._get_warmup_iterations(batches)
+        warm = done * batches > _warm_up(trainer, batches)
         if self.kept and warm and done < trainer.epochs and self.kept.due():
             self.kept.keep(done, self._state(trainer))
 
@@ -105,7 +105,7 @@ class Continuing:
                 setattr(module.criterion, name, type(getattr(module.criterion, name))(state["loss"][name]))
         trainer.start_epoch, trainer.scheduler.last_epoch = state["epoch"], state["epoch"] - 1
         trainer.best_fitness, trainer.fitness = state["best"]
-        trainer.metrics, trainer.loss_names = dict(state["metrics"]), tuple(state["loss_names"])
+        trainer.metrics, trainer.loss_names = dict(state["metrics"]), type(trainer.loss_names)(state["loss_names"])
         trainer.train_time_start -= state["seconds"]
         write_text(trainer.csv, state["csv"])
         self._gradients, self._pending = state["gradients"], state["pending"]
@@ -115,6 +115,13 @@ class Continuing:
 
 
 _NEVER = 2**62
+
+
+def _warm_up(trainer: Any, batches: int) -> int:
+    """Batches of the warm-up, where an epoch has so many."""
+    if hasattr(trainer, "_get_warmup_iterations"):
+        return int(trainer._get_warmup_iterations(batches))
+    return max(round(trainer.args.warmup_epochs * batches), 100)  # before 8.4.123
 
 
 def _restore_order(trainer: Any, state: Mapping[str, Any]) -> None:
