@@ -120,8 +120,9 @@ _NEVER = 2**62
 def _warm_up(trainer: Any, batches: int) -> int:
     """Batches of the warm-up, where an epoch has so many."""
     if hasattr(trainer, "_get_warmup_iterations"):
-        return int(trainer._get_warmup_iterations(batches))
-    return max(round(trainer.args.warmup_epochs * batches), 100)  # before 8.4.123
+        found: int = trainer._get_warmup_iterations(batches)
+        return found
+    return max(round(float(trainer.args.warmup_epochs) * batches), 100)  # before 8.4.123
 
 
 def _restore_order(trainer: Any, state: Mapping[str, Any]) -> None:
