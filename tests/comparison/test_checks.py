@@ -127,6 +127,14 @@ def test_what_fails_is_said(key: str, changed: list[CellResult], evidence: str) 
     assert not any(verdict in markdown(content) for verdict in ("better", "worse", "inconclusive ["))
 
 
+def test_a_training_that_was_stopped_and_continued_is_told() -> None:
+    content = results(cell("coco", "5%", 1, breaks=(7, 12)), cell("scratch", "5%", 2, breaks=(3,)))
+    found = check(content, "last epoch")
+    assert found.outcome == "passed"
+    assert "with the images in another order from there on" in found.evidence
+    assert "seed 1, after epoch 7 and 12 and 1 more" in found.evidence or "after epoch 3 and 1 more" in found.evidence
+
+
 def test_a_test_image_among_the_labelled_images() -> None:
     leak = LeakFacts(outcome="failed", words="2 labelled images are test images")
     content = results(data=data(leak=leak))

@@ -26,6 +26,8 @@ from headstart.detectors.finetuner import (
     write_json,
 )
 from headstart.detectors.under_way import random_state, set_random_state
+from headstart.errors import UserError
+from headstart.files import seal
 from headstart.jobs.scenes import draw_dataset
 
 TORCHVISION = "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn"
@@ -190,3 +192,17 @@ def test_random_states_come_back() -> None:
     first = [draw() for _ in range(3)]
     set_random_state(state, torch.device("cpu"))
     assert [draw() for _ in range(3)] == first
+
+
+def test_a_state_that_cannot_be_put_back_is_removed(data: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(settings_for("torchvision", data, tmp_path / "out"), epochs=3)
+    kill_after(settings, 2)
+    kept = settings.folder / UNDER_WAY
+    content = torch.load(kept, weights_only=True)
+    content["state"]["model"].popitem()
+    torch.save(content, kept)
+    seal(kept)
+    with pytest.raises(UserError, match=r"(?s)could not be put back: RuntimeError.*the same command begins"):
+        finetune(settings)
+    assert not kept.exists()
+    assert finetune(settings).arrival.before == 0

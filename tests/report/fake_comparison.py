@@ -104,7 +104,7 @@ def cell(start: str, budget: str, seed: int, epochs: int = 20, random: Any = Non
         ),
         "rows_sha256": f"{start}{budget}{seed}", "arrived": Arrived(tensors=499, model=499, ema=499),
         "parameters": 2612173, "initial_sha256": f"{start}{seed}", "device": "cuda",
-        "versions": {"ultralytics": "8.4.190"}, "used": used(budget),
+        "versions": {"ultralytics": "8.4.190"}, "used": used(budget), "breaks": (),
     }  # fmt: skip
     figures |= {name: changed.pop(name) for name in list(changed) if name in figures}
     asked = {

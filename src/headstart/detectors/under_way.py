@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from headstart.detectors.finetuner import UNDER_WAY, Arrival, FinetuneSettings
+from headstart.errors import UserError
 from headstart.files import check_seal, seal, write_atomically
 
 EVERY = 60.0
@@ -54,13 +55,31 @@ class UnderWay:
             "initial": initial,
             "versions": {name: f"{one}" for name, one in versions.items()},
         }
-        self.marks |= {"device": device.type, "workers": workers}
-        self.breaks: tuple[int, ...] = ()
+        self.marks |= {"device": device.type}
+        self.workers, self.breaks = workers, tuple[int, ...]()
         self._began = self._kept = time.monotonic()
         self._before, self._took = 0.0, 0.0
 
-    def read(self) -> Mapping[str, Any] | None:
-        """The state that was kept of this very training, on the CPU; None where there is none, or it is damaged."""
+    def go_on(self, put_back: Callable[[Mapping[str, Any]], None]) -> None:
+        """Go on from the state that was kept of this very training, where there is one that is whole.
+
+        Args:
+            put_back: Is given what `keep` was, on the CPU, with ``epoch`` and ``seconds``.
+
+        Raises:
+            UserError: It could not be put back; it is removed then, for the training would fail each time.
+        """
+        if (state := self._read()) is None:
+            return
+        try:
+            put_back(state)
+        except Exception as error:
+            self.path.unlink(missing_ok=True)
+            what = f"the state that was kept of this training could not be put back: {type(error).__name__}: {error}"
+            hint = "it is removed: the same command begins the training again"
+            raise UserError(what, where=str(self.path), hint=hint) from error
+
+    def _read(self) -> Mapping[str, Any] | None:
         if not self.wanted or not self.path.is_file():
             return None
         try:
@@ -75,7 +94,7 @@ class UnderWay:
             return None
         print(f"going on after epoch {epoch}", flush=True)
         self._before = seconds
-        self.breaks = (*breaks, epoch) if self.marks["workers"] else ()
+        self.breaks = (*breaks, epoch) if self.workers or found["workers"] else tuple(breaks)
         return {"epoch": epoch, "seconds": seconds, **state}
 
     def told(self, arrival: Arrival) -> Arrival:
@@ -94,7 +113,8 @@ class UnderWay:
             state: Tensors, numbers, strings, lists and dicts.
         """
         began = time.monotonic()
-        content = {**self.marks, "epoch": epoch, "seconds": self.seconds(), "breaks": list(self.breaks), "state": state}
+        content = {**self.marks, "workers": self.workers, "breaks": list(self.breaks)}
+        content |= {"epoch": epoch, "seconds": self.seconds(), "state": state}
 
         def write(temporary: Path) -> None:
             torch.save(content, temporary)

@@ -132,15 +132,17 @@ class Training:
         """Bring back what was kept of this very training when it was stopped, where there is something."""
         settings, loader = self.settings, self.batches
         self.kept = UnderWay(settings, arrival.initial, arrival.versions, self.device, loader.num_workers)
-        if state := self.kept.read():
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step, self.done = state["step"], state["epoch"]
-            self.last = Scores(state["last"][0], state["last"][1], [])
-            write_text(settings.folder / CURVE, state["csv"])
-            loader.generator.set_state(state["order"])
-            set_random_state(state["random"], self.device)
+        self.kept.go_on(self._put_back)
         return self.kept.told(arrival)
+
+    def _put_back(self, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.done = state["step"], state["epoch"]
+        self.last = Scores(state["last"][0], state["last"][1], [])
+        write_text(self.settings.folder / CURVE, state["csv"])
+        self.batches.generator.set_state(state["order"])
+        set_random_state(state["random"], self.device)
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -38,8 +38,7 @@ class Continuing:
         """Bring back what was kept, where there is something, and say so in `arrival`."""
         loader = trainer.train_loader
         self.kept = UnderWay(self.settings, arrival.initial, arrival.versions, trainer.device, loader.num_workers)
-        if state := self.kept.read():
-            self._restore(trainer, state)
+        self.kept.go_on(lambda state: self._restore(trainer, state))
         return self.kept.told(arrival)
 
     def epoch_start(self, trainer: Any) -> None:
@@ -72,14 +71,14 @@ class Continuing:
         module, states = holders(trainer)
         named = trainer.model.named_parameters()
         gradients = {name: one.grad for name, one in named if one.grad is not None} if self._pending else {}
-        loader = trainer.train_loader
+        loader, criterion = trainer.train_loader, getattr(module, "criterion", None)
         return {
             "model": dict(states["model"]),
             "ema": dict(states["EMA"]),
             "updates": trainer.ema.updates,
             "optimizer": trainer.optimizer.state_dict(),
             "scaler": trainer.scaler.state_dict(),
-            "loss": {name: float(getattr(module.criterion, name, 0)) for name in _OF_LOSS},
+            "loss": {name: float(getattr(criterion, name, 0)) for name in _OF_LOSS},
             "gradients": gradients,
             "pending": self._pending,
             "accumulate": trainer.accumulate,
@@ -88,7 +87,7 @@ class Continuing:
             "loss_names": list(trainer.loss_names),
             "csv": trainer.csv.read_text(encoding="utf-8"),
             "order": loader.generator.get_state(),
-            "buffer": [int(one) for one in loader.dataset.buffer],
+            "buffer": [int(one) for one in getattr(loader.dataset, "buffer", ())],
             "random": random_state(trainer.device),
         }
 
