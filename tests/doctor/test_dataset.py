@@ -247,7 +247,7 @@ def test_the_images_that_were_measured(labelled: int, found: int, start: str, su
     """FOD-A, on which objects won; COCO's own, never compared; circuit boards, whose objects COCO does not find."""
     one = likely(labelled, found)["start.likely"]
     assert (one.facts["likely"], one.facts["sure"]) == (start, sure)
-    assert any("one seed" in line and "selftrain" in line for line in one.details)
+    assert any("on one data set" in line and "selftrain" in line for line in one.details)
 
 
 def test_without_labels_the_look_decides() -> None:
