@@ -17,6 +17,7 @@ DISTRIBUTIONS = {
     "cv2": "opencv-python",
     "yaml": "pyyaml",
     "PIL": "pillow",
+    "huggingface_hub": "huggingface-hub",
     "lightning_fabric": "pytorch-lightning",
     "mlflow": "mlflow-skinny",
     "pydantic_core": "pydantic",  # which asks for the one version that fits

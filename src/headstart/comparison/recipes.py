@@ -16,7 +16,6 @@ from headstart.errors import UserError
 from headstart.files import content_hash
 from headstart.images.frames import EVERY
 from headstart.methods import find
-from headstart.methods.namer import AUTO, at_hand, left_open
 from headstart.paths import expanded
 from headstart.plugins import is_python_file
 from headstart.reading import parse_yaml
@@ -162,6 +161,8 @@ def with_namer(recipe: Recipe, channels: int) -> tuple[Recipe, str]:
     """
     if not recipe.labelled:
         return recipe, ""
+    from headstart.methods.namer import AUTO, at_hand, left_open  # with torch, without which options are read
+
     method = find.find(recipe.method).method
     options = {"teacher": AUTO if method.namer else None, **recipe.options}
     if not left_open(options, method):
