@@ -276,7 +276,7 @@ def batches(given: argparse.Namespace, folder: Path, until: float) -> tuple[dict
     cases: dict[str, dict[str, Any]] = {
         "dino": {"model": "yolo11n.yaml", "imgsz": 64 if given.tiny else 224},
         "objects": trained,
-        "selftrain": {**trained, "labels": str(given.data.resolve()), "held_out": 0.0},
+        "selftrain": {**trained, "labels": str(given.data.resolve()), "held_out": 0.0, "teacher": None},
     }
     found = {}
     for name, more in cases.items():
@@ -312,8 +312,9 @@ def evidence(imgsz: int) -> Callable[..., tuple[dict[str, Any], str]]:
         from headstart.comparison.results import read_results
 
         recipe = yaml.safe_load(given.recipe.read_text())
-        for name in ("workers", "cache", "channels_last", "teacher"):  # what was chosen for a CPU, or must be fetched
+        for name in ("workers", "cache", "channels_last"):  # what was chosen for a CPU
             recipe.pop(name, None)
+        recipe["teacher"] = None  # it would have to be fetched
         recipe |= (
             {"imgsz": imgsz, "steps": given.recipe_steps} if not given.tiny else {"imgsz": 64, "steps": 4, "batch": 8}
         )

@@ -78,7 +78,7 @@ def made(given: argparse.Namespace, name: str) -> Path | None:
         channels_last=True,
         resume=any(folder.glob("checkpoints/step-*.pt")),
         **common,
-        **options,
+        **{"teacher": None, **options},  # whatever this machine has
     )
     return run.checkpoint
 

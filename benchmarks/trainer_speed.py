@@ -37,7 +37,7 @@ def work(kind: str, steps: int, given: argparse.Namespace, out: Path) -> None:
     import headstart
 
     data, images = _subset(given, out)
-    options: dict[str, Any] = {"burn_in": 0.25, "rounds": 1, "held_out": 0.0, "labels": str(data)}
+    options: dict[str, Any] = {"burn_in": 0.25, "rounds": 1, "held_out": 0.0, "labels": str(data), "teacher": None}
     headstart.pretrain(
         data=str(images),
         model=given.model,
