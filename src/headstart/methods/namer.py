@@ -42,5 +42,7 @@ def at_hand(method: type[Method], options: Mapping[str, Any], channels: int = 3)
     except UserError as problem:
         if source.weights is not None:
             raise
-        return None, f"{problem.what}; {method.without_teacher}"
+        reason = problem.what.partition(". ")[0].rstrip(".")
+        hint = "connect this machine once, or give teacher_weights= its file"
+        return None, f"{reason}: {method.without_teacher}; {hint}"
     return method.namer, f"teacher={method.namer}: {method.with_teacher}"
