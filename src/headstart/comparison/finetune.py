@@ -12,7 +12,6 @@ from headstart.comparison import child
 from headstart.comparison.pool import Slot
 from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import (
-    ARRIVED,
     CURVE,
     FAILED,
     LOG,
@@ -70,8 +69,7 @@ def finetune(
         raise UserError(
             f"{len(curve)} of {settings.epochs} epochs were trained", where=str(folder), hint=child.tail(folder / LOG)
         )
-    before = json.loads((folder / ARRIVED).read_text(encoding="utf-8"))["before"]
-    seconds = round(before + time.monotonic() - started, 2)
+    seconds = round(time.monotonic() - started, 2)
     write_json(folder / RESULT, {**vars(curve[-1]), "seconds": seconds})
     (folder / UNDER_WAY).unlink(missing_ok=True)
     return read_result(folder)

@@ -171,12 +171,12 @@ def prepare(settings: CompareSettings, folder: Path) -> Prepared:
     budgets = sorted(parse_budgets(settings.labels)[0], key=lambda budget: budget.images(len(dataset.pool)))
     check_budgets(budgets, len(dataset.pool))
     pretrainings = {start.name: found for start in starts if (found := pretraining_of(start))}
-    recipes = _recipes(settings, dataset, starts, folder / "labels")
+    recipes, named_by = _recipes(settings, dataset, starts, folder / "labels")
     _refuse_nothing_to_follow(settings, starts, pretrainings, recipes)
     _refuse_unlabelled_test(dataset)
     named = list(find_images(settings.unlabelled)) if settings.unlabelled else []
     leaks = look_for_leaks(dataset, starts, pretrainings, recipes, named, folder / "labels" / _LOOKS)
-    dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *leaks.notes))
+    dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *named_by, *leaks.notes))
     lists, search = _write_lists(settings, dataset, budgets, folder / "labels")
     there = _with_coco([start for start in starts if start.kind != "recipe"], settings, recipes)
     files = build_starts(there, settings.seeds, dataset, trainer.architecture(settings.model), folder / "starts")
@@ -186,9 +186,9 @@ def prepare(settings: CompareSettings, folder: Path) -> Prepared:
 
 def _recipes(
     settings: CompareSettings, dataset: Dataset, starts: Sequence[Start], folder: Path
-) -> dict[str, RecipeStart]:
-    """Every recipe, and the images that it learns from: its own, else ``unlabelled=``, else the labelled pool."""
-    found, problems = {}, list[UserError]()
+) -> tuple[dict[str, RecipeStart], list[str]]:
+    """Every recipe, and the images that it learns from: its own, ``unlabelled=``, or the labelled pool; notes."""
+    found, notes, problems = {}, list[str](), list[UserError]()
     pool = folder / "pool.txt"
     for start in [one for one in starts if one.kind == "recipe"]:
         recipe = read_recipe(Path(start.path), problems)
@@ -204,10 +204,11 @@ def _recipes(
             problems.append(UserError(error.what, where=f"starts: {start.name}", hint=error.hint))
             continue
         recipe, why = with_namer(recipe, images.channels)
-        found[start.name] = RecipeStart(recipe, data, len(images), images.fingerprint(), why)
+        notes += [f"{start.name}: {why}"] if why else []
+        found[start.name] = RecipeStart(recipe, data, len(images), images.fingerprint())
     if problems:
         raise UserError.several(problems)
-    return found
+    return found, notes
 
 
 def _refuse_nothing_to_follow(

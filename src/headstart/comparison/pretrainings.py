@@ -210,7 +210,7 @@ def nodes(prepared: Prepared, *, search: bool, seeds: Sequence[int]) -> list[Nod
 
 def pretraining(prepared: Prepared, node: Node) -> Pretraining:
     """One run of a recipe, with the labels of its cells."""
-    s, (recipe, data, _, fingerprint, _) = prepared.settings, prepared.recipes[node.start]
+    s, (recipe, data, _, fingerprint) = prepared.settings, prepared.recipes[node.start]
     labels = prepared.search[node.budget] if node.search else prepared.lists.get((node.budget, node.seed))
     used = str(labels.labels.resolve()) if labels else None
     coco = coco_weights(s.starts, s.model)

@@ -92,16 +92,12 @@ class Recipe:
 
 
 class RecipeStart(NamedTuple):
-    """A start that a recipe makes: the recipe, the images that it learns from, how many, and a mark of their list.
-
-    `why` says which network names what it finds, where the recipe leaves that open.
-    """
+    """A start that a recipe makes: the recipe, the images that it learns from, how many, and a mark of their list."""
 
     recipe: Recipe
     data: Any
     images: int
     fingerprint: str
-    why: str = ""
 
 
 def file_marks(options: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

@@ -73,8 +73,7 @@ class Running:
         Raises:
             Interrupted: Ctrl-C; ``results.json`` holds what was finished.
         """
-        told = [f"{name}: {one.why}" for name, one in self.prepared.recipes.items() if one.why]
-        for note in (*self.prepared.dataset.notes, *told):
+        for note in self.prepared.dataset.notes:
             self.say(note)
         try:
             rates = self._choose_rates()

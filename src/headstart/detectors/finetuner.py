@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 MEASURED = 20
 """Epochs of a training that are measured on the test images, about; of a shorter one all are."""
 REQUEST, LOG, CURVE, FAILED = "finetune.json", "train.log", "results.csv", "failed.json"
-UNDER_WAY = "under-way.pt"
-"""What a training that was stopped goes on from; see `headstart.detectors.under_way`."""
+UNDER_WAY = "under-way.pt"  # what a training that was stopped goes on from; see `headstart.detectors.under_way`
 ARRIVED, RESULT = "arrived.json", "result.json"
 FIGURES = (CURVE, ARRIVED, RESULT, CLASSES, USED)
 """Files that the figures of a training are in."""
@@ -397,4 +396,5 @@ def read_result(folder: str | Path) -> FinetuneResult:
         raise UserError("is not a finished training", where=str(root), hint=f"{error.filename} is missing") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"a file of this training is damaged: {error}", where=str(root)) from error
+    seconds = round(seconds + arrival.before, 2)
     return FinetuneResult(curve[-1].map50_95, curve[-1].map50, curve, seconds, root, arrival, scores, used)

@@ -48,14 +48,14 @@ class UnderWay:
         device: torch.device,
         workers: int,
     ) -> None:
-        self.path, self.device, self.wanted = settings.folder / UNDER_WAY, device, bool(settings.key)
+        self.path, self.wanted = settings.folder / UNDER_WAY, bool(settings.key)
         self.marks = {
             "format": _FORMAT,
             "key": settings.key,
             "initial": initial,
             "versions": {name: f"{one}" for name, one in versions.items()},
+            "device": device.type,
         }
-        self.marks |= {"device": device.type}
         self.workers, self.breaks = workers, tuple[int, ...]()
         self._began = self._kept = time.monotonic()
         self._before, self._took = 0.0, 0.0

@@ -116,7 +116,7 @@ class Selftrain(Method):
     exports = ("student", "teacher")
     namer = "tf_efficientnet_lite0"
     with_teacher = (
-        "it names what the detector finds, as in all that was shown of selftrain; teacher=none leaves that to it"
+        "it names what the detector finds, as in all that was shown of selftrain; teacher=none: it does so itself"
     )
     without_teacher = (
         "the detector names what it finds by itself; all that was shown of selftrain is with a network that names it: "

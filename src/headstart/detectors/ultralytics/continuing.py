@@ -18,6 +18,7 @@ from headstart.files import write_text
 
 _OF_LOSS = ("updates", "o2m", "o2o")
 """What the loss of a detector without suppression changes from epoch to epoch."""
+_NEVER = 2**62
 
 
 class Continuing:
@@ -31,6 +32,7 @@ class Continuing:
         self.settings = settings
         self.kept: UnderWay | None = None
         self._gradients: Mapping[str, torch.Tensor] = {}
+        self._steps = 0
         self._pending = 0  # batches whose gradients wait for a step
         self._hold: tuple[int, int] | None = None  # batches to wait, and then between two steps
 
@@ -56,9 +58,9 @@ class Continuing:
             self._hold = None if wait <= 1 else (wait - 1, usual)
 
     def batch_end(self, trainer: Any) -> None:
-        """Count the batches since the last step: a step clears the gradients."""
-        waiting = any(parameter.grad is not None for parameter in trainer.model.parameters())
-        self._pending = self._pending + 1 if waiting else 0
+        """Count the batches since the last step; the EMA counts the steps."""
+        self._pending = self._pending + 1 if trainer.ema.updates == self._steps else 0
+        self._steps = trainer.ema.updates
 
     def epoch_end(self, trainer: Any) -> None:
         """Keep the state, now and then, but not in the warm-up, nor when all is done."""
@@ -95,7 +97,7 @@ class Continuing:
         module, _ = holders(trainer)
         module.load_state_dict(state["model"])
         trainer.ema.ema.load_state_dict(state["ema"])
-        trainer.ema.updates = state["updates"]
+        trainer.ema.updates = self._steps = state["updates"]
         trainer.optimizer.load_state_dict(state["optimizer"])
         trainer.scaler.load_state_dict(state["scaler"])
         module.criterion = getattr(module, "criterion", None) or module.init_criterion()
@@ -111,9 +113,6 @@ class Continuing:
         usual = trainer.accumulate = state["accumulate"]
         self._hold = (usual - self._pending, usual)
         _restore_order(trainer, state)
-
-
-_NEVER = 2**62
 
 
 def _warm_up(trainer: Any, batches: int) -> int:
