@@ -12,7 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from headstart.launch import group
+from headstart.machine import cores
 from small import SMALL
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -73,3 +76,70 @@ def test_processes_that_torchrun_starts_make_one_run(image_folder: Path, tmp_pat
     assert steps(tmp_path) == [1, 2, 3]
     assert json.loads((tmp_path / "out" / "handback.json").read_text())["ok"] is True
     assert (tmp_path / "out" / "headstart.pt").is_file()
+
+
+COUNTS = '''
+"""What its processes compute with, noted by each."""
+
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from headstart.methods.base import Method, pooled
+from headstart.settings.schema import MethodSettings
+from headstart.views.spec import pair_specs
+
+
+class Settings(MethodSettings):
+    pass
+
+
+class Counts(Method):
+    def __init__(self, settings, context):
+        super().__init__(settings, context)
+        self.head = nn.Linear(self.widths[-1], 4)
+
+    def view_specs(self):
+        return pair_specs(self.context.imgsz, (0.3, 1.0))
+
+    def forward(self, views, progress):
+        (Path(__file__).parent / f"threads-{os.getpid()}").write_text(str(torch.get_num_threads()))
+        return sum(self.head(pooled(self.student(view.images))).square().mean() for view in views)
+'''
+
+
+def test_processes_of_a_cpu_share_its_cores(image_folder: Path, tmp_path: Path) -> None:
+    """Ultralytics, which is imported by then, has set OMP_NUM_THREADS to 1: nobody asked for that."""
+    (tmp_path / "counts.py").write_text(COUNTS)
+    (tmp_path / "small.yaml").write_text(SMALL)
+    options = COMMON.replace("method=simclr", f"method={tmp_path / 'counts.py'}").split()[:-2]
+    own = [
+        f"data={image_folder}",
+        f"model={tmp_path / 'small.yaml'}",
+        f"out={tmp_path / 'out'}",
+        "devices=2",
+        "steps=1",
+    ]
+    env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    subprocess.run([sys.executable, "-m", "headstart", *options, *own], check=True, capture_output=True, env=env)
+    assert [one.read_text() for one in tmp_path.glob("threads-*")] == [str(max(1, cores() // 2))] * 2
+
+
+@pytest.mark.parametrize(
+    ("given", "allowed", "processes", "used"), [(8, 4, 1, 4), (8, 4, 3, 1), (2, 8, 2, 2), (3, 1, 2, 1)]
+)
+def test_threads_are_no_more_than_the_cores_of_a_process(
+    given: int, allowed: int, processes: int, used: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container may use fewer cores than torch sees; and fewer threads that somebody asked for stay so."""
+    monkeypatch.setattr(group, "cores", lambda: allowed)
+    before = torch.get_num_threads()
+    torch.set_num_threads(given)
+    try:
+        with group.threads_for(processes):
+            assert torch.get_num_threads() == used
+        assert torch.get_num_threads() == given
+    finally:
+        torch.set_num_threads(before)

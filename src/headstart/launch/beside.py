@@ -40,6 +40,8 @@ class Beside:
     """
 
     def __init__(self, place: Place, port: int, store: Store) -> None:
+        import torch
+
         self._store, self._over = store, threading.Event()
         ours = {
             **os.environ,
@@ -49,6 +51,7 @@ class Beside:
             "WORLD_SIZE": str(place.world),
             "LOCAL_WORLD_SIZE": str(place.local_world),
             PARENT: str(os.getpid()),
+            "OMP_NUM_THREADS": str(torch.get_num_threads()),
         }
         ours.pop(TORCHRUN, None)
         command = [sys.executable, "-m", "headstart", "pretrain", f"trust={str(trust.trusted()).lower()}"]

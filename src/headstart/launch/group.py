@@ -50,6 +50,7 @@ def join_launched() -> None:
     if store and PARENT in os.environ:
         store.set(f"here/{place.rank}", "")
     _join(place, store)
+    _share_cores(place.local_world)
     keep(place)
     atexit.register(_leave)
 
@@ -63,15 +64,16 @@ def others(device: str | int, devices: str, nodes: int) -> Iterator[None]:
     """
     global _beside
     local = len(training_devices(device, devices))
-    if ranks.joined() or local * nodes == 1:
+    if ranks.joined():
         with explained():
             yield
         return
+    if local * nodes == 1:
+        with threads_for(1), explained():
+            yield
+        return
     place = by_hand(nodes, local)
-    import torch
-
-    threads = torch.get_num_threads()
-    with _within_machine(nodes == 1), explained():
+    with _within_machine(nodes == 1), threads_for(local), explained():
         store = _meeting(place)
         _beside = Beside(place, place.port or int(store.port), store)
         try:
@@ -84,7 +86,30 @@ def others(device: str | int, devices: str, nodes: int) -> Iterator[None]:
             _leave()
             _beside.end(GRACE)
             _beside = None
-            torch.set_num_threads(threads)
+
+
+@contextmanager
+def threads_for(processes: int) -> Iterator[None]:
+    """Compute with this process's share of the cores, for a while, as one of so many on this machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    _share_cores(processes)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _share_cores(processes: int) -> None:
+    """As many threads as this process has cores of its own, or fewer, where OMP_NUM_THREADS or the caller says so.
+
+    Torch starts with one for each core of the machine, whatever quota a container has. The variable alone says nothing:
+    Ultralytics sets it to 1 on being imported, which is too late for this process and binds those that it starts.
+    """
+    import torch
+
+    torch.set_num_threads(min(torch.get_num_threads(), max(1, cores() // processes)))
 
 
 @contextmanager
@@ -120,8 +145,6 @@ def _join(place: Place, store: Store | None) -> None:
     ranks.be_patient(cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=LONG)))
     _here = place.local_world
     _store = store or dist.distributed_c10d._get_default_store()
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, cores() // _here))
 
 
 def _leave() -> None:
