@@ -31,6 +31,7 @@ from headstart.images.shards import save_image
 from headstart.jobs.csv_files import write_csv
 from headstart.jobs.export_labels import file_names
 from headstart.jobs.labelled import RowReader, dataset_of
+from headstart.launch.group import threads_for
 from headstart.machine import loader_workers, parse_device
 from headstart.paths import expanded
 from headstart.pseudolabels.search import Search
@@ -86,6 +87,7 @@ class _Given:
     notes: tuple[str, ...] = ()
 
 
+@threads_for(1)
 def embed(s: EmbedSettings) -> Embedded:
     """Describe images and the boxes on them, and write what follows from it beside the features.
 

@@ -11,6 +11,7 @@ from headstart.detectors.find import load_detector
 from headstart.errors import UserError
 from headstart.images.index import ImageIndex, find_images
 from headstart.jobs.signature import plain
+from headstart.launch.group import threads_for
 from headstart.machine import parse_device
 from headstart.probes.probe import Probe, Samples
 from headstart.run.display import make_console
@@ -76,7 +77,8 @@ def probe(
     for line in said:
         make_console(stderr=True, soft_wrap=True).print(line, markup=False)
     trunks = {part: detector.trunk(neck=part == "neck") for part in ("backbone", "neck")}
-    return {part: Probe(trunk.to(device), samples).measure() for part, trunk in trunks.items()}
+    with threads_for(1):
+        return {part: Probe(trunk.to(device), samples).measure() for part, trunk in trunks.items()}
 
 
 def _both(s: ProbeSettings, path: Path) -> tuple[ImageIndex, Detector]:
