@@ -82,7 +82,7 @@ class Catalog:
     def find(self, name: str) -> Place | None:
         """Where the member of this name lies; None where there is none."""
         key = _hash(name)
-        at = int(np.searchsorted(self._keys, np.uint64(key)))
+        at = int(self._keys.searchsorted(np.uint64(key)))
         if at == len(self._keys) or int(self._keys[at]) != key:
             return None
         row = self._table[at].tolist()

@@ -29,7 +29,10 @@ def stamp_of(path: str) -> Stamp:
     Raises:
         OSError, ValueError: There is none.
     """
-    file = file_of(path)
+    return _stamp_of_file(file_of(path))
+
+
+def _stamp_of_file(file: str) -> Stamp:
     if is_address(file):
         from headstart.images import remote  # fsspec: for those who have addresses
 
@@ -85,7 +88,7 @@ def bytes_of(member: Member, most: int) -> bytes:
 
 def _table_now(shard: str) -> Catalog:
     """The table of a shard as it is now, by one look at the shard where the table is known."""
-    return catalog.known(shard, stamp_of(shard)) or table_of(shard)
+    return catalog.known(shard, _stamp_of_file(shard)) or table_of(shard)
 
 
 def fetch_ahead(paths: Sequence[str]) -> None:
