@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,7 @@ from headstart.views import color
 from headstart.views.boxes import to_view
 from headstart.views.render import Parameters, draw, make_views, render_singly, render_together
 from headstart.views.resize import resize_batch, resize_one
-from headstart.views.spec import View, ViewSpec, dino_specs, pair_specs
+from headstart.views.spec import View, ViewSpec, dino_specs, needed_area, pair_specs
 
 LEVEL = 1 / 255
 PLAIN = {"flip": 0.0, "jitter": 0.0, "gray": 0.0, "blur": 0.0}
@@ -168,6 +170,46 @@ def test_crops_as_torchvision(size, mirrored):
         assert_close(together, torch.stack(expected), levels)
 
 
+@pytest.mark.parametrize("size", [24, 33, 224])
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("channels", [3, 1, 5])
+def test_sharp_crops_as_opencv_scales_them(size: int, mirrored: bool, channels: int) -> None:
+    """As Ultralytics has its detectors see images, with none of the smoothing of the other crops."""
+    pixels = picture(71, 97, number=len(BOXES)).repeat(1, 2, 1, 1)[:, :channels]
+    expected = torch.empty(len(BOXES), channels, size, size)
+    for image, (x0, y0, x1, y1), out in zip(pixels, BOXES, expected, strict=True):
+        for channel, plane in enumerate(image.numpy()):
+            view = cv2.resize(np.ascontiguousarray(plane[y0:y1, x0:x1]), (size, size), interpolation=cv2.INTER_LINEAR)
+            out[channel] = torch.from_numpy(view[:, ::-1].copy() if mirrored else view) / 255
+    singly = torch.empty_like(expected)
+    for image, box, out in zip(pixels.split(1), BOXES, singly.split(1), strict=True):
+        resize_one(image, box, mirrored, out, sampling="sharp")
+    assert_close(singly, expected, levels=0.01)
+    for dtype, levels in ((torch.float32, 1.01), (torch.float16, 1.3)):
+        together, mirror = torch.empty_like(expected), torch.full((len(BOXES),), mirrored)
+        resize_batch(pixels, torch.tensor(BOXES), mirror, together, dtype, sampling="sharp")
+        assert_close(together, expected, levels)
+
+
+@pytest.mark.parametrize("render", [render_singly, render_together])
+def test_a_view_says_how_it_is_sampled(render: Callable[..., list[Tensor]]) -> None:
+    """Lines of one pixel, at half the size: smoothed they are gray all over, sharp every second one is left."""
+    pixels = torch.zeros(1, 3, 60, 60, dtype=torch.uint8)
+    pixels[..., ::4] = 255
+    specs = [ViewSpec("view", 20, (1.0, 1.0), (1.0, 1.0), **PLAIN, sampling=how) for how in ("sharp", "smooth")]
+    sharp, smooth = render(pixels, specs, [draw(spec, torch.tensor([(60, 60)]), seeded()) for spec in specs])
+    # By hand: pixel i of the view lies on pixel 3 i + 1 of the image; of these 0, 4, 8, ... are white.
+    white = torch.tensor([(3 * i + 1) % 4 == 0 for i in range(20)]).float()
+    assert_close(sharp[0, 0], white.expand(20, 20), levels=0.5)
+    assert smooth.max() < 0.6
+
+
+def test_what_an_image_keeps_for_its_views() -> None:
+    """No crop is enlarged; and what is sampled sharply is sampled from twice its side."""
+    smooth, sharp = (ViewSpec("view", 100, (0.5, 1.0), sampling=how) for how in ("smooth", "sharp"))
+    assert (needed_area([smooth]), needed_area([smooth, sharp])) == (20_000, 80_000)
+
+
 @pytest.mark.parametrize("size", [(60, 80), (30, 200), (300, 8), (5, 4)])
 @pytest.mark.parametrize("scale", [(0.4, 1.0), (0.05, 0.4)])
 def test_boxes_are_distributed_as_torchvisions(size, scale):
@@ -305,7 +347,7 @@ def test_a_whole_image_is_resized_into_its_place(render, size, rows):
     spec = ViewSpec("crop", 64, **NEAR_SQUARE, **PLAIN, letterbox=1.0)
     drawn = draw(spec, torch.tensor([size] * 2), seeded())
     drawn.flipped = torch.tensor([False, True])
-    view = render(pixels, [64], [drawn])[0]
+    view = render(pixels, [spec], [drawn])[0]
     expected = torch.full((3, 64, 64), 114 / 255)
     inner = TF.resize(pixels[0, :, :height, :width], [bottom - top, 64], InterpolationMode.BICUBIC, antialias=True)
     expected[:, top:bottom] = inner / 255
@@ -324,7 +366,7 @@ def test_boxes_in_a_whole_image_are_where_the_pixels_are():
     # By hand: half the size; 75 rows of gray above, of 240: 160 / 2, (30 + 75) / 2, 200 / 2, (60 + 75) / 2.
     assert boxes.tolist() == [[80, 52.5, 100, 67.5], [20, 52.5, 40, 67.5]]
     for render in (render_singly, render_together):
-        for view, box in zip(render(pixels, [120], [drawn])[0], boxes.tolist(), strict=True):
+        for view, box in zip(render(pixels, [spec], [drawn])[0], boxes.tolist(), strict=True):
             down, across = (view[0] > 0.7).nonzero().unbind(1)
             seen = (int(across.min()), int(down.min()), int(across.max()) + 1, int(down.max()) + 1)
             assert seen == pytest.approx(box, abs=1)
@@ -337,7 +379,7 @@ def test_views_of_a_batch_with_whole_images_agree_and_leave_the_others_alone():
     drawn = [draw(spec, sizes, seeded(5)) for spec in specs]
     results = []
     for render in (render_singly, render_together):
-        views = render(pixels, [48, 48], drawn)
+        views = render(pixels, specs, drawn)
         assert torch.equal(views[0][1::3], views[1][1::3])  # the square ones
         results.append(views)
     for one, two in zip(*results, strict=True):
@@ -397,7 +439,7 @@ def test_order_of_the_color_changes():
         for which in order:
             expected = changes[which](expected, factors[which]) if which >= 0 else expected
         for render in (render_singly, render_together):
-            assert_close(render(pixels, [30], [parameters])[0][0], expected, levels=0.3)
+            assert_close(render(pixels, [ViewSpec("whole", 30, (1, 1))], [parameters])[0][0], expected, levels=0.3)
 
 
 # Whole views
@@ -441,8 +483,8 @@ def test_both_ways_of_making_views_agree():
     pixels, sizes, specs = picture(90, 110, number=6), torch.tensor([(90, 110)] * 6), dino_specs(64, 32, 3)
     generator = seeded(4)
     drawn = [draw(spec, sizes, generator) for spec in specs]
-    singly = render_singly(pixels, [spec.size for spec in specs], drawn)
-    together = render_together(pixels, [spec.size for spec in specs], drawn)
+    singly = render_singly(pixels, specs, drawn)
+    together = render_together(pixels, specs, drawn)
     for one, two in zip(singly, together, strict=True):
         # A level of rounding in the crop, which brightness, contrast and saturation can make 2.4 times as large.
         assert_close(one, two, levels=5)
@@ -506,7 +548,7 @@ def test_padding_never_leaks(render):
     for image, (height, width) in zip(pixels, true, strict=True):
         image[:, :height, :width] = 40
     spec = ViewSpec("plain", 32, (0.05, 1.0), **{**PLAIN, "flip": 0.5})
-    images = render(pixels, [32], [draw(spec, torch.tensor(true), seeded())])[0]
+    images = render(pixels, [spec], [draw(spec, torch.tensor(true), seeded())])[0]
     assert_close(images, torch.full_like(images, 40 / 255), levels=0.3)
 
 
@@ -525,7 +567,7 @@ def test_boxes_and_flips_say_where_pixels_came_from(render, size):
     spec = ViewSpec("plain", size, (0.2, 1.0), **{**PLAIN, "flip": 0.5})
     drawn = draw(spec, torch.tensor([(height, width)] * number), seeded(2))
     assert 0 < drawn.flipped.sum() < number
-    view = View(render(pixels, [size], [drawn])[0], drawn.boxes.float(), drawn.flipped, spec)
+    view = View(render(pixels, [spec], [drawn])[0], drawn.boxes.float(), drawn.flipped, spec)
     steps = (torch.arange(size) + 0.5) / size
     for image, (x0, y0, x1, y1), flipped in zip(view.images, view.boxes, view.flipped, strict=True):
         across = x0 + (1 - steps if flipped else steps) * (x1 - x0) - 0.5  # pixel i covers i .. i + 1

@@ -14,7 +14,7 @@ from headstart.images.labels import Keypoints, keypoints_for, label_path, read_l
 from headstart.images.samples import sample_images
 from headstart.launch.devices import own_device
 from headstart.pseudolabels.fit import IMAGES, Fit, look
-from headstart.pseudolabels.search import Search
+from headstart.pseudolabels.search import Search, fitted_from
 from headstart.settings.schema import PretrainSettings, ProposalOptions
 
 
@@ -28,7 +28,7 @@ def fit_of(run: PretrainSettings, options: ProposalOptions, detector: Detector, 
     """
     search = Search.of(options, run.seed)
     device = torch.device(str(own_device(run.device, run.devices)))
-    samples = sample_images(images, IMAGES, 2 * search.imgsz**2)
+    samples = sample_images(images, IMAGES, fitted_from(search.imgsz))
     with torch.random.fork_rng(devices=[]):  # the method's heads are to be those of a run without this look
         finder = detector if options.proposals is None else load_detector(options.proposals, where="proposals")
         finder.module.to(device)

@@ -23,7 +23,7 @@ from headstart.jobs.going_on import FOUND, PARTS, searches_again
 from headstart.jobs.prepare import Job
 from headstart.pseudolabels.base import PseudoLabels, Stored
 from headstart.pseudolabels.parts import Parts
-from headstart.pseudolabels.search import Found, Search, find_pseudolabels
+from headstart.pseudolabels.search import Found, Search, find_pseudolabels, fitted_from
 from headstart.run.display import Filling, make_console
 from headstart.run.folder import RunFolder
 from headstart.run.stopping import interruptible
@@ -255,7 +255,7 @@ def _find(
     with ImageLoader(
         images,
         batch=batch,
-        max_area=2 * search.imgsz**2,
+        max_area=fitted_from(search.imgsz),
         workers=workers if first < batches else 0,
         seed=seed,
         start_step=first,

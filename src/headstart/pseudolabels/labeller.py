@@ -12,6 +12,7 @@ from headstart.images.loader import PixelBatch
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.box_classifier import AREA, LEAST_SCORE, BoxClassifier, Looks
 from headstart.pseudolabels.labelling import Detections, detect
+from headstart.pseudolabels.search import fitted_from
 from headstart.teachers.base import Teacher
 
 TOGETHER = 64
@@ -126,7 +127,7 @@ class Labeller:
         """Batches of this process's part of the images, of so many pixels each at most; see `detect`."""
         assert self._read is not None, "there is nothing to read images with"
         device = next(network.parameters()).device
-        for batch in self._read(own_part(rows), max(area, 2 * imgsz**2)):
+        for batch in self._read(own_part(rows), max(area, fitted_from(imgsz))):
             there = batch.to(device)
             yield there, *detect(network, head, there, imgsz, least=least, most=most)
 

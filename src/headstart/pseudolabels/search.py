@@ -27,6 +27,7 @@ from headstart.settings.schema import ProposalOptions
 from headstart.teachers.base import Teacher
 from headstart.views.boxes import area
 from headstart.views.resize import GRAY
+from headstart.views.spec import SHARP
 
 UNSURE = 0.02
 """Median of the images' best scores below which that is said; COCO's detector has 0.17 on FOD-A, whose debris it was
@@ -219,8 +220,13 @@ def chosen(
     return owner[good], boxes[good], scores[good]
 
 
+def fitted_from(size: int) -> int:
+    """Pixels that images keep to be `fitted`: of twice the side, the four that it takes for one are all there are."""
+    return SHARP * size**2
+
+
 def fitted(pixels: Tensor, sizes: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Images scaled so that their longer side is `size`, in the upper left of gray squares.
+    """Images scaled so that their longer side is `size`, as Ultralytics scales them, in the upper left of gray squares.
 
     Args:
         pixels: uint8 ``(B, C, H, W)``.
@@ -235,7 +241,7 @@ def fitted(pixels: Tensor, sizes: Tensor, size: int) -> tuple[Tensor, Tensor]:
     for place, (height, width) in enumerate(sizes.tolist()):
         high, wide = (max(1, min(size, round(side * float(scale[place])))) for side in (height, width))
         one = pixels[place : place + 1, :, :height, :width].float() / 255
-        made[place, :, :high, :wide] = functional.interpolate(
-            one, (high, wide), mode="bilinear", antialias=True, align_corners=False
-        )[0].clamp(0, 1)
+        made[place, :, :high, :wide] = functional.interpolate(one, (high, wide), mode="bilinear", align_corners=False)[
+            0
+        ].clamp(0, 1)
     return made, scale

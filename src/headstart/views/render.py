@@ -121,7 +121,7 @@ def make_views(
     render = render_singly if pixels.device.type == "cpu" else render_together
     # A precision chosen for the training step would turn the pixels to bfloat16.
     with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
-        images = render(pixels, [spec.size for spec in specs], drawn)
+        images = render(pixels, specs, drawn)
     boxes = [what.boxes.float().to(pixels.device, non_blocking=True) for what in drawn]
     flipped = [what.flipped.to(pixels.device, non_blocking=True) for what in drawn]
     return [View(*parts, sizes, rows) for parts in zip(images, boxes, flipped, specs, strict=True)]
@@ -200,44 +200,45 @@ def _corner(room: Tensor, uniform: Tensor) -> Tensor:
     return (uniform * (room + 1)).floor()
 
 
-def render_singly(pixels: Tensor, sizes: Sequence[int], drawn: Sequence[Parameters]) -> list[Tensor]:
+def render_singly(pixels: Tensor, specs: Sequence[ViewSpec], drawn: Sequence[Parameters]) -> list[Tensor]:
     """Make the views image by image on one core, in whose cache image and view stay.
 
     Args:
         pixels: uint8 ``(B, 3, H, W)`` on the CPU.
-        sizes: Height and width of each view.
+        specs: Of each view; its size and sampling are looked at.
         drawn: For each view the parameters of B images.
 
     Returns:
         For each view float32 ``(B, C, size, size)`` in [0, 1].
     """
-    images = [torch.empty(len(pixels), pixels.shape[1], size, size) for size in sizes]
+    images = [torch.empty(len(pixels), pixels.shape[1], spec.size, spec.size) for spec in specs]
     plans = [_by_image(parameters, pixels.shape[1]) for parameters in drawn]
     crops = [(p.boxes.tolist(), p.outside.tolist(), p.flipped.tolist()) for p in drawn]
 
     with _one_thread():
         for row in range(len(pixels)):
-            for view, plan, (boxes, outside, flipped) in zip(images, plans, crops, strict=True):
+            for view, plan, (boxes, outside, flipped), spec in zip(images, plans, crops, specs, strict=True):
                 target = view[row : row + 1]
-                resize_one(pixels[row : row + 1], boxes[row], flipped[row], target, outside[row])
+                resize_one(pixels[row : row + 1], boxes[row], flipped[row], target, outside[row], spec.sampling)
                 for change, values in plan[row]:
                     change(target, *values)
     return images
 
 
-def render_together(pixels: Tensor, sizes: Sequence[int], drawn: Sequence[Parameters]) -> list[Tensor]:
+def render_together(pixels: Tensor, specs: Sequence[ViewSpec], drawn: Sequence[Parameters]) -> list[Tensor]:
     """The same as `render_singly` on any device: all views of one size in as few operations as possible."""
     images: dict[int, Tensor] = {}
-    for size in dict.fromkeys(sizes):
-        places = [place for place, other in enumerate(sizes) if other == size]
+    for size in dict.fromkeys(spec.size for spec in specs):
+        places = [place for place, spec in enumerate(specs) if spec.size == size]
         block = torch.empty(len(places) * len(pixels), pixels.shape[1], size, size, device=pixels.device)
         views = torch.split(block, len(pixels))
         for place, view in zip(places, views, strict=True):
-            resize_batch(pixels, drawn[place].boxes, drawn[place].flipped, view, outside=drawn[place].outside)
+            boxes, flipped, outside = drawn[place].boxes, drawn[place].flipped, drawn[place].outside
+            resize_batch(pixels, boxes, flipped, view, outside=outside, sampling=specs[place].sampling)
         for change, rows, values in Parameters.join([drawn[place] for place in places]).steps(pixels.shape[1]):
             _change(block, change, rows, values)
         images.update(zip(places, views, strict=True))
-    return [images[place] for place in range(len(sizes))]
+    return [images[place] for place in range(len(specs))]
 
 
 def _by_image(parameters: Parameters, channels: int) -> list[list[tuple[Change, list[Tensor]]]]:

@@ -1,18 +1,24 @@
-"""Crops of a batch of images, resized (bicubic, anti-aliased) and mirrored: each image by a crop of its own.
+"""Crops of a batch of images, resized and mirrored: each image by a crop of its own.
 
 The crop is cut out first and then resized: nothing outside it, padding least of all, has a part in the result. That is
 ``torchvision.transforms.v2.functional.resized_crop``. A crop may go beyond the image; what lies outside is gray. There
 are two ways to it, and which one is faster depends on the device: a CPU resizes one uint8 crop after the other, a GPU
 multiplies the whole batch with weight matrices.
+
+Smooth sampling is bicubic and anti-aliased. Sharp sampling is OpenCV's bilinear one, by which Ultralytics scales what
+its detectors are trained, validated and used on: it takes four pixels, however many lie between two of the result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from headstart.views.spec import Sampling
 
 GRAY = 114 / 255
 """What is seen outside of images, as in Ultralytics' training."""
@@ -20,7 +26,12 @@ _CUBIC = -0.5  # the free parameter of the cubic, as in PIL and torch's anti-ali
 
 
 def resize_one(
-    image: Tensor, box: Sequence[int], mirrored: bool, out: Tensor, outside: Sequence[int] = (0, 0, 0, 0)
+    image: Tensor,
+    box: Sequence[int],
+    mirrored: bool,
+    out: Tensor,
+    outside: Sequence[int] = (0, 0, 0, 0),
+    sampling: Sampling = "smooth",
 ) -> None:
     """Resize one crop of one image, on the CPU.
 
@@ -30,6 +41,7 @@ def resize_one(
         mirrored: Left to right, after resizing.
         out: float32 ``(1, 3, size, size)``, receives values in [0, 1].
         outside: How much of the box lies left of, above, right of and below the image, in pixels.
+        sampling: How it is scaled.
     """
     left, top, right, bottom = box
     if any(outside):
@@ -38,6 +50,12 @@ def resize_one(
         x0, x1 = (out.shape[-1] - x1, out.shape[-1] - x0) if mirrored else (x0, x1)
         out.fill_(GRAY)
         out = out[:, :, y0:y1, x0:x1]
+    if sampling == "sharp":
+        rows = image[0].permute(1, 2, 0)[top:bottom, left:right].contiguous().numpy()
+        scaled = cv2.resize(rows, (out.shape[3], out.shape[2]), interpolation=cv2.INTER_LINEAR)
+        resized = torch.from_numpy(scaled.reshape(*scaled.shape[:2], -1)).permute(2, 0, 1)[None]
+        out.copy_(resized.flip(-1) if mirrored else resized).mul_(1 / 255)
+        return
     # torch has a vectorised kernel for three interleaved channels of uint8; planar ones it would repack far slower.
     crop = image[:, :, top:bottom, left:right].contiguous(memory_format=torch.channels_last)
     resized = F.interpolate(crop, out.shape[2:], mode="bicubic", antialias=True)
@@ -51,6 +69,7 @@ def resize_batch(
     out: Tensor,
     dtype: torch.dtype = torch.float16,
     outside: Tensor | None = None,
+    sampling: Sampling = "smooth",
 ) -> None:
     """Resize a crop of each image, as two batched matrix products.
 
@@ -61,6 +80,7 @@ def resize_batch(
         out: float32 ``(B, 3, size, size)``, receives values in [0, 1].
         dtype: Of the products. Half precision holds a uint8 exactly and errs by less than half a gray level.
         outside: int64 ``(B, 4)`` on the CPU: how much of each box lies left of, above, right of and below the image.
+        sampling: How it is scaled.
     """
     size = out.shape[-1]
     number, channels, height, width = pixels.shape
@@ -70,8 +90,8 @@ def resize_batch(
     left, top, right, bottom = boxes.unbind(1)
     mirrored = flipped.to(pixels.device, non_blocking=True)
     place = None if place is None else place.to(pixels.device, non_blocking=True)
-    across = _weights(left, right, width, size, mirrored, None if place is None else place[:, 0::2]).to(dtype)
-    down = _weights(top, bottom, height, size, None, None if place is None else place[:, 1::2]).to(dtype)
+    across = _weights(left, right, width, size, mirrored, None if place is None else place[:, 0::2], sampling).to(dtype)
+    down = _weights(top, bottom, height, size, None, None if place is None else place[:, 1::2], sampling).to(dtype)
     rows = pixels.to(dtype, memory_format=torch.contiguous_format).view(number, channels * height, width)
     narrow = torch.bmm(rows, across.transpose(1, 2)).clamp_(0, 255).view(number, channels, height, size)
     out.copy_((down.unsqueeze(1) @ narrow).clamp_(0, 255)).mul_(1 / 255)
@@ -96,6 +116,7 @@ def _weights(
     size: int,
     mirrored: Tensor | None = None,
     place: Tensor | None = None,
+    sampling: Sampling = "smooth",
 ) -> Tensor:
     """What each of `extent` source pixels adds to each of `size` target pixels: float32 ``(B, size, extent)``.
 
@@ -110,8 +131,10 @@ def _weights(
     first, last = (0, size) if place is None else place.view(-1, 2, 1, 1).unbind(1)
     scale = (end - start) / (last - first)
     middle = start + (target - first + 0.5) * scale
-    # When an image shrinks, the cubic is stretched to cover all source pixels that fall on a target pixel.
-    weights = _cubic((source + 0.5 - middle) / scale.clamp(min=1))
+    if sampling == "sharp":
+        weights = (1 - (source + 0.5 - middle).abs()).clamp_(min=0)
+    else:  # when an image shrinks, the cubic is stretched to cover all source pixels that fall on a target pixel
+        weights = _cubic((source + 0.5 - middle) / scale.clamp(min=1))
     weights.mul_((source >= start) & (source < end))
     if place is None:
         return weights.div_(weights.sum(2, keepdim=True))

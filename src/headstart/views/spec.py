@@ -11,6 +11,9 @@ from torch import Tensor
 from headstart.views.boxes import widest_overlap
 
 Fallback = Literal["anywhere", "center"]
+Sampling = Literal["smooth", "sharp"]
+SHARP = 4
+"""Pixels that an image keeps for each of a view that is sampled sharply: of twice its side it is what it is in full."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class ViewSpec:
         fallback: Where no crop of this scale and ratio fits into the image, as on wide and tall ones: the largest one
             of a ratio within the limits, ``anywhere`` in the image or from its ``center`` (as torchvision takes it).
         letterbox: Probability that such an image is seen whole instead, in a gray square.
+        sampling: How a crop is scaled: ``smooth``, bicubic and anti-aliased, or ``sharp``, bilinear between four
+            pixels, as Ultralytics scales what its detectors are shown.
     """
 
     name: str
@@ -54,6 +59,7 @@ class ViewSpec:
     overlap: float = 0.0
     fallback: Fallback = "anywhere"
     letterbox: float = 0.0
+    sampling: Sampling = "smooth"
 
     def __post_init__(self) -> None:
         assert not (self.overlap and self.letterbox), f"{self.name}: a whole image cannot be moved to overlap another"
@@ -97,8 +103,8 @@ def _some(view: View, at: slice) -> View:
 
 
 def needed_area(specs: Sequence[ViewSpec]) -> int:
-    """Pixels that an image must keep so that its smallest crops are not enlarged."""
-    return int(max(spec.size**2 / spec.scale[0] for spec in specs))
+    """Pixels that an image must keep so that its smallest crops are not enlarged, and sharp ones lose no edge."""
+    return int(max((SHARP if spec.sampling == "sharp" else 1) * spec.size**2 / spec.scale[0] for spec in specs))
 
 
 def dino_specs(
