@@ -130,6 +130,7 @@ def pretrain(
     balance: float = ...,
     held_out: float = ...,
     label_imgsz: int | None = ...,
+    calibrate: bool = ...,
     invariance: float = ...,
     covariance: float = ...,
     options: Mapping[str, Any] = ...,
@@ -289,6 +290,7 @@ def pretrain(
         held_out: selftrain: share of the labelled images that the teacher's labels are judged on
         label_imgsz: selftrain: side of the views of burn-in, and at which its teacher looks at images, pixels;
             none: imgsz
+        calibrate: selftrain: move the teacher's boxes by what its boxes on labelled images end beside the labels
         invariance: vicreg: weight of the distance between the two views
         covariance: vicreg: weight of the covariances between outputs
         options: options of a method of your own, by name; they may also be given as they are

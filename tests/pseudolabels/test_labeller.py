@@ -15,8 +15,7 @@ from headstart.errors import RunError
 from headstart.images.loader import PixelBatch
 from headstart.pseudolabels import labeller as module
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
-from headstart.pseudolabels.box_classifier import BoxClassifier
-from headstart.pseudolabels.labeller import Labeller
+from headstart.pseudolabels.labeller import Labeller, Learnt
 from headstart.pseudolabels.labelling import Detections
 from processes import in_processes
 
@@ -78,7 +77,7 @@ def test_the_detector_says_where_and_the_network_what(named: bool) -> None:
 def test_names_that_were_learnt_before_are_taken_as_they_are() -> None:
     reads = Reads()
     labeller = Labeller(reads, GIVEN, torch.tensor([0, 1]), 2, least=0.05, most=9, namer=colors())
-    learnt: list[BoxClassifier] = []
+    learnt = Learnt()
     detector = nn.Conv2d(3, 1, 1), Finds(), 64
     whole = labeller.found([2, 3], *detector)
     parts = [labeller.found([row], *detector, learnt) for row in (2, 3)]

@@ -36,9 +36,8 @@ from headstart.methods.schedules import Progress
 from headstart.methods.weight_mean import WeightMean, copied, follow
 from headstart.probes import metrics
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
-from headstart.pseudolabels.box_classifier import BoxClassifier
 from headstart.pseudolabels.history import History
-from headstart.pseudolabels.labeller import Labeller
+from headstart.pseudolabels.labeller import Labeller, Learnt
 from headstart.pseudolabels.labelling import Labelling, kept
 from headstart.pseudolabels.taught import Taught
 from headstart.pseudolabels.thresholds import Keep
@@ -103,6 +102,9 @@ class Settings(DetectionSettings, LabelOptions, TeacherOptions):
         ge=32,
         description="side of the views of burn-in, and at which its teacher looks at images, pixels; none: imgsz",
     )
+    calibrate: bool = Field(
+        True, description="move the teacher's boxes by what its boxes on labelled images end beside the labels"
+    )
     max_objects: int = Field(100, ge=1, description="objects an image at most that the teacher labels")
 
 
@@ -140,6 +142,7 @@ class Selftrain(Method):
             least=settings.unsure,
             most=settings.max_objects,
             namer=context.teacher,
+            calibrate=settings.calibrate,
             seed=context.seed,
         )
         everything = torch.arange(len(context.given))
@@ -159,8 +162,8 @@ class Selftrain(Method):
         self._taught = Taught(context.given.labels, has)
         self._history = History()
         self._mean = WeightMean()
-        # Of each detector that is handed back what names its boxes, until a further step changes it.
-        self._namers: dict[Export, list[BoxClassifier]] = {}
+        # What labelled images tell of each detector that is handed back, until a further step changes it.
+        self._learnt: dict[Export, Learnt] = {}
 
     # -- what it sees --------------------------------------------------------------------------------------------------
 
@@ -210,7 +213,7 @@ class Selftrain(Method):
 
     def before_step(self, progress: Progress) -> None:
         """The teacher follows the student, and labels what comes next where it is time for that."""
-        self._namers.clear()
+        self._learnt.clear()
         ended = progress.step in self._plan.label_steps(progress.steps)
         if progress.step:
             cycle = self.cycle(progress)
@@ -266,7 +269,7 @@ class Selftrain(Method):
         self.teacher.load_state_dict(self._mean.states["teacher"])
         self.teacher_head.load_state_dict(self._mean.states["teacher_head"])
         imgsz = self.specs_at(progress._replace(step=max(0, progress.step - 1)))[0].size  # what it was trained at
-        learnt: list[BoxClassifier] = []
+        learnt = Learnt()
         named_by = self._who_names(imgsz, learnt)
         both = self._labeller.found(
             [*rows, *self._held_out.rows.tolist()],
@@ -284,7 +287,7 @@ class Selftrain(Method):
         judged = self._held_out.judged(both.those(kept(both, keep)))
         # A single round has nothing to go back from.
         state = self._state if self.settings.rounds > 1 else None
-        best = self._history.add({"step": progress.step, **counts, **named_by, **judged}, state)
+        best = self._history.add({"step": progress.step, **counts, **named_by, **learnt.record(), **judged}, state)
         if self._history.drifted:
             self._go_back()
             return
@@ -293,7 +296,7 @@ class Selftrain(Method):
         if best:
             self._history.best |= {"taught": self._taught.labels, "known": self._taught.known}
 
-    def _who_names(self, imgsz: int, learnt: list[BoxClassifier]) -> dict[str, Any]:
+    def _who_names(self, imgsz: int, learnt: Learnt) -> dict[str, Any]:
         """``named_by``, network or both, and how precise each is where that decided; empty without a network.
 
         A detector with few labels a class only spoils what a network says, and one with many adds to it: which of
@@ -348,7 +351,7 @@ class Selftrain(Method):
             network, head = frozen_copy(self.teacher), frozen_copy(self.teacher_head)
             network.load_state_dict(averaged["teacher"])
             head.load_state_dict(averaged["teacher_head"])
-        learnt = self._namers.setdefault(which, [])
+        learnt = self._learnt.setdefault(which, Learnt())
         last = self._history.passes[-1] if self._history.passes else {}
         both = last.get("named_by", self.settings.naming) == "both"
         found = self._labeller.found(list(rows), network, head, self.context.imgsz, learnt, both=both)
@@ -389,7 +392,7 @@ class Selftrain(Method):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take what `get_extra_state` gave."""
-        self._namers.clear()
+        self._learnt.clear()
         self._taught = Taught(PseudoLabels(**state["taught"]), state["known"])
         self._history = History.restored(state)
         self._mean = WeightMean(**state["mean"])

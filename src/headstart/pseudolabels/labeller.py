@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from headstart import ranks
 from headstart.images.loader import PixelBatch
+from headstart.pseudolabels import box_ends
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.box_classifier import AREA, LEAST_SCORE, BoxClassifier, Looks
+from headstart.pseudolabels.box_ends import BoxEnds
 from headstart.pseudolabels.labelling import Detections, detect
 from headstart.pseudolabels.search import fitted_from
 from headstart.teachers.base import Teacher
@@ -24,6 +28,23 @@ BOXES = 4000
 _LEAST, _MOST = 0.002, 300  # score and number of boxes on a labelled image among which those that are no object are
 
 
+@dataclass
+class Learnt:
+    """What the labelled images tell of one very detector; empty before it was asked.
+
+    Attributes:
+        classifier: Names the classes of what it finds; None also where no network names them.
+        ends: By how much its boxes are to be moved.
+    """
+
+    classifier: BoxClassifier | None = None
+    ends: BoxEnds | None = None
+
+    def record(self) -> dict[str, Any]:
+        """What is told of it beside the labels."""
+        return {} if self.ends is None else self.ends.record()
+
+
 class Labeller:
     """What one finds on images, batch after batch.
 
@@ -35,6 +56,7 @@ class Labeller:
         least: Least score of what is found.
         most: Objects an image at most.
         namer: Network that tells the classes of what the detector finds; None: the detector tells them.
+        calibrate: Whether boxes are moved to where the labelled images say that objects end.
         seed: Of the choice among many labelled images.
     """
 
@@ -48,11 +70,12 @@ class Labeller:
         least: float,
         most: int,
         namer: Teacher | None = None,
+        calibrate: bool = True,
         seed: int = 0,
     ) -> None:
         self._read, self._labels, self._known, self._classes = read, labels, known, classes
         self._least, self._most = least, most
-        self._namer, self._seed = namer, seed
+        self._namer, self._calibrate, self._seed = namer, calibrate, seed
 
     def found(
         self,
@@ -60,7 +83,7 @@ class Labeller:
         network: nn.Module,
         head: PseudoLabelHead,
         imgsz: int,
-        learnt: list[BoxClassifier] | None = None,
+        learnt: Learnt | None = None,
         both: bool = False,
     ) -> Detections:
         """What a detector, which is put into evaluation mode, finds on the images at these rows.
@@ -72,24 +95,29 @@ class Labeller:
             network: Up to the pyramid.
             head: Of the detector.
             imgsz: Side of the square at which images are looked at, pixels; rounded up to a multiple of 32.
-            learnt: A classifier that was learnt with this very detector before; where it is empty, it is put here.
+            learnt: What was learnt of this very detector before; what is not there yet is put here.
             both: Whether the detector has a say in the class beside the network that names.
         """
         network.eval()
         head.eval()
         imgsz = -(-imgsz // 32) * 32
+        learnt = Learnt() if learnt is None else learnt
+        if learnt.ends is None:
+            learnt.ends = self._ends(network, head, imgsz)
+        ends = learnt.ends
         if self._namer is None:
-            return self._joined(
-                lambda: [found for _, found, _ in self._detected(rows, network, head, imgsz, self._least, self._most)]
-            )
-        learnt = [] if learnt is None else learnt
-        if not learnt:
-            learnt.append(self._classifier(self._namer, network, head, imgsz))
-        classifier = learnt[0]
+            batches = self._detected(rows, network, head, imgsz, self._least, self._most)
+            return self._joined(lambda: [ends.moved(batch, found, imgsz) for batch, found, _ in batches])
+        if learnt.classifier is None:
+            learnt.classifier = self._classifier(self._namer, network, head, imgsz)
+        classifier = learnt.classifier
         least = min(LEAST_SCORE, self._least)
         batches = self._detected(rows, network, head, imgsz, least, self._most, AREA)
         found = self._joined(
-            lambda: [classifier.named(batch, found, own if both else None) for batch, found, own in batches]
+            lambda: [
+                ends.moved(batch, classifier.named(batch, found, own if both else None), imgsz)
+                for batch, found, own in batches
+            ]
         )
         return found.those(found.scores >= self._least)
 
@@ -98,12 +126,29 @@ class Labeller:
         """What all processes find, in the order of the images."""
         return Detections.join(ranks.of_all(Detections.join(ranks.all_do(work))))
 
+    def _ends(self, network: nn.Module, head: PseudoLabelHead, imgsz: int) -> BoxEnds:
+        """Learnt anew from the labelled images, as the detector itself has."""
+        if not self._calibrate or len(self._labels.of(self._known)[0]) < box_ends.LEAST:
+            return BoxEnds.learnt(torch.zeros(0, 6))
+        batches = self._detected(self._some(box_ends.IMAGES, 700_000), network, head, imgsz, self._least, self._most)
+
+        def look() -> list[Tensor]:
+            return [box_ends.off_by(one, found, *self._labels.of(one.indices)[:2], imgsz) for one, found, _ in batches]
+
+        off = [one for own in ranks.of_all(ranks.all_do(look)) for one in own]
+        return BoxEnds.learnt(torch.cat([torch.zeros(0, 6), *off]))
+
+    def _some(self, most: int, salt: int) -> list[int]:
+        """So many of the labelled images, drawn from the seed, rising."""
+        random = torch.Generator().manual_seed(self._seed * 1_000_003 + salt)
+        rows: list[int] = self._known[torch.randperm(len(self._known), generator=random)[:most]].sort().values.tolist()
+        return rows
+
     def _classifier(self, namer: Teacher, network: nn.Module, head: PseudoLabelHead, imgsz: int) -> BoxClassifier:
         """Learnt anew from the labelled images: what the detector takes for objects changes as it learns."""
-        random = torch.Generator().manual_seed(self._seed * 1_000_003 + 500_000)
-        some = self._known[torch.randperm(len(self._known), generator=random)[:LEARNT_FROM]].sort().values
+        some = self._some(LEARNT_FROM, 500_000)
         made = BoxClassifier(namer, self._classes)
-        batches = self._detected(some.tolist(), network, head, imgsz, _LEAST, _MOST, AREA)
+        batches = self._detected(some, network, head, imgsz, _LEAST, _MOST, AREA)
         most = max(1, BOXES // max(1, len(some)))
 
         def look() -> list[Looks]:

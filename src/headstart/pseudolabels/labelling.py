@@ -121,6 +121,8 @@ def told(counts: Mapping[str, Any], who: str = "the teacher") -> str:
     words += f", mean score {counts['mean_score']:.2f}" if counts["mean_score"] is not None else ""
     words += f"; {counts['left_open']:,} left open"
     words += f"; {NAMED[counts['named_by']]}" if counts.get("named_by") in NAMED else ""
+    if ends := counts.get("ends"):
+        words += f"; boxes moved by {ends['most']:.1f} pixels at one end, as far as they end beside the labels you gave"
     if keep := counts.get("keep"):
         least, most = min(keep, key=keep.__getitem__), max(keep, key=keep.__getitem__)
         words += f"; kept from a score of {keep[least]:.2f} ({least}) to {keep[most]:.2f} ({most})"
