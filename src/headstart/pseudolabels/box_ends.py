@@ -24,6 +24,12 @@ LEAST = 50
 """Objects that must be found again on them: of fewer the median is chance."""
 _SURE = 0.25  # score from which a box counts as found
 _ROUNDS = 20
+_SPREAD = 1.4826
+"""Standard deviations in the median absolute deviation of a normal distribution."""
+_CHANCE = 2.5
+"""Standard errors of a median, 1.25 deviations over the root of the number, twice: an end off by less stays."""
+_FLAT = 50.0
+"""Objects that would speak against any slope: of a few found ones its chance error is large, and large boxes pay it."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,11 @@ class BoxEnds:
         if len(off) < LEAST:
             return cls(torch.zeros(4), torch.zeros(4))
         lines = torch.stack([_line(off[:, 4 + side % 2], off[:, side]) for side in range(4)])
-        middle = off[:, 4:].median(0).values.repeat(2)
-        return cls(lines[:, 0], lines[:, 1], float((lines[:, 0] + lines[:, 1] * middle).abs().max()))
+        sides = off[:, 4:].repeat(1, 2)
+        typical = lines[:, 0] + lines[:, 1] * sides.median(0).values
+        spread = _SPREAD * (off[:, :4] - lines[:, 0] - lines[:, 1] * sides).abs().median(0).values
+        lines[typical.abs() <= _CHANCE * spread / len(off) ** 0.5] = 0.0
+        return cls(lines[:, 0], lines[:, 1], float((lines[:, 0] + lines[:, 1] * sides.median(0).values).abs().max()))
 
     def record(self) -> dict[str, Any]:
         """By how much, for ``teacher.json`` and the log; empty where nothing is moved."""
@@ -119,7 +128,8 @@ def _line(sides: Tensor, off: Tensor) -> Tensor:
     weight = torch.ones(len(sides), 1, dtype=torch.float64)
     line = torch.zeros(2, dtype=torch.float64)
     for _ in range(_ROUNDS):
-        square = x.T @ (weight * x) + 1e-6 * torch.eye(2, dtype=torch.float64)
+        square = x.T @ (weight * x)
+        square[1, 1] += _FLAT * weight.mean()
         line = torch.linalg.solve(square, x.T @ (weight[:, 0] * off.double()))
         weight = 1 / (off.double() - x @ line).abs().clamp_min(0.05)[:, None]
     slope = line[1] / spread
