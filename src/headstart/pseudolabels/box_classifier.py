@@ -79,8 +79,7 @@ class BoxClassifier:
             labels: int64 ``(N,)``.
             most: Labelled boxes an image that are learnt from; of more, some from all over the list.
         """
-        place = {row: at for at, row in enumerate(batch.indices.tolist())}
-        other = torch.tensor([place[row] for row in found.rows.tolist()], dtype=torch.int64)
+        other = found.owner(batch)
         overlap = box_iou(found.boxes, boxes) * (other[:, None] == owner[None])
         # Beyond the objects, the best few: what a detector is a little sure of, and wrongly.
         sure = rank_of(other) < torch.bincount(owner, minlength=len(batch.indices))[other] + BESIDE
@@ -113,8 +112,7 @@ class BoxClassifier:
         """
         if not len(found.rows):
             return found
-        place = {row: at for at, row in enumerate(batch.indices.tolist())}
-        owner = torch.tensor([place[row] for row in found.rows.tolist()], dtype=torch.int64)
+        owner = found.owner(batch)
         features = self._features(batch, owner, found.boxes, NAMED_BY)
         mean, weight, bias = self.learnt
         with torch.autocast(features.device.type, enabled=False):

@@ -57,10 +57,10 @@ class BoxEnds:
             return cls(torch.zeros(4), torch.zeros(4))
         lines = torch.stack([_line(off[:, 4 + side % 2], off[:, side]) for side in range(4)])
         sides = off[:, 4:].repeat(1, 2)
-        typical = lines[:, 0] + lines[:, 1] * sides.median(0).values
+        typical = (lines[:, 0] + lines[:, 1] * sides.median(0).values).abs()
         spread = _SPREAD * (off[:, :4] - lines[:, 0] - lines[:, 1] * sides).abs().median(0).values
-        lines[typical.abs() <= _CHANCE * spread / len(off) ** 0.5] = 0.0
-        return cls(lines[:, 0], lines[:, 1], float((lines[:, 0] + lines[:, 1] * sides.median(0).values).abs().max()))
+        moves = typical > _CHANCE * spread / len(off) ** 0.5
+        return cls(lines[:, 0] * moves, lines[:, 1] * moves, float((typical * moves).max()))
 
     def record(self) -> dict[str, Any]:
         """By how much, for ``teacher.json`` and the log; empty where nothing is moved."""
@@ -78,7 +78,7 @@ class BoxEnds:
         """
         if not len(found.rows) or not self.most:
             return found
-        shown = _shown(batch, found.rows, imgsz)
+        shown = _shown(batch, found.owner(batch), imgsz)
         pixels = found.boxes * shown
         sides = (pixels[:, 2:] - pixels[:, :2]).repeat(1, 2)
         boxes = ((pixels + self.shift + self.growth * sides) / shown).clamp(0, 1)
@@ -103,18 +103,18 @@ def off_by(batch: PixelBatch, found: Detections, owner: Tensor, boxes: Tensor, i
     found = found.those(found.scores >= _SURE)
     if not len(found.rows) or not len(boxes):
         return torch.zeros(0, 6)
-    shown = _shown(batch, found.rows, imgsz)
-    overlap = box_iou(found.boxes, boxes) * (found.rows[:, None] == batch.indices[owner][None])
+    place = found.owner(batch)
+    shown = _shown(batch, place, imgsz)
+    overlap = box_iou(found.boxes, boxes) * (place[:, None] == owner[None])
     best, which = overlap.max(1)
     pixels, true = found.boxes * shown, boxes[which] * shown
     told = torch.cat([true - pixels, pixels[:, 2:] - pixels[:, :2]], 1)
     return told[best >= MATCH].float()
 
 
-def _shown(batch: PixelBatch, rows: Tensor, imgsz: int) -> Tensor:
-    """float ``(M, 4)``: width, height, width, height of the image of each row as it is shown."""
-    place = {row: at for at, row in enumerate(batch.indices.tolist())}
-    sizes = batch.sizes[[place[row] for row in rows.tolist()]].flip(1).float()
+def _shown(batch: PixelBatch, place: Tensor, imgsz: int) -> Tensor:
+    """float ``(M, 4)``: width, height, width, height of the image at each place of a batch as it is shown."""
+    sizes = batch.sizes[place].flip(1).float()
     return (sizes * (imgsz / sizes.amax(1, keepdim=True))).repeat(1, 2)
 
 

@@ -59,6 +59,11 @@ class Detections:
         looked = self.looked[torch.isin(self.looked, rows)]
         return Detections(self.rows[here], self.boxes[here], self.scores[here], self.labels[here], looked)
 
+    def owner(self, batch: PixelBatch) -> Tensor:
+        """int64 ``(M,)``: place in the batch of the image of each box, all of which are in it."""
+        place = {row: at for at, row in enumerate(batch.indices.tolist())}
+        return torch.tensor([place[row] for row in self.rows.tolist()], dtype=torch.int64)
+
     def those(self, good: Tensor) -> Detections:
         """Some of the boxes; all images stay looked at."""
         return Detections(self.rows[good], self.boxes[good], self.scores[good], self.labels[good], self.looked)

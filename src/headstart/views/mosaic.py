@@ -103,8 +103,9 @@ def detection_view(imgsz: int, scale: tuple[float, float], *, letterbox: float, 
     """
     colors: dict[str, Any] = {"brightness": 0.4, "contrast": 0, "saturation": 0.7, "hue": 0.015}
     plain: dict[str, Any] = {"gray": 0, "blur": 0}
-    plain |= {"letterbox": letterbox, "jitter": jitter, "sampling": "sharp"}
-    return ViewSpec("view", imgsz, scale, (0.9, 1.1), **colors, **plain)
+    return ViewSpec(
+        "view", imgsz, scale, (0.9, 1.1), letterbox=letterbox, jitter=jitter, sampling="sharp", **colors, **plain
+    )
 
 
 def boxes_in_view(view: View, owner: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:

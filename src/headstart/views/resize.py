@@ -54,11 +54,9 @@ def resize_one(
         rows = image[0].permute(1, 2, 0)[top:bottom, left:right].contiguous().numpy()
         scaled = cv2.resize(rows, (out.shape[3], out.shape[2]), interpolation=cv2.INTER_LINEAR)
         resized = torch.from_numpy(scaled.reshape(*scaled.shape[:2], -1)).permute(2, 0, 1)[None]
-        out.copy_(resized.flip(-1) if mirrored else resized).mul_(1 / 255)
-        return
-    # torch has a vectorised kernel for three interleaved channels of uint8; planar ones it would repack far slower.
-    crop = image[:, :, top:bottom, left:right].contiguous(memory_format=torch.channels_last)
-    resized = F.interpolate(crop, out.shape[2:], mode="bicubic", antialias=True)
+    else:  # torch has a vectorised kernel for interleaved channels of uint8; planar ones it would repack far slower
+        crop = image[:, :, top:bottom, left:right].contiguous(memory_format=torch.channels_last)
+        resized = F.interpolate(crop, out.shape[2:], mode="bicubic", antialias=True)
     out.copy_(resized.flip(-1) if mirrored else resized).mul_(1 / 255)
 
 
