@@ -337,7 +337,8 @@ def compare(
         model: the detector of every start: the name of its YAML, or torchvision:NAME
         starts: what to compare: scratch, coco, coco-backbone, checkpoints, run folders, or recipes (a .yaml of
             pretraining options, made anew for each list of labels); coco-longer: COCO fine-tuned for as many steps
-            in all, mine-longer: likewise mine; name=path names one, coco=path.pt says where the COCO weights are
+            in all, mine-longer: likewise mine; mine-as-is: mine without any fine-tuning; name=path names one,
+            coco=path.pt says where the COCO weights are
         reference: the start that others are measured against first, own weights, say (default: coco)
         labels: label budgets: shares of the labelled images, or counts
         seeds: how many seeds, or the seeds themselves as [0, 1, 2]

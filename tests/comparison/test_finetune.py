@@ -11,7 +11,7 @@ import torch
 
 from headstart.comparison.finetune import finetune
 from headstart.detectors.find import finetuner
-from headstart.detectors.finetuner import FinetuneSettings, read_curve, read_result
+from headstart.detectors.finetuner import LAST, FinetuneSettings, read_curve, read_result
 from headstart.detectors.ultralytics.untouched import leaving_data_alone
 from headstart.errors import UserError
 from headstart.jobs.scenes import draw_dataset
@@ -98,6 +98,25 @@ def test_of_many_epochs_some_are_measured_and_the_last(settings: FinetuneSetting
     assert changed == [*range(2, 21, 2), 21]
 
 
+def test_without_epochs_the_start_is_measured_as_it_is(settings: FinetuneSettings) -> None:
+    """What a training left behind has, measured as it is, the losses of that training's last epoch."""
+    trained = finetune(dataclasses.replace(settings, name="before", epochs=2))
+    last = trained.folder / "weights/last.pt"
+    found = finetune(dataclasses.replace(settings, name="as-is", epochs=0, start=last))
+    assert [(point.epoch, point.map50_95) for point in found.curve] == [(0, found.map50_95)]
+    assert (found.arrival.tensors, found.arrival.model, found.arrival.ema) == (499, 499, 499)
+    assert found.used == trained.used
+    assert [(one.name, one.objects) for one in found.classes] == [(one.name, one.objects) for one in trained.classes]
+    rows = [list(csv.DictReader((one.folder / "results.csv").open(newline="")))[-1] for one in (trained, found)]
+    for name in ("val/box_loss", "val/cls_loss", "val/dfl_loss"):
+        # The trainer's EMA is float32, the checkpoint float16.
+        assert float(rows[1][name]) == pytest.approx(float(rows[0][name]), rel=0.01)
+        assert float(rows[1][name]) > 0
+    states = [torch.load(path, weights_only=False)["model"].state_dict() for path in (last, found.folder / LAST)]
+    assert all(torch.equal(one, states[1][name]) for name, one in states[0].items())
+    assert [path.name for path in (found.folder / "weights").iterdir()] == ["last.pt"]
+
+
 def test_the_run_used_what_was_asked_for(settings: FinetuneSettings) -> None:
     import yaml
 
@@ -140,7 +159,7 @@ def test_a_failure_shows_the_end_of_the_log(settings: FinetuneSettings, work: Pa
         ({"start": "weights.onnx"}, "start: weights.onnx is neither a checkpoint nor a model"),
         ({"data": "missing.yaml"}, "data: missing.yaml does not exist"),
         ({"name": "a/b"}, "name: 'a/b' is not a folder name"),
-        ({"epochs": 0}, "epochs: 0 is too small"),
+        ({"epochs": -1}, "epochs: -1 is too small"),
         ({"lr0": 0.0}, "lr0: 0.0 is not a learning rate"),
         ({"device": "0,1"}, "device: '0,1' names several devices"),
         ({"extra": {"patience": 5}}, "extra.patience: cannot be changed: stopping early would choose"),
@@ -156,7 +175,7 @@ def test_bad_settings_are_refused(settings: FinetuneSettings, change: dict[str, 
 
 def test_all_problems_are_told_at_once(settings: FinetuneSettings) -> None:
     with pytest.raises(UserError, match="3 problems"):
-        finetuner("yolo11n").check(dataclasses.replace(settings, epochs=0, optimizer="auto", data="x.yaml"))
+        finetuner("yolo11n").check(dataclasses.replace(settings, epochs=-1, optimizer="auto", data="x.yaml"))
 
 
 def test_somebody_elses_folder_is_left_alone(settings: FinetuneSettings, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from test_runner import FakeTraining
+from test_runner import FakeTraining, classified
 
 import headstart
 from headstart.comparison import child, cost, prepare, pretrainings, recipe_plans, runner
@@ -463,6 +463,41 @@ def test_a_run_whose_labels_chose_its_method_is_a_recipe_of_that_method(tmp_path
     assert recipe is not None
     assert recipe.options == {"data": ["images"], "steps": 40, "method": "selftrain"}
     assert recipe.labelled
+
+
+def test_what_a_recipe_makes_is_measured_as_it_is(fakes: Fakes, options: dict[str, Any], tmp_path: Path) -> None:
+    """Of one pretraining, beside what is fine-tuned or alone; one that knows other classes is not measured."""
+    training, pretraining = fakes
+    pretraining.weights = classified(tmp_path / "own.pt")
+    given = {**options, "labels": "25%", "starts": f"mine-as-is,{options['starts']}"}
+    found = headstart.compare(**given)
+    assert found.ok, found.failed
+    assert [one["node"] for one in pretraining.asked] == ["mine-25pc-seed0", "mine-25pc-seed1"]
+    asked = {one.name: (one.epochs, Path(one.start).name) for one in training.asked if "coco" not in one.name}
+    assert asked == {
+        f"mine{kind}-25pc-seed{seed}": (epochs, f"mine-25pc-seed{seed}.pt")
+        for kind, epochs in (("-as-is", 0), ("", 4)) for seed in (0, 1)
+    }  # fmt: skip
+    assert found.results is not None
+    own = {start.name: start for start in found.results.starts if start.kind == "recipe"}
+    assert own["mine-as-is"].recipe == own["mine"].recipe
+    costs = {one.start: one.pretraining_seconds for one in found.results.costs}
+    assert costs["mine-as-is"] == costs["mine"] > 0
+    alone = {**given, "starts": options["starts"].replace("mine=", "mine-as-is="), "out": tmp_path / "alone"}
+    found = headstart.compare(**alone)
+    assert found.ok, found.failed
+    assert found.results is not None
+    assert [start.name for start in found.results.starts] == ["coco", "mine-as-is"]
+    assert {one.name for one in training.asked[-4:]} == {
+        f"{n}-25pc-seed{s}" for n in ("coco", "mine-as-is") for s in "01"
+    }
+
+
+def test_a_recipe_that_knows_other_classes_is_not_measured_as_it_is(fakes: Fakes, options: dict[str, Any]) -> None:
+    found = headstart.compare(**{**options, "labels": "25%", "seeds": 1, "starts": f"mine-as-is,{options['starts']}"})
+    assert not found.ok
+    (failed,) = found.failed
+    assert "not measured as it is, for what was pretrained is no detector of the classes of data" in failed
 
 
 def test_coco_longer_follows_a_recipe(fakes: Fakes, options: dict[str, Any]) -> None:

@@ -45,6 +45,7 @@ from headstart.detectors.finetuner import (
     Arrival,
     FinetuneResult,
     FinetuneSettings,
+    StartSettings,
     read_result,
     write_json,
 )
@@ -105,8 +106,8 @@ class FakeTraining:
         with (s.folder / CURVE).open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow([*COLUMNS, "train/box_loss"])
-            for epoch in range(1, s.epochs + 1):
-                value = round(max(0.0, final * epoch / s.epochs + 0.01 * random.normal()), 5)
+            for epoch in range(1, s.epochs + 1) if s.epochs else (0,):
+                value = round(max(0.0, final * epoch / max(1, s.epochs) + 0.01 * random.normal()), 5)
                 writer.writerow([epoch, 2.0 * epoch, value, min(1, 1.5 * value), random.normal()])
         start = json.loads(Path(s.start).with_suffix(".json").read_text())
         arrival = Arrival(499, 499, 499, (), 499, start["parameters"], start["sha256"], {"torch": "2"})
@@ -614,6 +615,61 @@ def test_coco_is_fine_tuned_for_as_long_as_the_longest_start(
     unknown = run_folder(tmp_path / "unknown", weights, images)
     with pytest.raises(UserError, match="no start tells how many steps its pretraining took"):
         headstart.compare(**{**options, "starts": f"coco={weights},coco-longer,{unknown}", "out": tmp_path / "b"})
+
+
+def test_a_detector_of_the_classes_is_measured_as_it_is(
+    fake: FakeTraining, options: dict[str, Any], weights: Path, data: Path, tmp_path: Path
+) -> None:
+    """Without fine-tuning, without a rate, and beside the same start fine-tuned."""
+    own = Path(shutil.copy(classified(tmp_path / "own.pt"), tmp_path / "mine.pt"))
+    starts = f"coco={weights},mine={own},mine-as-is"
+    found = headstart.compare(**{**options, "starts": starts, "labels": "50%", "lr": [0.001, 0.01], "longer": False})
+    assert found.results is not None
+    assert found.report is not None
+    assert found.failed_checks == ()
+    epochs = {(one.folder.parent.name, one.name): one.epochs for one in fake.asked}
+    assert {name: one for (kind, name), one in epochs.items() if kind == "cells"} == {
+        **{f"{start}-50pc-seed{seed}": 4 for start in ("coco", "mine") for seed in (0, 1)},
+        **{f"mine-as-is-50pc-seed{seed}": 0 for seed in (0, 1)},
+    }
+    assert not [name for kind, name in epochs if kind == "search" and "as-is" in name]
+    assert {one.start for one in found.results.rates} == {"coco", "mine"}
+    assert [(start.name, start.as_is) for start in found.results.starts] == [
+        ("coco", False), ("mine", False), ("mine-as-is", True),
+    ]  # fmt: skip
+    cost = next(one for one in found.results.costs if one.start == "mine-as-is")
+    assert (cost.finetuning_steps, cost.steps) == (0, None), "what it took before is not known"
+    told = {one.key: one for one in found.results.checks}
+    assert told["epochs"].claim.endswith("as long as the others, and mine-as-is measured without any")
+    assert "mine-as-is: not fine-tuned" in told["epochs"].evidence
+    assert found.verdict.startswith("mine-as-is against coco: ")
+    assert "as it is, without fine-tuning" in found.report.read_text()
+    assert "as it is" not in found.markdown, "it is there"
+    # Without it, what could be known in a moment is said; what the others are compared with is what a user has.
+    once = headstart.compare(
+        **{**options, "starts": f"coco={weights},mine={own}", "labels": "50%", "out": tmp_path / "b"}
+    )
+    assert "with mine-as-is among the starts measures it as it is, too" in once.markdown
+    asked = len(fake.asked)
+    given = {**options, "starts": starts, "labels": "50%", "lr": [0.001, 0.01], "longer": False}
+    again = headstart.compare(**{**given, "reference": "mine-as-is"})
+    assert len(fake.asked) == asked
+    assert again.verdict.startswith("mine against mine-as-is: ")
+
+
+def test_weights_of_other_classes_are_not_measured_as_they_are(
+    fake: FakeTraining, options: dict[str, Any], weights: Path
+) -> None:
+    with pytest.raises(UserError, match=r"w\.pt is no detector of the classes of data") as caught:
+        headstart.compare(**{**options, "starts": f"coco={weights},mine-as-is={weights}"})
+    assert "to fine-tune it: mine=" in str(caught.value)
+    assert not fake.asked
+
+
+def classified(path: Path) -> Path:
+    """A detector of the classes of `data`."""
+    finetuner("yolo11n").build_start(StartSettings("yolo11n.yaml", CLASSES, seed=9), path)
+    return path
 
 
 def test_own_weights_are_a_reference_by_their_name(

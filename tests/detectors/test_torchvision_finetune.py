@@ -95,6 +95,16 @@ def test_torchvision_loads_the_last_weights(result: FinetuneResult, start: Path)
     assert not torch.equal(state[name], torch.load(start, weights_only=True)[name])
 
 
+def test_without_epochs_the_start_is_measured_as_it_is(settings: FinetuneSettings, result: FinetuneResult) -> None:
+    last = result.folder / LAST
+    found = finetune(dataclasses.replace(settings, name="as-is", epochs=0, start=last))
+    (point,) = found.curve
+    assert (point.epoch, point.map50_95, point.map50) == (0, result.map50_95, result.map50)
+    assert (found.classes, found.used) == (result.classes, result.used)
+    states = [torch.load(path, weights_only=True) for path in (last, found.folder / LAST)]
+    assert all(torch.equal(one, states[1][name]) for name, one in states[0].items())
+
+
 def test_the_seed_decides_order_and_augmentation(settings: FinetuneSettings) -> None:
     found = []
     for name, seed in (("same", 3), ("again", 3), ("other", 4)):

@@ -76,6 +76,34 @@ def test_own_weights_have_a_longer_training_by_their_name(given: dict[str, Any],
     assert resolve({**given, "starts": ",".join(words), "reference": "mine"}).reference == "mine"
 
 
+def test_a_start_is_measured_as_it_is_by_its_name(given: dict[str, Any], tmp_path: Path) -> None:
+    weights, run = str(tmp_path / "w.pt"), str(tmp_path / "run/headstart.pt")
+    (tmp_path / "r.yaml").write_text("method: selftrain\n")
+    recipe = str(tmp_path / "r.yaml")
+    words = [f"mine={weights}", "mine-as-is", f"{tmp_path}/run", "run-as-is", "st-as-is", f"st={recipe}"]
+    starts, problems = parse_starts(words, "yolo11n")
+    assert not problems
+    assert starts == [
+        Start("mine", "checkpoint", weights),
+        Start("mine-as-is", "checkpoint", weights, as_is=True),
+        Start("run", "checkpoint", run),
+        Start("run-as-is", "checkpoint", run, as_is=True),
+        Start("st-as-is", "recipe", recipe, as_is=True),
+        Start("st", "recipe", recipe),
+    ]
+    assert [start.base for start in starts] == ["mine", "mine", "run", "run", "st", "st"]
+    assert parse_starts([f"st-as-is={recipe}"], "yolo11n")[0] == [starts[4]], "without its fine-tuning"
+    for word in ("coco-as-is", "scratch-as-is", f"coco-as-is={weights}"):
+        (problem,) = parse_starts([word], "yolo11n")[1]
+        assert "knows none of your classes before it is fine-tuned" in str(problem)
+    (problem,) = parse_starts([f"mine={weights}", f"mine-as-is={run}"], "yolo11n")[1]
+    assert "mine-as-is is mine before it is fine-tuned, and another file is given for it" in str(problem)
+    assert "'mine-longer-as-is' does not exist" in str(parse_starts([*words, "mine-longer-as-is"], "yolo11n")[1][0])
+    resolve({**given, "starts": "coco,run-as-is,run=" + run, "start_lr": {"run": 0.1}, "reference": "run-as-is"})
+    with pytest.raises(UserError, match="start_lr: run-as-is is no start that is fine-tuned"):
+        resolve({**given, "starts": "coco,run-as-is,run=" + run, "start_lr": {"run-as-is": 0.1}})
+
+
 def test_budgets() -> None:
     assert [problem.what for problem in parse_budgets(["²"])[1]] == ["'²' is not a label budget"]
     budgets, problems = parse_budgets(["1%", "2.5%", "200"])

@@ -200,20 +200,32 @@ def _used(results: Results) -> Check:
 
 
 def _epochs(results: Results) -> Check:
-    longer = [start.name for start in results.starts if start.longer]
-    wrong = []
+    longer, done = [start.name for start in results.starts if start.longer], _finetuned(results)
+    as_is = [start.name for start in results.starts if start.as_is]
+    wrong = [
+        f"{cell.shown}: was fine-tuned, and is to be measured as it is"
+        for cell in results.finished()
+        if cell.start in as_is and cell.epochs
+    ]
     for name in (None, *longer):
-        own = [c for c in results.finished() if (c.start == name if name else c.start not in longer)]
+        own = [c for c in done if (c.start == name if name else c.start not in longer)]
         for budget in dict.fromkeys(cell.budget for cell in own):
             if len({(cell.epochs, cell.images) for cell in own if cell.budget == budget}) > 1:
                 wrong.append(f"at {budget}, the trainings have different numbers of epochs or images")
-    done = results.finished()
     each = {c.budget: f"{c.epochs} epochs of {c.images:,} images" for c in done if c.start not in longer}
     told = [f"{c.start} {c.budget}: {c.epochs} epochs" for c in done if c.start in longer]
+    told += [f"{name}: not fine-tuned" for name in as_is]
     evidence = "; ".join([", ".join(each.values()), *dict.fromkeys(told)]).strip("; ") or _NOTHING
     claim = "At each budget, every training is as long as the others"
     claim += f", but {_and(longer)}, meant to be longer" if longer else ""
-    return _check("epochs", claim, wrong, bool(done), evidence)
+    claim += f", and {_and(as_is)} measured without any" if as_is else ""
+    return _check("epochs", claim, wrong, bool(results.finished()), evidence)
+
+
+def _finetuned(results: Results) -> list[CellResult]:
+    """The trainings that are done, without what is measured as it is: nothing is trained there."""
+    as_is = {start.name for start in results.starts if start.as_is}
+    return [cell for cell in results.finished() if cell.start not in as_is]
 
 
 def _settings(results: Results) -> Check:
@@ -230,7 +242,7 @@ def _rates(results: Results) -> Check:
     claim = "Every start has its learning rate from the same list, chosen without the test images"
     own = results.settings.start_lr
     searched = [one for one in results.rates if one.start not in own]
-    cells = [cell for cell in results.finished() if cell.start not in own]
+    cells = [cell for cell in _finetuned(results) if cell.start not in own]
     tried = {tuple(one.validation_map50_95) for one in searched}
     wrong = ["the starts tried different lists of learning rates"] if len(tried) > 1 else []
     if any(tried):
@@ -243,7 +255,7 @@ def _rates(results: Results) -> Check:
         used = sorted({cell.lr for cell in cells})
         wrong += [f"the trainings used the rates {_and([f'{rate:g}' for rate in used])}"] if len(used) > 1 else []
         known, evidence = bool(used), f"{used[0]:g} for all" if used else _NOTHING
-    wrong += [_other_rate(cell) for cell in results.finished() if own.get(cell.start, cell.lr) != cell.lr]
+    wrong += [_other_rate(cell) for cell in _finetuned(results) if own.get(cell.start, cell.lr) != cell.lr]
     if own:
         given = _and([f"{name} has {rate:g}" for name, rate in own.items()])
         evidence += f"; but {given}, given in start_lr: where these were chosen is not known here"
@@ -296,6 +308,8 @@ def _last_epoch(results: Results) -> Check:
 def _seeds(results: Results) -> Check:
     """Two seeds that gave the very same figures: the seed reached nothing (ultralytics #6820)."""
     wrong, groups = [], _groups(results, "start", "budget")
+    given = _given(results)
+    groups = {key: group for key, group in groups.items() if key[0] not in given}
     for (start, budget), group in groups.items():
         for at, one in enumerate(group):
             twins = [other for other in group[:at] if _same_run(one.measured, other.measured)]
@@ -309,6 +323,11 @@ def _seeds(results: Results) -> Check:
     return _check("seeds", "Every seed makes another training", wrong, known, evidence if groups else _NOTHING)
 
 
+def _given(results: Results) -> set[str]:
+    """Starts that no seed changes: files that are measured as they are."""
+    return {start.name for start in results.starts if start.as_is and start.recipe is None}
+
+
 def _same_run(one: Figures, other: Figures) -> bool:
     scores = [[(point.map50_95, point.map50) for point in figures.curve] for figures in (one, other)]
     same = scores[0] == scores[1] and any(value for point in scores[0] for value in point)
@@ -317,7 +336,8 @@ def _same_run(one: Figures, other: Figures) -> bool:
 
 def _varied(results: Results) -> Check:
     """The same difference in every seed, other than none: no spread to judge it by."""
-    several = [one for one in results.differences if len(one.seeds) > 1]
+    given = _given(results)
+    several = [one for one in results.differences if len(one.seeds) > 1 and not {one.start, one.reference} <= given]
     wrong = [
         f"{one.start} against {one.reference} at {one.budget} differ by the same {100 * one.map50_95.mean:.2f} points "
         f"in all {len(one.seeds)} seeds: the seeds changed nothing"

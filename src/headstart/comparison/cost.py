@@ -135,7 +135,7 @@ def table(prepared: Prepared, places: Sequence[Slot], speed: Speed, recipes: Seq
         validation = prepared.search[first.budget].test_images if first.kind == "search" else 0
         each = speed.of(first, validation or len(prepared.dataset.test))
         count, total = count + len(group), total + each * len(group) / len(places)
-        row = (what, first.budget, f"{first.images:,}", str(first.epochs), str(len(group)))
+        row = (what, first.budget, f"{first.images:,}", str(first.epochs or "–"), str(len(group)))
         shown.add_row(*row, duration(each), duration(each * len(group) / len(places)))
     shown.add_section()
     shown.add_row("all", "", "", "", str(count), "", duration(total))
@@ -146,10 +146,12 @@ def _groups(prepared: Prepared, recipes: Sequence[RecipePlan]) -> Iterator[tuple
     """What a row of the table is called, and its trainings, which cost the same; a name is said once."""
     search, main = planned(prepared, recipes)
     longer = {start.name for start in prepared.starts if start.longer}
+    as_is = {start.name for start in prepared.starts if start.as_is}
     kinds = {
         "learning rates": [cell for cell in search if cell.start not in longer],
         "rates, longer": [cell for cell in search if cell.start in longer],
-        "comparison": [cell for cell in main if cell.start not in longer],
+        "comparison": [cell for cell in main if cell.start not in longer | as_is],
+        "measured as it is": [cell for cell in main if cell.start in as_is],
         **{name: [cell for cell in main if cell.start == name] for name in sorted(longer)},
     }
     for what, cells in kinds.items():

@@ -96,7 +96,7 @@ def _list_facts(prepared: Prepared) -> tuple[ListFacts, ...]:
 def _start_facts(
     prepared: Prepared, start: Start, made: Mapping[Node, Made], longer: Mapping[str, tuple[str, int]]
 ) -> StartFacts:
-    own = {node: one for node, one in made.items() if node.start == start.name}
+    own = {node: one for node, one in made.items() if start.kind == "recipe" and node.start == start.base}
     files = {str(seed): file for (name, seed), file in prepared.files.items() if name == start.name}
     files |= {_of(node): one.file for node, one in own.items() if one.file}
     first = next(iter(files.values()), None)
@@ -113,6 +113,7 @@ def _start_facts(
         recipe=_recipe_facts(prepared, start, own) if start.kind == "recipe" else None,
         longer=tuple(follows) if start.longer else (),
         foreign=called_coco(start, first),
+        as_is=start.as_is,
     )
 
 
@@ -123,7 +124,7 @@ def _of(node: Node) -> str:
 
 
 def _recipe_facts(prepared: Prepared, start: Start, made: Mapping[Node, Made]) -> RecipeFacts:
-    recipe = prepared.recipes[start.name].recipe
+    recipe = prepared.recipes[start.base].recipe
     coco = coco_weights(prepared.settings.starts, prepared.settings.model)
     filled: dict[str, Any] = recipe.filled(prepared.settings.model, data=None, coco=coco, labels=None, seed=0)
     return RecipeFacts(

@@ -65,7 +65,7 @@ def finetune(
     if code != 0:
         raise _failure(folder, code)
     curve = read_curve(folder / CURVE)
-    if len(curve) != settings.epochs:
+    if len(curve) != max(1, settings.epochs):  # without any, the start alone is measured
         raise UserError(
             f"{len(curve)} of {settings.epochs} epochs were trained", where=str(folder), hint=child.tail(folder / LOG)
         )

@@ -28,7 +28,7 @@ class Cell:
         budget: Name of the label budget.
         seed: The seed of label list, fresh weights, order and augmentation.
         lr: Learning rate.
-        epochs: Passes over its images.
+        epochs: Passes over its images; 0 for a start that is measured as it is.
         images: Images it trains on.
     """
 
@@ -89,6 +89,8 @@ def main_cells(
 
 
 def _epochs_of(settings: CompareSettings, start: Start, images: int, more: int) -> int:
+    if start.as_is:
+        return 0
     epochs = epochs_for(settings, images)
     return longer_epochs(epochs, images, settings.batch, more) if start.longer else epochs
 
@@ -116,7 +118,7 @@ def search_cells(
         for budget in budgets
         for images in [train_images[budget.name]]
         for start in starts
-        if start.name not in settings.start_lr
+        if start.name not in settings.start_lr and not start.as_is
         for epochs in [_epochs_of(settings, start, images, (more or {}).get(budget.name, 0))]
         for rate in settings.lr
     ]

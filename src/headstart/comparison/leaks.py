@@ -76,7 +76,7 @@ def look_for_leaks(
     looks = _Looks(dataset.test, [path for paths in groups.values() for path in paths], cache)
     found = {}
     for start in [one for one in starts if LONGER.get(one.kind, one.kind) != "scratch"]:
-        images = own.get(start.name, [])
+        images = own.get(start.base if start.kind == "recipe" else start.name, [])
         leak = leak_of(start, pretrainings.get(start.name), images, len(named))
         seen = [*images, *(named if LONGER.get(start.kind, start.kind) == "checkpoint" else [])]
         found[start.name] = looks.judged(leak, seen, "pretraining images")

@@ -64,7 +64,7 @@ class Prepared:
         search: Budget -> the list that rates are tried on, whose ``val`` is the validation part; empty for one rate.
         files: (start, seed) -> its checkpoint.
         pretrainings: Start -> what its run folder tells.
-        recipes: Start -> the recipe that makes it.
+        recipes: Start, as `Start.base` names it -> the recipe that makes it.
         leaks: What is known of test images among labelled images and pretraining images.
     """
 
@@ -190,7 +190,7 @@ def _recipes(
     """Every recipe, and the images that it learns from: its own, ``unlabelled=``, or the labelled pool; notes."""
     found, notes, problems = {}, list[str](), list[UserError]()
     pool = folder / "pool.txt"
-    for start in [one for one in starts if one.kind == "recipe"]:
+    for start in {one.base: one for one in starts if one.kind == "recipe"}.values():
         recipe = read_recipe(Path(start.path), problems)
         if recipe is None:
             continue
@@ -204,8 +204,8 @@ def _recipes(
             problems.append(UserError(error.what, where=f"starts: {start.name}", hint=error.hint))
             continue
         recipe, why = with_namer(recipe, images.channels)
-        notes += [f"{start.name}: {why}"] if why else []
-        found[start.name] = RecipeStart(recipe, data, len(images), images.fingerprint())
+        notes += [f"{start.base}: {why}"] if why else []
+        found[start.base] = RecipeStart(recipe, data, len(images), images.fingerprint())
     if problems:
         raise UserError.several(problems)
     return found, notes

@@ -28,6 +28,7 @@ from headstart.trust import trusted
 
 if TYPE_CHECKING:
     from headstart.comparison.prepare import Prepared
+    from headstart.comparison.starts import Start
 
 FOLDER = "pretrainings"
 RECORD, OPTIONS, LOG, RUN = "pretraining.json", "options.yaml", "pretrain.log", "run"
@@ -40,7 +41,7 @@ class Node:
     """One run of a recipe, which its cells wait for.
 
     Attributes:
-        start: Name of the start.
+        start: Name of the start that it becomes; without what is added to it where that is measured as it is.
         budget: Label budget whose list it learns from; "" for a method without labels, which is made once a seed.
         seed: Of its cells.
         search: Whether its list is the one that rates are tried with, without the validation part.
@@ -190,20 +191,23 @@ class Pretraining:
         write_text(self.folder / RECORD, json.dumps(content, indent=1) + "\n")
 
 
-def node_of(prepared: Prepared, start: str, budget: str, seed: int, *, search: bool) -> Node:
-    """The run that the cells of a start wait for: one a list where the recipe uses labels, else one a seed."""
-    labelled = prepared.recipes[start].recipe.labelled
-    return Node(start, budget, seed, search) if labelled else Node(start, "", seed)
+def node_of(prepared: Prepared, start: Start, budget: str, seed: int, *, search: bool) -> Node:
+    """The run that the cells of a start wait for: one a list where the recipe uses labels, else one a seed.
+
+    What is fine-tuned and what is measured as it is are of one run.
+    """
+    labelled = prepared.recipes[start.base].recipe.labelled
+    return Node(start.base, budget, seed, search) if labelled else Node(start.base, "", seed)
 
 
 def nodes(prepared: Prepared, *, search: bool, seeds: Sequence[int]) -> list[Node]:
     """The runs that the search for rates, or the cells of some seeds, wait for; seed by seed."""
     found = [
-        node_of(prepared, start.name, budget.name, seed, search=search)
+        node_of(prepared, start, budget.name, seed, search=search)
         for seed in seeds
         for budget in prepared.budgets
         for start in prepared.starts
-        if start.name in prepared.recipes
+        if start.kind == "recipe" and not (search and start.as_is)
     ]
     return list(dict.fromkeys(found))
 

@@ -58,8 +58,8 @@ def _chosen(facts: Facts) -> list[str]:
 def tested(facts: Facts) -> list[str]:
     """The starts that a pretraining made and that are put to the test: not what they are compared with."""
     references = references_of(facts)
-    made = [start.name for start in facts.starts if start.kind in ("checkpoint", "recipe")]
-    return [name for name in made if name not in references]
+    made = [start for start in facts.starts if start.kind in ("checkpoint", "recipe")]
+    return [start.name for start in made if not {start.name, start.base} & {*references}]
 
 
 def gains(facts: Facts, done: Sequence[CellResult]) -> list[Gain]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from headstart.comparison.records import Cost, LabelsWorth, Results
-from headstart.comparison.start_records import StartFacts
+from headstart.comparison.start_records import AS_IS, StartFacts
 from headstart.errors import enumerated
 from headstart.run.display import duration
 
@@ -120,6 +120,15 @@ def not_coco(weights: str, why: str) -> str:
 def foreign(start: StartFacts) -> str:
     """What is said of a start that is called COCO's and is not; "" for the others."""
     return f"{start.name} {not_coco(start.weights, start.foreign)}" if start.foreign else ""
+
+
+def measurable(results: Results, start: StartFacts) -> str:
+    """That a start is a detector of the user's classes, and how to have it measured as it is; "" where it is there."""
+    taken, there = start.taken.get("head", (0, 1))
+    if start.as_is or taken < there or any(one.as_is and one.base == start.name for one in results.starts):
+        return ""
+    what = f"{start.name} is a detector of these classes before it is fine-tuned"
+    return f"{what}: the same command with {start.name}{AS_IS} among the starts measures it as it is, too"
 
 
 def labels(budget: str) -> str:

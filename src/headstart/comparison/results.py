@@ -125,7 +125,7 @@ def reached(done: Sequence[CellResult], names: Sequence[str], budgets: Sequence[
         scratch = [cell for cell in done if (cell.start, cell.budget) == ("scratch", budget)]
         finals = {cell.seed: cell.measured.map50_95 for cell in scratch if cell.measured.map50_95 > 0}
         for name in names:
-            group = [c for c in done if (c.start, c.budget) == (name, budget) and c.seed in finals]
+            group = [c for c in done if (c.start, c.budget) == (name, budget) and c.seed in finals and c.epochs]
             if name != "scratch" and group:
                 found.append(_reached(name, budget, group, finals))
     return found

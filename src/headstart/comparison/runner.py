@@ -25,7 +25,7 @@ from headstart.comparison.pretrainings import Node, Pretraining, node_of, nodes,
 from headstart.comparison.records import CellResult, RateChoice, Results
 from headstart.comparison.request import PARENTS, Training, request
 from headstart.comparison.start_records import PretrainingFacts
-from headstart.comparison.starts import Start, StartFile, build_start, pretraining_of
+from headstart.comparison.starts import Start, StartFile, build_start, pretraining_of, unclassified
 from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import LAST, FinetuneResult
 from headstart.errors import UserError
@@ -111,7 +111,8 @@ class Running:
         p = self.prepared
         given = {(name, budget.name): rate for name, rate in p.settings.start_lr.items() for budget in p.budgets}
         if len(p.settings.lr) == 1:
-            rates = {(start.name, budget.name): p.settings.lr[0] for start in p.starts for budget in p.budgets} | given
+            tuned = [start.name for start in p.starts if not start.as_is]
+            rates = {(name, budget.name): p.settings.lr[0] for name in tuned for budget in p.budgets} | given
             self._note_rates(rates, {})
             return rates
         self._pretrain(search=True, seeds=p.settings.seeds[:1])
@@ -175,7 +176,7 @@ class Running:
         found |= {name: [one] for name, one in p.pretrainings.items()}
         for node, made in self.made.items():
             if made.known and node.budget in ("", budget) and (node.search == search or not node.budget):
-                found[node.start].append(made.known)
+                found.setdefault(node.start, []).append(made.known)
         return found
 
     def _most(self, *, search: bool) -> dict[str, tuple[str, int]]:
@@ -190,14 +191,16 @@ class Running:
     def _why_not(self, cell: Cell, rates: Rates | None = None) -> str:
         """Why a cell cannot be trained; "" where it can."""
         search = cell.kind == "search"
-        start = next(one for one in self.prepared.starts if one.name == cell.start)
+        start = self._named(cell.start)
         if start.kind == "recipe":
-            made = self.made[node_of(self.prepared, cell.start, cell.budget, cell.seed, search=search)]
+            made = self.made[node_of(self.prepared, start, cell.budget, cell.seed, search=search)]
             if made.file is None:
                 return f"not trained, for its pretraining failed: {made.error}"
+            if start.as_is and (why := unclassified(made.file)):
+                return f"not measured as it is, for what was pretrained {why}"
         if start.longer and cell.budget not in self._most(search=search):
             return "not trained, for there is no finished pretraining that it could be as long as"
-        if rates is not None and (cell.start, cell.budget) not in rates:
+        if rates is not None and not start.as_is and (cell.start, cell.budget) not in rates:
             return f"not trained, for no learning rate worked at {cell.budget}; {grid.LOOK}"
         return ""
 
@@ -218,6 +221,9 @@ class Running:
             state="failed",
             error=error,
         )
+
+    def _named(self, name: str) -> Start:
+        return next(one for one in self.prepared.starts if one.name == name)
 
     # -- trainings -----------------------------------------------------------------------------------------------------
 
@@ -241,10 +247,10 @@ class Running:
         return Training(cell, request(p.settings, cell, listed, start, p.folder), listed, start)
 
     def _start(self, cell: Cell) -> StartFile:
-        p = self.prepared
-        if cell.start not in p.recipes:
+        p, start = self.prepared, self._named(cell.start)
+        if start.kind != "recipe":
             return p.files[cell.start, cell.seed]
-        made = self.made[node_of(p, cell.start, cell.budget, cell.seed, search=cell.kind == "search")]
+        made = self.made[node_of(p, start, cell.budget, cell.seed, search=cell.kind == "search")]
         assert made.file is not None, "a cell without its start is not trained"
         return made.file
 
@@ -285,7 +291,8 @@ class Running:
         cell = done.task.cell
         left.remove(cell)
         if done.result:
-            self._times.append(Timed(done.result, cell.images, self._tests(cell)))
+            if cell.epochs:
+                self._times.append(Timed(done.result, cell.images, self._tests(cell)))
             self.under_way()
             text = f"mAP50-95 {done.result.map50_95:.3f} in {duration(done.result.seconds)}"
         else:

@@ -12,6 +12,10 @@ StartKind = Literal[
 ]
 
 
+AS_IS = "-as-is"
+"""What is added to the name of a start for the detector that it is before any fine-tuning."""
+
+
 class Record(BaseModel):
     """A part of the file: frozen, without fields that are not declared, without infinity and NaN."""
 
@@ -136,6 +140,7 @@ class StartFacts(Record):
         recipe: What it was made by; None for one that was there before.
         longer: Of a start that is fine-tuned for longer: by how much, and which start it follows, at each budget.
         foreign: Of one that is called COCO's: why its weights are not, in words; "" where nothing tells that.
+        as_is: Whether it is measured as it is, without any fine-tuning.
     """
 
     name: str
@@ -149,3 +154,9 @@ class StartFacts(Record):
     recipe: RecipeFacts | None = None
     longer: tuple[LongerFacts, ...] = ()
     foreign: str = ""
+    as_is: bool = False
+
+    @property
+    def base(self) -> str:
+        """The name of the start that it is, where it is measured as it is; its own for the others."""
+        return self.name.removesuffix(AS_IS) if self.as_is else self.name

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from headstart.comparison.dataset import Dataset
 from headstart.comparison.recipes import CARRIERS, SUFFIXES
-from headstart.comparison.start_records import PretrainingFacts
+from headstart.comparison.start_records import AS_IS, PretrainingFacts
 from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import Finetuner, StartSettings
 from headstart.detectors.handback import PARTS
@@ -59,7 +59,10 @@ def build_starts(
         for seed in seeds:
             try:
                 path = folder / f"{start.name}-seed{seed}.pt"
-                files[start.name, seed] = build_start(start, seed, dataset, model, path)
+                files[start.name, seed] = file = build_start(start, seed, dataset, model, path)
+                if start.as_is and (why := unclassified(file)):
+                    hint = "its classes, and their order, must be those of data, and its network as large as the others"
+                    raise UserError(f"{Path(start.path).name} {why}", hint=f"{hint}; to fine-tune it: {start.base}=")
             except UserError as error:
                 problems.append(UserError(error.what, where=f"starts: {start.name}", hint=error.hint))
                 break
@@ -119,6 +122,12 @@ def _origin(start: Start, dataset: Dataset, model: str) -> dict[str, Any]:
 def called_coco(start: Start, file: StartFile | None) -> str:
     """Why a start that is called COCO's is not COCO's, in words; "" for the others, and where nothing tells that."""
     return file.foreign if file and LONGER.get(start.kind, start.kind) in ("coco", "coco-backbone") else ""
+
+
+def unclassified(file: StartFile) -> str:
+    """Why a start is no detector of the user's classes before it is fine-tuned, in words; "" where it is one."""
+    taken, there = file.taken["head"]
+    return "" if taken == there else "is no detector of the classes of data: its class layers are drawn anew"
 
 
 def pretraining_of(start: Start) -> PretrainingFacts | None:
@@ -189,11 +198,13 @@ class Start(NamedTuple):
         kind: One of `RESERVED`, ``checkpoint``, ``checkpoint-longer`` or ``recipe``.
         path: Of its checkpoint or recipe; empty for random weights. Published COCO weights are named, and perhaps not
             yet on disk.
+        as_is: Whether it is measured as it is, without any fine-tuning: it is a detector of the user's classes.
     """
 
     name: str
     kind: str
     path: str
+    as_is: bool = False
 
     @property
     def longer(self) -> bool:
@@ -202,8 +213,9 @@ class Start(NamedTuple):
 
     @property
     def base(self) -> str:
-        """The name of the start that it is for longer; its own for the others."""
-        return self.name.removesuffix(_LONGER) if self.longer else self.name
+        """The name of the start that it is for longer, or as it is; its own for the others."""
+        suffix = _LONGER if self.longer else AS_IS if self.as_is else ""
+        return self.name.removesuffix(suffix)
 
     @property
     def tested(self) -> bool:
@@ -215,14 +227,21 @@ def parse_starts(words: list[str], model: str) -> tuple[list[Start], list[UserEr
     """The starts that `words` name, and what is wrong with them: names given twice, paths that do not exist."""
     problems: list[UserError] = []
     trainer = finetuner(model)
-    bases = {f"{start.name}{_LONGER}": start for word in words if (start := _parse_start(word, model, trainer, []))}
+    named = [start for word in words if (start := _parse_start(word, model, trainer, []))]
+    variants = {f"{start.name}{suffix}": start for start in named for suffix in (_LONGER, AS_IS)}
     starts = [
         start
         for word in words
-        if (start := _parse_longer(word, bases, problems) or _parse_start(word, model, trainer, problems))
+        if (start := _parse_variant(word, variants, problems) or _parse_start(word, model, trainer, problems))
     ]
     for name in sorted({start.name for start in starts if [other.name for other in starts].count(start.name) > 1}):
         problems.append(UserError(f"{name!r} is there twice", where="starts", hint="name them: first=a.pt,second=b.pt"))
+    origins = {start.name: start.path for start in starts}
+    for start in starts:
+        if start.as_is and origins.get(start.base, start.path) != start.path:
+            what = f"{start.name} is {start.base} before it is fine-tuned, and another file is given for it"
+            hint = f"leave that file out, or give {start.name} another name"
+            problems.append(UserError(what, where="starts", hint=hint))
     if problems:
         return [], problems
     given = next((start.path for word, start in zip(words, starts, strict=True) if word.startswith("coco=")), None)
@@ -239,12 +258,28 @@ def parse_starts(words: list[str], model: str) -> tuple[list[Start], list[UserEr
     return [start._replace(path=weights.get(start.kind) or start.path) for start in starts], []
 
 
-def _parse_longer(word: str, bases: Mapping[str, Start], problems: list[UserError]) -> Start | None:
-    """``mine-longer``, beside ``mine=weights.pt``; None where the word means something else."""
-    base = bases.get(word)
-    if base is None or base.kind in RESERVED or Path(word).exists():
+def _parse_variant(word: str, variants: Mapping[str, Start], problems: list[UserError]) -> Start | None:
+    """``mine-longer`` or ``mine-as-is``, beside ``mine=weights.pt``; None where the word means something else."""
+    if word in RESERVED or Path(word).exists():
         return None
-    return _for_longer(word, base, problems)
+    if word.removesuffix(AS_IS) in RESERVED:
+        return _as_is(word, Start(word, "checkpoint", ""), problems)
+    base = variants.get(word)
+    if base is None or base.kind in RESERVED or base.longer or base.as_is:
+        return None
+    return _variant(word, base, problems)
+
+
+def _variant(name: str, base: Start, problems: list[UserError]) -> Start:
+    return (_as_is if name.endswith(AS_IS) else _for_longer)(name, base, problems)
+
+
+def _as_is(name: str, base: Start, problems: list[UserError]) -> Start:
+    if name.removesuffix(AS_IS) in RESERVED:
+        what = f"{name}: {name.removesuffix(AS_IS)} knows none of your classes before it is fine-tuned"
+        hint = "run folders, recipes and weights of a detector of your classes can be measured as they are: mine-as-is"
+        problems.append(UserError(what, where="starts", hint=hint))
+    return base._replace(name=name, as_is=True)
 
 
 def _for_longer(name: str, base: Start, problems: list[UserError]) -> Start:
@@ -284,5 +319,5 @@ def _parse_start(word: str, model: str, trainer: Finetuner, problems: list[UserE
             return None
         kind = "recipe" if file.suffix in SUFFIXES else "checkpoint"
         found = Start(clean, name if name in RESERVED else kind, str(file.resolve()))
-        return _for_longer(clean, found, problems) if named and clean.endswith(_LONGER) else found
+        return _variant(clean, found, problems) if named and clean.endswith((_LONGER, AS_IS)) else found
     return None

@@ -19,6 +19,7 @@ from headstart.comparison.remarks import (
     listed,
     longer,
     made,
+    measurable,
     worth,
 )
 from headstart.comparison.statistics import MOST_SEEDS, Paired
@@ -57,6 +58,7 @@ def remarks(results: Results) -> list[str]:
         told += [worth(one) for one in results.labels_worth if one.start == start]
     told += [f"{start.name}: {how}" for start in results.starts if (how := made(start) or longer(start))]
     told += [foreign(start) for start in results.starts]
+    told += [measurable(results, start) for start in results.starts if start.name in tested(results)]
     return [one for one in told if one]
 
 

@@ -43,7 +43,7 @@ COLUMNS = ("epoch", "time", "metrics/mAP50-95(B)", "metrics/mAP50(B)")
 
 def measured_epochs(epochs: int) -> set[int]:
     """Those of `epochs` epochs, from 1, that are measured: all of many would take longer than the training."""
-    every = math.ceil(epochs / MEASURED)
+    every = max(1, math.ceil(epochs / MEASURED))
     return {*range(every, epochs + 1, every), epochs}
 
 
@@ -57,7 +57,7 @@ class FinetuneSettings:
         start: A checkpoint on disk; for Ultralytics also a model YAML (random weights drawn from `seed`).
         out: The folder that holds the run; the run's own folder is ``out/name``.
         name: The run's name.
-        epochs: Full passes over the training images; there is no early stopping.
+        epochs: Full passes over the training images, without early stopping; 0: the start is measured as it is.
         imgsz: Side of the images in pixels.
         batch: Images in a batch.
         optimizer: One of the family's `Finetuner.optimizers`.
@@ -107,7 +107,7 @@ class FinetuneSettings:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of ``results.csv``: epoch from 1, seconds of training so far, box mAP in [0, 1]."""
+    """One row of ``results.csv``: epoch from 1 (0 before any), seconds of training so far, box mAP in [0, 1]."""
 
     epoch: int
     seconds: float
@@ -339,7 +339,7 @@ def _file_problems(settings: FinetuneSettings, suffixes: Sequence[str]) -> list[
 def _number_problems(settings: FinetuneSettings) -> list[UserError]:
     problems = [
         UserError(f"{getattr(settings, name)} is too small", where=name, hint=f"give {least} or more")
-        for name, least in {"epochs": 1, "imgsz": 32, "batch": 1, "workers": 0, "seed": 0}.items()
+        for name, least in {"epochs": 0, "imgsz": 32, "batch": 1, "workers": 0, "seed": 0}.items()
         if getattr(settings, name) < least
     ]
     if not 0 < settings.lr0 < math.inf:

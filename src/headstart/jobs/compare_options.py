@@ -106,9 +106,10 @@ def _check_family(given: Mapping[str, Any], model: str, trainer: Finetuner) -> l
     starts, wrong = parse_starts(_words(strings(given["starts"])), model)
     problems = [*trainer.check_model(model), *wrong]
     names = {start.name for start in starts}
-    if isinstance(given["start_lr"], Mapping) and (strange := [n for n in given["start_lr"] if n not in names]):
-        what = f"{' and '.join(map(str, strange))} is no start"
-        problems.append(UserError(what, where="start_lr", hint=f"the starts are {', '.join(sorted(names))}"))
+    tuned = {start.name for start in starts if not start.as_is}
+    if isinstance(given["start_lr"], Mapping) and (strange := [n for n in given["start_lr"] if n not in tuned]):
+        what = f"{' and '.join(map(str, strange))} is no start that is fine-tuned"
+        problems.append(UserError(what, where="start_lr", hint=f"the starts are {', '.join(sorted(tuned))}"))
     if starts and given.get("reference") not in (None, *names):
         what = f"{given['reference']!r} is no start"
         hint = did_you_mean(str(given["reference"]), names) or f"the starts are {', '.join(sorted(names))}"

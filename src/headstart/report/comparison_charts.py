@@ -174,10 +174,14 @@ def curves(results: Results) -> list[Chart]:
     """Learning curves, a chart a budget: the mean of the seeds, faintly the seeds."""
     found, reference = [], next(iter(measured_against(results)[::-1]), "coco")
     for at, budget in enumerate(results.budgets):
-        lines = []
+        lines, longest = [], max((cell.epochs for cell in results.finished() if cell.budget == budget.name), default=0)
         for name, index in _index(results).items():
             each = [[point.map50_95 for point in cell.measured.curve] for cell in results.of(name, budget.name)]
-            if each:
+            if each and not any(cell.epochs for cell in results.of(name, budget.name)):
+                ends = [(one[0], one[0]) for one in each]  # what is measured as it is stays as it is
+                mean = [sum(one[0] for one in each) / len(each)] * 2
+                lines.append(Line(index, name, [0, max(1, longest)], mean, single=ends if len(each) > 1 else []))
+            elif each:
                 length = min(len(one) for one in each)
                 mean = [sum(one[epoch] for one in each) / len(each) for epoch in range(length)]
                 single = each if len(each) > 1 else []
@@ -205,7 +209,7 @@ def _curve(key: str, budget: BudgetFacts, lines: list[Line], reference: str) -> 
 def _sooner(lines: list[Line], reference: str) -> str:
     """When each start is nearly as good as the reference in the end; nothing without it or another beside scratch."""
     first = next((line for line in lines if line.label == reference), None)
-    others = [line for line in lines if line.label not in (reference, "scratch")]
+    others = [line for line in lines if line.label not in (reference, "scratch") and line.xs[0]]
     if first is None or not others or first.ys[-1] <= 0:
         return ""
     after = [(line.label, epochs_to_reach(line.ys, NEARLY * first.ys[-1])) for line in (first, *others)]

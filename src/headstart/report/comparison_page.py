@@ -167,6 +167,7 @@ def legend(results: Results) -> list[tuple[int, str, str]]:
         what = f"pretrained with {known.method}, from {Path(known.model).name}" if known else words[start.kind]
         what = f"{Path(start.weights).name}, given as {what}, which it is not" if start.foreign else what
         what = f"{what}: {start.recipe.method or 'the default method'}" if start.recipe else what
+        what = f"{what}; as it is, without fine-tuning" if start.as_is else what
         found.append((at, start.name, what))
     return found
 

@@ -295,7 +295,8 @@ class CompareSettings(Options):
         ["scratch", "coco"],
         description="what to compare: scratch, coco, coco-backbone, checkpoints, run folders, or recipes (a .yaml of "
         "pretraining options, made anew for each list of labels); coco-longer: COCO fine-tuned for as many steps in "
-        "all, mine-longer: likewise mine; name=path names one, coco=path.pt says where the COCO weights are",
+        "all, mine-longer: likewise mine; mine-as-is: mine without any fine-tuning; name=path names one, coco=path.pt "
+        "says where the COCO weights are",
     )
     reference: str | None = Field(
         None, description="the start that others are measured against first, own weights, say (default: coco)"

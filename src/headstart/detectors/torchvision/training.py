@@ -156,10 +156,13 @@ class Training:
         }
 
     def run(self) -> None:
-        """Train every epoch; measure some of them and the last; write the curve as it grows."""
+        """Train every epoch; measure some of them and the last; write the curve as it grows.
+
+        Without any, the start is measured as it is.
+        """
         assert self.kept is not None, "go_on comes first"
-        for epoch in range(self.done + 1, self.settings.epochs + 1):
-            losses = self._train_epoch()
+        for epoch in range(self.done + 1, self.settings.epochs + 1) if self.settings.epochs else (0,):
+            losses = self._train_epoch() if epoch else {}
             if self.settings.measured(epoch):
                 self.last = self._measure()
                 write_scores(self.settings.folder, self.last.classes)

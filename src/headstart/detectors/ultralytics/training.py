@@ -7,6 +7,7 @@ images that it is measured on; here that checkpoint is not kept, and figures are
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def arguments(settings: FinetuneSettings) -> dict[str, Any]:
     """Everything that is passed to Ultralytics' ``train``, apart from the model itself."""
     own = {name: getattr(settings, name) for name in ("epochs", "imgsz", "batch", "lr0", "seed", "device", "workers")}
     own |= {"optimizer": settings.optimizer, "plots": settings.plots, "data": str(Path(settings.data).resolve())}
+    own["epochs"] = max(1, settings.epochs)  # without any, it ends before the first
     own |= {"project": str(settings.folder.parent), "name": settings.folder.name, "exist_ok": True}
     own |= {"pretrained": Path(settings.start).suffix == ".pt", "patience": 0, "val": True, "resume": False}
     # A checkpoint trained with single_cls hands that on, silently. The warm-up's bias rate of 0.1 is meant for SGD:
@@ -58,13 +60,17 @@ def _train(settings: FinetuneSettings) -> None:
         module, _ = load_checkpoint(str(settings.start))
         start, names = {key: value.clone() for key, value in module.state_dict().items()}, module.names
 
-    continuing = Continuing(settings)
+    continuing, scores = Continuing(settings), ScoreWriter(settings.folder)
 
     def on_train_start(trainer: Any) -> None:
         arrival = continuing.begin(trainer, check_arrival(trainer, start, names, str(settings.start)))
         write_json(settings.folder / ARRIVED, arrival)
         if read := used(trainer):
             write_used(settings.folder, read)
+        if settings.epochs == 0:
+            _measure(trainer)
+            scores.write(trainer)
+            raise _AsItIs
 
     def on_train_epoch_start(trainer: Any) -> None:
         refuse_another_batch(trainer, settings.batch)
@@ -76,10 +82,30 @@ def _train(settings: FinetuneSettings) -> None:
     yolo.add_callback("on_train_epoch_start", on_train_epoch_start)
     yolo.add_callback("on_train_batch_start", continuing.batch_start)
     yolo.add_callback("on_train_batch_end", continuing.batch_end)
-    yolo.add_callback("on_fit_epoch_end", ScoreWriter(settings.folder).write)
+    yolo.add_callback("on_fit_epoch_end", scores.write)
     yolo.add_callback("on_fit_epoch_end", continuing.epoch_end)
-    with leaving_data_alone(settings.folder):
+    with leaving_data_alone(settings.folder), suppress(_AsItIs):
         yolo.train(trainer=_without_choice(yolo.task_map[yolo.task]["trainer"]), **arguments(settings))
+
+
+class _AsItIs(Exception):  # noqa: N818 - nothing is wrong: there is nothing to train
+    """The start was measured as it is."""
+
+
+def _measure(trainer: Any) -> None:
+    """Measure a trainer's EMA before its first step, exactly as it is measured after an epoch, and keep the weights."""
+    import torch
+    from ultralytics.utils.torch_utils import strip_optimizer
+
+    with torch.no_grad():  # the validation asks what the losses of the last step were
+        batch = trainer.preprocess_batch(next(iter(trainer.test_loader)))
+        trainer.loss, trainer.loss_items = trainer.ema.ema(batch)
+    trainer.epoch = -1
+    trainer.metrics, trainer.fitness = trainer.validate()
+    trainer.save_metrics(metrics=trainer.metrics)
+    trainer.save_model()
+    trainer.best.unlink(missing_ok=True)
+    strip_optimizer(trainer.last)
 
 
 def refuse_another_batch(trainer: Any, batch: int) -> None:
