@@ -145,7 +145,7 @@ def test_next_is_to_predict_and_to_train_on_these_labels(run: Path) -> None:
     assert ["yolo", "detect", "predict", f"model={weights}", "source=more/images"] in commands
     assert ["yolo", "detect", "train", "data=few labels.yaml", f"model={weights}"] in commands
     compare = next(words for words in commands if words[:2] == ["headstart", "compare"])
-    assert f"starts=coco,coco-longer,mine={(run / 'settings.yaml').resolve()}" in compare
+    assert f"starts=coco,coco-longer,mine={(run / 'settings.yaml').resolve()},mine-as-is" in compare
     assert "data=few labels.yaml" in compare
 
 

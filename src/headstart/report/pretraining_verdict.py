@@ -255,7 +255,7 @@ def _next_steps(run: FoundRun, tone: str) -> list[Step]:
 def _with_classes(run: FoundRun, yolo: list[str], weights: str, cfg: list[str], labels: str, model: str) -> list[Step]:
     """What to do with a detector that has the user's classes, for it has learned from labels."""
     folders = [one for one in sources(run) if not one.endswith((".yaml", ".yml"))]
-    recipe = f"starts=coco,coco-longer,mine={_near(run.path / 'settings.yaml')}"
+    recipe = f"starts=coco,coco-longer,mine={_near(run.path / 'settings.yaml')},mine-as-is"
     return [
         Step(
             "It has your classes, and finds objects as it is:",
@@ -264,7 +264,7 @@ def _with_classes(run: FoundRun, yolo: list[str], weights: str, cfg: list[str], 
         Step("Fine-tune it on your labels:", shlex.join([*yolo, "train", *cfg, f"data={labels}", weights])),
         Step(
             "Whether the images without labels helped, only a comparison says. This run as a recipe, made anew from "
-            "each list of labels, against COCO's weights fine-tuned for as many steps:",
+            "each list of labels, fine-tuned and as it is, against COCO's weights fine-tuned for as many steps:",
             shlex.join(["headstart", "compare", f"data={labels}", f"model={model}", recipe]),
         ),
     ]
