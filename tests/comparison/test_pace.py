@@ -46,6 +46,16 @@ def test_where_every_epoch_is_measured_a_test_image_is_a_part_of_another() -> No
     assert speed_of([]) is None
 
 
+def test_what_is_measured_as_it_is_tells_no_speed() -> None:
+    speed, cell = Speed(5.0, 0.1, 0.04), Cell("main", "mine-as-is", "1%", 0, 0.1, 0, 100)
+    as_is = Timed(FinetuneResult(0.1, 0.2, (Epoch(0, 2.0, 0.1, 0.2),), 7.0, Path(), ARRIVAL), 100, 50)
+    found = speed_of([as_is, trained(40, 100, 50, speed)])
+    assert found is not None
+    assert (found.start, found.train, found.test) == pytest.approx((5.0, 0.1, 0.04))
+    assert found.of(cell, 50) == pytest.approx(5 + 50 * 0.04), "it is tested once"
+    assert speed_of([as_is]) is None
+
+
 @pytest.mark.parametrize(
     ("done", "left", "places", "elapsed", "expected"),
     [

@@ -291,8 +291,7 @@ class Running:
         cell = done.task.cell
         left.remove(cell)
         if done.result:
-            if cell.epochs:
-                self._times.append(Timed(done.result, cell.images, self._tests(cell)))
+            self._times.append(Timed(done.result, cell.images, self._tests(cell)))
             self.under_way()
             text = f"mAP50-95 {done.result.map50_95:.3f} in {duration(done.result.seconds)}"
         else:

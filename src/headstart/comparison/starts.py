@@ -236,7 +236,7 @@ def parse_starts(words: list[str], model: str) -> tuple[list[Start], list[UserEr
     ]
     for name in sorted({start.name for start in starts if [other.name for other in starts].count(start.name) > 1}):
         problems.append(UserError(f"{name!r} is there twice", where="starts", hint="name them: first=a.pt,second=b.pt"))
-    origins = {start.name: start.path for start in starts}
+    origins = {start.name: start.path for start in starts if start.kind not in RESERVED}
     for start in starts:
         if start.as_is and origins.get(start.base, start.path) != start.path:
             what = f"{start.name} is {start.base} before it is fine-tuned, and another file is given for it"
