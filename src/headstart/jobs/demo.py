@@ -90,7 +90,7 @@ LABELS = "labels=my.yaml teacher=tf_efficientnet_lite0"
 NEXT = (
     f"headstart pretrain data=my/images model=yolo11n.pt {LABELS} out=runs/mine",
     "yolo detect train cfg=runs/mine/finetune.yaml model=runs/mine/headstart.pt data=my.yaml",
-    "headstart compare data=my.yaml starts=coco,coco-longer,mine=runs/mine",
+    "headstart compare data=my.yaml starts=coco,coco-longer,mine=runs/mine,mine-as-is",
 )
 NAME = "headstart-demo.txt"
 """Marks the folder as a demo's, which ``overwrite=true`` may replace."""
@@ -178,7 +178,7 @@ def _compare(folder: Path, data: Path, first: Run) -> Comparison:
     return compare(
         data=data,
         model=str(folder / "small.yaml"),
-        starts=[f"things-longer={known}", f"headstart={recipe}"],
+        starts=[f"things-longer={known}", "headstart-as-is", f"headstart={recipe}"],
         reference="things-longer",
         labels=[str(LABELLED)],
         seeds=SEEDS,
