@@ -144,6 +144,38 @@ def test_a_checkpoint_with_the_users_classes_arrives_whole(weights: Path, tmp_pa
     assert other["mine", 1].taken["head"][0] < 121
 
 
+@pytest.mark.parametrize("name", ["yolo11n.yaml", "yolov8n.yaml", "yolo26n.yaml", "yolo11n-seg.yaml"])
+def test_a_detector_that_was_trained_from_a_yaml_detects_the_same(name: str, weights: Path, tmp_path: Path) -> None:
+    """Ultralytics makes its class branch as narrow as few classes allow: 64 channels, and 80 from COCO's weights."""
+    from ultralytics import YOLO
+
+    torch.manual_seed(3)
+    yolo = YOLO(name)
+    narrow = type(yolo.model)(name, nc=3, verbose=False)
+    for module in narrow.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for tensor in (module.weight.data, module.bias.data, module.running_mean, module.running_var):
+                tensor.copy_(torch.rand_like(tensor) + 0.5)
+    narrow.half().float()
+    narrow.names = {0: "nut", 1: "bolt", 2: "wire"}
+    yolo.model = narrow
+    yolo.save(tmp_path / "mine.pt")
+    starts = [Start("scratch", "scratch", ""), Start("mine", "checkpoint", str(tmp_path / "mine.pt"))]
+    files = build_starts(starts, [0], data("nut", "bolt", "wire"), name, tmp_path)
+    assert files["mine", 0].taken == {part: [total, total] for part, (_, total) in files["mine", 0].taken.items()}
+    assert files["mine", 0].parameters == files["scratch", 0].parameters
+    both = (narrow.state_dict(), state(files["mine", 0].path))
+    widths = [{len(tensor) for key, tensor in one.items() if "cv3" in key and tensor.dim()} for one in both]
+    assert (80 in widths[0], 80 in widths[1]) == (False, True)
+    images = torch.rand(2, 3, 64, 64)
+    wide = YOLO(files["mine", 0].path).model.float().eval()
+    with torch.no_grad():
+        found = [one(images)[0] for one in (narrow.eval(), wide)]
+    outputs = [one[0] if isinstance(one, (tuple, list)) else one for one in found]
+    assert outputs[0][:, 4:7].std() > 0, "the scores"
+    assert torch.allclose(outputs[0], outputs[1], atol=1e-4, rtol=1e-4)
+
+
 def test_starts_are_kept_and_built_anew_when_they_must_be(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

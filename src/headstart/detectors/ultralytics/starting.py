@@ -101,7 +101,26 @@ def _class_names(module: Any) -> list[str]:
 
 
 def _class_layers(target: nn.Module, other: nn.Module, parts: Sequence[Part]) -> dict[str, Tensor]:
-    """Tensors of `other` that fit into the model with the user's classes: of one with these classes, all."""
+    """Tensors of `other` that fit into the model with the user's classes: of one with these classes, all.
+
+    A detector that was trained from a YAML has a class branch as narrow as its few classes allow; it is put into the
+    wider one so that it computes the same.
+    """
     own, state, part_of = own_state(target), own_state(other), splitter(target)
     wrong = differences(state, own, "the start")
+    if all(name in own and _within(state[name], own[name]) for name in wrong):
+        state |= {name: _widened(state[name], own[name]) for name in wrong}
+        wrong = {}
     return {name: tensor for name, tensor in state.items() if name not in wrong and part_of(name) in parts}
+
+
+def _within(tensor: Tensor, wide: Tensor) -> bool:
+    return tensor.dim() == wide.dim() and all(one <= other for one, other in zip(tensor.shape, wide.shape, strict=True))
+
+
+def _widened(tensor: Tensor, wide: Tensor) -> Tensor:
+    """`tensor` in the first places of `wide`: channels that are new keep what is there, and no other one reads them."""
+    made = wide.clone()
+    made[: len(tensor)] = 0
+    made[tuple(slice(size) for size in tensor.shape)] = tensor
+    return made
