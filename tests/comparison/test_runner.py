@@ -645,6 +645,7 @@ def test_a_detector_of_the_classes_is_measured_as_it_is(
     assert found.verdict.startswith("mine-as-is against coco: ")
     assert "as it is, without fine-tuning" in found.report.read_text()
     assert "as it is" not in found.markdown, "it is there"
+    assert "2 seeds. Last epoch; mine-as-is before any. Figures on" in found.markdown
     # Without it, what could be known in a moment is said; what the others are compared with is what a user has.
     once = headstart.compare(
         **{**options, "starts": f"coco={weights},mine={own}", "labels": "50%", "out": tmp_path / "b"}

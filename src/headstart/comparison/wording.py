@@ -261,7 +261,8 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
 def measured_when(results: Results) -> str:
     """That figures are of the last epoch, where that was checked."""
     passed = any(check.key == "last epoch" and check.outcome == "passed" for check in results.checks)
-    return "Last epoch. " if passed else ""
+    as_is = listed([start.name for start in results.starts if start.as_is])
+    return f"Last epoch{f'; {as_is} before any' if as_is else ''}. " if passed else ""
 
 
 HOW = (
