@@ -466,18 +466,18 @@ def test_a_run_whose_labels_chose_its_method_is_a_recipe_of_that_method(tmp_path
 
 
 def test_what_a_recipe_makes_is_measured_as_it_is(fakes: Fakes, options: dict[str, Any], tmp_path: Path) -> None:
-    """Of one pretraining, beside what is fine-tuned or alone; one that knows other classes is not measured."""
+    """Of one pretraining, beside what is fine-tuned or alone."""
     training, pretraining = fakes
     pretraining.weights = classified(tmp_path / "own.pt")
-    given = {**options, "labels": "25%", "starts": f"mine-as-is,{options['starts']}"}
+    given = {**options, "labels": "25%", "seeds": 1, "starts": f"mine-as-is,{options['starts']}"}
     found = headstart.compare(**given)
     assert found.ok, found.failed
-    assert [one["node"] for one in pretraining.asked] == ["mine-25pc-seed0", "mine-25pc-seed1"]
+    assert [one["node"] for one in pretraining.asked] == ["mine-25pc-seed0"]
     asked = {one.name: (one.epochs, Path(one.start).name) for one in training.asked if "coco" not in one.name}
     assert asked == {
-        f"mine{kind}-25pc-seed{seed}": (epochs, f"mine-25pc-seed{seed}.pt")
-        for kind, epochs in (("-as-is", 0), ("", 4)) for seed in (0, 1)
-    }  # fmt: skip
+        "mine-as-is-25pc-seed0": (0, "mine-25pc-seed0.pt"),
+        "mine-25pc-seed0": (4, "mine-25pc-seed0.pt"),
+    }
     assert found.results is not None
     own = {start.name: start for start in found.results.starts if start.kind == "recipe"}
     assert own["mine-as-is"].recipe == own["mine"].recipe
@@ -488,9 +488,47 @@ def test_what_a_recipe_makes_is_measured_as_it_is(fakes: Fakes, options: dict[st
     assert found.ok, found.failed
     assert found.results is not None
     assert [start.name for start in found.results.starts] == ["coco", "mine-as-is"]
-    assert {one.name for one in training.asked[-4:]} == {
-        f"{n}-25pc-seed{s}" for n in ("coco", "mine-as-is") for s in "01"
-    }
+    assert {one.name for one in training.asked[-2:]} == {"coco-25pc-seed0", "mine-as-is-25pc-seed0"}
+    # The same weights from every seed: the seed of the recipe reached nothing.
+    twins = headstart.compare(**{**alone, "seeds": 2})
+    assert [one.key for one in twins.failed_checks] == ["seeds"]
+
+
+def test_coco_is_as_long_as_what_is_measured_as_it_is(fakes: Fakes, options: dict[str, Any], tmp_path: Path) -> None:
+    """With several rates as well: the search has to know how long it takes."""
+    training, pretraining = fakes
+    pretraining.weights = classified(tmp_path / "own.pt")
+    starts = f"coco-longer,{options['starts'].replace('mine=', 'mine-as-is=')}"
+    found = headstart.compare(**{**options, "labels": "100%", "seeds": 1, "lr": [0.001, 0.01], "starts": starts})
+    assert found.ok, found.failed
+    assert [one["node"] for one in pretraining.asked] == ["mine-100pc-seed0-search", "mine-100pc-seed0"]
+    assert {one.name: one.epochs for one in training.asked}["coco-longer-100pc-seed0"] == 24, (
+        "40 steps of 16: 20 epochs"
+    )
+    assert found.results is not None
+    (longer,) = [one.longer for one in found.results.starts if one.longer]
+    assert [one.follows for one in longer] == ["mine-as-is"]
+
+
+def test_what_learns_without_labels_is_not_measured_as_it_is(
+    fakes: Fakes, options: dict[str, Any], tmp_path: Path
+) -> None:
+    """Told before anything is made, once."""
+    (tmp_path / "ssl.yaml").write_text(yaml.safe_dump({"method": "dino", "steps": 4, "batch": 8, "imgsz": 64}))
+    with pytest.raises(UserError) as caught:
+        headstart.compare(**{**options, "starts": f"{options['starts']},ssl={tmp_path}/ssl.yaml,ssl-as-is"})
+    assert str(caught.value).count("dino learns without labels") == 1
+    assert not fakes[1].asked
+
+
+def test_a_failed_run_is_told_once(fakes: Fakes, options: dict[str, Any]) -> None:
+    def fail(asked: dict[str, Any]) -> None:
+        raise UserError("there is no room")
+
+    fakes[1].fail = fail
+    found = headstart.compare(**{**options, "labels": "25%", "seeds": 1, "starts": f"{options['starts']},mine-as-is"})
+    assert found.report is not None
+    assert found.report.read_text().count("pretrainings/mine-25pc-seed0/run") == 1
 
 
 def test_a_recipe_that_knows_other_classes_is_not_measured_as_it_is(fakes: Fakes, options: dict[str, Any]) -> None:

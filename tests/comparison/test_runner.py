@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -642,9 +642,10 @@ def test_a_detector_of_the_classes_is_measured_as_it_is(
     told = {one.key: one for one in found.results.checks}
     assert told["epochs"].claim.endswith("as long as the others, and mine-as-is measured without any")
     assert "mine-as-is: not fine-tuned" in told["epochs"].evidence
-    assert found.verdict.startswith("mine-as-is against coco: ")
+    assert found.verdict.startswith("mine against coco: "), "what is fine-tuned, wherever it stands in the list"
+    assert "\nmine-as-is against coco: worse at 50% of the labels (" in found.markdown
     assert "as it is, without fine-tuning" in found.report.read_text()
-    assert "as it is" not in found.markdown, "it is there"
+    assert "measures it as it is" not in found.markdown, "it is there"
     assert "2 seeds. Last epoch; mine-as-is before any. Figures on" in found.markdown
     # Without it, what could be known in a moment is said; what the others are compared with is what a user has.
     once = headstart.compare(
@@ -656,20 +657,61 @@ def test_a_detector_of_the_classes_is_measured_as_it_is(
     again = headstart.compare(**{**given, "reference": "mine-as-is"})
     assert len(fake.asked) == asked
     assert again.verdict.startswith("mine against mine-as-is: ")
+    for reference in ("mine", "mine-as-is"):
+        of = headstart.compare(**{**given, "reference": reference})
+        assert of.results is not None
+        steps = {one.start: one.steps for one in of.results.costs}
+        assert (steps["mine"], steps["mine-as-is"]) == (4, 0), "both are what a user has"
+        assert {one.start for one in of.results.labels_worth} == set()
+
+
+def test_what_no_seed_changes_is_no_fault(fake: FakeTraining, options: dict[str, Any], tmp_path: Path) -> None:
+    """A file that is measured as it is, against scratch that finds nothing: the same difference in every seed."""
+    own = classified(tmp_path / "own.pt")
+
+    def flat(s: FinetuneSettings) -> None:
+        write(s)
+        path, value = s.folder / CURVE, "0.3" if s.epochs == 0 else "0.0"
+        with path.open(newline="") as file:
+            head, *body = csv.reader(file)
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([head, *([one[0], one[1], value, value, *one[4:]] for one in body)])
+
+    write, fake.write = fake.write, flat  # type: ignore[method-assign]
+    given = {**options, "starts": f"scratch,mine={own},mine-as-is", "labels": "25%,100%"}
+    found = headstart.compare(**{**given, "seeds": 3})
+    assert found.results is not None
+    assert found.failed_checks == ()
+    (first, *_) = [one for one in found.results.differences if (one.start, one.reference) == ("mine-as-is", "scratch")]
+    assert first.map50_95.differences == (0.3, 0.3, 0.3)
+    given = {**options, "starts": f"mine-as-is={own},other-as-is={own}", "labels": "25%", "out": tmp_path / "alone"}
+    alone = headstart.compare(**given)
+    assert alone.results is not None
+    told = {one.key: (one.outcome, one.evidence) for one in alone.results.checks}
+    assert told["rates"] == ("not known", "nothing was fine-tuned")
+    assert told["seeds"] == ("not known", "nothing was made of a seed")
 
 
 def test_weights_of_other_classes_are_not_measured_as_they_are(
-    fake: FakeTraining, options: dict[str, Any], weights: Path
+    fake: FakeTraining, options: dict[str, Any], weights: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=r"w\.pt is no detector of the classes of data") as caught:
         headstart.compare(**{**options, "starts": f"coco={weights},mine-as-is={weights}"})
     assert "to fine-tune it: mine=" in str(caught.value)
+    # As many classes as the model's own YAML has, in another order: every tensor fits.
+    from ultralytics.utils import ROOT
+
+    model = tmp_path / "own-yolo11n.yaml"
+    model.write_text((ROOT / "cfg/models/11/yolo11.yaml").read_text().replace("nc: 80", f"nc: {len(CLASSES)}"))
+    turned = classified(tmp_path / "turned.pt", CLASSES[::-1], str(model))
+    with pytest.raises(UserError, match=r"turned\.pt is no detector of the classes of data"):
+        headstart.compare(**{**options, "model": str(model), "starts": f"scratch,mine-as-is={turned}"})
     assert not fake.asked
 
 
-def classified(path: Path) -> Path:
+def classified(path: Path, names: Sequence[str] = CLASSES, model: str = "yolo11n.yaml") -> Path:
     """A detector of the classes of `data`."""
-    finetuner("yolo11n").build_start(StartSettings("yolo11n.yaml", CLASSES, seed=9), path)
+    finetuner(model).build_start(StartSettings(model, names, seed=9), path)
     return path
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,20 @@ def test_a_detector_that_was_trained_from_a_yaml_detects_the_same(name: str, wei
     outputs = [one[0] if isinstance(one, (tuple, list)) else one for one in found]
     assert outputs[0][:, 4:7].std() > 0, "the scores"
     assert torch.allclose(outputs[0], outputs[1], atol=1e-4, rtol=1e-4)
+
+
+def test_a_start_that_was_built_in_another_way_is_built_anew(weights: Path, tmp_path: Path) -> None:
+    """Seeds of one start would begin with other weights where some of them were built by an earlier version."""
+    start = [Start("coco", "coco", str(weights))]
+    first = build_starts(start, [0], data("a"), "yolo11n.yaml", tmp_path)["coco", 0]
+    record = tmp_path / "coco-seed0.json"
+    known = json.loads(record.read_text())
+    assert known["origin"].pop("way")
+    record.write_text(json.dumps(known))
+    before = first.path.stat().st_mtime_ns
+    again = build_starts(start, [0], data("a"), "yolo11n.yaml", tmp_path)["coco", 0]
+    assert again == first
+    assert again.path.stat().st_mtime_ns > before
 
 
 def test_starts_are_kept_and_built_anew_when_they_must_be(

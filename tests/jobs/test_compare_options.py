@@ -95,7 +95,7 @@ def test_a_start_is_measured_as_it_is_by_its_name(given: dict[str, Any], tmp_pat
     assert parse_starts([f"st-as-is={recipe}"], "yolo11n")[0] == [starts[4]], "without its fine-tuning"
     for word in ("coco-as-is", "scratch-as-is", f"coco-as-is={weights}"):
         (problem,) = parse_starts([f"coco={run}", word], "yolo11n")[1]
-        assert "knows none of your classes before it is fine-tuned" in str(problem)
+        assert "neither random weights nor those called COCO's are measured as they are" in str(problem)
     (problem,) = parse_starts([f"mine={weights}", f"mine-as-is={run}"], "yolo11n")[1]
     assert "mine-as-is is mine before it is fine-tuned, and another file is given for it" in str(problem)
     assert "'mine-longer-as-is' does not exist" in str(parse_starts([*words, "mine-longer-as-is"], "yolo11n")[1][0])

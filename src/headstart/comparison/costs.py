@@ -27,12 +27,12 @@ def costs(facts: Facts, done: Sequence[CellResult]) -> list[Cost]:
         facts: What is known apart from the trainings.
         done: Main trainings that are done.
     """
-    found, references = [], references_of(facts)
+    found, references = [], {start.base for start in facts.starts if start.name in references_of(facts)}
     for budget in facts.budgets:
         for start in facts.starts:
             cells = [cell for cell in done if (cell.start, cell.budget) == (start.name, budget.name)]
             if cells:
-                reference = start.name in references
+                reference = start.base in references
                 found.append(_cost(start, budget.name, cells, facts.settings.batch, reference=reference))
     return found
 

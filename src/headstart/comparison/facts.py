@@ -114,6 +114,7 @@ def _start_facts(
         longer=tuple(follows) if start.longer else (),
         foreign=called_coco(start, first),
         as_is=start.as_is,
+        detects=bool(first and first.detects),
     )
 
 

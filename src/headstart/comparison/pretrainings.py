@@ -201,13 +201,17 @@ def node_of(prepared: Prepared, start: Start, budget: str, seed: int, *, search:
 
 
 def nodes(prepared: Prepared, *, search: bool, seeds: Sequence[int]) -> list[Node]:
-    """The runs that the search for rates, or the cells of some seeds, wait for; seed by seed."""
+    """The runs that the search for rates, or the cells of some seeds, wait for; seed by seed.
+
+    A search needs none for what is measured as it is, unless something is trained for as long as that took.
+    """
+    followed = any(start.longer for start in prepared.starts)
     found = [
         node_of(prepared, start, budget.name, seed, search=search)
         for seed in seeds
         for budget in prepared.budgets
         for start in prepared.starts
-        if start.kind == "recipe" and not (search and start.as_is)
+        if start.kind == "recipe" and (followed or not (search and start.as_is))
     ]
     return list(dict.fromkeys(found))
 

@@ -119,11 +119,13 @@ def labels_worth(facts: Facts, done: Sequence[CellResult]) -> list[LabelsWorth]:
         scores.setdefault(cell.start, {}).setdefault(cell.budget, {})[cell.seed] = cell.measured.map50_95
     curve = {budget: scores.get(reference or "", {}).get(budget, {}) for budget in sizes}
     curve = {budget: seeds for budget, seeds in curve.items() if seeds}
-    if reference is None or len(curve) < 2:
+    fixed = {start.name for start in facts.starts if start.as_is and start.recipe is None}  # no label changes these
+    if reference is None or reference in fixed or len(curve) < 2:
         return []
     return [
         one
         for name in tested(facts)
+        if name not in fixed
         for budget in sizes
         if (one := _worth(name, reference, budget, scores.get(name, {}).get(budget, {}), curve, sizes))
     ]

@@ -124,8 +124,7 @@ def foreign(start: StartFacts) -> str:
 
 def measurable(results: Results, start: StartFacts) -> str:
     """That a start is a detector of the user's classes, and how to have it measured as it is; "" where it is there."""
-    taken, there = start.taken.get("head", (0, 1))
-    if start.as_is or taken < there or any(one.as_is and one.base == start.name for one in results.starts):
+    if start.as_is or not start.detects or any(one.as_is and one.base == start.name for one in results.starts):
         return ""
     what = f"{start.name} is a detector of these classes before it is fine-tuned"
     return f"{what}: the same command with {start.name}{AS_IS} among the starts measures it as it is, too"

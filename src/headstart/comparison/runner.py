@@ -174,9 +174,11 @@ class Running:
         p = self.prepared
         found: dict[str, list[PretrainingFacts]] = {start.name: [] for start in p.starts}
         found |= {name: [one] for name, one in p.pretrainings.items()}
+        # One that is measured as it is alone has no start of the name of its runs.
+        names = {start.base: start.name for start in sorted(p.starts, key=lambda one: not one.as_is)}
         for node, made in self.made.items():
             if made.known and node.budget in ("", budget) and (node.search == search or not node.budget):
-                found.setdefault(node.start, []).append(made.known)
+                found[names[node.start]].append(made.known)
         return found
 
     def _most(self, *, search: bool) -> dict[str, tuple[str, int]]:

@@ -141,6 +141,7 @@ class StartFacts(Record):
         longer: Of a start that is fine-tuned for longer: by how much, and which start it follows, at each budget.
         foreign: Of one that is called COCO's: why its weights are not, in words; "" where nothing tells that.
         as_is: Whether it is measured as it is, without any fine-tuning.
+        detects: Whether it is a detector of the user's classes before any fine-tuning.
     """
 
     name: str
@@ -155,6 +156,7 @@ class StartFacts(Record):
     longer: tuple[LongerFacts, ...] = ()
     foreign: str = ""
     as_is: bool = False
+    detects: bool = False
 
     @property
     def base(self) -> str:

@@ -31,6 +31,7 @@ class StartFile:
         parameters: Weights of the model.
         taken: ``{"backbone": [taken from the given weights, tensors in all], "neck": ..., "head": ...}``.
         foreign: Why the given weights are not COCO's published ones, in words; "" where nothing tells that.
+        detects: Whether it is a detector of the user's classes before it is fine-tuned.
     """
 
     path: Path
@@ -38,6 +39,7 @@ class StartFile:
     parameters: int
     taken: Mapping[str, Sequence[int]]
     foreign: str = ""
+    detects: bool = False
 
 
 def build_starts(
@@ -88,7 +90,8 @@ def build_start(start: Start, seed: int, dataset: Dataset, model: str, path: Pat
     with suppress(OSError, ValueError, KeyError, TypeError):  # none, or a damaged one: it is built anew
         known = json.loads(record.read_text(encoding="utf-8"))
         if known["origin"] == origin and known["file"] == content_hash(str(path)):
-            return StartFile(path, known["sha256"], known["parameters"], known["taken"], known["foreign"])
+            found = [known[key] for key in ("sha256", "parameters", "taken", "foreign", "detects")]
+            return StartFile(path, *found)
     from headstart.detectors.tensors import fingerprint
 
     settings = StartSettings(
@@ -101,9 +104,10 @@ def build_start(start: Start, seed: int, dataset: Dataset, model: str, path: Pat
     )
     built = finetuner(model).build_start(settings, path)
     taken = {str(part): [built.taken[part], built.total[part]] for part in built.total}
-    made = StartFile(path, fingerprint(built.state), built.parameters, taken, built.foreign)
+    detects = built.classified and all(count == total for count, total in taken.values())
+    made = StartFile(path, fingerprint(built.state), built.parameters, taken, built.foreign, detects)
     content = {"origin": origin, "sha256": made.sha256, "parameters": made.parameters, "taken": taken}
-    content |= {"foreign": made.foreign}
+    content |= {"foreign": made.foreign, "detects": made.detects}
     write_text(record, json.dumps({**content, "file": content_hash(str(path))}, indent=1) + "\n")
     return made
 
@@ -116,6 +120,7 @@ def _origin(start: Start, dataset: Dataset, model: str) -> dict[str, Any]:
         "names": list(dataset.names),
         "weights": content_hash(start.path) if start.path else "",
         "versions": dict(finetuner(model).versions()),
+        "way": _WAY,
     }
 
 
@@ -125,9 +130,8 @@ def called_coco(start: Start, file: StartFile | None) -> str:
 
 
 def unclassified(file: StartFile) -> str:
-    """Why a start is no detector of the user's classes before it is fine-tuned, in words; "" where it is one."""
-    taken, there = file.taken["head"]
-    return "" if taken == there else "is no detector of the classes of data: its class layers are drawn anew"
+    """Why a start cannot be measured before it is fine-tuned, in words; "" where it can."""
+    return "" if file.detects else "is no detector of the classes of data"
 
 
 def pretraining_of(start: Start) -> PretrainingFacts | None:
@@ -187,6 +191,8 @@ _LONGER = "-longer"
 RESERVED = ("scratch", "coco", "coco-backbone", "scratch-longer", "coco-longer")
 
 
+_WAY = 2
+"""Of building starts: those that were built in another way are built anew."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
@@ -276,8 +282,8 @@ def _variant(name: str, base: Start, problems: list[UserError]) -> Start:
 
 def _as_is(name: str, base: Start, problems: list[UserError]) -> Start:
     if name.removesuffix(AS_IS) in RESERVED:
-        what = f"{name}: {name.removesuffix(AS_IS)} knows none of your classes before it is fine-tuned"
-        hint = "run folders, recipes and weights of a detector of your classes can be measured as they are: mine-as-is"
+        what = f"{name}: neither random weights nor those called COCO's are measured as they are"
+        hint = "recipes, run folders and weights of a detector of your classes can be: mine=weights.pt,mine-as-is"
         problems.append(UserError(what, where="starts", hint=hint))
     return base._replace(name=name, as_is=True)
 

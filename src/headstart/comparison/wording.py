@@ -52,7 +52,7 @@ def _reference_gains(results: Results, found: Sequence[Difference]) -> str:
 
 def remarks(results: Results) -> list[str]:
     """What is said beside the verdict, each without a full stop; the labels that its start saves, if it is trusted."""
-    told = [detectable(results), few_objects(results)]
+    told = [_as_they_are(results), detectable(results), few_objects(results)]
     start = next((one.start for one in headline(results)), None)
     if results.trusted:
         told += [worth(one) for one in results.labels_worth if one.start == start]
@@ -60,6 +60,19 @@ def remarks(results: Results) -> list[str]:
     told += [foreign(start) for start in results.starts]
     told += [measurable(results, start) for start in results.starts if start.name in tested(results)]
     return [one for one in told if one]
+
+
+def _as_they_are(results: Results) -> str:
+    """What was found of starts that are measured as they are, where the verdict is about another one; "" of none."""
+    told = {one.start for one in headline(results)}
+    others = [start.name for start in results.starts if start.as_is and start.name not in told]
+    if not results.trusted:
+        return ""
+    return "; ".join(pair_sentence(pair) for name in others if (pair := _against_first(about(results, name))))
+
+
+def _against_first(found: Sequence[Difference]) -> list[Difference]:
+    return [one for one in found if one.reference == found[0].reference]
 
 
 def _in_short(found: Sequence[Difference], first: bool) -> str:
@@ -114,10 +127,13 @@ def _no_interval(values: Paired) -> str:
 def headline(results: Results) -> list[Difference]:
     """The differences that the sentence is about.
 
-    Those of the last start that is put to the test, else of the reference, else of COCO, else the last.
+    Those of the last start that is put to the test, one that was fine-tuned before one that is measured as it is; else
+    of the reference, else of COCO, else the last.
     """
     compared = list(dict.fromkeys(one.start for one in results.differences))
-    for of in (tested(results), [reference_of(results)], ["coco"]):
+    as_is = {start.name for start in results.starts if start.as_is}
+    tuned = [name for name in tested(results) if name not in as_is]
+    for of in (tuned, tested(results), [reference_of(results)], ["coco"]):
         if found := [name for name in compared if name in of]:
             return about(results, found[-1])
     return about(results, compared[-1]) if compared else []

@@ -200,6 +200,7 @@ class Built:
         state: The model's state.
         parameters: Weights of the model.
         foreign: Why the given weights are not COCO's published ones, in words; "" where nothing in the file tells that.
+        classified: Whether the given weights have the user's classes, in their order.
     """
 
     taken: Mapping[Part, int]
@@ -207,6 +208,7 @@ class Built:
     state: Mapping[str, Tensor]
     parameters: int
     foreign: str = ""
+    classified: bool = False
 
 
 class Finetuner(ABC):
@@ -338,14 +340,12 @@ def _file_problems(settings: FinetuneSettings, suffixes: Sequence[str]) -> list[
 
 def _number_problems(settings: FinetuneSettings) -> list[UserError]:
     problems = [
-        UserError(f"{getattr(settings, name)} is too small", where=name, hint=f"give {least} or more")
-        for name, least in {"epochs": 0, "imgsz": 32, "batch": 1, "workers": 0, "seed": 0}.items()
-        if getattr(settings, name) < least
+        UserError(f"{value} is too small", where=name, hint=f"give {least} or more")
+        for name, least in {"epochs": 0, "imgsz": 32, "batch": 1, "workers": 0, "seed": 0, "threads": 1}.items()
+        if (value := getattr(settings, name)) is not None and value < least
     ]
     if not 0 < settings.lr0 < math.inf:
         problems.append(UserError(f"{settings.lr0} is not a learning rate", where="lr0", hint="try 0.001 with AdamW"))
-    if settings.threads is not None and settings.threads < 1:
-        problems.append(UserError(f"{settings.threads} is too small", where="threads", hint="give 1 or more"))
     if "," in settings.device:
         hint = "one training takes one device; run several trainings side by side"
         problems.append(UserError(f"{settings.device!r} names several devices", where="device", hint=hint))

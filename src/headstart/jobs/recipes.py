@@ -21,13 +21,25 @@ def check_recipes(starts: Sequence[Start], given: Mapping[str, Any]) -> list[Use
         given: The comparison's options; the problems of these are told elsewhere.
     """
     problems = []
-    for start in [one for one in starts if one.kind == "recipe"]:
+    for start in {one.base: one for one in starts if one.kind == "recipe"}.values():
         found = _problems(Path(start.path), given)
-        place = f"recipe {start.name} ({start.path})"
+        if any(one.as_is and one.base == start.base for one in starts):
+            found += _no_detector(Path(start.path))
+        place = f"recipe {start.base} ({start.path})"
         problems += [
             UserError(one.what, where=f"{place}: {one.where}" if one.where else place, hint=one.hint) for one in found
         ]
     return problems
+
+
+def _no_detector(file: Path) -> list[UserError]:
+    """What keeps what a recipe makes from being measured as it is: it learns without labels."""
+    recipe = read_recipe(file, [])
+    if recipe is None or recipe.labelled or not recipe.method:
+        return []
+    what = f"{recipe.method} learns without labels: what it hands back cannot be measured without a fine-tuning"
+    hint = "leave -as-is out, or take a method that learns from labels: selftrain"
+    return [UserError(what, where="starts", hint=hint)]
 
 
 def _problems(file: Path, given: Mapping[str, Any]) -> list[UserError]:

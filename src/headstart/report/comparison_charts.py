@@ -210,7 +210,7 @@ def _sooner(lines: list[Line], reference: str) -> str:
     """When each start is nearly as good as the reference in the end; nothing without it or another beside scratch."""
     first = next((line for line in lines if line.label == reference), None)
     others = [line for line in lines if line.label not in (reference, "scratch") and line.xs[0]]
-    if first is None or not others or first.ys[-1] <= 0:
+    if first is None or not first.xs[0] or not others or first.ys[-1] <= 0:
         return ""
     after = [(line.label, epochs_to_reach(line.ys, NEARLY * first.ys[-1])) for line in (first, *others)]
     listed = ", ".join(f"{label} {'never' if epoch is None else epoch}" for label, epoch in after)

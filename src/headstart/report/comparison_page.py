@@ -208,7 +208,8 @@ def facts(results: Results) -> list[tuple[str, str, str]]:
 
 def _failed(results: Results) -> list[tuple[str, str]]:
     """Folder of what was not finished, and why: runs of recipes, then trainings."""
-    runs = [run for start in results.starts if start.recipe for run in start.recipe.runs if run.state != "done"]
+    recipes = {start.base: start.recipe for start in results.starts if start.recipe}.values()
+    runs = [run for recipe in recipes for run in recipe.runs if run.state != "done"]
     cells = [cell for cell in results.cells if cell.state != "done"]
     found = [(run.folder, run.error) for run in runs] + [(cell.folder, cell.error) for cell in cells]
     return [(folder, why or "not begun") for folder, why in found]

@@ -51,7 +51,7 @@ def build_start(settings: StartSettings, path: Path) -> Built:
         name, own_names, [], weights is None, {"seed": settings.seed, "weights": weights, "parts": list(parts)}
     )
     models.write_state(path, module, record)
-    return replace(built(module, taken, models.part_of), foreign=foreign)
+    return replace(built(module, taken, models.part_of), foreign=foreign, classified=same)
 
 
 def _foreign(name: str, state: Mapping[str, Tensor], record: Record | None) -> str:

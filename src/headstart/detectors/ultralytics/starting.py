@@ -35,10 +35,11 @@ def build_start(settings: StartSettings, path: Path) -> Built:
         live = build(model)
         source = live.model
         given: Mapping[str, Tensor] = {}
-        foreign = ""
+        foreign, classified = "", False
         if weights is not None:
             opened = open_checkpoint(weights, where="starts")
             other, foreign = opened.model, _foreign(opened)
+            classified = _class_names(other) == list(names)
             check_trainable(other, weights, where="starts")
             given = _fitting(source, other, model, weights, parts)
             refuse_not_finite(given, weights, where="starts")
@@ -47,14 +48,15 @@ def build_start(settings: StartSettings, path: Path) -> Built:
         torch.manual_seed(settings.seed)
         target = with_classes(source, names, settings.kpt_shape)
         target.load(source, verbose=False)
-        if weights is not None and _class_names(other) == list(names):
+        if classified:
             given = {**given, **_class_layers(target, other, parts)}
             target.load_state_dict(given, strict=False)
         target.names = dict(enumerate(names))
         detector = UltralyticsDetector(live, target)
         detector.trained = weights is not None
         detector.save(path, {"seed": settings.seed, "weights": weights, "parts": list(parts) if weights else []})
-    return replace(built(detector.module, given, splitter(detector.module)), foreign=foreign)
+    found = built(detector.module, given, splitter(detector.module))
+    return replace(found, foreign=foreign, classified=classified)
 
 
 _COCO = re.compile(r"coco(-\w+)?")
