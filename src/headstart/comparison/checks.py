@@ -327,7 +327,7 @@ def _seeds(results: Results) -> Check:
 
 def _given(results: Results) -> set[str]:
     """Starts that no seed changes: files that are measured as they are."""
-    return {start.name for start in results.starts if start.as_is and start.recipe is None}
+    return {start.name for start in results.starts if start.fixed}
 
 
 def _same_run(one: Figures, other: Figures) -> bool:

@@ -27,7 +27,8 @@ def costs(facts: Facts, done: Sequence[CellResult]) -> list[Cost]:
         facts: What is known apart from the trainings.
         done: Main trainings that are done.
     """
-    found, references = [], {start.base for start in facts.starts if start.name in references_of(facts)}
+    found, names = [], references_of(facts)
+    references = {start.base for start in facts.starts if start.name in names}
     for budget in facts.budgets:
         for start in facts.starts:
             cells = [cell for cell in done if (cell.start, cell.budget) == (start.name, budget.name)]

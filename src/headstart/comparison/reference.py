@@ -119,7 +119,7 @@ def labels_worth(facts: Facts, done: Sequence[CellResult]) -> list[LabelsWorth]:
         scores.setdefault(cell.start, {}).setdefault(cell.budget, {})[cell.seed] = cell.measured.map50_95
     curve = {budget: scores.get(reference or "", {}).get(budget, {}) for budget in sizes}
     curve = {budget: seeds for budget, seeds in curve.items() if seeds}
-    fixed = {start.name for start in facts.starts if start.as_is and start.recipe is None}  # no label changes these
+    fixed = {start.name for start in facts.starts if start.fixed}
     if reference is None or reference in fixed or len(curve) < 2:
         return []
     return [

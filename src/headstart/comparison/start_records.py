@@ -162,3 +162,8 @@ class StartFacts(Record):
     def base(self) -> str:
         """The name of the start that it is, where it is measured as it is; its own for the others."""
         return self.name.removesuffix(AS_IS) if self.as_is else self.name
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it is a file that is measured as it is: neither a seed nor a label changes anything of it."""
+        return self.as_is and self.recipe is None
