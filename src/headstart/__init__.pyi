@@ -173,7 +173,7 @@ def pretrain(
         resume: go on with the run in out=; its settings are taken from the folder
         overwrite: replace the run in out=
         log_every: steps between two lines of metrics.jsonl
-        save_every: steps between two checkpoints of the run
+        save_every: steps between two checkpoints of the run; after five minutes there is one in any case
         probe_every: steps between two probes of the features; 0: none
         probe_labels: look at labels beside the images, for probes and for whether found objects fit; never trained
             on

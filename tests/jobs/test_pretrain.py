@@ -325,6 +325,17 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(images: Path, tmp_path: P
     )
 
 
+def test_a_run_of_slow_steps_is_saved_by_the_clock(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """500 steps may take half an hour: a run that is killed on the way began anew."""
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    with gone_at(5):
+        pretrain(tmp_path / "killed", images, save_every=1000)
+    saved = sorted(path.name for path in (tmp_path / "killed" / "checkpoints").glob("step-*.pt"))
+    assert saved[-1] == "step-00000004.pt"
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_gone_on_from(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

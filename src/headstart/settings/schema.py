@@ -148,7 +148,9 @@ class PretrainSettings(Options):
     resume: bool = Field(False, description="go on with the run in out=; its settings are taken from the folder")
     overwrite: bool = Field(False, description="replace the run in out=")
     log_every: int = Field(10, ge=1, description="steps between two lines of metrics.jsonl")
-    save_every: int = Field(500, ge=1, description="steps between two checkpoints of the run")
+    save_every: int = Field(
+        500, ge=1, description="steps between two checkpoints of the run; after five minutes there is one in any case"
+    )
     probe_every: int = Field(500, ge=0, description="steps between two probes of the features; 0: none")
     probe_labels: bool = Field(
         False,

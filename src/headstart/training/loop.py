@@ -31,6 +31,8 @@ from headstart.training.memory import Memory
 from headstart.training.step import Step
 from headstart.training.turns import next_turn
 
+SAVE_SECONDS = 300.0
+"""A run that is killed loses no more than that, however long its steps take: 500 of them may be half an hour."""
 _UNUSABLE = "the loss at step {}, or its gradients, is not a number, so the weights are no longer usable"
 
 
@@ -55,7 +57,7 @@ class Length:
 
 @dataclass(frozen=True)
 class Every:
-    """Steps between two lines of the metrics, two checkpoints, and two probes of the features (0: none)."""
+    """Steps between two lines of the metrics, two checkpoints (or `SAVE_SECONDS`), and two probes (0: none)."""
 
     log: int
     save: int
@@ -133,7 +135,7 @@ def train(
         one_step.restore(resume)
         _set_random_state(resume["random"], fabric.device)
         health.restore(resume.get("health", health.state()))
-    began = mark = time.perf_counter()
+    began = mark = last_save = time.perf_counter()
     first = marked_step = saved = step
     batches = iter(loader)
     clock = Clock(fabric.device)
@@ -149,7 +151,7 @@ def train(
             refuse(f"the weights at step {step} have grown to {found:.3g} times their norm at the start, beyond use")
 
     def save() -> None:
-        nonlocal saved
+        nonlocal saved, last_save
         if step == saved:  # nothing was learnt since: what there is stays
             return
         if (bad := one_step.finite.first()) is not None:
@@ -158,7 +160,7 @@ def train(
         state = {"step": step, **one_step.state(), "health": health.state()}
         content = {**state, "rest": rest, "random": _random_state(fabric.device)}
         ranks.first_does(lambda: checkpoint.save(run.checkpoints, content))
-        saved = step
+        saved, last_save = step, time.perf_counter()
 
     with interruptible() as stop:
         while step < length.steps:
@@ -227,7 +229,10 @@ def train(
                 refuse_exploded(values["weight_growth"])
             if bad is not None:
                 refuse(_UNUSABLE.format(bad + 1))
-            if step % every.save == 0 and step < length.steps:
+            due = step % every.save == 0
+            if not due and step % every.log == 0:  # processes have clocks of their own: the first one's counts
+                due = ranks.from_first(time.perf_counter() - last_save > SAVE_SECONDS)
+            if due and step < length.steps:
                 save()
     save()
     return Outcome(step, step < length.steps, time.perf_counter() - began, clock.overall())
