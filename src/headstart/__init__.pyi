@@ -119,7 +119,7 @@ def pretrain(
     export_labels: str | None = ...,
     naming: Literal["auto", "network", "both"] = ...,
     burn_in: float = ...,
-    settle: float = ...,
+    settle: float | None = ...,
     labelled: float | None = ...,
     rounds: int = ...,
     ema: float = ...,
@@ -273,7 +273,8 @@ def pretrain(
         naming: selftrain: who tells the class of what is found where there is a teacher=: the network, or both it
             and the detector; auto: whichever names the held-out labels better, from 30 boxes on, else the network
         burn_in: selftrain: share of the steps, at the start, on labelled images alone
-        settle: selftrain: share of the steps, at the end, on labelled images alone
+        settle: selftrain: share of the steps, at the end, on labelled images alone, whole, at a tenth of the
+            learning rate; none: 0.05, or 0 with fewer than 50 labelled boxes a class
         labelled: selftrain: share of labelled images in the steps between; none: their share of all images, a tenth
             at least
         rounds: selftrain: how often the teacher labels the images; the learning rate falls to 0 before each time

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from headstart.errors import UserError
 from headstart.images.mixed import MixedStream
-from headstart.methods import held_out, selftrain
+from headstart.methods import held_out
+from headstart.methods.sampling_plan import SamplingPlan
 from headstart.methods.schedules import Progress
 from headstart.methods.selftrain import Selftrain, Settings
 from headstart.pseudolabels.history import drift
@@ -33,15 +34,51 @@ def method(**options: Any) -> Selftrain:
 
 
 def test_the_parts_of_a_training() -> None:
-    """Of 40 steps 10 on labelled images, 20 on both in halves, 10 on labelled ones; the last 4 without mosaics."""
+    """Of 40 steps 10 on labelled images, 20 on both in halves, 10 on labelled ones, which are seen whole."""
     made = method()
     order, labelled = made.order(STEPS), set(tiny.given_labels().rows.tolist())
     for step in range(STEPS):
         rows = order.rows(step)
-        assert len(rows) == (tiny.BATCH if step < 36 else tiny.BATCH // 4)
+        assert len(rows) == (tiny.BATCH if step < 30 else tiny.BATCH // 4)
         assert sum(row in labelled for row in rows) == (len(rows) // 2 if 10 <= step < 30 else len(rows))
-    rates = [made.cycle(Progress(step, STEPS, 0.0))[:2] for step in (0, 9, 10, 19, 20, 39)]
-    assert rates == [(0, 10), (9, 10), (0, 10), (9, 10), (0, 20), (19, 20)]
+    rates = [made.cycle(Progress(step, STEPS, 0.0))[:2] for step in (0, 9, 10, 19, 20, 30, 39)]
+    assert rates == [(0, 10), (9, 10), (0, 10), (9, 10), (0, 10), (0, 10), (9, 10)]
+    shares = [made.rate_share(Progress(step, STEPS, 0.0)) for step in (0, 29, 30, 39)]
+    assert shares == [1.0, 1.0, 0.1, 0.1]
+    scales = [made.specs_at(Progress(step, STEPS, 0.0))[0].scale for step in (0, 29, 30, 39)]
+    assert scales == [(0.8, 1.0)] * 2 + [(1.0, 1.0)] * 2
+
+
+def test_steps_without_mosaics_may_come_before_the_last_part() -> None:
+    made = method(settle=0.05)
+    assert [len(made.order(STEPS).rows(step)) for step in (35, 36, 39)] == [tiny.BATCH] + [tiny.BATCH // 4] * 2
+
+
+@pytest.mark.parametrize(("boxes", "share"), [(49.9, 0.0), (50.0, 0.05)])
+def test_few_labels_are_not_learnt_by_heart_in_a_last_part(boxes: float, share: float) -> None:
+    given: dict[str, Any] = {"batch": 8, "seed": 0, "known": 9, "unlabelled": 9, "boxes_a_class": boxes}
+    assert SamplingPlan.of(Settings(), **given).settle == share
+    assert SamplingPlan.of(Settings(settle=0.2), **given).settle == 0.2
+
+
+def test_the_last_part_goes_on_from_the_mean_of_the_cycles_and_is_handed_back_alone() -> None:
+    """Of 1 and 4 at the ends of two cycles the mean is 3, of the weights that learn, too; then the teacher alone."""
+    made = method(rounds=1)
+    Sees(made, {})
+    networks = (made.student, made.teacher, made.head, made.teacher_head)
+    for value, step in ((1.0, 10), (4.0, 30)):
+        with torch.no_grad():
+            for module in networks:
+                for one in module.state_dict().values():
+                    one.fill_(value)
+        made.before_step(Progress(step, STEPS, 0.0))
+    for module in networks:
+        assert {float(one.detach().mean()) for one in module.parameters()} == {3.0}
+    with torch.no_grad():
+        for module in (made.teacher, made.teacher_head):
+            for one in module.state_dict().values():
+                one.fill_(7.0)
+    assert {float(one.float().mean()) for one in made.handed_back("teacher").values()} == {7.0}
 
 
 @pytest.mark.parametrize(("burn_in", "settle"), [(1.0, 0.0), (0.5, 0.5), (1.0, 0.3), (0.99, 0.0)])
@@ -315,7 +352,7 @@ class Names(Labeller):
 @pytest.mark.parametrize("naming", ["auto", "network", "both"])
 def test_who_names_is_told_by_held_out_labels(naming: str, right: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(held_out, "LEAST", 1)
-    monkeypatch.setattr(selftrain, "NAMED_FROM", 1)
+    monkeypatch.setattr(held_out, "NAMED_FROM", 1)
     made = method(teacher="hog", held_out=0.4, naming=naming)
     assert made._held_out.boxes >= 1
     seen = made._labeller = Names(made, right)

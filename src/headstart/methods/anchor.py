@@ -105,6 +105,10 @@ class Anchored(Method):
         """As the method."""
         return self.inner.cycle(progress)
 
+    def rate_share(self, progress: Progress) -> float:
+        """As the method."""
+        return self.inner.rate_share(progress)
+
     def shown(self, batch: int) -> int:
         """As the method."""
         return self.inner.shown(batch)

@@ -184,6 +184,10 @@ class Method(nn.Module, ABC):
         """
         return progress
 
+    def rate_share(self, progress: Progress) -> float:
+        """Highest learning rate of a step's cycle as a share of ``lr``: all of it, unless a method says."""
+        return 1.0
+
     def shown(self, batch: int) -> int:
         """How many images the network is shown in a step of `batch` images: fewer where several are put into one."""
         return batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ LEAST = 10
 """Images below which none are held out: nothing could be told from them."""
 MOST = 500
 """Images on which two ways of naming are compared, at most: each way looks at them once more."""
+NAMED_FROM = 30
+"""Boxes on these images below which the two ways of naming are not told apart."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,27 @@ class HeldOut:
         """int64 ``(S,)``, rising: `MOST` of the images at most, from all over them."""
         return self.rows[:: max(1, -(-len(self.rows) // MOST))]
 
-    def precision(self, found: Detections) -> float:
-        """Average precision of what was found on `some`, by which two ways of naming are told apart."""
+    def who_names(self, naming: str, found: Callable[[list[int], bool], Detections]) -> dict[str, Any]:
+        """Which way of naming is taken, and how precise each is where that decided.
+
+        A detector with few labels a class only spoils what a network says, and one with many adds to it: which of
+        them this is only labels tell that neither has learnt from (EXPERIMENTS.md, "Who names best").
+
+        Args:
+            naming: ``network``, ``both``, or ``auto``: whichever is more precise here.
+            found: What is found on the images at some rows, named by both or by the network alone.
+
+        Returns:
+            ``named_by``, network or both; ``naming_precision``, of each way, where they were compared.
+        """
+        if naming != "auto" or self.boxes < NAMED_FROM:
+            return {"named_by": "both" if naming == "both" else "network"}
+        rows = self.some().tolist()
+        precision = {name: self._precision(found(rows, name == "both")) for name in ("network", "both")}
+        named_by = max(precision, key=precision.__getitem__)  # the network where they are equal
+        return {"named_by": named_by, "naming_precision": precision}
+
+    def _precision(self, found: Detections) -> float:
         rows = self.some()
         owner, boxes, labels = self.given.labels.of(rows)
         return average_precision(found.on(rows), rows[owner], boxes, labels)

@@ -14,7 +14,11 @@ from headstart.views.mosaic import shown
 LEAST_SHARE = 0.1
 """Of labelled images in a step, by default. Few images that come often are learnt by heart; on FOD-A, one seed, a
 tenth gave 0.750 mAP50 in 1,200 steps, half of each step 0.735 in 2,400 (mAP50-95 0.589 and 0.592, EXPERIMENTS.md)."""
-_OPTIONS = ("burn_in", "settle", "rounds", "labelled", "mosaic", "close_mosaic")
+SETTLE, SETTLED_FROM = 0.05, 50
+"""Share of the steps on labelled images alone, at the end, and the labelled boxes a class from which there are such by
+default: a gain with 137 boxes a class (DeepPCB), none that holds with ten (FOD-A, 5 %), a loss with two (FOD-A, 1 %).
+EXPERIMENTS.md, "A last part on whole images"."""
+_OPTIONS = ("burn_in", "rounds", "labelled", "mosaic", "close_mosaic")
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,15 @@ class SamplingPlan:
     unlabelled: int
 
     @classmethod
-    def of(cls, settings: Any, *, batch: int, seed: int, known: int, unlabelled: int) -> SamplingPlan:
-        """As the options of a method say."""
+    def of(
+        cls, settings: Any, *, batch: int, seed: int, known: int, unlabelled: int, boxes_a_class: float
+    ) -> SamplingPlan:
+        """As the options of a method say; the last part, where they do not, by the labelled boxes a class."""
         options = {name: getattr(settings, name) for name in _OPTIONS}
-        return cls(**options, batch=batch, seed=seed, known=known, unlabelled=unlabelled)
+        settle = settings.settle
+        if settle is None:
+            settle = SETTLE if boxes_a_class >= SETTLED_FROM else 0.0
+        return cls(**options, settle=settle, batch=batch, seed=seed, known=known, unlabelled=unlabelled)
 
     def numbers(self, step: int, steps: int) -> tuple[int, int, int]:
         """Labelled images that are not held out, unlabelled ones, labelled ones with those held out."""
@@ -75,10 +84,16 @@ class SamplingPlan:
         first, last = self.between(progress.steps)
         return progress.step < first < last
 
+    def settling(self, progress: Progress) -> bool:
+        """Whether a step is one of the last part, on labelled images alone and whole."""
+        return progress.step >= self.between(progress.steps)[1]
+
     def in_mosaics(self, step: int, steps: int) -> bool:
         """Whether the images of a step are put into mosaics."""
-        if step >= (1 - self.close_mosaic) * steps or self.mosaic >= 1:
-            return bool(step < (1 - self.close_mosaic) * steps)
+        if step >= min((1 - self.close_mosaic) * steps, self.between(steps)[1]):
+            return False
+        if self.mosaic >= 1:
+            return True
         random = torch.Generator().manual_seed(self.seed * 1_000_003 + step + 700_000)
         return bool(float(torch.rand((), generator=random)) < self.mosaic)
 
@@ -95,8 +110,11 @@ class SamplingPlan:
         return next(later, self.between(progress.steps)[1])
 
     def cycle(self, progress: Progress) -> Progress:
-        """Burn-in and every round have a cycle each: labels by a detector whose rate is still high are worse."""
-        ends = [*self.label_steps(progress.steps), progress.steps]
+        """Burn-in, every round and the last part have a cycle each.
+
+        Labels by a detector whose rate is still high are worse, and the last part goes on from the best weights.
+        """
+        ends = sorted({*self.label_steps(progress.steps), self.between(progress.steps)[1], progress.steps} - {0})
         end = next(one for one in ends if one > progress.step)
         start = max((one for one in ends if one <= progress.step), default=0)
         return progress._replace(step=progress.step - start, steps=end - start)

@@ -38,16 +38,16 @@ from headstart.probes import metrics
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.history import History
 from headstart.pseudolabels.labeller import Labeller, Learnt
-from headstart.pseudolabels.labelling import Labelling, kept
+from headstart.pseudolabels.labelling import Detections, Labelling, kept
 from headstart.pseudolabels.taught import Taught
 from headstart.pseudolabels.thresholds import Keep
 from headstart.settings.schema import DetectionSettings, LabelOptions, TeacherOptions
 from headstart.views.mixup import mixed
-from headstart.views.mosaic import boxes_in_view, detection_view, mosaics, shown
+from headstart.views.mosaic import boxes_in_view, detection_view, mosaics, shown, whole
 from headstart.views.spec import View, ViewSpec
 
-NAMED_FROM = 30
-"""Held-out boxes below which the two ways of naming are not told apart."""
+SETTLE_RATE = 0.1
+"""Learning rate of the last part, in highest rates of the others."""
 
 
 class Settings(DetectionSettings, LabelOptions, TeacherOptions):
@@ -66,7 +66,13 @@ class Settings(DetectionSettings, LabelOptions, TeacherOptions):
     )
     close_mosaic: float = Field(0.1, ge=0, le=1, description="share of the steps, at the end, without mosaics")
     burn_in: float = Field(0.35, ge=0, le=1, description="share of the steps, at the start, on labelled images alone")
-    settle: float = Field(0.05, ge=0, le=1, description="share of the steps, at the end, on labelled images alone")
+    settle: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of the steps, at the end, on labelled images alone, whole, at a tenth of the learning rate; "
+        "none: 0.05, or 0 with fewer than 50 labelled boxes a class",
+    )
     labelled: float | None = Field(
         None,
         ge=0,
@@ -155,6 +161,7 @@ class Selftrain(Method):
             seed=context.seed,
             known=len(self._held_out.known),
             unlabelled=len(self._unlabelled),
+            boxes_a_class=len(context.given.labels.labels) / max(1, len(context.names)),
         )
         kinds = self._held_out.known, self._unlabelled, context.given.rows
         self._order = ImageOrder(self._plan, kinds, settings.balance, context.seed)
@@ -172,7 +179,9 @@ class Selftrain(Method):
         return [self._spec(max(self._burn_in_imgsz, self.context.imgsz))]
 
     def specs_at(self, progress: Progress) -> list[ViewSpec]:
-        """Burn-in may see more than what is trained after it."""
+        """Burn-in may see more than what is trained after it; the last part sees whole images, as a detector does."""
+        if self._plan.settling(progress):
+            return [whole(self._spec(self.context.imgsz))]
         return [self._spec(self._burn_in_imgsz if self._plan.burning(progress) else self.context.imgsz)]
 
     def phases(self, steps: int) -> list[range]:
@@ -202,8 +211,12 @@ class Selftrain(Method):
         return self._order.changed()
 
     def cycle(self, progress: Progress) -> Progress:
-        """One for burn-in, and one for every round."""
+        """One for burn-in, one for every round, and one for the last part."""
         return self._plan.cycle(progress)
+
+    def rate_share(self, progress: Progress) -> float:
+        """A tenth in the last part: it moves the ends of boxes, and is not to learn the few labels by heart."""
+        return SETTLE_RATE if self._plan.settling(progress) else 1.0
 
     def shown(self, batch: int) -> int:
         """A quarter: four images make a mosaic, and steps without mosaics have as many images."""
@@ -214,16 +227,26 @@ class Selftrain(Method):
     def before_step(self, progress: Progress) -> None:
         """The teacher follows the student, and labels what comes next where it is time for that."""
         self._learnt.clear()
-        ended = progress.step in self._plan.label_steps(progress.steps)
+        cycle = self.cycle(progress)
         if progress.step:
-            cycle = self.cycle(progress)
-            self._follow(progress.step if ended else cycle.step)
+            self._follow(cycle.step or progress.step)
         if self.long_ahead(progress):
             self._label(progress)
+        elif progress.step and not cycle.step and self._plan.settling(progress):
+            self._settle()
 
     def long_ahead(self, progress: Progress) -> bool:
         """Where the teacher labels: all images that come until the next time may be very many."""
         return progress.step in self._plan.label_steps(progress.steps) and not self._history.drifted
+
+    def _settle(self) -> None:
+        """The last part goes on from the mean of all cycles so far, and is none of them: its weights are better."""
+        mean = self._averaged().states
+        for learner, teacher in (("student", "teacher"), ("head", "teacher_head")):
+            for name in (learner, teacher):
+                self.get_submodule(name).load_state_dict(mean[teacher])
+        self._mean = WeightMean()
+        self._history.say("the last part begins: labelled images alone, seen whole, at a tenth of the learning rate")
 
     def _follow(self, step: int) -> None:
         """The average begins anew with every cycle: `step` is that of the cycle."""
@@ -270,15 +293,12 @@ class Selftrain(Method):
         self.teacher_head.load_state_dict(self._mean.states["teacher_head"])
         imgsz = self.specs_at(progress._replace(step=max(0, progress.step - 1)))[0].size  # what it was trained at
         learnt = Learnt()
-        named_by = self._who_names(imgsz, learnt)
-        both = self._labeller.found(
-            [*rows, *self._held_out.rows.tolist()],
-            self.teacher,
-            self.teacher_head,
-            imgsz,
-            learnt,
-            both=named_by.get("named_by") == "both",
-        )
+
+        def look(rows: list[int], both: bool) -> Detections:
+            return self._labeller.found(rows, self.teacher, self.teacher_head, imgsz, learnt, both=both)
+
+        named_by = self._held_out.who_names(self.settings.naming, look) if self.context.teacher else {}
+        both = look([*rows, *self._held_out.rows.tolist()], named_by.get("named_by") == "both")
         found = both.on(torch.tensor(rows))
         if imgsz != self.specs_at(progress)[0].size:  # weights that see images at another size are no part of the mean
             self._mean = WeightMean()
@@ -295,26 +315,6 @@ class Selftrain(Method):
         self._order.labelled(progress, rows, self._taught.labels)
         if best:
             self._history.best |= {"taught": self._taught.labels, "known": self._taught.known}
-
-    def _who_names(self, imgsz: int, learnt: Learnt) -> dict[str, Any]:
-        """``named_by``, network or both, and how precise each is where that decided; empty without a network.
-
-        A detector with few labels a class only spoils what a network says, and one with many adds to it: which of
-        them this is only labels tell that neither has learnt from (EXPERIMENTS.md, "Who names best").
-        """
-        if self.context.teacher is None:
-            return {}
-        if self.settings.naming != "auto" or self._held_out.boxes < NAMED_FROM:
-            return {"named_by": "both" if self.settings.naming == "both" else "network"}
-        rows = self._held_out.some().tolist()
-        precision = {
-            name: self._held_out.precision(
-                self._labeller.found(rows, self.teacher, self.teacher_head, imgsz, learnt, both=name == "both")
-            )
-            for name in ("network", "both")
-        }
-        named_by = max(precision, key=precision.__getitem__)  # the network where they are equal
-        return {"named_by": named_by, "naming_precision": precision}
 
     def _state(self) -> dict[str, Any]:
         copies = {name: copied(module.state_dict()) for name, module in self._networks().items()}

@@ -50,6 +50,10 @@ class History:
         self.best = {"pass": len(self.passes) - 1, **state()}
         return True
 
+    def say(self, sentence: str) -> None:
+        """What a user should know besides, told with the next news."""
+        self._news.append(("info", sentence))
+
     def news(self) -> list[tuple[Literal["info", "alarm"], str]]:
         """What has happened since it was last asked, in sentences."""
         news, self._news = self._news, []

@@ -67,7 +67,8 @@ class Step:
         On a CPU, where looking costs nothing, an update that is not finite is not made.
         """
         o = self.options
-        self.rate = schedules.learning_rate(self.method.cycle(progress), o.lr, o.warmup, o.schedule)
+        peak = o.lr * self.method.rate_share(progress)
+        self.rate = schedules.learning_rate(self.method.cycle(progress), peak, o.warmup, o.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
         with self.fabric.autocast():  # a teacher that labels images there computes as it does in a step

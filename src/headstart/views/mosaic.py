@@ -7,6 +7,7 @@ several processes, the four come from any of them, and each process makes its pa
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -106,6 +107,11 @@ def detection_view(imgsz: int, scale: tuple[float, float], *, letterbox: float, 
     return ViewSpec(
         "view", imgsz, scale, (0.9, 1.1), letterbox=letterbox, jitter=jitter, sampling="sharp", **colors, **plain
     )
+
+
+def whole(spec: ViewSpec) -> ViewSpec:
+    """The same view of the whole image, as detectors are shown images: on a gray square where it is none itself."""
+    return replace(spec, scale=(1.0, 1.0), ratio=(1.0, 1.0), letterbox=1.0)
 
 
 def boxes_in_view(view: View, owner: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
