@@ -215,6 +215,8 @@ def test_a_start_that_detects_already_is_advised_to_learn_little_more() -> None:
     assert settings["epochs"].value == 5  # by hand: 100 steps of 16 are 1,600 images, 297 of them 5.4 times
     assert settings["lr0"].value == 0.0001
     assert "EXPERIMENTS.md" in settings["lr0"].why
+    assert [settings[name].value for name in ("mosaic", "scale", "translate")] == [0.0] * 3
+    assert "close_mosaic" not in settings
 
 
 # -- ways to start ----------------------------------------------------------------------------------------------------
