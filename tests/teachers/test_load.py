@@ -292,3 +292,60 @@ def test_a_timm_model_that_cannot_be_built_without_numbers_is_built_whole(
 
     monkeypatch.setattr(timm, "create_model", reads_numbers)
     assert teacher_of("test_resnet", str(tmp_path / "net.pt")) is not None
+
+
+# -- batch norms ------------------------------------------------------------------------------------------------------
+
+
+def settled(network: nn.Module) -> nn.Module:
+    """With statistics, weights and biases as a trained network has them: none is 0 or 1."""
+    random = torch.Generator().manual_seed(3)
+    for one in network.modules():
+        if isinstance(one, nn.BatchNorm2d):
+            for tensor in (one.running_mean, one.running_var, one.weight, one.bias):
+                assert tensor is not None
+                tensor.data = torch.rand(tensor.shape, generator=random) + 0.5
+    return network.requires_grad_(False).eval()
+
+
+def norms(network: nn.Module) -> int:
+    return sum(isinstance(one, nn.BatchNorm2d) for one in network.modules())
+
+
+def test_a_network_of_timm_has_its_batch_norms_folded_and_the_same_maps() -> None:
+    timm = pytest.importorskip("timm")
+    network = settled(timm.create_model("tf_efficientnet_lite0", features_only=True))
+    teacher = FrozenTeacher(network, "lite")
+    expected = teacher(IMAGES)
+    assert norms(network) == 48  # its 49th, of the head, is not among the features
+    assert norms(teacher.quicker()) == 0
+    for one, other in zip(expected, teacher(IMAGES), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * float(one.abs().max()))
+    assert norms(network) == 48, "what was given stays as it is"
+
+
+def test_the_pyramid_of_a_detector_is_folded(tmp_path: Path) -> None:
+    live = YOLO("yolo11n.yaml")
+    settled(live.model)
+    live.save(str(tmp_path / "teacher.pt"))
+    teacher = teacher_of(str(tmp_path / "teacher.pt"))
+    assert norms(teacher) == 0
+    assert norms(live.model) > 80
+
+
+class Crossed(nn.Module):
+    """Names its parts in another order than it goes through them, as nobody forbids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.norm, self.other = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(self.norm(self.other(self.one(images).relu())), 8)
+
+
+def test_a_batch_norm_that_follows_another_convolution_stays() -> None:
+    teacher = FrozenTeacher(settled(Crossed()), "crossed")
+    expected = teacher(IMAGES)
+    assert norms(teacher.quicker()) == 1
+    torch.testing.assert_close(teacher(IMAGES), expected, rtol=0, atol=0)

@@ -21,7 +21,7 @@ ASKED = (
 
 def sources() -> dict[str, ModuleType]:
     """The files of this folder that teachers come from, by name."""
-    return plugins.modules_of("headstart.teachers", leave=("base", "load"))
+    return plugins.modules_of("headstart.teachers", leave=("base", "folding", "load"))
 
 
 def check_teacher(source: TeacherSource) -> list[UserError]:
