@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from headstart.views.mosaic import clipped, mosaics
+from headstart.views.mosaic import clipped, detection_view, mosaics, whole
+from headstart.views.render import make_views
 from headstart.views.resize import GRAY
 
 SIZE = 96
@@ -78,3 +80,15 @@ def test_cut_boxes() -> None:
     cut, kept = clipped(boxes, 100)
     assert kept.tolist() == [True, False, False, True, False]  # half; a twentieth; too narrow; a ninth; outside
     assert cut[0].tolist() == [0, 0, 10, 10]
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 96), (96, 97), (40, 320), (320, 40), (6, 6), (1, 50)])
+def test_a_whole_view_shows_all_of_an_image_of_any_shape(height: int, width: int) -> None:
+    """The square around the image, as large as its longer side: what a detector is shown (by hand)."""
+    side = max(height, width)
+    pixels, sizes = torch.zeros(8, 3, side, side, dtype=torch.uint8), torch.tensor([[height, width]]).repeat(8, 1)
+    spec = whole(detection_view(SIZE, (0.8, 1.0), letterbox=0.5, jitter=0.0))
+    view = make_views(pixels, sizes, [spec], torch.Generator().manual_seed(0))[0]
+    x, y = (side - width) / 2, (side - height) / 2
+    expected = torch.tensor([-x, -y, width + x, height + y]).repeat(8, 1)
+    torch.testing.assert_close(view.boxes, expected, atol=1.0, rtol=0)
