@@ -644,7 +644,9 @@ def test_a_detector_of_the_classes_is_measured_as_it_is(
     assert "mine-as-is: not fine-tuned" in told["epochs"].evidence
     assert found.verdict.startswith("mine against coco: "), "what is fine-tuned, wherever it stands in the list"
     assert "\nmine-as-is against coco: worse at 50% of the labels (" in found.markdown
-    assert "as it is, without fine-tuning" in found.report.read_text()
+    page = found.report.read_text()
+    assert "as it is, without fine-tuning" in page
+    assert page.count("<p>mine-as-is against coco: worse at 50% of the labels (") == 1
     assert "measures it as it is" not in found.markdown, "it is there"
     assert "2 seeds. Last epoch; mine-as-is before any. Figures on" in found.markdown
     # Without it, what could be known in a moment is said; what the others are compared with is what a user has.

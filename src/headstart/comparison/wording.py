@@ -52,7 +52,7 @@ def _reference_gains(results: Results, found: Sequence[Difference]) -> str:
 
 def remarks(results: Results) -> list[str]:
     """What is said beside the verdict, each without a full stop; the labels that its start saves, if it is trusted."""
-    told = [_as_they_are(results), detectable(results), few_objects(results)]
+    told = [*_as_they_are(results), detectable(results), few_objects(results)]
     start = next((one.start for one in headline(results)), None)
     if results.trusted:
         told += [worth(one) for one in results.labels_worth if one.start == start]
@@ -62,13 +62,13 @@ def remarks(results: Results) -> list[str]:
     return [one for one in told if one]
 
 
-def _as_they_are(results: Results) -> str:
-    """What was found of starts that are measured as they are, where the verdict is about another one; "" of none."""
+def _as_they_are(results: Results) -> list[str]:
+    """What was found of starts that are measured as they are, where the verdict is about another one."""
     told = {one.start for one in headline(results)}
     others = [start.name for start in results.starts if start.as_is and start.name not in told]
     if not results.trusted:
-        return ""
-    return "; ".join(pair_sentence(pair) for name in others if (pair := _against_first(about(results, name))))
+        return []
+    return [pair_sentence(pair) for name in others if (pair := _against_first(about(results, name)))]
 
 
 def _against_first(found: Sequence[Difference]) -> list[Difference]:

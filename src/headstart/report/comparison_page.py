@@ -79,14 +79,15 @@ def page_content(results: Results, detections: Detections | None, damage: str = 
         detections: Its pictures; None without.
         damage: Why the pictures cannot be shown.
     """
+    others = _sentences(results)
     return {
         "title": f"Does the start matter for {results.settings.model}?",
         "name": results.name,
         "setup": setup(results),
         "verdict": results.verdict,
         "tone": tone(results),
-        "others": _sentences(results),
-        "remarks": wording.remarks(results),
+        "others": others,
+        "remarks": [one for one in wording.remarks(results) if f"{one}." not in others],
         "costs": remarks.cost_rows(results),
         "cost_headers": remarks.COST_HEADERS,
         "cost_note": remarks.COST_NOTE,
