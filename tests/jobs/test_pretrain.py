@@ -327,15 +327,16 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(images: Path, tmp_path: P
     )
 
 
+@pytest.mark.parametrize(("log_every", "gone"), [(1, 5), (1000, STEPS)])
 def test_a_run_of_slow_steps_is_saved_by_the_clock(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    log_every: int, gone: int, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """500 steps may take half an hour: a run that is killed on the way began anew."""
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
-    with gone_at(5):
-        pretrain(tmp_path / "killed", images, save_every=1000)
+    with gone_at(gone):
+        pretrain(tmp_path / "killed", images, save_every=1000, log_every=log_every)
     saved = sorted(path.name for path in (tmp_path / "killed" / "checkpoints").glob("step-*.pt"))
-    assert saved[-1] == "step-00000004.pt"
+    assert saved[-1] == f"step-0000000{gone - 1}.pt"
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_gone_on_from(

@@ -141,11 +141,7 @@ class FrozenTeacher(Teacher):
         """Itself, with its batch norms folded into its convolutions where that leaves the maps as they are."""
         random = torch.Generator().manual_seed(0)
         images = torch.rand(1, 3, self._side, self._side, generator=random).to(self.mean.device)
-
-        def maps(network: nn.Module) -> list[Tensor]:
-            return maps_of(network((images - self.mean) / self.std), self.name, self.skip, (self._side, self._side))
-
-        self.module = folded(self.module, maps)
+        self.module = folded(self.module, lambda network: self._maps(network, images))
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -153,7 +149,10 @@ class FrozenTeacher(Teacher):
         sides = [-(-side // self.size) * self.size for side in images.shape[-2:]]
         if sides != list(images.shape[-2:]):
             images = nn.functional.interpolate(images, sides, mode="bilinear", align_corners=False)
-        found = self.module((images - self.mean) / self.std)
+        return self._maps(self.module, images)
+
+    def _maps(self, network: nn.Module, images: Tensor) -> list[Tensor]:
+        found = network((images - self.mean) / self.std)
         return maps_of(found, self.name, self.skip, (images.shape[-2], images.shape[-1]))
 
 

@@ -230,7 +230,8 @@ def train(
             if bad is not None:
                 refuse(_UNUSABLE.format(bad + 1))
             due = step % every.save == 0
-            if not due and step % every.log == 0:  # processes have clocks of their own: the first one's counts
+            # Several processes have clocks of their own: the first one's counts, and is not asked at every step.
+            if not due and (ranks.world() == 1 or step % every.log == 0):
                 due = ranks.from_first(time.perf_counter() - last_save > SAVE_SECONDS)
             if due and step < length.steps:
                 save()
