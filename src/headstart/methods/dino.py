@@ -26,6 +26,7 @@ from headstart import ranks
 from headstart.methods import schedules
 from headstart.methods.base import Context, Method, by_size, frozen_copy, update_ema
 from headstart.methods.schedules import Progress
+from headstart.methods.side_by_side import maps_of_each
 from headstart.probes import metrics
 from headstart.settings.schema import MethodSettings, Scale
 from headstart.views.spec import View, ViewSpec, dino_specs
@@ -140,7 +141,7 @@ class DINO(Method):
         """Average-pooled last maps (B, C) of each view."""
         if self.settings.merge_views:
             return by_size(lambda images: _pool(trunk(images)), [view.images for view in views])
-        return [_pool(trunk(view.images)) for view in views]
+        return [_pool(maps) for maps in maps_of_each(trunk, [view.images for view in views])]
 
     def _temperature(self, progress: Progress) -> float:
         s = self.settings

@@ -32,6 +32,7 @@ from headstart import ranks
 from headstart.methods import schedules
 from headstart.methods.base import Context, Method, Needs, frozen_copy, update_ema
 from headstart.methods.schedules import Progress
+from headstart.methods.side_by_side import maps_of_each
 from headstart.probes import metrics
 from headstart.settings.schema import AdamWSettings, Scale
 from headstart.views.boxes import area, draw_boxes, meeting, to_view
@@ -134,7 +135,8 @@ class Pyramid(Method):
         self, trunk: nn.Module, projector: nn.Module, views: list[View], boxes: list[Tensor], read_at: str
     ) -> Tensor:
         """Projections of every box and point: ``(levels * 2 * B * boxes * roi * roi, D)``, levels 1 where by size."""
-        read = [self._read(trunk(view.images), view, found, read_at) for view, found in zip(views, boxes, strict=True)]
+        seen = maps_of_each(trunk, [view.images for view in views])
+        read = [self._read(*one, read_at) for one in zip(seen, views, boxes, strict=True)]
         projected: Tensor = projector([torch.stack(level) for level in zip(*read, strict=True)], read_at)
         return projected
 

@@ -18,6 +18,7 @@ from torch import Tensor, autocast
 from headstart import ranks
 from headstart.methods.base import Context, Method, pooled
 from headstart.methods.schedules import Progress
+from headstart.methods.side_by_side import maps_of_each
 from headstart.probes import metrics
 from headstart.settings.schema import AdamWSettings, Scale
 from headstart.views.spec import View, ViewSpec, pair_specs
@@ -49,7 +50,7 @@ class VICReg(Method):
 
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """Invariance, variance and covariance of the embeddings of the two views."""
-        features = [pooled(self.student(view.images)) for view in views]
+        features = [pooled(maps) for maps in maps_of_each(self.student, [view.images for view in views])]
         embedded = [self.head(one).float() for one in features]
         self._seen = features[0].detach()
         with autocast(embedded[0].device.type, enabled=False):
