@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
+from multiprocessing.connection import Connection
 
 import pytest
 import torch
@@ -56,3 +59,22 @@ def test_a_fault_is_raised_when_all_have_ended() -> None:
     with pytest.raises(ValueError, match="of the first"):
         together([fails, lasts])
     assert ended.is_set()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    """It has none of its parent's, and would wait for them for ever."""
+    together([torch.get_num_threads] * 2)
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(target=_tell, args=(theirs,), daemon=True)
+    process.start()
+    try:
+        assert ours.poll(60)
+        assert ours.recv() == [2, 2]
+    finally:
+        process.kill()
+        process.join()
+
+
+def _tell(pipe: Connection) -> None:
+    pipe.send(together([torch.get_num_threads] * 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
@@ -39,3 +40,7 @@ def _pool(parts: int, threads: int) -> ThreadPoolExecutor:
     all_here.wait()
     torch.set_num_threads(threads)  # what later threads begin with is the number that was set last, in any thread
     return pool
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has none of the threads that these pools would wait for
+    os.register_at_fork(after_in_child=_pool.cache_clear)
