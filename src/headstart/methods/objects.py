@@ -86,7 +86,7 @@ class Objects(Method):
         if uniform >= s.mosaic or progress.step >= (1 - s.close_mosaic) * progress.steps:
             images, owner, moved, labels = unmixed(images, owner, moved, labels)
         else:
-            images, owner, moved, labels = mosaics(images, owner, moved, labels, random)
+            images, owner, moved, labels = mosaics(images, owner, moved, labels, random, (1 - s.zoom, 1 + s.zoom))
         return images, owner.to(device), moved.to(device), labels.to(device)
 
     def shown(self, batch: int) -> int:

@@ -278,7 +278,8 @@ class Selftrain(Method):
         images, owner, moved, labels = view.images, owner[kept], moved[kept], labels[kept]
         if self._plan.in_mosaics(progress.step, progress.steps):
             random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + progress.step + 800_000)
-            images, owner, moved, labels = mosaics(images, owner, moved, labels, random)
+            zoom = 1 - self.settings.zoom, 1 + self.settings.zoom
+            images, owner, moved, labels = mosaics(images, owner, moved, labels, random, zoom)
             random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + progress.step + 900_000)
             images, owner, moved, labels = mixed(images, owner, moved, labels, random, self.settings.mixup)
         return images, owner.to(device), moved.to(device), labels.to(device)

@@ -51,11 +51,9 @@ def split(value: Any) -> Any:
 def strings(value: Any) -> Any:
     """A list of strings; paths and numbers among them are written out."""
     found = split(value)
-    return (
-        [str(one) if isinstance(one, (int, float, Path)) else one for one in found]
-        if isinstance(found, list)
-        else found
-    )
+    if not isinstance(found, list):
+        return found
+    return [str(one) if isinstance(one, (int, float, Path)) else one for one in found]
 
 
 def which(value: Any) -> Any:
@@ -215,6 +213,7 @@ class DetectionSettings(AdamWSettings):
     )
     jitter: float = Field(1.0, ge=0, le=1, description="probability of changed colors")
     mosaic: float = Field(1.0, ge=0, le=1, description="share of the steps with mosaics of four images")
+    zoom: float = Field(0.5, ge=0, lt=1, description="mosaics are magnified by 1 - zoom to 1 + zoom; 0: not at all")
     close_mosaic: float = Field(0.2, ge=0, le=1, description="share of the steps, at the end, without mosaics")
 
 
