@@ -72,11 +72,11 @@ def shared_out(work: Sequence[int], threads: int) -> Shares:
 
 def _may(network: nn.Module, views: Sequence[Tensor]) -> bool:
     """Whether these passes can run on other threads: on a CPU, in one process, where nobody listens to a module."""
-    if not torch.backends.openmp.is_available():  # elsewhere all threads of a process share one number of theirs
-        return False
+    # Without OpenMP all threads of a process share one number of them.
+    each_its_own = torch.backends.openmp.is_available()  # type: ignore[no-untyped-call]
     ordinary = all(view.device.type == "cpu" and not view.requires_grad for view in views)
     heard = any(one._forward_hooks or one._forward_pre_hooks or one._backward_hooks for one in network.modules())
-    return ordinary and not heard and network._compiled_call_impl is None and ranks.world() == 1
+    return each_its_own and ordinary and not heard and network._compiled_call_impl is None and ranks.world() == 1
 
 
 # -- networks that share their weights
