@@ -45,7 +45,7 @@ def mine(tmp_path: Path) -> Path:
 def test_the_names_are_those_of_the_files() -> None:
     folder = Path(find.__file__).parent
     others = {"__init__", "base", "find", "schedules", "anchor", "weight_mean"}
-    others |= {"held_out", "image_order", "namer", "sampling_plan"}
+    others |= {"held_out", "image_order", "namer", "sampling_plan", "side_by_side"}
     assert set(find.names()) == {path.stem for path in folder.glob("*.py")} - others
 
 

@@ -48,12 +48,20 @@ def loss(each: list[list[Tensor]]) -> Tensor:
     return torch.stack(parts).sum()
 
 
-@pytest.mark.parametrize("model", ["yolo11n.yaml", "yolov8n.yaml", "yolo12n.yaml", "rtdetr-resnet50.yaml"])
-def test_as_one_after_the_other(model: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "steps"),
+    [
+        ("yolo11n.yaml", 2),
+        pytest.param("yolov8n.yaml", 2, marks=pytest.mark.slow),
+        pytest.param("yolo12n.yaml", 2, marks=pytest.mark.slow),
+        pytest.param("rtdetr-resnet50.yaml", 1, marks=pytest.mark.slow),
+    ],
+)
+def test_as_one_after_the_other(model: str, steps: int) -> None:
     """In double precision: the statistics of four numbers each, at the coarsest maps, blow rounding up in any other."""
     network = trunk(model, neck=True).double()
     twin = copy.deepcopy(network)
-    for step in range(2):  # the second one begins with the statistics of the first
+    for step in range(steps):  # the second one begins with the statistics of the first
         seen = views(seed=step, dtype=torch.float64)
         expected, found = loss([twin(one) for one in seen]), loss(maps_of_each(network, seen))
         expected.backward()
