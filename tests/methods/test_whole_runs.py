@@ -84,6 +84,15 @@ def test_what_was_trained_arrives_and_resuming_changes_nothing(
     arrives_and_resumes(method, image_folder, weights, tmp_path, "cpu")
 
 
+def test_the_same_with_a_thread_for_each_view(image_folder: Path, weights: Path, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        arrives_and_resumes("dino", image_folder, weights, tmp_path, "cpu")
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.cuda
 @pytest.mark.parametrize("method", find.names())
 def test_the_same_from_a_gpu(method: str, image_folder: Path, weights: Path, tmp_path: Path, repeatable: None) -> None:

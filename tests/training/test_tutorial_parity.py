@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -36,21 +37,25 @@ class Tutorial(nn.Module):
         deactivate_requires_grad(self.teacher_head)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.student_head(nn.functional.adaptive_avg_pool2d(self.student_backbone(x), 1).flatten(start_dim=1))
+        pooled = nn.functional.adaptive_avg_pool2d(self.student_backbone(x), 1).flatten(start_dim=1)
+        return self.student_head(pooled).float()  # as it is, but where the network computes in double precision
 
     def forward_teacher(self, x: torch.Tensor) -> torch.Tensor:
-        return self.teacher_head(nn.functional.adaptive_avg_pool2d(self.teacher_backbone(x), 1).flatten(start_dim=1))
+        pooled = nn.functional.adaptive_avg_pool2d(self.teacher_backbone(x), 1).flatten(start_dim=1)
+        return self.teacher_head(pooled).float()
 
 
-def make_views(step: int) -> list[torch.Tensor]:
+def make_views(step: int, dtype: torch.dtype) -> list[torch.Tensor]:
     random = torch.Generator().manual_seed(step)
-    return [torch.rand(BATCH, 3, size, size, generator=random) for size in (96, 96, 64, 64, 64)]
+    return [torch.rand(BATCH, 3, size, size, generator=random).to(dtype) for size in (96, 96, 64, 64, 64)]
 
 
-def plain_loop(backbone: nn.Module, head_state: dict[str, torch.Tensor]) -> tuple[list[float], Tutorial]:
+def plain_loop(
+    backbone: nn.Module, head_state: dict[str, torch.Tensor], dtype: torch.dtype
+) -> tuple[list[float], Tutorial]:
     head = DINOProjectionHead(256, 512, 64, 2048, freeze_last_layer=1)
     head.load_state_dict(head_state)
-    model = Tutorial(backbone, head).train()
+    model = Tutorial(backbone, head).train().to(dtype)
     criterion = DINOLoss(output_dim=2048, warmup_teacher_temp_epochs=5)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
     losses = []
@@ -59,7 +64,7 @@ def plain_loop(backbone: nn.Module, head_state: dict[str, torch.Tensor]) -> tupl
         momentum = cosine_schedule(step, STEPS, 0.996, 1)
         update_momentum(model.student_backbone, model.teacher_backbone, m=momentum)
         update_momentum(model.student_head, model.teacher_head, m=momentum)
-        views = make_views(step)
+        views = make_views(step, dtype)
         teacher_out = [model.forward_teacher(view) for view in views[:2]]
         student_out = [model.forward(view) for view in views]
         loss = criterion(teacher_out, student_out, epoch=epoch)
@@ -72,21 +77,34 @@ def plain_loop(backbone: nn.Module, head_state: dict[str, torch.Tensor]) -> tupl
     return losses, model
 
 
-@pytest.fixture(scope="module")
-def both() -> tuple[list[float], Tutorial, list[float], nn.Module]:
+@pytest.fixture(scope="module", params=[(1, torch.float32), (2, torch.float64)], ids=["one thread", "two threads"])
+def both(request: pytest.FixtureRequest) -> Iterator[tuple[list[float], Tutorial, list[float], nn.Module]]:
+    """On two threads each takes views of its own, and sums gradients in another order.
+
+    In double precision, for Adam makes whole steps of what rounding leaves of gradients that are nothing.
+    """
+    threads, dtype = request.param
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    yield trained(dtype)
+    torch.set_num_threads(before)
+
+
+def trained(dtype: torch.dtype) -> tuple[list[float], Tutorial, list[float], nn.Module]:
     torch.manual_seed(0)
     settings = dino.Settings(locals=3)
     yolo = YOLO("yolo11n.yaml", verbose=False)
     detector = load_detector(yolo)
     backbone = copy.deepcopy(nn.Sequential(*yolo.model.model[:11])).requires_grad_(True).train()
     method = dino.DINO(settings, Context(detector.trunk(), (detector.backbone.width,), batch=BATCH))
-    method.train()
+    method.train().to(dtype)
+    method.criterion.float()
     head_state = copy.deepcopy(method.student_head.state_dict())
     optimizer = make_optimizer(method, settings)
     losses = []
     for step in range(STEPS):
         progress = Progress(step, STEPS, step * BATCH / IMAGES)
-        views = [View(images=images, boxes=None, flipped=None, spec=None) for images in make_views(step)]
+        views = [View(images=images, boxes=None, flipped=None, spec=None) for images in make_views(step, dtype)]
         method.before_step(progress)
         loss = method(views, progress)
         losses.append(loss.item())
@@ -94,7 +112,7 @@ def both() -> tuple[list[float], Tutorial, list[float], nn.Module]:
         method.after_backward(progress)
         optimizer.step()
         optimizer.zero_grad()
-    return *plain_loop(backbone, head_state), losses, method
+    return *plain_loop(backbone, head_state, dtype), losses, method
 
 
 def test_losses_follow_the_tutorial(both) -> None:
