@@ -12,15 +12,13 @@ from multiprocessing.connection import Connection
 import pytest
 import torch
 
-from headstart.launch.threads import together
+from headstart.launch.threads import computing_on, together
 
 
 @pytest.fixture(autouse=True)
 def four_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    yield
-    torch.set_num_threads(before)
+    with computing_on(4):
+        yield
 
 
 def test_each_has_its_part_of_the_cores_and_the_caller_keeps_its_own() -> None:

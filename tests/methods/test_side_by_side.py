@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.detectors.find import load_detector
+from headstart.launch.threads import computing_on
 from headstart.methods import side_by_side
 from headstart.methods.side_by_side import maps_of_each, shared_out
 
@@ -21,10 +22,8 @@ SIZES = (64, 64, 32, 32, 32)
 @pytest.fixture(autouse=True)
 def two_threads() -> Iterator[None]:
     """As on a machine of two cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+    with computing_on(2):
+        yield
 
 
 def views(*sizes: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> list[Tensor]:

@@ -18,6 +18,7 @@ from ultralytics import YOLO
 import small
 from headstart.errors import UserError
 from headstart.jobs.pretrain import pretrain
+from headstart.launch.threads import computing_on
 from headstart.methods import find
 from headstart.pseudolabels.base import PseudoLabels
 from headstart.run.folder import RunFolder
@@ -85,12 +86,8 @@ def test_what_was_trained_arrives_and_resuming_changes_nothing(
 
 
 def test_the_same_with_a_thread_for_each_view(image_folder: Path, weights: Path, tmp_path: Path) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
+    with computing_on(2):
         arrives_and_resumes("dino", image_folder, weights, tmp_path, "cpu")
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.cuda

@@ -15,6 +15,7 @@ from torch import nn
 from ultralytics import YOLO
 
 from headstart.detectors.find import load_detector
+from headstart.launch.threads import computing_on
 from headstart.methods import dino
 from headstart.methods.base import Context
 from headstart.methods.schedules import Progress
@@ -84,10 +85,8 @@ def both(request: pytest.FixtureRequest) -> Iterator[tuple[list[float], Tutorial
     In double precision, for Adam makes whole steps of what rounding leaves of gradients that are nothing.
     """
     threads, dtype = request.param
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    yield trained(dtype)
-    torch.set_num_threads(before)
+    with computing_on(threads):
+        yield trained(dtype)
 
 
 def trained(dtype: torch.dtype) -> tuple[list[float], Tutorial, list[float], nn.Module]:

@@ -44,13 +44,15 @@ def join_launched() -> None:
     place = launched()
     if place is None or ranks.joined():
         return
+    import torch
+
     if PARENT in os.environ:
         threading.Thread(target=_follow, args=(int(os.environ[PARENT]),), daemon=True).start()
     store = None if TORCHRUN in os.environ else _meeting(place)
     if store and PARENT in os.environ:
         store.set(f"here/{place.rank}", "")
     _join(place, store)
-    _share_cores(place.local_world)
+    torch.set_num_threads(_own_threads(place.local_world))
     keep(place)
     atexit.register(_leave)
 
@@ -91,17 +93,13 @@ def others(device: str | int, devices: str, nodes: int) -> Iterator[None]:
 @contextmanager
 def threads_for(processes: int) -> Iterator[None]:
     """Compute with this process's share of the cores, for a while, as one of so many on this machine."""
-    import torch
+    from headstart.launch.threads import computing_on
 
-    before = torch.get_num_threads()
-    _share_cores(processes)
-    try:
+    with computing_on(_own_threads(processes)):
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
-def _share_cores(processes: int) -> None:
+def _own_threads(processes: int) -> int:
     """As many threads as this process has cores of its own, or fewer, where OMP_NUM_THREADS or the caller says so.
 
     Torch starts with one for each core of the machine, whatever quota a container has. The variable alone says nothing:
@@ -109,7 +107,7 @@ def _share_cores(processes: int) -> None:
     """
     import torch
 
-    torch.set_num_threads(min(torch.get_num_threads(), max(1, cores() // processes)))
+    return min(torch.get_num_threads(), max(1, cores() // processes))
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import lru_cache
 from threading import Barrier
 from typing import TypeVar
@@ -12,6 +13,17 @@ from typing import TypeVar
 import torch
 
 Result = TypeVar("Result")
+
+
+@contextmanager
+def computing_on(threads: int) -> Iterator[None]:
+    """Have torch compute on so many threads in the one that calls, for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def together(work: Sequence[Callable[[], Result]]) -> list[Result]:

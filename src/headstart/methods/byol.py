@@ -15,9 +15,9 @@ from pydantic import Field
 from torch import Tensor
 
 from headstart.methods import schedules
-from headstart.methods.base import Context, Method, frozen_copy, pooled, update_ema
+from headstart.methods.base import Context, Method, frozen_copy, update_ema
 from headstart.methods.schedules import Progress
-from headstart.methods.side_by_side import maps_of_each
+from headstart.methods.side_by_side import pooled_of_each
 from headstart.probes import metrics
 from headstart.settings.schema import AdamWSettings, Scale
 from headstart.views.spec import View, ViewSpec, pair_specs
@@ -60,9 +60,8 @@ class BYOL(Method):
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """One minus cosine between prediction and the teacher's projection of the other view, from 0 to 2."""
         with torch.no_grad():
-            seen = [pooled(maps) for maps in maps_of_each(self.teacher, [view.images for view in views])]
-            targets = [self.teacher_head(one).float() for one in seen]
-        features = [pooled(maps) for maps in maps_of_each(self.student, [view.images for view in views])]
+            targets = [self.teacher_head(one).float() for one in pooled_of_each(self.teacher, views)]
+        features = pooled_of_each(self.student, views)
         predicted = [self.predictor(self.student_head(one)).float() for one in features]
         self._seen = features[0].detach()
         with torch.autocast(targets[0].device.type, enabled=False):

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from headstart import ranks
 from headstart.methods import schedules
-from headstart.methods.base import Context, Method, by_size, frozen_copy, update_ema
+from headstart.methods.base import Context, Method, by_size, frozen_copy, pooled, update_ema
 from headstart.methods.schedules import Progress
-from headstart.methods.side_by_side import maps_of_each
+from headstart.methods.side_by_side import pooled_of_each
 from headstart.probes import metrics
 from headstart.settings.schema import MethodSettings, Scale
 from headstart.views.spec import View, ViewSpec, dino_specs
@@ -128,10 +128,10 @@ class DINO(Method):
         temperature = self._temperature(progress)
         with torch.no_grad():
             teacher = [self.teacher_head(seen).float() for seen in self._pooled(self.teacher, views[:2])]
-        pooled = self._pooled(self.student, views)
-        student = [self.student_head(features).float() for features in pooled]
+        features = self._pooled(self.student, views)
+        student = [self.student_head(one).float() for one in features]
         with torch.autocast(teacher[0].device.type, enabled=False):
-            self._seen = (torch.cat(teacher), self.criterion.center[0].clone(), temperature, pooled[0].detach())
+            self._seen = (torch.cat(teacher), self.criterion.center[0].clone(), temperature, features[0].detach())
             if self.guard:
                 self.guard.watch(progress.step, (self._seen[0] - self._seen[1]) / temperature)
             loss: Tensor = self.criterion(teacher, student, teacher_temp=temperature)
@@ -140,8 +140,8 @@ class DINO(Method):
     def _pooled(self, trunk: nn.Module, views: list[View]) -> list[Tensor]:
         """Average-pooled last maps (B, C) of each view."""
         if self.settings.merge_views:
-            return by_size(lambda images: _pool(trunk(images)), [view.images for view in views])
-        return [_pool(maps) for maps in maps_of_each(trunk, [view.images for view in views])]
+            return by_size(lambda images: pooled(trunk(images)), [view.images for view in views])
+        return pooled_of_each(trunk, views)
 
     def _temperature(self, progress: Progress) -> float:
         s = self.settings
@@ -207,7 +207,3 @@ class EntropyGuard(nn.Module):
     def set_extra_state(self, state: dict[str, float]) -> None:
         """See `get_extra_state`."""
         self.factor = state["factor"]
-
-
-def _pool(maps: list[Tensor]) -> Tensor:
-    return maps[-1].mean(dim=(2, 3))

@@ -22,9 +22,9 @@ from torch import Tensor
 from torch import distributed as dist
 
 from headstart import ranks
-from headstart.methods.base import Context, Method, pooled
+from headstart.methods.base import Context, Method
 from headstart.methods.schedules import Progress
-from headstart.methods.side_by_side import maps_of_each
+from headstart.methods.side_by_side import pooled_of_each
 from headstart.probes import metrics
 from headstart.settings.schema import AdamWSettings, Scale
 from headstart.views.spec import View, ViewSpec, dino_specs
@@ -59,7 +59,7 @@ class LeJEPA(Method):
 
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """Distance of every view from the mean of the global ones, and of all of them from a Gaussian."""
-        features = [pooled(maps) for maps in maps_of_each(self.student, [view.images for view in views])]
+        features = pooled_of_each(self.student, views)
         projected = torch.stack([self.head(one).float() for one in features])
         self._seen = features[0].detach()
         weight = self.settings.regularize

@@ -22,6 +22,8 @@ from torch.autograd.function import once_differentiable
 
 from headstart import ranks
 from headstart.launch.threads import together
+from headstart.methods.base import pooled
+from headstart.views.spec import View
 
 Maps = list[Tensor]
 Shares = list[list[int]]
@@ -44,6 +46,11 @@ def maps_of_each(network: nn.Module, views: Sequence[Tensor]) -> list[Maps]:
     if len(shares) > 1 and _may(network, views) and (twins := _twins(network, len(shares), views)):
         return twins.maps(network, views, shares)
     return [network(view) for view in views]
+
+
+def pooled_of_each(network: nn.Module, views: Sequence[View]) -> list[Tensor]:
+    """The last map of each view, averaged over its cells: ``(B, C)``."""
+    return [pooled(maps) for maps in maps_of_each(network, [view.images for view in views])]
 
 
 def shared_out(work: Sequence[int], threads: int) -> Shares:
@@ -123,7 +130,7 @@ class _Twins:
         """Whether a pass draws nothing at random and changes none of the network's tensors: two images are tried."""
         before, random = [tensor.detach().clone() for tensor in self._tensors], torch.get_rng_state()
         with torch.no_grad():
-            self._as_they_are(network)
+            self._as_they_are(network, _counting(network))
             self._copies[0](view[:2])
             changed = [(a, b) for a, b in zip(self._tensors, before, strict=True) if not torch.equal(a, b)]
             for tensor, was in changed:
@@ -134,28 +141,29 @@ class _Twins:
 
     def maps(self, network: nn.Module, views: Sequence[Tensor], shares: Shares) -> list[Maps]:
         """See `maps_of_each`."""
-        self._as_they_are(network)
+        norms = _counting(network)
+        self._as_they_are(network, norms)
         trained = [one for one in network.parameters() if one.requires_grad] if torch.is_grad_enabled() else []
         arithmetic: Any = {"enabled": torch.is_autocast_enabled("cpu"), "dtype": torch.get_autocast_dtype("cpu")}
 
         def passes(share: int) -> list[tuple[int, Maps, Tensor]]:
-            network, norms = self._copies[share], self._norms[share]
+            mine, counting = self._copies[share], self._norms[share]
             # Without autocast's cache, in which each thread would find weights that another one has converted.
             with torch.set_grad_enabled(bool(trained)), torch.autocast("cpu", cache_enabled=False, **arithmetic):
-                return [(at, list(network(views[at])), _statistics(norms)) for at in shares[share]]
+                return [(at, list(mine(views[at])), _statistics(counting)) for at in shares[share]]
 
         work = [partial(passes, share) for share in range(len(shares))]
         made = sorted((one for some in together(work) for one in some), key=itemgetter(0))
-        self._count(_counting(network), [counted for _, _, counted in made])
+        self._count(norms, [counted for _, _, counted in made])
         maps = [one for _, one, _ in made]
         return _Joined.of(maps, trained, shares) if trained else maps
 
-    def _as_they_are(self, network: nn.Module) -> None:
+    def _as_they_are(self, network: nn.Module, counting: Sequence[Any]) -> None:
         """Training or evaluation, module by module; a norm that is evaluated has the network's statistics."""
         for one, norms in zip(self._copies, self._norms, strict=True):
             for mine, original in zip(one.modules(), network.modules(), strict=True):
                 mine.training = original.training
-            for mine, original in zip(norms, _counting(network), strict=True):
+            for mine, original in zip(norms, counting, strict=True):
                 if not mine.training:
                     mine.running_mean.copy_(original.running_mean)
                     mine.running_var.copy_(original.running_var)

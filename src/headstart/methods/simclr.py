@@ -16,9 +16,9 @@ from pydantic import Field
 from torch import Tensor, autocast
 from torch import distributed as dist
 
-from headstart.methods.base import Context, Method, pooled
+from headstart.methods.base import Context, Method
 from headstart.methods.schedules import Progress
-from headstart.methods.side_by_side import maps_of_each
+from headstart.methods.side_by_side import pooled_of_each
 from headstart.probes import metrics
 from headstart.settings.schema import AdamWSettings, Scale
 from headstart.views.spec import View, ViewSpec, pair_specs
@@ -48,7 +48,7 @@ class SimCLR(Method):
 
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """Cross-entropy of finding the other view of the same image."""
-        features = [pooled(maps) for maps in maps_of_each(self.student, [view.images for view in views])]
+        features = pooled_of_each(self.student, views)
         projected = [self.head(one).float() for one in features]
         self._seen = features[0].detach()
         with autocast(projected[0].device.type, enabled=False):

@@ -16,9 +16,9 @@ from pydantic import Field
 from torch import Tensor, autocast
 
 from headstart import ranks
-from headstart.methods.base import Context, Method, pooled
+from headstart.methods.base import Context, Method
 from headstart.methods.schedules import Progress
-from headstart.methods.side_by_side import maps_of_each
+from headstart.methods.side_by_side import pooled_of_each
 from headstart.probes import metrics
 from headstart.settings.schema import AdamWSettings, Scale
 from headstart.views.spec import View, ViewSpec, pair_specs
@@ -50,7 +50,7 @@ class VICReg(Method):
 
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """Invariance, variance and covariance of the embeddings of the two views."""
-        features = [pooled(maps) for maps in maps_of_each(self.student, [view.images for view in views])]
+        features = pooled_of_each(self.student, views)
         embedded = [self.head(one).float() for one in features]
         self._seen = features[0].detach()
         with autocast(embedded[0].device.type, enabled=False):

@@ -9,13 +9,13 @@ so that a run sees the same views on every device; then it is done (`make_views`
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
+from headstart.launch.threads import computing_on
 from headstart.views import color
 from headstart.views.boxes import draw_together
 from headstart.views.resize import resize_batch, resize_one
@@ -215,7 +215,7 @@ def render_singly(pixels: Tensor, specs: Sequence[ViewSpec], drawn: Sequence[Par
     plans = [_by_image(parameters, pixels.shape[1]) for parameters in drawn]
     crops = [(p.boxes.tolist(), p.outside.tolist(), p.flipped.tolist()) for p in drawn]
 
-    with _one_thread():
+    with computing_on(1):  # operations on one small image gain nothing from several, and lose where cores are shared
         for row in range(len(pixels)):
             for view, plan, (boxes, outside, flipped), spec in zip(images, plans, crops, specs, strict=True):
                 target = view[row : row + 1]
@@ -258,14 +258,3 @@ def _change(images: Tensor, change: Change, rows: list[int], values: Tensor | No
     part = images.index_select(0, here)
     change(part, *([] if values is None else [values[index]]))
     images.index_copy_(0, here, part)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Operations on one small image gain nothing from several threads, and lose a lot where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
