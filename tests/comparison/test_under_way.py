@@ -26,7 +26,6 @@ from headstart.detectors.finetuner import (
     StartSettings,
     write_json,
 )
-from headstart.detectors.under_way import random_state, set_random_state
 from headstart.errors import UserError
 from headstart.files import seal
 from headstart.jobs.scenes import draw_dataset
@@ -194,21 +193,6 @@ def test_without_a_key_nothing_is_kept(killed: FinetuneSettings, tmp_path: Path)
     result = finetune(dataclasses.replace(settings, key=""))
     assert "under-way" not in (result.folder / LOG).read_text()
     assert len(result.curve) == 2
-
-
-def test_random_states_come_back() -> None:
-    import random
-
-    import numpy as np
-
-    def draw() -> list[float]:
-        return [random.gauss(0, 1), np.random.standard_normal(), torch.randn(()).item()]
-
-    draw()  # NumPy and Python keep the second of two normal numbers
-    state = random_state(torch.device("cpu"))
-    first = [draw() for _ in range(3)]
-    set_random_state(state, torch.device("cpu"))
-    assert [draw() for _ in range(3)] == first
 
 
 def test_a_state_that_cannot_be_put_back_is_removed(killed: FinetuneSettings, tmp_path: Path) -> None:

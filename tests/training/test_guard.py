@@ -10,13 +10,12 @@ import tiny
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
-from torch import Tensor, nn
+from torch import nn
 
 from headstart.errors import RunError
 from headstart.run.health import Health
 from headstart.training import checkpoint
 from headstart.training.guard import Finite, Growth, norm
-from headstart.training.loop import _random_state, _set_random_state
 from headstart.training.step import Step
 
 CPU = torch.device("cpu")
@@ -156,15 +155,3 @@ def test_weights_that_explode_are_an_alarm_at_once() -> None:
     assert said.startswith("The weights have grown to 150 times their norm at the start: the learning rate is far too")
     assert health.active == ["weights"]
     assert health.update(3, {"loss": 1.0, "weight_growth": math.inf}) == []
-
-
-def test_random_states_of_gpus_that_are_not_there_are_passed_over() -> None:
-    """As earlier versions kept them: one for each GPU of the machine."""
-    state: dict[str, Tensor | list[Tensor]] = {"cpu": torch.get_rng_state(), "cuda": [torch.zeros(16).byte()] * 8}
-    expected = torch.rand(3)
-    _set_random_state(state, CPU)
-    assert torch.equal(torch.rand(3), expected)
-    state = _random_state(CPU)
-    expected = torch.rand(3)
-    _set_random_state(state, CPU)
-    assert torch.equal(torch.rand(3), expected)

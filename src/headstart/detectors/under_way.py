@@ -8,14 +8,11 @@ would have been; worker processes have random states of their own, and then imag
 from __future__ import annotations
 
 import dataclasses
-import random
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from headstart.detectors.finetuner import UNDER_WAY, Arrival, FinetuneSettings
@@ -130,27 +127,3 @@ class UnderWay:
     def seconds(self) -> float:
         """Seconds of training, those before it was stopped among them."""
         return self._before + time.monotonic() - self._began
-
-
-def random_state(device: torch.device) -> dict[str, Any]:
-    """Of Python, NumPy and torch, in what `torch.load` reads without running code."""
-    generator = np.random.get_state(legacy=False)
-    assert isinstance(generator, dict), "legacy=False"
-    words, place = generator["state"]["key"], generator["state"]["pos"]
-    state: dict[str, Any] = {"python": random.getstate(), "cpu": torch.get_rng_state()}
-    state["numpy"] = [torch.from_numpy(words.astype(np.int64)), place, generator["has_gauss"], generator["gauss"]]
-    if device.type != "cpu":
-        state["device"] = torch.get_device_module(device).get_rng_state()
-    return state
-
-
-def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
-    """Put back what `random_state` gave."""
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    words, place, has_gauss, gauss = state["numpy"]
-    np.random.set_state(("MT19937", words.numpy().astype(np.uint32), place, has_gauss, gauss))
-    torch.set_rng_state(state["cpu"])
-    if "device" in state and device.type != "cpu":
-        with suppress(RuntimeError, TypeError):  # the state of another GPU
-            torch.get_device_module(device).set_rng_state(state["device"])

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
@@ -16,6 +15,7 @@ from torch import Tensor
 from headstart import ranks
 from headstart.errors import RunError, UserError
 from headstart.images.loader import ImageLoader
+from headstart.launch.random_state import random_state, set_random_state
 from headstart.machine import Arithmetic
 from headstart.methods.base import Method
 from headstart.methods.schedules import Progress
@@ -133,7 +133,7 @@ def train(
     growth, health = Growth(method), Health()
     if resume:
         one_step.restore(resume)
-        _set_random_state(resume["random"], fabric.device)
+        set_random_state(resume["random"], fabric.device)
         health.restore(resume.get("health", health.state()))
     began = mark = last_save = time.perf_counter()
     first = marked_step = saved = step
@@ -158,7 +158,7 @@ def train(
             refuse(_UNUSABLE.format(bad + 1))
         refuse_exploded(growth())
         state = {"step": step, **one_step.state(), "health": health.state()}
-        content = {**state, "rest": rest, "random": _random_state(fabric.device)}
+        content = {**state, "rest": rest, "random": random_state(fabric.device)}
         ranks.first_does(lambda: checkpoint.save(run.checkpoints, content))
         saved, last_save = step, time.perf_counter()
 
@@ -249,18 +249,3 @@ def _saved(error: UserError, save: Callable[[], None] | None, step: int) -> User
         return error
     told = f"step {step} is saved: resume=true goes on from there"
     return type(error)(error.what, where=error.where, hint=f"{error.hint}; {told}" if error.hint else told)
-
-
-def _random_state(device: torch.device) -> dict[str, Any]:
-    """Of the CPU and of the one device that the run computes on: others may be missing where it goes on."""
-    state = {"cpu": torch.get_rng_state()}
-    return {**state, "device": torch.get_device_module(device).get_rng_state()} if device.type != "cpu" else state
-
-
-def _set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
-    torch.set_rng_state(state["cpu"])
-    # Earlier versions kept a list, of every GPU that there was.
-    kept = state.get("device", (state.get("cuda") or [None])[0])
-    if kept is not None and device.type != "cpu":
-        with suppress(RuntimeError, TypeError):  # the state of another kind of device
-            torch.get_device_module(device).set_rng_state(kept)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from headstart import ranks
 from headstart.images.loader import PixelBatch
+from headstart.launch.random_state import kept_random_state
 from headstart.methods import schedules
 from headstart.methods.base import Method
 from headstart.methods.schedules import Progress
@@ -172,14 +173,11 @@ def compile_or_not(parts: Mapping[str, nn.Module], module: nn.Module, attempt: C
 def unchanged(module: nn.Module) -> Iterator[None]:
     """Whatever is tried with `module`: its whole state and the random states are afterwards what they were."""
     state = copy.deepcopy(module.state_dict())
-    random = torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    try:
-        yield
-    finally:
-        module.load_state_dict(state)
-        torch.set_rng_state(random[0])
-        if random[1]:
-            torch.cuda.set_rng_state_all(random[1])
+    with kept_random_state(next(module.parameters()).device):
+        try:
+            yield
+        finally:
+            module.load_state_dict(state)
 
 
 class _Input:

@@ -33,10 +33,11 @@ from headstart.detectors.torchvision import data, models
 from headstart.detectors.torchvision.models import Record
 from headstart.detectors.torchvision.recipe import recipe
 from headstart.detectors.torchvision.scores import Scores, score
-from headstart.detectors.under_way import UnderWay, random_state, set_random_state
+from headstart.detectors.under_way import UnderWay
 from headstart.detectors.used import Used, write_used
 from headstart.errors import UserError
 from headstart.files import write_text
+from headstart.launch.random_state import random_state, set_random_state
 
 
 def train(settings: FinetuneSettings) -> None:

@@ -13,8 +13,9 @@ import torch
 
 from headstart.detectors.finetuner import Arrival, FinetuneSettings
 from headstart.detectors.ultralytics.arrival import holders
-from headstart.detectors.under_way import UnderWay, random_state, set_random_state
+from headstart.detectors.under_way import UnderWay
 from headstart.files import write_text
+from headstart.launch.random_state import random_state, set_random_state
 
 _OF_LOSS = ("updates", "o2m", "o2o")
 """What the loss of a detector without suppression changes from epoch to epoch."""

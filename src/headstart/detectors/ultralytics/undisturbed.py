@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from headstart.detectors.ultralytics.patches import attribute
 from headstart.detectors.ultralytics.safe_loading import safe_loading
+from headstart.launch.random_state import CPU, kept_random_state
 
 
 @contextmanager
@@ -29,7 +28,8 @@ def undisturbed(module: nn.Module | None = None) -> Iterator[None]:
         module: See `safe_loading`.
     """
     with ExitStack() as stack:
-        for restore in (*_random_states(), *_torch_globals()):
+        stack.enter_context(kept_random_state(CPU))
+        for restore in (*_cuda_states(), *_torch_globals()):
             stack.callback(restore)
         stack.enter_context(quiet(module))
         stack.enter_context(_alone())
@@ -93,17 +93,12 @@ def _refuse(names: Any, *_: Any, **__: Any) -> None:
     raise ModuleNotFoundError(f"it needs the package {names!r}, which is not installed")
 
 
-def _random_states() -> list[Callable[[], object]]:
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    restore: list[Callable[[], object]] = [
-        lambda: random.setstate(python),
-        lambda: np.random.set_state(numpy),
-        lambda: torch.set_rng_state(cpu),
-    ]
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        cuda = torch.cuda.get_rng_state_all()
-        restore.append(lambda: torch.cuda.set_rng_state_all(cuda))
-    return restore
+def _cuda_states() -> list[Callable[[], object]]:
+    """Of every GPU: a trainer seeds all of them."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return []
+    states = torch.cuda.get_rng_state_all()
+    return [lambda: torch.cuda.set_rng_state_all(states)]
 
 
 def _torch_globals() -> list[Callable[[], object]]:
