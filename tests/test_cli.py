@@ -23,7 +23,8 @@ from headstart.jobs.compare import Comparison
 from headstart.jobs.pretrain import Run
 from headstart.methods.find import find as read_method
 from headstart.methods.find import names
-from headstart.settings.schema import MethodSettings, PretrainSettings
+from headstart.settings.method_options import MethodSettings
+from headstart.settings.schema import PretrainSettings
 from headstart.settings.words import Word
 
 ROOT = Path(__file__).parent.parent

@@ -20,7 +20,8 @@ from headstart.cli.help import GROUPS, assigned, row
 from headstart.cli.options import CFG, fields_of, preset_of, read_method
 from headstart.methods import find
 from headstart.settings.method_file import MethodFile
-from headstart.settings.schema import MethodSettings, PretrainSettings
+from headstart.settings.method_options import MethodSettings
+from headstart.settings.schema import PretrainSettings
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -34,9 +34,9 @@ TORCHVISION = "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn"
 # Six batches and two images an epoch, and a step every four batches: gradients wait at the end of most epochs.
 WAITING: dict[str, Any] = {"nbs": 16, "warmup_epochs": 1.0}
 CASES = {
-    "yolo11n": ("yolo11n.yaml", 3, {**WAITING, "close_mosaic": 2}),
-    "yolo11n, mosaics closed before": ("yolo11n.yaml", 4, {**WAITING, "close_mosaic": 3}),
-    "yolo11n, mosaics closed then": ("yolo11n.yaml", 3, {**WAITING, "close_mosaic": 3}),
+    "yolo11n": ("yolo11n.yaml", 2, {**WAITING, "close_mosaic": 1}),
+    "yolo11n, mosaics closed before": ("yolo11n.yaml", 3, {**WAITING, "close_mosaic": 2}),
+    "yolo11n, mosaics closed then": ("yolo11n.yaml", 2, {**WAITING, "close_mosaic": 2}),
     "yolo26n, whose loss changes, SGD, images in memory": (
         "yolo26n.yaml",
         2,
@@ -78,7 +78,7 @@ def settings_for(case: str, data: Path, out: Path) -> FinetuneSettings:
     listed = _lists(data, out)
     extra = dict(extra)
     asked: dict[str, Any] = {"optimizer": extra.pop("optimizer", "AdamW"), "imgsz": 64, "batch": 4}
-    asked["epochs"] = 3 if model == TORCHVISION else 6  # the larger network's take longer
+    asked["epochs"] = 3 if model == TORCHVISION else 4  # the larger network's take longer
     return FinetuneSettings(
         model, listed, start, out, "one", **asked, lr0=0.001, seed=3, device="cpu", threads=1, extra=extra, key="k"
     )

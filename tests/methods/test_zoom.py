@@ -11,7 +11,7 @@ from torch import Tensor
 
 from headstart.errors import UserError
 from headstart.methods import find
-from headstart.settings.schema import DetectionSettings
+from headstart.settings.method_options import DetectionSettings
 
 WITH_MOSAICS = [name for name in find.names() if issubclass(find.find(name).settings, DetectionSettings)]
 

@@ -45,8 +45,9 @@ import pydantic
 from typing import Annotated, Any, Literal, Optional as Maybe
 from pydantic import Field
 from headstart.settings import MethodSettings
-from headstart.settings import schema
-from headstart.settings.schema import Scale, split
+from headstart.settings import method_options
+from headstart.settings.method_options import Scale
+from headstart.settings.schema import split
 '''
 
 
@@ -67,7 +68,7 @@ def test_what_a_users_file_may_say(tmp_path: Path) -> None:
     pair: Scale = (0.5, 1.0)
     whole: dict[str, list[int]] = Field({}, description="of lists")
     lr: float = Field(0.5, gt=0, description="another rate")"""
-    path = write(tmp_path, body, "schema.AdamWSettings", "PRESETS: dict[str, Any] = {'mild': {'plain': 1}}")
+    path = write(tmp_path, body, "method_options.AdamWSettings", "PRESETS: dict[str, Any] = {'mild': {'plain': 1}}")
     found = read(path)
     assert (found.name, found.path, found.summary) == ("mine", path, "Mine: a summary")
     assert found.presets == {"mild": {"plain": 1}}

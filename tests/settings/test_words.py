@@ -8,7 +8,8 @@ import pytest
 from pydantic import BeforeValidator, Field
 
 from headstart.cli.help import shown_default
-from headstart.settings.schema import CompareSettings, MethodSettings, PretrainSettings
+from headstart.settings.method_options import MethodSettings
+from headstart.settings.schema import CompareSettings, PretrainSettings
 from headstart.settings.words import Word, guessed, takes_many, typed, understood
 
 Auto = Annotated[int, Field(ge=0)] | Literal["auto"]

@@ -13,7 +13,7 @@ from torch import nn
 from headstart.images.loader import PixelBatch
 from headstart.methods.base import Context, Method
 from headstart.methods.schedules import Progress
-from headstart.settings.schema import MethodSettings
+from headstart.settings.method_options import MethodSettings
 from headstart.training.step import Step, compile_or_not, may_fuse, unchanged
 from headstart.views.spec import View, ViewSpec, pair_specs
 

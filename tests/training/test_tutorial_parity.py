@@ -22,7 +22,7 @@ from headstart.methods.schedules import Progress
 from headstart.training.optimizer import make_optimizer
 from headstart.views.spec import View
 
-STEPS, BATCH, IMAGES = 12, 4, 16  # 4 steps an epoch: the last layer is frozen in the first and trained afterwards
+STEPS, BATCH, IMAGES = 8, 4, 16  # 4 steps an epoch: the last layer is frozen in the first and trained afterwards
 
 
 class Tutorial(nn.Module):

@@ -60,7 +60,7 @@ def suggestions(specs: Mapping[str, Spec], words: Sequence[str], incomplete: str
 
 def _options(spec: Spec, words: Sequence[str], incomplete: str) -> Iterator[Suggestion]:
     from headstart.cli.options import fields_of, settings_of
-    from headstart.settings.schema import MethodSettings
+    from headstart.settings.method_options import MethodSettings
 
     method = last_value("method", words)
     known = fields_of(spec.name, method)

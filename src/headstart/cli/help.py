@@ -16,7 +16,8 @@ from headstart.cli.spec import Spec
 from headstart.errors import UserError, did_you_mean
 from headstart.methods import find
 from headstart.settings.method_file import MethodFile
-from headstart.settings.schema import MethodSettings, PretrainSettings
+from headstart.settings.method_options import MethodSettings
+from headstart.settings.schema import PretrainSettings
 from headstart.settings.words import alternatives, choices
 
 GROUPS: dict[str, dict[str, tuple[str, ...]]] = {

@@ -13,7 +13,8 @@ from headstart.machine import parse_device
 from headstart.methods import find
 from headstart.methods.namer import AUTO
 from headstart.settings.auto import Situation, choose
-from headstart.settings.schema import MethodSettings, PretrainSettings
+from headstart.settings.method_options import MethodSettings
+from headstart.settings.schema import PretrainSettings
 
 RANDOM, TRAINED, UNFIT = "dino", "objects", "pyramid"
 """The default methods: from random weights, from trained ones where the head can be trained on boxes, and where what

@@ -22,7 +22,8 @@ from headstart.jobs.fit import fit_of
 from headstart.machine import parse_device
 from headstart.run.display import make_console
 from headstart.settings.auto import weights_beside
-from headstart.settings.schema import PretrainSettings, ProposalOptions
+from headstart.settings.method_options import ProposalOptions
+from headstart.settings.schema import PretrainSettings
 from headstart.settings.tools import DoctorSettings
 from headstart.trust import granted
 

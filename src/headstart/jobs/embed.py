@@ -36,7 +36,7 @@ from headstart.machine import loader_workers, parse_device
 from headstart.paths import expanded
 from headstart.pseudolabels.search import Search
 from headstart.run.display import Filling
-from headstart.settings.schema import ProposalOptions
+from headstart.settings.method_options import ProposalOptions
 from headstart.settings.tools import EmbedSettings
 from headstart.trust import granted
 

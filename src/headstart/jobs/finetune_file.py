@@ -12,7 +12,7 @@ from headstart.detectors.base import Advised
 from headstart.files import write_text
 from headstart.images.dataset_yaml import SUFFIXES
 from headstart.jobs.prepare import Job
-from headstart.settings.schema import LabelOptions
+from headstart.settings.method_options import LabelOptions
 
 NAME = "finetune.yaml"
 

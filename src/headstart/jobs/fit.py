@@ -15,7 +15,8 @@ from headstart.images.samples import sample_images
 from headstart.launch.devices import own_device
 from headstart.pseudolabels.fit import IMAGES, Fit, look
 from headstart.pseudolabels.search import Search, fitted_from
-from headstart.settings.schema import PretrainSettings, ProposalOptions
+from headstart.settings.method_options import ProposalOptions
+from headstart.settings.schema import PretrainSettings
 
 
 def fit_of(run: PretrainSettings, options: ProposalOptions, detector: Detector, images: ImageIndex) -> Fit | None:

@@ -8,7 +8,7 @@ from headstart.jobs.search import teacher_of
 from headstart.methods.anchor import Anchored
 from headstart.methods.base import Context, Method
 from headstart.pseudolabels.base import PseudoLabels
-from headstart.settings.schema import ProposalOptions
+from headstart.settings.method_options import ProposalOptions
 
 
 def make_method(job: Job, labels: PseudoLabels | None, rows: RowReader | None = None) -> Method:

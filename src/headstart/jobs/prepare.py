@@ -46,8 +46,9 @@ from headstart.run.provenance import untested
 from headstart.settings.auto import weights_beside
 from headstart.settings.length import default_steps, published_steps
 from headstart.settings.loggers import listed, renamed
+from headstart.settings.method_options import MethodSettings, ProposalOptions
 from headstart.settings.resolve import Resolved, as_plain, build, collect, conflicts, resolve_pretrain
-from headstart.settings.schema import MethodSettings, PretrainSettings, ProposalOptions, truth, which
+from headstart.settings.schema import PretrainSettings, truth, which
 from headstart.training.memory import BatchTrial
 from headstart.trust import SAID
 

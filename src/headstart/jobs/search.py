@@ -27,8 +27,8 @@ from headstart.pseudolabels.search import Found, Search, find_pseudolabels, fitt
 from headstart.run.display import Filling, make_console
 from headstart.run.folder import RunFolder
 from headstart.run.stopping import interruptible
+from headstart.settings.method_options import MethodSettings, ProposalOptions, TeacherOptions
 from headstart.settings.resolve import budget_seconds
-from headstart.settings.schema import MethodSettings, ProposalOptions, TeacherOptions
 from headstart.teachers.base import Teacher, TeacherSource
 from headstart.teachers.load import load_teacher
 from headstart.training import budget

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from headstart.errors import UserError
 from headstart.methods import find
-from headstart.settings import method_file, schema
+from headstart.settings import method_file, method_options, schema
 from headstart.settings.words import alternatives
 from headstart.trust import granted
 
@@ -86,7 +86,7 @@ def _general() -> list[Option]:
 def _of_methods() -> list[Option]:
     """The options of all methods; one that several have is described once a meaning."""
     found: dict[str, Option] = {}
-    common = schema.MethodSettings.model_fields
+    common = method_options.MethodSettings.model_fields
     users: dict[str, dict[str, list[str]]] = {}
     for method in _methods():
         for name, field in method.settings.model_fields.items():

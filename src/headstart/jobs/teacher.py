@@ -18,7 +18,7 @@ from headstart.pseudolabels.labelling import Labelling, told
 from headstart.pseudolabels.pictures import write_labelled
 from headstart.run.display import Filling
 from headstart.run.folder import RunFolder
-from headstart.settings.schema import LabelOptions
+from headstart.settings.method_options import LabelOptions
 
 SHOWN = 512
 """Images without labels that are labelled at the end of a run to be looked at, where no data set is wanted."""

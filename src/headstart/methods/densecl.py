@@ -25,7 +25,7 @@ from headstart.methods import schedules
 from headstart.methods.base import Context, Method, frozen_copy, pooled, update_ema
 from headstart.methods.schedules import Progress
 from headstart.probes import metrics
-from headstart.settings.schema import AdamWSettings, Scale
+from headstart.settings.method_options import AdamWSettings, Scale
 from headstart.views.spec import View, ViewSpec, pair_specs
 
 

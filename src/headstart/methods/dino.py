@@ -28,7 +28,7 @@ from headstart.methods.base import Context, Method, by_size, frozen_copy, pooled
 from headstart.methods.schedules import Progress
 from headstart.methods.side_by_side import pooled_of_each
 from headstart.probes import metrics
-from headstart.settings.schema import MethodSettings, Scale
+from headstart.settings.method_options import MethodSettings, Scale
 from headstart.views.spec import View, ViewSpec, dino_specs
 
 

@@ -28,7 +28,7 @@ from headstart import ranks
 from headstart.methods.base import Context, Method, Needs
 from headstart.methods.schedules import Progress
 from headstart.probes import metrics
-from headstart.settings.schema import AdamWSettings, Scale, TeacherOptions
+from headstart.settings.method_options import AdamWSettings, Scale, TeacherOptions
 from headstart.teachers.base import Teacher
 from headstart.views.spec import View, ViewSpec
 

@@ -18,7 +18,8 @@ from headstart import plugins
 from headstart.errors import UserError, did_you_mean
 from headstart.paths import expanded
 from headstart.settings import method_file
-from headstart.settings.schema import LabelOptions, MethodSettings, Options, ProposalOptions, TeacherOptions
+from headstart.settings.method_options import LabelOptions, MethodSettings, ProposalOptions, TeacherOptions
+from headstart.settings.schema import Options
 
 if TYPE_CHECKING:  # names are listed without torch, which the contract imports
     from headstart.methods.base import Method, Needs

@@ -27,7 +27,7 @@ from headstart import ranks
 from headstart.methods.base import Context, Export, Method, Needs
 from headstart.methods.schedules import Progress
 from headstart.probes import metrics
-from headstart.settings.schema import DetectionSettings, ProposalOptions
+from headstart.settings.method_options import DetectionSettings, ProposalOptions
 from headstart.views.mosaic import boxes_in_view, detection_view, mosaics, shown, unmixed
 from headstart.views.spec import View, ViewSpec
 

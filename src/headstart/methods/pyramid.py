@@ -34,7 +34,7 @@ from headstart.methods.base import Context, Method, Needs, frozen_copy, update_e
 from headstart.methods.schedules import Progress
 from headstart.methods.side_by_side import maps_of_each
 from headstart.probes import metrics
-from headstart.settings.schema import AdamWSettings, Scale
+from headstart.settings.method_options import AdamWSettings, Scale
 from headstart.views.boxes import area, draw_boxes, meeting, to_view
 from headstart.views.spec import View, ViewSpec, pair_specs
 

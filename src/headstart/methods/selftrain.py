@@ -41,7 +41,7 @@ from headstart.pseudolabels.labeller import Labeller, Learnt
 from headstart.pseudolabels.labelling import Detections, Labelling, kept
 from headstart.pseudolabels.taught import Taught
 from headstart.pseudolabels.thresholds import Keep
-from headstart.settings.schema import DetectionSettings, LabelOptions, TeacherOptions
+from headstart.settings.method_options import DetectionSettings, LabelOptions, TeacherOptions
 from headstart.views.mixup import mixed
 from headstart.views.mosaic import boxes_in_view, detection_view, mosaics, shown, whole
 from headstart.views.spec import View, ViewSpec
@@ -151,10 +151,9 @@ class Selftrain(Method):
             calibrate=settings.calibrate,
             seed=context.seed,
         )
-        everything = torch.arange(len(context.given))
-        has = torch.zeros(len(everything), dtype=torch.bool)
+        has = torch.zeros(len(context.given), dtype=torch.bool)
         has[context.given.rows] = True
-        self._unlabelled = everything[~has]
+        self._unlabelled = (~has).nonzero().flatten()
         self._plan = SamplingPlan.of(
             settings,
             batch=context.batch,
@@ -335,8 +334,7 @@ class Selftrain(Method):
         return mean.with_another({name: self.get_submodule(name).state_dict() for name in ("teacher", "teacher_head")})
 
     def _networks(self) -> dict[str, nn.Module]:
-        names = ("student", "head", "teacher", "teacher_head")
-        return {name: self.get_submodule(name) for name in names}
+        return {name: self.get_submodule(name) for name in ("student", "head", "teacher", "teacher_head")}
 
     # -- what comes out ------------------------------------------------------------------------------------------------
 
@@ -353,8 +351,7 @@ class Selftrain(Method):
             network.load_state_dict(averaged["teacher"])
             head.load_state_dict(averaged["teacher_head"])
         learnt = self._learnt.setdefault(which, Learnt())
-        last = self._history.passes[-1] if self._history.passes else {}
-        both = last.get("named_by", self.settings.naming) == "both"
+        both = (self._history.passes or [{}])[-1].get("named_by", self.settings.naming) == "both"
         found = self._labeller.found(list(rows), network, head, self.context.imgsz, learnt, both=both)
         return Labelling.split(found, self._keep.of(found, self._history.passes))
 

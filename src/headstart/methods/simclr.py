@@ -20,7 +20,7 @@ from headstart.methods.base import Context, Method
 from headstart.methods.schedules import Progress
 from headstart.methods.side_by_side import pooled_of_each
 from headstart.probes import metrics
-from headstart.settings.schema import AdamWSettings, Scale
+from headstart.settings.method_options import AdamWSettings, Scale
 from headstart.views.spec import View, ViewSpec, pair_specs
 
 

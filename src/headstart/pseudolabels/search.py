@@ -23,7 +23,7 @@ from headstart.pseudolabels.cluster import clustered
 from headstart.pseudolabels.looks import looks_of
 from headstart.pseudolabels.parts import Objects, Parts
 from headstart.pseudolabels.rounds import Look, in_rounds
-from headstart.settings.schema import ProposalOptions
+from headstart.settings.method_options import ProposalOptions
 from headstart.teachers.base import Teacher
 from headstart.views.boxes import area
 from headstart.views.resize import GRAY

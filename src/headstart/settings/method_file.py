@@ -18,7 +18,8 @@ from typing import Any, NamedTuple, cast
 from pydantic import Field, create_model
 
 from headstart.errors import UserError
-from headstart.settings.schema import MethodSettings, Options
+from headstart.settings.method_options import MethodSettings
+from headstart.settings.schema import Options
 
 # Light modules, whose names a declaration may use.
 _KNOWN = ("typing", "pydantic", "pydantic.fields", "pathlib", "collections.abc", "headstart.settings", "builtins")

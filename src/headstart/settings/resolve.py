@@ -20,7 +20,8 @@ from headstart.paths import expanded
 from headstart.plugins import is_python_file
 from headstart.reading import parse_yaml
 from headstart.settings.loggers import names
-from headstart.settings.schema import RENAMED, MethodSettings, Options, PretrainSettings
+from headstart.settings.method_options import MethodSettings
+from headstart.settings.schema import RENAMED, Options, PretrainSettings
 from headstart.trust import trusted
 
 Kind = TypeVar("Kind", bound=Options)

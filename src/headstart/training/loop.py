@@ -24,7 +24,7 @@ from headstart.run.display import Display
 from headstart.run.folder import RunFolder
 from headstart.run.health import Health
 from headstart.run.stopping import interruptible
-from headstart.settings.schema import MethodSettings
+from headstart.settings.method_options import MethodSettings
 from headstart.training import checkpoint
 from headstart.training.guard import EXPLODED, Growth
 from headstart.training.memory import Memory

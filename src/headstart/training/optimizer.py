@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from headstart.settings.schema import MethodSettings
+from headstart.settings.method_options import MethodSettings
 
 
 def make_optimizer(method: nn.Module, settings: MethodSettings, *, fused: bool = False) -> torch.optim.Optimizer:

@@ -17,7 +17,7 @@ from headstart.launch.random_state import kept_random_state
 from headstart.methods import schedules
 from headstart.methods.base import Method
 from headstart.methods.schedules import Progress
-from headstart.settings.schema import MethodSettings
+from headstart.settings.method_options import MethodSettings
 from headstart.training.guard import Finite
 from headstart.training.guard import norm as norm_of
 from headstart.training.optimizer import make_optimizer
