@@ -103,7 +103,7 @@ def pretrain(
     components: int = ...,
     letterbox: float = ...,
     mosaic: float = ...,
-    zoom: float = ...,
+    zoom: float | None = ...,
     close_mosaic: float = ...,
     overlap: float = ...,
     blur: float = ...,
@@ -254,7 +254,8 @@ def pretrain(
         letterbox: objects, selftrain: images too wide or tall for a crop of view_scale: share of their views that
             show the whole image in a gray square; the others are crops anywhere in it
         mosaic: objects, selftrain: share of the steps with mosaics of four images
-        zoom: objects, selftrain: mosaics are magnified by 1 - zoom to 1 + zoom; 0: not at all
+        zoom: objects, selftrain: mosaics are magnified by 1 - zoom to 1 + zoom; none: 0.5, or for selftrain 0 where
+            labelled objects of one class differ less in size than that
         close_mosaic: objects, selftrain: share of the steps, at the end, without mosaics
         overlap: pyramid: least share of the smaller view that the other covers
         blur: pyramid: probability of a blurred view

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from headstart.doctor import dataset, pictures, start
-from headstart.doctor.dataset import Part
+from headstart.doctor.dataset import Object, Part
 from headstart.doctor.findings import Finding, Report, lost
 from headstart.errors import UserError
 from headstart.jobs.doctor import doctor
@@ -148,7 +148,8 @@ def test_images_that_a_training_leaves_out(scenes: Path) -> None:
 
 def test_the_size_of_objects_at_imgsz() -> None:
     """By hand: a quarter by a quarter of 400 x 200, scaled to 640 x 320, is 160 x 80: a side of 113.1."""
-    part = Part("train", ("a",), objects={"a": [(0.0, 0.0, 0.25, 0.25)] * 3 + [(0.0, 0.0, 0.01, 0.02)]})
+    large = [Object(0, (0.0, 0.0, 0.25, 0.25))]
+    part = Part("train", ("a",), objects={"a": large * 3 + [Object(0, (0.0, 0.0, 0.01, 0.02))]})
     (found,) = pictures.object_findings(part, {"a": (400, 200)}, 640)
     assert found.outcome == "note"
     assert found.facts["median"] == pytest.approx(113.137, abs=0.01)
@@ -174,6 +175,20 @@ def test_classes_that_cannot_be_learnt_or_measured() -> None:
     assert only.facts == {"classes": 2, "of": 3, "objects": 5}
     assert found["classes.never"].details == ("d",)
     assert found["classes.rare"].details == ("b: 3",)
+
+
+@pytest.mark.parametrize(("factor", "told"), [(1.2, True), (3.0, False)])
+def test_objects_that_keep_their_size(factor: float, told: bool) -> None:
+    """By hand: pairs of which one is so many times as large differ by log(factor) / sqrt(2), 13 % and 78 %."""
+    sides = [0.1, 0.1 * factor]
+    objects = {f"{at}": [Object(at, (0.2, 0.2, 0.2 + side, 0.2 + side)) for side in sides] for at in range(40)}
+    parts = {"train": Part("train", objects=objects, classes=Counter(dict.fromkeys(range(40), 2)))}
+    found = {one.about: one for one in dataset.class_findings([str(at) for at in range(40)], parts)}
+    assert ("classes.sizes" in found) == told
+    if told:
+        assert found["classes.sizes"].outcome == "note"
+        assert "differ in size by 13%" in found["classes.sizes"].words
+        assert "scale=0" in found["classes.sizes"].do
 
 
 def test_labels_of_no_image(scenes: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from headstart.errors import UserError
 from headstart.methods import find
+from headstart.pseudolabels import sizes
 from headstart.settings.method_options import DetectionSettings
 
 WITH_MOSAICS = [name for name in find.names() if issubclass(find.find(name).settings, DetectionSettings)]
@@ -61,3 +62,16 @@ def test_of_the_whole_size_it_is_refused() -> None:
     """Some images would be shown at a size of nothing."""
     with pytest.raises(UserError, match="zoom"):
         tiny.build("objects", zoom=1.0)
+
+
+@pytest.mark.parametrize(("spread", "zoom"), [(0.1, 0.0), (0.5, 0.5)])
+def test_labels_decide_where_nobody_has(spread: float, zoom: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizes, "spread", lambda *_: spread)
+    made = tiny.build("selftrain", teacher=None)
+    assert made.teacher_record()["zoom"] == zoom
+    (kind, told) = made.news()[0]
+    assert kind == "info"
+    assert f"differ in size by {spread:.0%}" in told
+    given = tiny.build("selftrain", teacher=None, zoom=0.25)
+    assert given.teacher_record()["zoom"] == 0.25
+    assert given.news() == []

@@ -6,17 +6,28 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
 
 from headstart.doctor.findings import Finding, Outcome, lost, of_error
 from headstart.errors import UserError
 from headstart.images.dataset_yaml import DatasetYaml
 from headstart.images.index import find_images
 from headstart.images.labels import Keypoints, expected, keypoints_for, label_path, read_labels
+from headstart.pseudolabels.sizes import ADDED, spread
 
 FEW = 10
 """Objects of a class in train below which it is said to be rare."""
 _MOSTLY = 0.5
 Box = tuple[float, float, float, float]
+
+
+class Object(NamedTuple):
+    """One labelled object: its class, and x0, y0, x1, y1 as shares of the image's sides."""
+
+    label: int
+    box: Box
 
 
 @dataclass
@@ -27,8 +38,7 @@ class Part:
         name: ``train``, ``val`` or ``test``.
         images: Paths of the images that are there.
         missing: Paths that are named and not there.
-        objects: Image -> its boxes, x0, y0, x1, y1 as shares of its sides; empty for background. Those that a trainer
-            leaves out are not in it.
+        objects: Image -> its objects; empty for background. Those that a trainer leaves out are not in it.
         classes: How many objects each class has.
         unlabelled: Images without a label file.
         dropped: Why images are left out, one line each: file, line and reason.
@@ -39,7 +49,7 @@ class Part:
     name: str
     images: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
-    objects: dict[str, list[Box]] = field(default_factory=dict)
+    objects: dict[str, list[Object]] = field(default_factory=dict)
     classes: Counter[int] = field(default_factory=Counter)
     unlabelled: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
@@ -49,7 +59,7 @@ class Part:
     @property
     def labelled(self) -> list[str]:
         """Images that show an object."""
-        return [image for image, boxes in self.objects.items() if boxes]
+        return [image for image, objects in self.objects.items() if objects]
 
 
 def read_part(found: DatasetYaml, name: str, classes: int | None, keypoints: Keypoints | None) -> Part:
@@ -77,7 +87,7 @@ def read_part(found: DatasetYaml, name: str, classes: int | None, keypoints: Key
             part.dropped += told
             continue
         part.ineffective += told
-        part.objects[image] = [row.box for row in labels.rows]
+        part.objects[image] = [Object(row.label, row.box) for row in labels.rows]
         part.classes.update(row.label for row in labels.rows)
         if not labels.path.is_file():
             part.unlabelled.append(image)
@@ -166,7 +176,18 @@ def class_findings(names: Sequence[str], parts: Mapping[str, Part]) -> list[Find
         )
         details = tuple(f"{name}: {number}" for number, name in sorted(rare))
         found.append(Finding("classes.rare", "note", words, "label more of them, or look at the others' mAP", details))
-    return found
+    return [*found, *(_sizes(parts["train"]) if "train" in parts else ())]
+
+
+def _sizes(train: Part) -> Iterator[Finding]:
+    """Objects that keep their size, though a trainer's augmentation changes it."""
+    objects = [one for some in train.objects.values() for one in some]
+    boxes = torch.tensor([one.box for one in objects]).reshape(-1, 4)
+    differ = spread(boxes, torch.tensor([one.label for one in objects], dtype=torch.int64))
+    if differ is not None and differ < ADDED:
+        words = f"objects of one class in train differ in size by {differ:.0%}, less than Ultralytics' scale=0.5 adds"
+        do = "compare with scale=0: such images learnt more so (docs/methods.md, selftrain: sizes that vary, or do not)"
+        yield Finding("classes.sizes", "note", words, do, facts={"spread": differ, "scale": ADDED})
 
 
 def _unknown(part: str, names: Sequence[str], unknown: Sequence[int], objects: Counter[int]) -> Finding:

@@ -153,7 +153,7 @@ def object_findings(part: Part, sizes: Mapping[str, tuple[int, int]], imgsz: int
         side
         for image in part.labelled
         if image in sizes
-        for side in (_side(box, sizes[image], imgsz) for box in part.objects[image])
+        for side in (_side(one.box, sizes[image], imgsz) for one in part.objects[image])
     ]
     if not sides:
         return []

@@ -27,6 +27,7 @@ from headstart import ranks
 from headstart.methods.base import Context, Export, Method, Needs
 from headstart.methods.schedules import Progress
 from headstart.probes import metrics
+from headstart.pseudolabels.sizes import ZOOM
 from headstart.settings.method_options import DetectionSettings, ProposalOptions
 from headstart.views.mosaic import boxes_in_view, detection_view, mosaics, shown, unmixed
 from headstart.views.spec import View, ViewSpec
@@ -53,6 +54,7 @@ class Objects(Method):
         assert context.pseudolabels is not None, "the objects have not been found"
         self.head = context.head
         self._found = context.pseudolabels
+        self._zoom = ZOOM if settings.zoom is None else settings.zoom
 
     def view_specs(self) -> list[ViewSpec]:
         """One view, as near to a detector's training as crops come: colors and shapes tell objects apart."""
@@ -86,7 +88,8 @@ class Objects(Method):
         if uniform >= s.mosaic or progress.step >= (1 - s.close_mosaic) * progress.steps:
             images, owner, moved, labels = unmixed(images, owner, moved, labels)
         else:
-            images, owner, moved, labels = mosaics(images, owner, moved, labels, random, (1 - s.zoom, 1 + s.zoom))
+            zoom = 1 - self._zoom, 1 + self._zoom
+            images, owner, moved, labels = mosaics(images, owner, moved, labels, random, zoom)
         return images, owner.to(device), moved.to(device), labels.to(device)
 
     def shown(self, batch: int) -> int:

@@ -39,6 +39,7 @@ from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.history import History
 from headstart.pseudolabels.labeller import Labeller, Learnt
 from headstart.pseudolabels.labelling import Detections, Labelling, kept
+from headstart.pseudolabels.sizes import zoom_of
 from headstart.pseudolabels.taught import Taught
 from headstart.pseudolabels.thresholds import Keep
 from headstart.settings.method_options import DetectionSettings, LabelOptions, TeacherOptions
@@ -167,6 +168,8 @@ class Selftrain(Method):
         self._keep = Keep(settings.keep, context.names, context.given.labels.labels, self._unlabelled)
         self._taught = Taught(context.given.labels, has)
         self._history = History()
+        self._zoom, why = zoom_of(context.given.labels) if settings.zoom is None else (settings.zoom, "")
+        self._history.say(why)
         self._mean = WeightMean()
         # What labelled images tell of each detector that is handed back, until a further step changes it.
         self._learnt: dict[Export, Learnt] = {}
@@ -277,7 +280,7 @@ class Selftrain(Method):
         images, owner, moved, labels = view.images, owner[kept], moved[kept], labels[kept]
         if self._plan.in_mosaics(progress.step, progress.steps):
             random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + progress.step + 800_000)
-            zoom = 1 - self.settings.zoom, 1 + self.settings.zoom
+            zoom = 1 - self._zoom, 1 + self._zoom
             images, owner, moved, labels = mosaics(images, owner, moved, labels, random, zoom)
             random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + progress.step + 900_000)
             images, owner, moved, labels = mixed(images, owner, moved, labels, random, self.settings.mixup)
@@ -359,8 +362,8 @@ class Selftrain(Method):
         """What the teacher has labelled so far, and by which scores."""
         return {
             "names": list(self.context.names),
-            "keep": self.settings.keep,
-            "unsure": self.settings.unsure,
+            **self.settings.model_dump(include={"keep", "unsure"}),
+            "zoom": self._zoom,
             "labelled": len(self._given.rows),
             "unlabelled": len(self._unlabelled),
             "held_out": len(self._held_out.rows),

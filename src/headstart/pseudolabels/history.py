@@ -51,8 +51,8 @@ class History:
         return True
 
     def say(self, sentence: str) -> None:
-        """What a user should know besides, told with the next news."""
-        self._news.append(("info", sentence))
+        """What a user should know besides, told with the next news; "" for nothing."""
+        self._news += [("info", sentence)] if sentence else []
 
     def news(self) -> list[tuple[Literal["info", "alarm"], str]]:
         """What has happened since it was last asked, in sentences."""

@@ -62,7 +62,13 @@ class DetectionSettings(AdamWSettings):
     )
     jitter: float = Field(1.0, ge=0, le=1, description="probability of changed colors")
     mosaic: float = Field(1.0, ge=0, le=1, description="share of the steps with mosaics of four images")
-    zoom: float = Field(0.5, ge=0, lt=1, description="mosaics are magnified by 1 - zoom to 1 + zoom; 0: not at all")
+    zoom: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="mosaics are magnified by 1 - zoom to 1 + zoom; none: 0.5, or for selftrain 0 where labelled "
+        "objects of one class differ less in size than that",
+    )
     close_mosaic: float = Field(0.2, ge=0, le=1, description="share of the steps, at the end, without mosaics")
 
 
