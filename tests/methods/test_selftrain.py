@@ -13,9 +13,11 @@ from torch import Tensor
 from headstart.errors import UserError
 from headstart.images.mixed import MixedStream
 from headstart.methods import held_out
+from headstart.methods.base import GivenLabels
 from headstart.methods.sampling_plan import SamplingPlan
 from headstart.methods.schedules import Progress
 from headstart.methods.selftrain import Selftrain, Settings
+from headstart.pseudolabels.base import PseudoLabels
 from headstart.pseudolabels.history import drift
 from headstart.pseudolabels.labeller import Labeller
 from headstart.pseudolabels.labelling import Detections
@@ -83,16 +85,19 @@ def test_the_last_part_goes_on_from_the_mean_of_the_cycles_and_is_handed_back_al
 
 @pytest.mark.parametrize(("burn_in", "settle"), [(1.0, 0.0), (0.5, 0.5), (1.0, 0.3), (0.99, 0.0)])
 def test_where_the_teacher_never_labels_all_steps_are_on_labelled_images(burn_in: float, settle: float) -> None:
-    made = method(burn_in=burn_in, settle=settle, held_out=0.7)
+    made = method(burn_in=burn_in, settle=settle, held_out=0.3)
     order, labelled = made.order(STEPS), set(tiny.given_labels().rows.tolist())
     assert {row for step in range(STEPS) for row in order.rows(step)} == labelled
     assert made._plan.label_steps(STEPS) == []
 
 
-def test_held_out_images_come_in_the_last_part_only() -> None:
-    made = method(held_out=0.7)
+def test_held_out_images_come_in_the_last_part_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_out, "LEAST", 1)
+    made = method(held_out=0.2)
     held = set(made._held_out.rows.tolist())
-    assert len(held) == round(0.7 * 16)
+    assert len(held) == round(0.2 * 16)
+    (*_, (_, told)) = made.news()
+    assert told == "3 of 16 labelled images are held out to judge the teacher on; held_out=0 learns from all of them"
     order = made.order(STEPS)
     assert not held & {row for step in range(30) for row in order.rows(step)}
     assert held <= {row for step in range(30, STEPS) for row in order.rows(step)}
@@ -250,7 +255,7 @@ def test_a_teacher_that_drifts_is_taken_back() -> None:
     seen = Sees(made, dict.fromkeys(range(tiny.IMAGES), 0.9))
     made.before_step(Progress(10, STEPS, 0.0))
     made.before_step(Progress(15, STEPS, 0.0))
-    good = {name: one.clone() for name, one in made.student.state_dict().items()}
+    good = {name: one.clone() for name, one in made.teacher.state_dict().items()}  # the mean of the cycles so far
     taught = made._taught
     with torch.no_grad():
         for one in made.student.parameters():
@@ -377,11 +382,75 @@ def test_who_names_is_told_by_held_out_labels(naming: str, right: str, monkeypat
 def test_of_many_held_out_images_some_tell_who_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(held_out, "LEAST", 1)
     monkeypatch.setattr(held_out, "MOST", 2)
-    made = method(teacher="hog", held_out=0.9)
+    made = method(teacher="hog", held_out=0.5)
     held = made._held_out
-    assert len(held.rows) > 4
+    assert len(held.rows) > 2
     assert 1 <= len(held.some()) <= 2
     assert set(held.some().tolist()) < set(held.rows.tolist())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_of_no_class_more_images_are_held_out_than_stay(seed: int) -> None:
+    """100 images show class 0, one of them class 1, two class 2, three class 3."""
+    classes = [0] * 100 + [1, 2, 2, 3, 3, 3]
+    rows = torch.tensor([*range(100), 7, 20, 21, 40, 41, 42])
+    boxes = torch.tensor([[0.1, 0.1, 0.2, 0.2]]).repeat(len(rows), 1)
+    labels = PseudoLabels.gather(100, rows, boxes, torch.ones(len(rows)), torch.tensor(classes))
+    given = GivenLabels(("a", "b", "c", "d"), torch.arange(100), labels)
+    drawn = held_out.HeldOut.drawn(given, 0.5, seed)
+    assert 45 <= len(drawn.rows) <= 50
+    assert sorted([*drawn.rows.tolist(), *drawn.known.tolist()]) == list(range(100))
+    held = set(drawn.rows.tolist())
+    assert 7 not in held
+    assert len(held & {20, 21}) <= 1
+    assert len(held & {40, 41, 42}) <= 1
+
+
+@pytest.mark.parametrize("settle", [0.0, 0.25])
+def test_a_round_that_was_for_the_worse_is_taken_back_in_the_end(
+    settle: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One round, the default: what burn-in made of the detector is handed back."""
+    monkeypatch.setattr(held_out, "LEAST", 1)
+    made = method(teacher="hog", held_out=0.4, naming="network", rounds=1, settle=settle)
+    made._labeller = Names(made, "network")
+    made.before_step(Progress(10, STEPS, 0.0))
+    good = {name: one.clone() for name, one in made.handed_back("teacher").items()}
+    with torch.no_grad():
+        for one in [*made.student.parameters(), *made.teacher.parameters()]:
+            one.add_(1.0)
+    made.news()
+    made._labeller = Names(made, "both")  # it names everything wrongly
+    if settle:
+        made.before_step(Progress(30, STEPS, 0.0))
+    else:
+        made.finish(STEPS)
+    told = made.news()
+    assert (told[0][0], told[0][1].split(", and")[0]) == ("info", "in the end it finds 0% of the held-out labels")
+    assert told[1][0] == "alarm"
+    assert "100% (F1), and now to 0%" in told[1][1]
+    for which in made.exports:
+        for name, one in made.handed_back(which).items():
+            assert torch.equal(one, good[name]), name
+    assert made.teacher_record()["judged"]["f1"] == 0
+    again = method(teacher="hog", held_out=0.4, naming="network", rounds=1, settle=settle)
+    again.set_extra_state(made.get_extra_state())
+    assert again.teacher_record() == made.teacher_record()
+
+
+def test_a_round_that_was_for_the_better_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_out, "LEAST", 1)
+    made = method(teacher="hog", held_out=0.4, naming="network", rounds=1, settle=0.0)
+    made._labeller = Names(made, "network")
+    made.before_step(Progress(10, STEPS, 0.0))
+    with torch.no_grad():
+        for one in made.teacher.parameters():
+            one.add_(1.0)
+    expected = {name: one.clone() for name, one in made.handed_back("teacher").items()}
+    made.finish(STEPS)
+    assert made.teacher_record()["judged"]["f1"] == 1
+    assert made.teacher_record()["drifted"] == ""
+    assert all(torch.equal(one, expected[name]) for name, one in made.handed_back("teacher").items())
 
 
 def test_without_enough_held_out_boxes_the_network_names() -> None:

@@ -36,6 +36,7 @@ RECORD = {
     "unlabelled": 4124,
     "held_out": 30,
     "passes": [{**PASS, "step": 30, "labels": 100, "classes": {"bolt": 100}}, PASS],
+    "judged": {"step": 4000, "precision": 0.9, "recall": 0.7, "f1": 0.79, "by_class": {}},
     "drifted": "",
 }
 
@@ -71,7 +72,9 @@ def test_the_verdict_says_what_was_trained_labelled_and_right(run: Path) -> None
 def test_the_tables_of_passes_and_classes(run: Path) -> None:
     text = rows(draw(run))
     assert "step 60 4,124 2,717 3,611 1,377 0.81 65% 80%" in text
-    assert "30 labelled images with 31 labels were held out" in text
+    assert "30 labelled images with 31 labels were held out until the last part of the training, before" in text
+    record(run, judged={**RECORD["judged"], "step": 5000})
+    assert "30 labelled images with 31 labels were held out. Recall" in rows(draw(run))
     assert "0 bolt 3,000 17 of 21 17 of 20 1 nut & <b> 611 3 of 10 3 of 5" in text
     assert "No image got a label of washer." in text
     assert "given in the last pass" in text

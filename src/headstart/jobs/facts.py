@@ -50,5 +50,5 @@ def found_of(job: Job) -> dict[str, Any]:
     """Whether the objects that are found fit, and are learnt from; what the batch was chosen by; a mark of labels."""
     fit, trial, used = job.fit, job.trial, job.declared.method.needs.pseudolabels
     found: dict[str, Any] = {"objects": {**fit.as_dict(), "used": used}} if fit else {}
-    found |= {"labels": labels_mark(job.given)} if job.given else {}
+    found |= {"labels_mark": labels_mark(job.given)} if job.given else {}
     return found | ({"batch_trial": trial.as_dict()} if trial else {})

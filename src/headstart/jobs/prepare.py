@@ -31,7 +31,7 @@ from headstart.jobs.choose import (
 )
 from headstart.jobs.fit import fit_of
 from headstart.jobs.going_on import continued, killed_early
-from headstart.jobs.labelled import dataset_of, given_labels
+from headstart.jobs.labelled import dataset_of, given_labels, without_judges
 from headstart.jobs.used_files import relabelled
 from headstart.machine import parse_device
 from headstart.methods import find
@@ -172,6 +172,8 @@ def prepare(options: Mapping[str, Any], measure: Callable[[Job], BatchTrial] | N
     resolved = _before_loading(given, problems)
     labels = str(given["labels"]) if given.get("labels") else None
     images = find_images(_with(resolved.data, labels), keep=cache_folder(resolved), every=resolved.every)
+    if labels and (record is None or record["resolved"].get("images") != len(images)):  # earlier versions kept them
+        images = without_judges(images, resolved.data, labels)
     refuse_rgb(given, images.channels)
     auto = str(given.get("method")) == "auto" and not given.get("init")
     if beside := weights_beside(resolved.model) if auto else None:
@@ -185,7 +187,7 @@ def prepare(options: Mapping[str, Any], measure: Callable[[Job], BatchTrial] | N
     known, classed = None, detector
     if labels and declared.method.needs.labels:
         known, told = given_labels(labels, images, detector.task)
-        relabelled(record["resolved"].get("labels") if record else None, known, labels)
+        relabelled(record["resolved"] if record else {}, known, labels)
         classed = detector.with_classes(known.names, dataset_of(labels).keypoints())
         more += told
     settled, told = _named(settled, declared, images, 0 if known is None else len(images) - len(known.rows))

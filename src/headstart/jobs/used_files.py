@@ -64,17 +64,18 @@ def labels_mark(given: GivenLabels) -> dict[str, Any]:
     return {"images": len(rows), "boxes": len(labels.labels), "sha256": digest.hexdigest()}
 
 
-def relabelled(began: Mapping[str, Any] | None, given: GivenLabels, named: str) -> None:
+def relabelled(resolved: Mapping[str, Any], given: GivenLabels, named: str) -> None:
     """Refuse labels that are not those that a run began with.
 
     Args:
-        began: `labels_mark` as the run began; None of an older version.
+        resolved: What its ``settings.yaml`` has under that name, the `labels_mark` as it began among it.
         given: The labels as they are now.
         named: The option ``labels``.
 
     Raises:
         UserError: They are others.
     """
+    began = resolved.get("labels_mark", resolved.get("labels"))  # the name of it in earlier versions
     if not began or began == (now := labels_mark(given)):
         return
     then, here = (f"{one['boxes']:,} boxes on {one['images']:,} images" for one in (began, now))

@@ -121,6 +121,10 @@ class Anchored(Method):
         """As the method."""
         self.inner.after_backward(progress)
 
+    def finish(self, steps: int) -> None:
+        """As the method."""
+        self.inner.finish(steps)
+
     def news(self) -> list[tuple[Literal["info", "alarm"], str]]:
         """As the method."""
         return self.inner.news()

@@ -198,6 +198,9 @@ class Method(nn.Module, ABC):
     def after_backward(self, progress: Progress) -> None:
         """Called between backward and the optimizer: the place to drop gradients."""
 
+    def finish(self, steps: int) -> None:
+        """Called once after the last of so many steps, before it is saved."""
+
     def news(self) -> list[tuple[Literal["info", "alarm"], str]]:
         """What has happened since it was last asked, in sentences, each with its kind."""
         return []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -36,18 +38,41 @@ class HeldOut:
 
     @classmethod
     def drawn(cls, given: GivenLabels, share: float, seed: int) -> HeldOut:
-        """A share of them, drawn from `seed`; none where they would be too few to tell from."""
+        """A share of them, drawn from `seed`; none where they would be too few to tell from.
+
+        Of every class as many images stay as are held out, at least: the last image of a class is learnt from.
+        """
         number = round(share * len(given.rows))
-        if number < LEAST:
-            return cls(given, given.rows[:0], given.rows)
         random = torch.Generator().manual_seed(seed * 1_000_003 + 600_000)
-        order = torch.randperm(len(given.rows), generator=random)
-        return cls(given, given.rows[order[:number]].sort().values, given.rows[order[number:]].sort().values)
+        held: list[int] = []
+        if number >= LEAST:
+            owner, _, labels = given.labels.of(given.rows)
+            shown: dict[int, set[int]] = {}
+            for place, label in zip(owner.tolist(), labels.tolist(), strict=True):
+                shown.setdefault(place, set()).add(label)
+            free = {label: count // 2 for label, count in Counter(chain(*shown.values())).items()}
+            for place in torch.randperm(len(given.rows), generator=random).tolist():
+                classes = shown.get(place, set())
+                if len(held) < number and all(free[label] for label in classes):
+                    held.append(place)
+                    free.update({label: free[label] - 1 for label in classes})
+        chosen = torch.zeros(len(given.rows), dtype=torch.bool)
+        chosen[held if len(held) >= LEAST else []] = True
+        return cls(given, given.rows[chosen], given.rows[~chosen])
 
     @property
     def boxes(self) -> int:
         """How many are labelled on these images."""
         return len(self.given.labels.of(self.rows)[0])
+
+    def told(self) -> str:
+        """What a user should know of them, in a sentence; "" where there are none."""
+        if not len(self.rows):
+            return ""
+        return (
+            f"{len(self.rows):,} of {len(self.given.rows):,} labelled images are held out to judge the teacher on; "
+            "held_out=0 learns from all of them"
+        )
 
     def some(self) -> Tensor:
         """int64 ``(S,)``, rising: `MOST` of the images at most, from all over them."""

@@ -88,6 +88,10 @@ class SamplingPlan:
         """Whether a step is one of the last part, on labelled images alone and whole."""
         return progress.step >= self.between(progress.steps)[1]
 
+    def settles(self, steps: int) -> bool:
+        """Whether a training of so many steps has a last part."""
+        return self.between(steps)[1] < steps
+
     def in_mosaics(self, step: int, steps: int) -> bool:
         """Whether the images of a step are put into mosaics."""
         if step >= min((1 - self.close_mosaic) * steps, self.between(steps)[1]):

@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from headstart import ranks
 from headstart.images.mixed import MixedStream
@@ -33,7 +33,7 @@ from headstart.methods.held_out import HeldOut
 from headstart.methods.image_order import ImageOrder
 from headstart.methods.sampling_plan import SamplingPlan
 from headstart.methods.schedules import Progress
-from headstart.methods.weight_mean import WeightMean, copied, follow
+from headstart.methods.weight_mean import WeightMean, follow
 from headstart.probes import metrics
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.history import History
@@ -139,7 +139,9 @@ class Selftrain(Method):
         self.head = context.head
         self.teacher = frozen_copy(context.student)
         self.teacher_head: PseudoLabelHead = frozen_copy(context.head)
-        self._given = context.given
+        self._given, own = context.given, settings.label_imgsz
+        # Side of the views of burn-in, and of what its teacher labels.
+        self._burn_in_imgsz = -(-own // 32) * 32 if own else context.imgsz
         self._held_out = HeldOut.drawn(context.given, settings.held_out, context.seed)
         self._labeller = Labeller(
             context.read,
@@ -170,6 +172,7 @@ class Selftrain(Method):
         self._history = History()
         self._zoom, why = zoom_of(context.given.labels) if settings.zoom is None else (settings.zoom, "")
         self._history.say(why)
+        self._history.say(self._held_out.told())
         self._mean = WeightMean()
         # What labelled images tell of each detector that is handed back, until a further step changes it.
         self._learnt: dict[Export, Learnt] = {}
@@ -195,17 +198,8 @@ class Selftrain(Method):
         s = self.settings
         return detection_view(imgsz, s.view_scale, letterbox=s.letterbox, jitter=s.jitter)
 
-    @property
-    def _burn_in_imgsz(self) -> int:
-        """Side of the views of burn-in, and of what its teacher labels."""
-        given = self.settings.label_imgsz
-        return -(-given // 32) * 32 if given else self.context.imgsz
-
     def order(self, steps: int) -> MixedStream:
-        """Labelled images alone, then both kinds, then labelled ones alone; in steps without mosaics a quarter of them.
-
-        The held-out images come in the last part only.
-        """
+        """Labelled images alone, both kinds, labelled ones with those held out; a quarter in steps without mosaics."""
         return self._order.stream(steps, self._taught.labels)
 
     def reordered(self) -> bool:
@@ -235,18 +229,16 @@ class Selftrain(Method):
         if self.long_ahead(progress):
             self._label(progress)
         elif progress.step and not cycle.step and self._plan.settling(progress):
-            self._settle()
+            self._settle(progress.step)
 
     def long_ahead(self, progress: Progress) -> bool:
         """Where the teacher labels: all images that come until the next time may be very many."""
         return progress.step in self._plan.label_steps(progress.steps) and not self._history.drifted
 
-    def _settle(self) -> None:
+    def _settle(self, step: int) -> None:
         """The last part goes on from the mean of all cycles so far, and is none of them: its weights are better."""
-        mean = self._averaged().states
-        for learner, teacher in (("student", "teacher"), ("head", "teacher_head")):
-            for name in (learner, teacher):
-                self.get_submodule(name).load_state_dict(mean[teacher])
+        self._judge(step)
+        self._take(self._averaged())
         self._mean = WeightMean()
         self._history.say("the last part begins: labelled images alone, seen whole, at a tenth of the learning rate")
 
@@ -291,9 +283,8 @@ class Selftrain(Method):
     def _label(self, progress: Progress) -> None:
         """Label the images that come until the next time, and judge the labels on the held-out images."""
         rows = self._order.coming(progress, self._taught.labels)
-        self._mean = self._averaged()
-        self.teacher.load_state_dict(self._mean.states["teacher"])
-        self.teacher_head.load_state_dict(self._mean.states["teacher_head"])
+        mean = self._mean = self._averaged()
+        self._take(mean, student=False)
         imgsz = self.specs_at(progress._replace(step=max(0, progress.step - 1)))[0].size  # what it was trained at
         learnt = Learnt()
 
@@ -308,8 +299,8 @@ class Selftrain(Method):
         keep = self._keep.of(found, self._history.passes)
         counts = Labelling.split(found, keep).counts(self.context.names)
         judged = self._held_out.judged(both.those(kept(both, keep)))
-        # A single round has nothing to go back from.
-        state = self._state if self.settings.rounds > 1 else None
+        # Nothing tells of a single round that it was for the worse but labels that are held out.
+        state = mean.record if self.settings.rounds > 1 or len(self._held_out.rows) else None
         best = self._history.add({"step": progress.step, **counts, **named_by, **learnt.record(), **judged}, state)
         if self._history.drifted:
             self._go_back()
@@ -319,25 +310,36 @@ class Selftrain(Method):
         if best:
             self._history.best |= {"taught": self._taught.labels, "known": self._taught.known}
 
-    def _state(self) -> dict[str, Any]:
-        copies = {name: copied(module.state_dict()) for name, module in self._networks().items()}
-        return {"networks": copies, "mean": self._mean.record()}
+    def finish(self, steps: int) -> None:
+        """Judge what is handed back, where no last part has learnt from the held-out labels."""
+        if not self._plan.settles(steps):
+            self._judge(steps)
+
+    def _judge(self, step: int) -> None:
+        """Where the held-out labels say that the rounds were for the worse, take what was there before."""
+        if self._history.best and self._burn_in_imgsz == self.context.imgsz:
+            judged = self._held_out.judged(self.label(self._held_out.rows.tolist(), "teacher").sure)
+            if self._history.ends({"step": step, **judged}):
+                self._go_back()
 
     def _go_back(self) -> None:
-        """Take student, teacher and labels of the pass that agreed best; the teacher labels nothing any more."""
+        """Take teacher and labels of the pass that agreed best; the teacher labels nothing any more."""
         best = self._history.best
-        for name, module in self._networks().items():
-            module.load_state_dict(best["networks"][name])
-        self._taught = Taught(best["taught"], best["known"])
-        self._mean = WeightMean(**best["mean"])
+        self._taught, mean = Taught(best["taught"], best["known"]), WeightMean(best["states"], best["number"])
+        self._take(mean)
+        self._mean = mean if self._burn_in_imgsz == self.context.imgsz else WeightMean()
+        self._learnt.clear()
+
+    def _take(self, mean: WeightMean, *, student: bool = True) -> None:
+        """The teacher's weights are these, and those of the student, where it is to go on from them."""
+        for teacher, learner in (("teacher", "student"), ("teacher_head", "head")):
+            for name in (teacher, learner) if student else (teacher,):
+                self.get_submodule(name).load_state_dict(mean.states[teacher])
 
     def _averaged(self) -> WeightMean:
         """Of the teachers at the ends of the cycles so far, if this one ended now."""
         mean = self._mean if self.settings.average else WeightMean()
         return mean.with_another({name: self.get_submodule(name).state_dict() for name in ("teacher", "teacher_head")})
-
-    def _networks(self) -> dict[str, nn.Module]:
-        return {name: self.get_submodule(name) for name in ("student", "head", "teacher", "teacher_head")}
 
     # -- what comes out ------------------------------------------------------------------------------------------------
 
@@ -367,16 +369,14 @@ class Selftrain(Method):
             "labelled": len(self._given.rows),
             "unlabelled": len(self._unlabelled),
             "held_out": len(self._held_out.rows),
-            "passes": self._history.passes,
-            "drifted": self._history.drifted,
+            **self._history.summary(),
         }
 
     def measures(self) -> dict[str, float]:
         """The parts of the loss, labels an image, what the teacher labelled last, and how far features spread."""
         pooled, parts, number = self._seen
-        names = ("loss_box", "loss_class", "loss_sides")
-        values = {**dict(zip(names, parts.tolist(), strict=True)), "objects_per_image": number}
-        return {**values, **self._history.measures(), **metrics.spread_measures(pooled)}
+        values = dict(zip(("loss_box", "loss_class", "loss_sides"), parts.tolist(), strict=True))
+        return {**values, "objects_per_image": number, **self._history.measures(), **metrics.spread_measures(pooled)}
 
     def handed_back(self, which: Export) -> dict[str, Tensor]:
         """Backbone, neck and head."""

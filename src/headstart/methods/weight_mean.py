@@ -52,8 +52,3 @@ def follow(source: nn.Module, target: nn.Module, momentum: float) -> None:
     ours, theirs = list(source.state_dict().values()), list(target.state_dict().values())
     floats = [place for place, tensor in enumerate(theirs) if tensor.is_floating_point()]
     torch._foreach_lerp_([theirs[i] for i in floats], [ours[i] for i in floats], 1 - momentum)
-
-
-def copied(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state dict that shares no memory with `state`."""
-    return {name: one.clone() if isinstance(one, Tensor) else one for name, one in state.items()}

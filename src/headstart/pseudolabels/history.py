@@ -24,11 +24,13 @@ class History:
         drifted: What tells that it has drifted, in words; "" where nothing does.
         best: The state at the pass that agreed best, with its number as ``pass``, and its labels, `PseudoLabels`, as
             ``taught``; empty before the first.
+        judged: How far the detector at the end of the rounds agrees with held-out labels; empty where nobody knows.
     """
 
     passes: list[dict[str, Any]] = field(default_factory=list)
     drifted: str = ""
     best: dict[str, Any] = field(default_factory=dict)
+    judged: dict[str, Any] = field(default_factory=dict)
     _news: list[tuple[Literal["info", "alarm"], str]] = field(default_factory=list)
 
     def add(self, entry: dict[str, Any], state: Callable[[], dict[str, Any]] | None) -> bool:
@@ -50,6 +52,24 @@ class History:
         self.best = {"pass": len(self.passes) - 1, **state()}
         return True
 
+    def ends(self, judged: dict[str, Any]) -> bool:
+        """The rounds are over.
+
+        Args:
+            judged: How far what they made of the detector agrees with held-out labels; without ``f1`` nobody knows.
+
+        Returns:
+            Whether it has drifted since the pass that agreed best.
+        """
+        if self.drifted or "f1" not in judged:
+            return False
+        self.judged = judged
+        self.drifted = drift([*self.passes, judged]) if any(agrees(one) for one in self.passes) else ""
+        found, right = (f"{judged[name] or 0:.0%}" for name in ("recall", "precision"))
+        self.say(f"in the end it finds {found} of the held-out labels, and {right} of what it gives there is right")
+        self._news += [("alarm", self.drifted)] if self.drifted else []
+        return bool(self.drifted)
+
     def say(self, sentence: str) -> None:
         """What a user should know besides, told with the next news; "" for nothing."""
         self._news += [("info", sentence)] if sentence else []
@@ -65,17 +85,21 @@ class History:
         known = ("with_labels", "labels", "left_open", "mean_score", "precision", "recall")
         return {f"teacher_{name}": float(last[name]) for name in known if last.get(name) is not None}
 
+    def summary(self) -> dict[str, Any]:
+        """What has happened, without states: `passes`, `drifted` and `judged`."""
+        return {"passes": self.passes, "drifted": self.drifted, "judged": self.judged}
+
     def record(self) -> dict[str, Any]:
         """What a run goes on with; labels of the best state as tensors."""
         best = {**self.best, "taught": self.best["taught"].tensors()} if self.best else {}
-        return {"history": self.passes, "best": best, "drifted": self.drifted}
+        return {"history": self.passes, "best": best, "drifted": self.drifted, "judged": self.judged}
 
     @classmethod
     def restored(cls, record: Mapping[str, Any]) -> History:
         """From what `record` gave; other entries do not matter."""
         best = record["best"]
-        best = {**best, "taught": PseudoLabels(**best["taught"])} if best else {}
-        return cls(list(record["history"]), record["drifted"], best)
+        best = {**best, **best.get("mean", {}), "taught": PseudoLabels(**best["taught"])} if best else {}
+        return cls(list(record["history"]), record["drifted"], best, record.get("judged", {}))
 
 
 def drift(history: Sequence[Mapping[str, Any]]) -> str:

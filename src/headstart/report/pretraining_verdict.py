@@ -158,8 +158,8 @@ def _what(run: FoundRun) -> str:
     time = f" in {duration(run.seconds, gap=NO_BREAK)}" if run.seconds else ""
     # What was trained elsewhere, on labels, and led this training.
     led = [f"{name}={run.option(name)}" for name in ("teacher", "proposals") if run.option(name)]
-    labels = learned_labels(run)
-    how = f", led by {' and '.join(led)}," if led else f", {labels}," if labels else ", without a label,"
+    parts = [learned_labels(run), f"led by {' and '.join(led)}" if led else ""]
+    how = f", {', '.join(filter(None, parts)) or 'without a label'},"
     return f"Trained on {many}{f' from {data}' if data else ''}{how} for {done} steps{time}."
 
 

@@ -71,11 +71,13 @@ class FoundRun:
 
     def option(self, name: str, default: Any = None) -> Any:
         """The value that option `name` had in the end: what "auto" became, not "auto"."""
-        for part in ("resolved", "options"):
-            found = self.settings.get(part)
-            if isinstance(found, dict) and found.get(name) is not None:
-                return found[name]
-        return self.settings.get(name, default)
+        parts = (self.settings.get(part) for part in ("resolved", "options"))
+        resolved, given = (part if isinstance(part, dict) else {} for part in parts)
+        found = resolved.get(name)
+        # Earlier versions kept a mark of the labels there, by the option's own name: no option resolves to facts.
+        if found is None or (isinstance(found, dict) and name in given):
+            found = given.get(name)
+        return self.settings.get(name, default) if found is None else found
 
     def column(self, name: str) -> Floats:
         """A column of the metrics; all nan where nothing of that name was logged."""

@@ -59,7 +59,7 @@ def teacher_labels(run: FoundRun) -> TeacherLabels | None:
     rows = [(f"step {_count(one.get('step')):,}", *_numbers(one)) for one in passes]
     if handed_back:
         part = "" if handed_back.get("all") else ", a part of the images"
-        rows.append((f"in the end, as handed back{part}", *_numbers(handed_back)))
+        rows.append((f"in the end, as handed back{part}", *_numbers({**handed_back, **_in_the_end(run)})))
     keep, unsure = run.teacher.get("keep"), run.teacher.get("unsure")
     least = "the score of its class below" if keep == "class" else f"a score of {keep}"
     note = (
@@ -149,11 +149,18 @@ def _judged(run: FoundRun) -> str:
     passes = _passes(run)
     judged = _dict(passes[-1].get("by_class")) if passes else {}
     known = sum(_count(_dict(one).get("known")) for one in judged.values())
+    step, steps = (_count(one) for one in (_in_the_end(run).get("step"), run.option("steps")))
+    until = " until the last part of the training, before which it was judged in the end" if 0 < step < steps else ""
     return (
-        f"{held:,} labelled images with {known:,} labels were held out until the last part of the training. Recall is "
-        "the share of these labels that the teacher found (class right, IoU 0.5 or more), precision the share of what "
-        "it gave on these images that is right."
+        f"{held:,} labelled images with {known:,} labels were held out{until}. Recall is the share of these labels "
+        "that the teacher found (class right, IoU 0.5 or more), precision the share of what it gave on these images "
+        "that is right."
     )
+
+
+def _in_the_end(run: FoundRun) -> dict[str, Any]:
+    """How far what is handed back agrees with held-out labels; empty where nobody knows, or it was taken back."""
+    return {} if drifted(run) else _dict(run.teacher.get("judged"))
 
 
 def _classes(run: FoundRun, source: Mapping[str, Any], judged: Mapping[str, Any]) -> tuple[list[ClassRow], list[str]]:

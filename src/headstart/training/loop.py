@@ -162,6 +162,12 @@ def train(
         ranks.first_does(lambda: checkpoint.save(run.checkpoints, content))
         saved, last_save = step, time.perf_counter()
 
+    def tell() -> None:
+        for kind, message in method.news():
+            run.event(step, kind, message)
+            run.teacher(method.teacher_record())
+            display.alarm(message) if kind == "alarm" else display.say(message)
+
     with interruptible() as stop:
         while step < length.steps:
             progress = Progress(step, length.steps, length.epochs(step))
@@ -200,10 +206,7 @@ def train(
                 loader.begin_at(step)
                 batches = iter(loader)
             bad = one_step.finite.seen()
-            for kind, message in method.news():
-                run.event(step, kind, message)
-                run.teacher(method.teacher_record())
-                display.alarm(message) if kind == "alarm" else display.say(message)
+            tell()
 
             # -- what it looks like
             probing = probe is not None and bad is None and (step % every.probe == 0 or step == length.steps)
@@ -235,6 +238,9 @@ def train(
                 due = ranks.from_first(time.perf_counter() - last_save > SAVE_SECONDS)
             if due and step < length.steps:
                 save()
+    if first < step == length.steps:
+        method.finish(step)
+        tell()
     save()
     return Outcome(step, step < length.steps, time.perf_counter() - began, clock.overall())
 
