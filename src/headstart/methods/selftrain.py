@@ -38,7 +38,7 @@ from headstart.probes import metrics
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.history import History
 from headstart.pseudolabels.labeller import Labeller, Learnt
-from headstart.pseudolabels.labelling import Detections, Labelling, kept
+from headstart.pseudolabels.labelling import Detections, Labelling, kept, told_apart
 from headstart.pseudolabels.taught import Taught
 from headstart.pseudolabels.thresholds import Keep
 from headstart.settings.method_options import DetectionSettings, LabelOptions, TeacherOptions
@@ -358,7 +358,7 @@ class Selftrain(Method):
     def teacher_record(self) -> dict[str, Any]:
         """What the teacher has labelled so far, and by which scores."""
         return {
-            "names": list(self.context.names),
+            "names": list(told_apart(self.context.names)),
             "keep": self.settings.keep,
             "unsure": self.settings.unsure,
             "labelled": len(self._given.rows),
