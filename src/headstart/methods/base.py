@@ -62,11 +62,13 @@ class GivenLabels:
         names: Of the classes, by index.
         rows: int64 ``(L,)``, rising: the labelled images in the run's index; one without objects is background.
         labels: Boxes and classes, for all rows of the index.
+        beyond: What lines of the user hold beyond boxes, ``polygons`` or ``keypoints``; "" where boxes are all.
     """
 
     names: tuple[str, ...]
     rows: Tensor
     labels: PseudoLabels
+    beyond: str = ""
 
     def __len__(self) -> int:
         """Images in the index."""
