@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ from ultralytics.data.utils import check_det_dataset
 
 from headstart.errors import UserError
 from headstart.images.index import ImageIndex, find_images
-from headstart.jobs.export_labels import UNFINISHED, export_labels, file_names, free, refusals
+from headstart.jobs.export_labels import UNFINISHED, boxes_only, export_labels, file_names, free, refusals
 from headstart.jobs.labelled import given_labels
 from headstart.methods.base import GivenLabels
 from headstart.pseudolabels.base import PseudoLabels
@@ -57,11 +58,11 @@ def labelled() -> Labelling:
     return Labelling.split(found, 0.5)
 
 
-def read(data: Path) -> dict[str, tuple[list[float], list[list[float]]]]:
+def read(data: Path, part: str = "train") -> dict[str, tuple[list[float], list[list[float]]]]:
     """What Ultralytics reads of a dataset: image -> classes and boxes."""
     checked = check_det_dataset(str(data))
     hyp = get_cfg()
-    dataset = YOLODataset(img_path=checked["train"], data=checked, task="detect", hyp=hyp, augment=False, cache=False)
+    dataset = YOLODataset(img_path=checked[part], data=checked, task="detect", hyp=hyp, augment=False, cache=False)
     return {
         Path(one["im_file"]).name: (one["cls"][:, 0].tolist(), one["bboxes"].round(4).tolist())
         for one in dataset.labels
@@ -78,7 +79,7 @@ def test_ultralytics_reads_what_was_written(
 ) -> None:
     before = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in tmp_path.rglob("*.jpg")}
     out = tmp_path / "out"
-    assert export_labels(out, images, given, labelled) == (3, 2)
+    assert export_labels(out, images, given, labelled) == (3, 2, 2, 0)
     assert list(check_det_dataset(str(out / "data.yaml"))["names"].values()) == list(NAMES)
     wanted = {
         "0.jpg": ([1.0], [[pytest.approx(0.3), pytest.approx(0.4), pytest.approx(0.4), pytest.approx(0.4)]]),
@@ -127,6 +128,78 @@ def test_what_is_validated_on_stays_what_it_is(
 ) -> None:
     export_labels(tmp_path / "out", images, given, labelled, {"val": [str(tmp_path / "b" / "2.jpg")]})
     assert check_det_dataset(str(tmp_path / "out" / "data.yaml"))["val"] == [str(tmp_path / "b" / "2.jpg")]
+
+
+@pytest.mark.parametrize("content", [b"", b"no image at all"])
+def test_a_labelled_image_that_cannot_be_read_is_left_out(
+    images: ImageIndex, given: GivenLabels, labelled: Labelling, tmp_path: Path, content: bytes
+) -> None:
+    """No training sees it, whatever labels it has: of two labelled images one is left, of three in all two."""
+    Path(images.path(0)).write_bytes(content)
+    out = tmp_path / "out"
+    assert export_labels(out, images, given, labelled) == (2, 1, 2, 1)
+    assert sorted(path.name for path in (out / "labels").iterdir()) == ["0.txt", "1.txt"]
+    assert sorted(path.name for path in (out / "images").iterdir()) == ["0.jpg", "1.jpg"]
+    assert [row["from"] for row in table(out / "confidences.csv")] == ["teacher", "teacher"]
+    reasons = {row["image"]: row["reason"] for row in table(out / "left_out.csv")}
+    assert reasons == {
+        images.path(0): "the image cannot be read",
+        images.path(3): "the teacher sees nothing",
+        images.path(4): "the teacher is not sure",
+    }
+
+
+@pytest.mark.parametrize(
+    ("task", "beyond", "said"),
+    [
+        ("detect", "", ""),
+        ("detect", "polygons", "boxes only: for `yolo detect train`; polygons of your own labels are left out"),
+        ("segment", "", "boxes only: for `yolo detect train`"),
+        ("pose", "keypoints", "boxes only: for `yolo detect train`; keypoints of your own labels are left out"),
+    ],
+)
+def test_it_says_where_it_holds_boxes_alone(
+    images: ImageIndex, given: GivenLabels, labelled: Labelling, tmp_path: Path, task: str, beyond: str, said: str
+) -> None:
+    given = replace(given, beyond=beyond)
+    assert boxes_only(task, given) == said
+    export_labels(tmp_path / "out", images, given, labelled, {"val": ["val"]}, task=task)
+    first = (tmp_path / "out" / "data.yaml").read_text(encoding="utf-8").splitlines()[0]
+    assert first == (f"# {said.replace('boxes', 'Boxes')}." if said else "train: images")
+
+
+def test_poses_to_validate_on_are_read_as_boxes(
+    images: ImageIndex, given: GivenLabels, labelled: Labelling, tmp_path: Path
+) -> None:
+    """Two keypoints of two numbers: nine words, which without ``kpt_shape`` would be a polygon of other corners."""
+    for folder in ("images", "labels"):
+        (tmp_path / "user" / folder).mkdir(parents=True)
+    shutil.copy(images.path(0), tmp_path / "user" / "images" / "v.jpg")
+    (tmp_path / "user" / "labels" / "v.txt").write_text("1 0.5 0.5 0.2 0.4 0.1 0.1 0.9 0.9\n")
+    held_out = {"val": [str(tmp_path / "user" / "images")]}
+    export_labels(tmp_path / "out", images, given, labelled, held_out, task="pose", keypoints=(2, 2))
+    data = tmp_path / "out" / "data.yaml"
+    assert read(data, "val") == {"v.jpg": ([1.0], [[0.5, 0.5, pytest.approx(0.2), pytest.approx(0.4)]])}
+    assert len(read(data)) == 3
+
+
+@pytest.mark.parametrize(
+    ("task", "extra", "line", "beyond"),
+    [
+        ("detect", "", "0 0.5 0.5 0.2 0.4", ""),
+        ("detect", "", "0 0.1 0.1 0.9 0.1 0.9 0.9", "polygons"),
+        ("segment", "", "0 0.1 0.1 0.9 0.1 0.9 0.9", "polygons"),
+        ("pose", "kpt_shape: [1, 2]\n", "0 0.5 0.5 0.2 0.4 0.5 0.5", "keypoints"),
+        ("detect", "kpt_shape: [1, 2]\n", "0 0.5 0.5 0.2 0.4 0.5 0.5", "keypoints"),
+        ("detect", "kpt_shape: [1, 2]\n", "0 0.5 0.5 0.2 0.4", ""),
+    ],
+)
+def test_what_the_user_gave_beyond_boxes_is_known(
+    images: ImageIndex, tmp_path: Path, task: str, extra: str, line: str, beyond: str
+) -> None:
+    (tmp_path / "a" / "0.txt").write_text(f"{line}\n")
+    (tmp_path / "a.yaml").write_text(f"train: a\nnames: [bolt]\n{extra}")
+    assert given_labels(str(tmp_path / "a.yaml"), images, task)[0].beyond == beyond
 
 
 def test_names_that_would_share_a_label_file_are_told_apart() -> None:
@@ -179,6 +252,17 @@ def test_where_labels_cannot_be_written_is_told_before_the_run(tmp_path: Path) -
     mine.mkdir()
     assert refusals(tmp_path / "new", str(run), str(data)) == []
     assert refusals(mine, str(run), str(data)) == []
+    labelled = tmp_path / "set" / "images"
+    labelled.mkdir(parents=True)
+    labels = tmp_path / "set" / "few.yaml"
+    labels.write_text("train: images\nval: images\nnames: [bolt]\n")
+    (problem,) = refusals(labelled / "new", str(run), str(data), str(labels))
+    assert "lies among the images of labels" in problem.what
+    assert "would take the teacher's labels for yours" in problem.what
+    assert refusals(tmp_path / "set" / "new", str(run), str(data), str(labels)) == []
+    (tmp_path / "set" / UNFINISHED).touch()
+    (problem,) = refusals(tmp_path / "set", str(run), str(data), str(labels))
+    assert "holds images of labels" in problem.what
     (mine / "note.txt").write_text("mine")
     for folder, words in (
         (mine, "is not an empty folder"),

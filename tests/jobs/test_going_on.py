@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from headstart.errors import UserError
-from headstart.jobs.going_on import _upgraded, continued
+from headstart.jobs.going_on import _upgraded, command, continued
 from headstart.jobs.prepare import absolute_paths
 from headstart.jobs.used_files import labels_mark, marks, relabelled
 from headstart.methods.base import GivenLabels
@@ -95,6 +95,25 @@ def test_a_file_that_was_replaced_is_refused_by_name_where_it_is_still_needed(
     assert f"{files[refused[0]]} is not the file that this run began with" in str(caught.value)
     old = recorded(tmp_path / "old", {"steps": steps}, method=method, **files)  # as older versions wrote it
     continued({"out": str(old), "resume": True}, [])
+
+
+def test_labels_may_be_written_to_another_folder(tmp_path: Path) -> None:
+    """The folder that the run began with may hold them already; a new one has to be free."""
+    old, new, full = (str(tmp_path / name) for name in ("old", "new", "full"))
+    for folder in (old, full):
+        Path(folder).mkdir()
+        (Path(folder) / "data.yaml").touch()
+    run = recorded(
+        tmp_path / "run", method="selftrain", labels="few.yaml", export_labels=old, data=[str(tmp_path / "a")]
+    )
+    given = {"out": str(run), "resume": True}
+    assert continued(given, [])[0]["export_labels"] == old
+    assert continued({**given, "export_labels": old}, [])[0]["export_labels"] == old
+    used = continued({**given, "export_labels": new}, [])[0]
+    assert used["export_labels"] == new
+    assert command(run, used) == f"headstart pretrain resume=true out={run} export_labels={new}"
+    with pytest.raises(UserError, match=r"export_labels: .*full is not an empty folder"):
+        continued({**given, "export_labels": full}, [])
 
 
 def test_what_was_said_of_a_teacher_in_memory_goes_with_it(tmp_path: Path) -> None:

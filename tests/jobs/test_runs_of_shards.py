@@ -89,7 +89,7 @@ def test_labels_of_members_are_exported_beside_them(data: tuple[Path, Path], tmp
     given = GivenLabels(("bolt",), torch.zeros(0).long(), none)
     box, score, label = torch.tensor([[0.0, 0, 0.5, 0.5]]), torch.tensor([0.9]), torch.tensor([0])
     found = Labelling.split(Detections(torch.tensor([7]), box, score, label, torch.arange(10)), 0.5)
-    assert export_labels(tmp_path / "out", index, given, found) == (1, 9)
+    assert export_labels(tmp_path / "out", index, given, found) == (1, 0, 9, 0)
     assert (tmp_path / "out/images/07.png").read_bytes() == packs.picture(7, 87, 70)
     assert (tmp_path / "out/labels/07.txt").read_text().startswith("0 0.25")
 

@@ -109,10 +109,47 @@ def test_all_images_are_labelled_and_exported(options: dict[str, Any], tmp_path:
     assert not (tmp_path / "other").exists()
 
 
+def test_a_finished_run_writes_another_export(
+    options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a run that had none, and then to one more place: the same labels, and not a step more."""
+    run = pretrain(**options)
+    first, second = tmp_path / "first", tmp_path / "second"
+    again = pretrain(**options, resume=True, export_labels=str(first))
+    assert again.step == run.step
+    assert f"labels:    {first}, an Ultralytics data set of" in capsys.readouterr().err
+    pretrain(out=str(run.folder), resume=True, export_labels=str(second))
+    texts = [{path.name: path.read_text() for path in (one / "labels").iterdir()} for one in (first, second)]
+    assert len(texts[0]) > LABELLED
+    assert texts[0] == texts[1]
+    with pytest.raises(UserError, match=r"export_labels: .* is not an empty folder"):
+        pretrain(out=str(run.folder), resume=True, export_labels=str(second))
+    among = Path(str(options["labels"])).parent / "images" / "mine"
+    with pytest.raises(UserError, match=r"export_labels: .* lies among the images of labels"):
+        pretrain(out=str(run.folder), resume=True, export_labels=str(among))
+
+
+def test_where_all_images_are_labelled_the_users_own_labels_are_written(
+    options: dict[str, Any], few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "labels"
+    given = {**options, "data": str(few), "report": True}
+    run = pretrain(**given, export_labels=str(out))
+    said = capsys.readouterr().err
+    assert f"data set of {LABELLED} images, all labelled by you: the teacher had nothing to label" in said
+    own = sorted(path.read_text().split() for path in (few.parent / "labels").iterdir())
+    written = sorted(path.read_text().split() for path in (out / "labels").iterdir())
+    assert len(written) == LABELLED
+    assert [[float(word) for word in line] for line in written] == [[float(word) for word in line] for line in own]
+    page = (run.folder / "report.html").read_text()
+    assert "all of them labelled" in page
+    assert "some of them labelled" not in page
+
+
 def test_a_run_whose_labels_cannot_be_written_is_whole_and_writes_them_later(
     options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*given: Any) -> Any:
+    def full(*given: Any, **more: Any) -> Any:
         raise UserError("the disk is full", where=str(tmp_path / "labels"), hint="free some space")
 
     with monkeypatch.context() as patch:

@@ -121,13 +121,13 @@ def test_labels_of_frames_are_written_with_the_frames(tmp_path: Path) -> None:
     given = GivenLabels(("bolt",), torch.zeros(0).long(), none)
     box, score, label = torch.tensor([[0.0, 0, 0.5, 0.5]]), torch.tensor([0.9]), torch.tensor([0])
     found = Labelling.split(Detections(torch.tensor([1]), box, score, label, torch.arange(3)), 0.5)
-    assert export_labels(tmp_path / "out", images, given, found) == (1, 2)
+    assert export_labels(tmp_path / "out", images, given, found) == (1, 0, 2, 0)
     saved = tmp_path / "out/images/clip-000001.jpg"
     far = [np.abs(read_image(str(saved)).astype(int) - read_image(path)).mean() for path in images]
     assert far[1] < 8 < 30 < min(far[0], far[2])  # a JPEG of strong colors
     assert (tmp_path / "out/labels/clip-000001.txt").read_text().startswith("0 0.25")
     (tmp_path / "clip.avi").write_bytes(b"nothing any more")
-    assert export_labels(tmp_path / "other", images, given, found) == (0, 3)
+    assert export_labels(tmp_path / "other", images, given, found) == (0, 0, 2, 1)
 
 
 def test_what_to_label_next_is_saved_as_images(tmp_path: Path) -> None:

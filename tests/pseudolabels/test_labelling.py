@@ -10,7 +10,16 @@ from torchvision.ops import box_iou
 from headstart.detectors.find import load_detector
 from headstart.images.loader import PixelBatch
 from headstart.pseudolabels.base import PseudoLabelHead
-from headstart.pseudolabels.labelling import Detections, Labelling, agreement, average_precision, detect, told
+from headstart.pseudolabels.labelling import (
+    Agreement,
+    Detections,
+    Labelling,
+    agreement,
+    average_precision,
+    detect,
+    told,
+    told_apart,
+)
 
 
 class Fixed(PseudoLabelHead):
@@ -139,6 +148,31 @@ def test_what_was_labelled_is_counted_and_told_by_hand() -> None:
     assert told(judged) == f"{said}; of the held-out labels 50% found, 25% of what it gave right"
     nothing = Labelling.split(found, 1.0).counts(["bolt", "nut", "washer"])
     assert told(nothing, "it") == "it labelled 0 of 4 images: 0 boxes of 0 classes; 5 left open"
+
+
+def test_classes_of_one_name_are_counted_each() -> None:
+    """One label of the first bolt, two of the second, each by its number; so are thresholds and held-out labels."""
+    found = Detections(
+        torch.tensor([3, 3, 5]),
+        torch.zeros(3, 4),
+        torch.tensor([0.9, 0.8, 0.7]),
+        torch.tensor([0, 2, 2]),
+        torch.arange(6),
+    )
+    names = ["bolt", "nut", "bolt"]
+    counts = Labelling.split(found, torch.tensor([0.3, 0.4, 0.5])).counts(names)
+    assert counts["classes"] == {"bolt (0)": 1, "bolt (2)": 2}
+    assert counts["keep"] == pytest.approx({"bolt (0)": 0.3, "nut": 0.4, "bolt (2)": 0.5})
+    one, none, two = torch.tensor([1, 0, 2]), torch.zeros(3).long(), torch.tensor([2, 0, 3])
+    assert Agreement(none, one, two).by_class(names) == {
+        "bolt (0)": {"known": 2, "given": 1, "right": 0},
+        "bolt (2)": {"known": 3, "given": 2, "right": 0},
+    }
+
+
+def test_names_are_told_apart_by_their_numbers() -> None:
+    assert told_apart(["bolt", "nut"]) == ("bolt", "nut")
+    assert told_apart(["bolt", "bolt", "bolt (1)"]) == ("bolt (0)", "bolt (1) (1)", "bolt (1)")
 
 
 def test_average_precision_by_hand() -> None:

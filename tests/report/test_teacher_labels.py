@@ -114,6 +114,11 @@ def test_what_is_not_known_is_not_said(run: Path) -> None:
     (run / "teacher.json").unlink()
     page = draw(run)
     assert "some of them labelled" in page.text
+    for known, said in ((297, "297 of them labelled"), (5948, "all of them labelled")):
+        fake_run.write_settings(run, method="selftrain", labels={"images": known, "boxes": 1}, images=5948)
+        page = draw(run)
+        assert said in page.text
+        assert "some of them" not in page.text
     assert "What the teacher labelled" not in page.text
 
 

@@ -146,11 +146,13 @@ class Labels:
         path: The file.
         rows: The objects that can be used, in their order.
         problems: What cannot be used; empty for a file that is all right, or not there.
+        poses: Whether lines have keypoints that the detector does not learn, and that are not in `rows`.
     """
 
     path: Path
     rows: tuple[Row, ...] = ()
     problems: tuple[Problem, ...] = ()
+    poses: bool = False
 
     @property
     def dropped(self) -> bool:
@@ -186,10 +188,11 @@ def read_labels(path: Path, classes: int | None = None, keypoints: Keypoints | N
     pose = keypoints if keypoints and keypoints.learnt else None
     only_box = keypoints.words if keypoints and not keypoints.learnt else 0
     rows: dict[bytes, Row] = {}
-    widths, twice = set(), 0
+    widths, twice, poses = set(), 0, False
     for number, line in enumerate(text.splitlines(), start=1):
         if words := line.split():
-            words = words[:5] if len(words) == only_box else words
+            if len(words) == only_box:
+                words, poses = words[:5], True
             widths.add(len(words) == 5)
             found = _row(words, number, classes, pose)
             if isinstance(found, Problem):
@@ -202,7 +205,7 @@ def read_labels(path: Path, classes: int | None = None, keypoints: Keypoints | N
         problems.append(Problem("mixes boxes and polygons"))
     if twice:
         problems.append(Problem(f"has {twice} lines twice", drops_image=False))
-    return Labels(path, tuple(rows.values()), tuple(problems))
+    return Labels(path, tuple(rows.values()), tuple(problems), poses)
 
 
 def _bytes_of(path: Path) -> bytes | Problem | None:

@@ -130,7 +130,7 @@ def _labels(given: Mapping[str, Any]) -> list[UserError]:
     problems = []
     if given.get("export_labels") and not truth(given.get("resume")):
         out = str(given["out"]) if given.get("out") else None
-        problems += refusals(expanded(str(given["export_labels"])), out, given.get("data"))
+        problems += refusals(expanded(str(given["export_labels"])), out, given.get("data"), given["labels"])
     try:
         dataset_of(str(given["labels"]))
     except UserError as problem:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +13,8 @@ import yaml
 
 from headstart.errors import UserError
 from headstart.files import explained, write_text
+from headstart.images.decode import DecodeError, read_image
 from headstart.images.frames import file_of, saved_name
-from headstart.images.headers import DecodeError
 from headstart.images.index import ImageIndex
 from headstart.images.members import is_address
 from headstart.images.shards import save_image
@@ -29,6 +29,8 @@ UNFINISHED = ".unfinished"
 _FOLDERS, _FILES = ("images", "labels"), ("data.yaml", "classes.txt", "confidences.csv", "left_out.csv")
 _BOX = ("image", "class", "name", "x", "y", "width", "height", "confidence", "from")
 _LEFT = ("image", "unsure", "best", "reason")
+_SMALL = 64 * 64
+"""Pixels as which an image is decoded to see whether it can be read: a JPEG is quick so."""
 _LONGEST = 230
 """Bytes of a name, of the 255 that file systems have: a number and a suffix come behind it."""
 
@@ -54,13 +56,29 @@ class Box(NamedTuple):
         return f"{self.label} {(x0 + x1) / 2:.6f} {(y0 + y1) / 2:.6f} {x1 - x0:.6f} {y1 - y0:.6f}"
 
 
-def refusals(folder: Path, out: str | None, data: Any) -> list[UserError]:
+class Exported(NamedTuple):
+    """What was written.
+
+    Attributes:
+        images: With labels.
+        given: Those among them that the user labelled.
+        unsure: Left out: images on which the teacher is sure of nothing.
+        unread: Left out: images that cannot be read.
+    """
+
+    images: int
+    given: int
+    unsure: int
+    unread: int
+
+
+def refusals(folder: Path, out: str | None, data: Any, labels: Any = None) -> list[UserError]:
     """Why the labels cannot be written to `folder`, as far as it shows before a run.
 
     Args:
         folder: What ``export_labels`` names.
         out: The run folder, where one is named.
-        data: As the option.
+        data, labels: As the options.
     """
     where, path = "export_labels", folder.resolve()
     if not free(path):
@@ -68,10 +86,18 @@ def refusals(folder: Path, out: str | None, data: Any) -> list[UserError]:
     run = expanded(out).resolve() if out else None
     if run and (run == path or path in run.parents):
         return [UserError(f"{path} holds the run folder, out={run}", where=where, hint="give a folder of its own")]
-    for source in _folders(data):
-        if source == path or source in path.parents:
-            what = f"{path} lies among the images of data, in {source}: the next run would take its images for more"
-            return [UserError(what, where=where, hint="give a folder elsewhere")]
+    for option, sources, taken in (
+        ("data", _folders(data), "its images for more"),
+        ("labels", _labelled_folders(labels), "the teacher's labels for yours"),
+    ):
+        for source in sources:
+            what = ""
+            if source == path or source in path.parents:
+                what = f"lies among the images of {option}, in {source}: the next run would take {taken}"
+            elif path in source.parents:  # one that was left unfinished, which is emptied
+                what = f"holds images of {option}, in {source}"
+            if what:
+                return [UserError(f"{path} {what}", where=where, hint="give a folder elsewhere")]
     above = next(one for one in (path, *path.parents) if one.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         return [UserError(f"no permission to write to {above}", where=where, hint="give a folder elsewhere")]
@@ -92,18 +118,47 @@ def _folders(data: Any) -> Iterator[Path]:
         yield from (Path(one.path).resolve() for one in (source, *source.train) if one.kind == "folder")
 
 
+def _labelled_folders(labels: Any) -> Iterator[Path]:
+    """Those of the dataset YAML that ``labels`` names; what is none is told elsewhere."""
+    sources: list[Source] = parse_sources(str(labels))[0] if labels else []
+    for source in sources:
+        yield from (Path(one.path).resolve() for one in source.train if one.kind == "folder")
+
+
+def boxes_only(task: str, given: GivenLabels) -> str:
+    """What somebody who trains on the export has to know: that all its lines are boxes, where more could be expected.
+
+    A teacher gives boxes alone, and Ultralytics trains no masks or keypoints on images of which some have boxes only.
+
+    Args:
+        task: Of the detector that is trained.
+        given: The labels of the user.
+
+    Returns:
+        "" where boxes are all that was given and is trained.
+    """
+    if task not in ("segment", "pose") and not given.beyond:
+        return ""
+    lost = f"; {given.beyond} of your own labels are left out" if given.beyond else ""
+    return f"boxes only: for `yolo detect train`{lost}"
+
+
 def export_labels(
     folder: Path,
     images: ImageIndex,
     given: GivenLabels,
     labelled: Labelling,
     held_out: Mapping[str, Sequence[str]] | None = None,
-) -> tuple[int, int]:
+    *,
+    task: str = "detect",
+    keypoints: Sequence[int] | None = None,
+) -> Exported:
     """Write ``images`` (links), ``labels``, ``data.yaml``, ``classes.txt``, ``confidences.csv`` and ``left_out.csv``.
 
     The user's own boxes stay what they are; of the other images the boxes that the teacher is sure of are written. One
     on which it is sure of nothing is not written as one without objects: nobody has said that. It stands in
-    ``left_out.csv``. Nothing is written beside the user's files.
+    ``left_out.csv``, and so does one that cannot be read, whoever labelled it. Nothing is written beside the user's
+    files.
 
     Frames of videos are saved as JPEGs, members of shards as they are.
 
@@ -113,17 +168,17 @@ def export_labels(
         given: The labels of the user.
         labelled: Those of the teacher.
         held_out: ``val`` and ``test`` of the user's data set, as far as it has them: paths.
-
-    Returns:
-        Images with labels, those among them that the user labelled; and images that were left out.
+        task: Of the detector that is trained.
+        keypoints: ``kpt_shape`` of the user's data set, by which its ``val`` and ``test`` are read as boxes.
 
     Raises:
         UserError: The folder is not free, or cannot be written.
     """
     if not free(folder):
         raise UserError(f"{folder} is not an empty folder", where="export_labels", hint="give a new one")
-    boxes = _boxes(given, labelled)
-    rows = [row for row in sorted({*boxes, *given.rows.tolist()}) if _is_there(images.path(row))]
+    boxes, own = _boxes(given, labelled), set(given.rows.tolist())
+    wanted = sorted({*boxes, *own})
+    rows = [row for row in wanted if _can_be_read(images, row, looked=row not in own)]
     names = dict(zip(rows, file_names([images.path(row) for row in rows]), strict=True))
     with explained(folder):
         _begin(folder)
@@ -135,16 +190,31 @@ def export_labels(
             text = "".join(f"{box.line()}\n" for box in boxes[row])
             (folder / "labels" / name).with_suffix(".txt").write_text(text, encoding="utf-8")
         write_csv(folder / "confidences.csv", _BOX, _confidences(written, boxes, given.names))
-        write_csv(folder / "left_out.csv", _LEFT, _left_out(images, written, labelled))
+        seen = {*labelled.sure.looked.tolist()}.difference(wanted)
+        unread = set(range(len(images))).difference(written, seen)
+        write_csv(folder / "left_out.csv", _LEFT, _left_out(images, written, labelled, unread))
         write_text(folder / "classes.txt", "".join(f"{' '.join(name.split())}\n" for name in given.names))
-        write_text(folder / "data.yaml", _dataset(given.names, held_out or {}))
+        remark = boxes_only(task, given)
+        write_text(folder / "data.yaml", _dataset(given.names, held_out or {}, remark, keypoints))
         (folder / UNFINISHED).unlink()
-    return len(written), len(images) - len(written)
+    unsure = len(images) - len(written) - len(unread)
+    return Exported(len(written), len(own & written.keys()), unsure, len(unread))
 
 
-def _is_there(path: str) -> bool:
-    file = file_of(path)
-    return is_address(file) or Path(file).is_file()
+def _can_be_read(images: ImageIndex, row: int, *, looked: bool) -> bool:
+    """Whether an image can be read; of one that the teacher has `looked` at, whether it is there still.
+
+    What cannot be read no training has seen: with labels in the data set it would be counted, and never used.
+    """
+    path = images.path(row)
+    if looked:
+        file = file_of(path)
+        return is_address(file) or Path(file).is_file()
+    try:
+        read_image(path, _SMALL, channels=images.channels)
+    except DecodeError:
+        return False
+    return True
 
 
 def _boxes(given: GivenLabels, labelled: Labelling) -> dict[int, list[Box]]:
@@ -171,13 +241,18 @@ def _begin(folder: Path) -> None:
         (folder / name).mkdir()
 
 
-def _dataset(names: Sequence[str], held_out: Mapping[str, Sequence[str]]) -> str:
+def _dataset(
+    names: Sequence[str], held_out: Mapping[str, Sequence[str]], remark: str, keypoints: Sequence[int] | None
+) -> str:
     """``data.yaml``; it names no ``path``, so that the folder may be moved."""
     content: dict[str, Any] = {"train": "images", "val": None}
     content |= {part: list(paths) for part, paths in held_out.items() if paths}
     content |= {"names": dict(enumerate(names))}
-    remark = "" if content["val"] else "# Name images to validate on as val: a training of Ultralytics needs some.\n"
-    return remark + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    # Without it Ultralytics would take the poses of the user's val for polygons, or for damaged lines.
+    content |= {"kpt_shape": list(keypoints)} if keypoints and held_out else {}
+    head = f"# {remark[0].upper()}{remark[1:]}.\n" if remark else ""
+    head += "" if content["val"] else "# Name images to validate on as val: a training of Ultralytics needs some.\n"
+    return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def _confidences(
@@ -190,18 +265,19 @@ def _confidences(
             yield [f"images/{name}", box.label, classes[box.label], *place, f"{box.score:.4f}", box.source]
 
 
-def _left_out(images: ImageIndex, names: Mapping[int, str], labelled: Labelling) -> Iterator[list[Any]]:
+def _left_out(
+    images: ImageIndex, names: Mapping[int, str], labelled: Labelling, unread: Container[int]
+) -> Iterator[list[Any]]:
     """A line for each image that is not written, the likeliest to show an object first."""
     unsure = labelled.unsure
     scores: dict[int, list[float]] = defaultdict(list)
     for row, score in zip(unsure.rows.tolist(), unsure.scores.tolist(), strict=True):
         scores[row].append(score)
-    looked = set(labelled.sure.looked.tolist())
     rows = [row for row in range(len(images)) if row not in names]
     for row in sorted(rows, key=lambda row: -max(scores.get(row, [0.0]))):
         own = scores.get(row, [])
         seen = "the teacher is not sure" if own else "the teacher sees nothing"
-        reason = seen if row in looked else "the image cannot be read"
+        reason = "the image cannot be read" if row in unread else seen
         yield [images.path(row), len(own), f"{max(own):.4f}" if own else "", reason]
 
 

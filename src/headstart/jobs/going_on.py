@@ -15,9 +15,11 @@ from pydantic.fields import FieldInfo
 
 from headstart.errors import UserError
 from headstart.files import check_seal
+from headstart.jobs.export_labels import refusals
 from headstart.jobs.used_files import replaced
 from headstart.launch.places import launched
 from headstart.methods import find
+from headstart.paths import expanded
 from headstart.plugins import is_python_file
 from headstart.run.display import make_console
 from headstart.run.folder import RunFolder, nothing_yet
@@ -29,10 +31,10 @@ from headstart.training import checkpoint
 MAY_CHANGE = {
     "out", "resume", "overwrite", "workers", "device", "devices", "nodes", "accumulate", "sync_bn",
     "log_every", "save_every", "probe_every", "report", "cache",
-    "cache_dir", "loggers", "trust",
+    "cache_dir", "loggers", "trust", "export_labels",
 }  # fmt: skip
-"""A resumed run may be moved to another machine, or to several, and told to say more or less; all else would make it
-another run."""
+"""A resumed run may be moved to another machine, or to several, and told to say more or less, or to write the labels of
+its teacher to a new folder; all else would make it another run."""
 NAMED = {"model", "init", "proposals", "teacher"}
 """Options that may name published weights, which a run downloads."""
 START = "start.pt"
@@ -77,6 +79,7 @@ def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict
     declared = find.find(str(used["method"]))
     fields = {**PretrainSettings.model_fields, **declared.settings.model_fields}
     problems = [*problems, *unknown(given, fields, "pretrain"), *_changed(given, asked, used, fields)]
+    problems += _export(given, used)
     if problems:
         raise UserError.several(problems)
     if str(used.get("preset")) not in declared.presets:
@@ -138,12 +141,15 @@ def _whole(start: Path) -> Path:
 def command(folder: Path, options: Mapping[str, Any]) -> str:
     """What to type to go on with a run; Python files are named again, for its folder cannot have them run.
 
+    So is the folder for labels, which may be another one than the run began with.
+
     Args:
         folder: Of the run.
         options: That it uses.
     """
     words = ["headstart", "pretrain", "resume=true", f"out={folder}"]
     words += [f"{name}={options[name]}" for name in ("method", "teacher") if is_python_file(options.get(name))]
+    words += [f"export_labels={export}"] if (export := options.get("export_labels")) else []
     loggers = listed(options.get("loggers")) or []
     if any(map(is_python_file, names(loggers))):
         words += [f"loggers={json.dumps(one) if isinstance(one, dict) else one}" for one in loggers]
@@ -191,6 +197,14 @@ def _changed(
         hint = "leave these options out, or start a new run"
         changed.append(UserError("a resumed run keeps its settings", hint=hint))
     return changed
+
+
+def _export(given: Mapping[str, Any], used: Mapping[str, Any]) -> list[UserError]:
+    """Why labels cannot be written to another folder than the run began with, whose own may hold them already."""
+    export = given.get("export_labels")
+    if not export or "labels" not in used or export == used.get("export_labels"):
+        return []
+    return refusals(expanded(str(export)), str(given["out"]), used.get("data"), used["labels"])
 
 
 def _became(then: Any, now: Any) -> bool:

@@ -54,14 +54,17 @@ def given_labels(labels: str, images: ImageIndex, task: str = "detect") -> tuple
     row_of = {str(Path(path).resolve()): row for row, path in enumerate(images)}
     wanted = [path for path in find_images(str(dataset.file)) if str(Path(path).resolve()) in row_of]
     known = survey(wanted, len(names), keypoints)
-    rows, owners, boxes, classes = [], [], [], []
+    rows, owners, boxes, classes, beyond = [], [], [], [], ""
     for path in known.classes:
         row = row_of[str(Path(path).resolve())]
         rows.append(row)
-        for one in read_labels(label_path(path), len(names), keypoints).rows:
+        read = read_labels(label_path(path), len(names), keypoints)
+        for one in read.rows:
             owners.append(row)
             boxes.append(one.box)
             classes.append(one.label)
+        if read.poses or any(one.points for one in read.rows):
+            beyond = "keypoints" if keypoints else "polygons"
     if not boxes:
         hint = expected(wanted[0]) if wanted else "look at its train part"
         raise UserError("none of the labelled images has an object", where=str(dataset.file), hint=hint)
@@ -79,7 +82,7 @@ def given_labels(labels: str, images: ImageIndex, task: str = "detect") -> tuple
         lines.append(
             f"no labelled image shows {shown}: nothing can be learnt of {'it' if len(missing) == 1 else 'them'}"
         )
-    return GivenLabels(names, torch.tensor(sorted(rows)), gathered), (*lines, *known.notes)
+    return GivenLabels(names, torch.tensor(sorted(rows)), gathered, beyond), (*lines, *known.notes)
 
 
 def without_judges(images: ImageIndex, data: str | list[str], labels: str) -> ImageIndex:

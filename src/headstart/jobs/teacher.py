@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import torch
@@ -10,11 +9,12 @@ import torch
 from headstart import ranks
 from headstart.errors import UserError
 from headstart.images.index import ImageIndex
-from headstart.jobs.export_labels import export_labels, free
+from headstart.jobs.export_labels import boxes_only, export_labels, free
+from headstart.jobs.going_on import command
 from headstart.jobs.labelled import RowReader, dataset_of
 from headstart.jobs.prepare import Job
 from headstart.methods.base import GivenLabels, Method
-from headstart.pseudolabels.labelling import Labelling, told
+from headstart.pseudolabels.labelling import Detections, Labelling, told
 from headstart.pseudolabels.pictures import write_labelled
 from headstart.run.display import Filling
 from headstart.run.folder import RunFolder
@@ -38,11 +38,12 @@ def label_images(
         device: Where to compute.
 
     Returns:
-        None where no labels are wanted; why there are none, where images could not be read.
+        None where no labels are wanted, without any where all images have labels and these are to be written; why
+        there are none, where images could not be read.
     """
     rows = _wanted(job, images)
     if not rows:
-        return None
+        return Labelling.split(Detections.join([]), 1.0) if _exports(job) else None
     reader.reader, reader.progress = None, Filling(label="labelling")
     labelled: Labelling | UserError | None
     try:
@@ -71,22 +72,23 @@ def write_labels(
         What was done, in sentences; and why labels that are wanted could not be written.
     """
     if isinstance(labelled, UserError):
-        return [], _not_written(labelled, folder.path)
+        return [], _not_written(labelled, command(folder.path, job.used()))
     given, options = job.given, job.options
     assert given is not None
     assert isinstance(options, LabelOptions)
-    export, counts = options.export_labels, labelled.counts(given.names)
-    whole = len(_wanted(job, images)) == len(_unlabelled(images, given))
-    folder.teacher({**method.teacher_record(), "handed_back": {**counts, "all": whole}})
-    lines = [told(counts, "the detector that is handed back")] if export else []
-    if job.run.report:
-        lines += _pictures(folder.path / "assets", labelled, images, given)
+    export, unlabelled, lines = options.export_labels, _unlabelled(images, given), []
+    if unlabelled:
+        counts, whole = labelled.counts(given.names), len(_wanted(job, images)) == len(unlabelled)
+        folder.teacher({**method.teacher_record(), "handed_back": {**counts, "all": whole}})
+        lines += [told(counts, "the detector that is handed back")] if export else []
+        if job.run.report:
+            lines += _pictures(folder.path / "assets", labelled, images, given)
     if not export:
         return lines, None
     try:
-        return lines + _exported(Path(export), str(options.labels), labelled, images, given), None
+        return lines + _exported(job, Path(export), labelled, images, given), None
     except UserError as error:
-        return lines, _not_written(error, folder.path)
+        return lines, _not_written(error, command(folder.path, job.used()))
 
 
 def _wanted(job: Job, images: ImageIndex) -> list[int]:
@@ -97,6 +99,10 @@ def _wanted(job: Job, images: ImageIndex) -> list[int]:
     if job.options.export_labels:
         return rows
     return rows[:: max(1, -(-len(rows) // SHOWN))] if job.run.report else []
+
+
+def _exports(job: Job) -> bool:
+    return job.given is not None and isinstance(job.options, LabelOptions) and bool(job.options.export_labels)
 
 
 def _unlabelled(images: ImageIndex, given: GivenLabels) -> list[int]:
@@ -113,20 +119,26 @@ def _pictures(folder: Path, labelled: Labelling, images: ImageIndex, given: Give
     return []
 
 
-def _exported(path: Path, labels: str, labelled: Labelling, images: ImageIndex, given: GivenLabels) -> list[str]:
+def _exported(job: Job, path: Path, labelled: Labelling, images: ImageIndex, given: GivenLabels) -> list[str]:
     if not free(path):  # a finished run that is gone on with: they may have been corrected
         return [f"labels:    {path} is there already, and stays as it is"]
-    dataset = dataset_of(labels)
+    assert isinstance(job.options, LabelOptions)
+    dataset, task = dataset_of(str(job.options.labels)), job.detector.task
     held_out = {part: dataset.paths(part) for part in ("val", "test") if part in dataset.parts}
-    written, left_out = export_labels(path, images, given, labelled, held_out)
+    written = export_labels(path, images, given, labelled, held_out, task=task, keypoints=dataset.keypoints())
+    yours = f"{written.given:,} of them labelled by you"
+    if len(given.rows) == len(images):
+        yours = "all labelled by you: the teacher had nothing to label"
+    left_out = [f"{written.unsure:,} on which the teacher is sure of nothing"] if written.unsure else []
+    left_out += [f"{written.unread:,} that cannot be read"] if written.unread else []
+    listed = f"{' and '.join(left_out)} stand in left_out.csv" if left_out else ""
+    parts = (yours, listed, boxes_only(task, given))
     return [
-        f"labels:    {path}, an Ultralytics data set of {written:,} images, {len(given.rows):,} of them labelled by "
-        f"you; {left_out:,} on which the teacher is sure of nothing stand in left_out.csv"
+        f"labels:    {path}, an Ultralytics data set of {written.images:,} images, {'; '.join(filter(None, parts))}"
     ]
 
 
-def _not_written(error: UserError, folder: Path) -> UserError:
+def _not_written(error: UserError, again: str) -> UserError:
     """What to do where labels could not be written at the end of a run that is otherwise whole."""
-    again = f"headstart pretrain resume=true out={shlex.quote(str(folder))}"
     hint = f"the run itself is whole; where there is room, {again} writes them"
     return type(error)(error.what, where=error.where or "export_labels", hint=hint)

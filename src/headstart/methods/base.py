@@ -62,11 +62,13 @@ class GivenLabels:
         names: Of the classes, by index.
         rows: int64 ``(L,)``, rising: the labelled images in the run's index; one without objects is background.
         labels: Boxes and classes, for all rows of the index.
+        beyond: What lines of the user hold beyond boxes, ``polygons`` or ``keypoints``; "" where boxes are all.
     """
 
     names: tuple[str, ...]
     rows: Tensor
     labels: PseudoLabels
+    beyond: str = ""
 
     def __len__(self) -> int:
         """Images in the index."""
@@ -216,9 +218,9 @@ class Method(nn.Module, ABC):
         """What a teacher has labelled so far, for ``teacher.json``; empty where none labels anything.
 
         Returns:
-            ``names`` of the classes; the scores ``keep``, from which a box is an object (``class``: one for each class,
-            which each pass has), and ``unsure``, below which it is background; numbers of ``labelled``, ``unlabelled``
-            and ``held_out`` images; ``passes``, each with ``step``,
+            ``names`` of the classes, `headstart.pseudolabels.labelling.told_apart`; the scores ``keep``, from which a
+            box is an object (``class``: one for each class, which each pass has), and ``unsure``, below which it is
+            background; numbers of ``labelled``, ``unlabelled`` and ``held_out`` images; ``passes``, each with ``step``,
             `headstart.pseudolabels.labelling.Labelling.counts` and, where labels are held out, ``precision``,
             ``recall``, ``f1`` (each None where there is nothing to divide by) and ``by_class`` (known, given, right);
             ``drifted``, a sentence where it has.

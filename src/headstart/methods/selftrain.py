@@ -38,7 +38,7 @@ from headstart.probes import metrics
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.history import History
 from headstart.pseudolabels.labeller import Labeller, Learnt
-from headstart.pseudolabels.labelling import Detections, Labelling, kept
+from headstart.pseudolabels.labelling import Detections, Labelling, kept, told_apart
 from headstart.pseudolabels.sizes import zoom_of
 from headstart.pseudolabels.taught import Taught
 from headstart.pseudolabels.thresholds import Keep
@@ -363,7 +363,7 @@ class Selftrain(Method):
     def teacher_record(self) -> dict[str, Any]:
         """What the teacher has labelled so far, and by which scores."""
         return {
-            "names": list(self.context.names),
+            "names": list(told_apart(self.context.names)),
             **self.settings.model_dump(include={"keep", "unsure"}),
             "zoom": self._zoom,
             "labelled": len(self._given.rows),

@@ -7,6 +7,7 @@ it as background would punish a student for finding what its teacher missed (Xu 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,25 @@ OVERLAP = 0.6
 MATCH = 0.5
 """Intersection over union from which a box is the labelled one."""
 NAMED = {"network": "named by the network", "both": "named by network and detector together"}
+
+
+def told_apart(names: Sequence[str]) -> tuple[str, ...]:
+    """The names of classes as keys of what is counted by class: those that several classes share get their number.
+
+    ``bolt, nut, bolt`` are ``bolt (0), nut, bolt (2)``; under one key the last class would take the others' place.
+    """
+    often = Counter(names)
+    taken = {name for name, number in often.items() if number == 1}
+    found = []
+    for at, name in enumerate(names):
+        own = name
+        if often[name] > 1:
+            own = f"{name} ({at})"
+            while own in taken:  # another class is called so
+                own += f" ({at})"
+            taken.add(own)
+        found.append(own)
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -93,12 +113,12 @@ class Labelling:
         """In numbers: images, those with labels, labels, boxes left open, mean score (None without labels), classes.
 
         Args:
-            names: Of the classes; those without a label are left out of ``classes``.
+            names: Of the classes, which are `told_apart`; those without a label are left out of ``classes``.
 
         Returns:
             Also ``keep``, the score of each class from which boxes are kept, where they differ.
         """
-        sure = self.sure
+        sure, names = self.sure, told_apart(names)
         number = torch.bincount(sure.labels, minlength=len(names)).tolist()
         return {
             "images": len(sure.looked),
@@ -225,14 +245,14 @@ class Agreement:
         return _share(2 * self.right, self.given + self.known)
 
     def by_class(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Of each class that is known or given: how many, and precision and recall."""
+        """Of each class that is known or given, by names that are `told_apart`: how many, and how many are right."""
         return {
             name: {
                 "known": int(self.known[at]),
                 "given": int(self.given[at]),
                 "right": int(self.right[at]),
             }
-            for at, name in enumerate(names)
+            for at, name in enumerate(told_apart(names))
             if int(self.known[at]) or int(self.given[at])
         }
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from headstart.pseudolabels.labelling import Detections
+from headstart.pseudolabels.labelling import Detections, told_apart
 
 KEEP = 0.4
 """Score that decides how many boxes of all classes together are kept, and the threshold where nothing tells another."""
@@ -30,7 +30,7 @@ class Keep:
     """
 
     def __init__(self, keep: float | Literal["class"], names: Sequence[str], known: Tensor, unlabelled: Tensor) -> None:
-        self._keep, self._names, self._unlabelled = keep, names, unlabelled
+        self._keep, self._names, self._unlabelled = keep, told_apart(names), unlabelled
         self._known = torch.bincount(known, minlength=len(names))
 
     def of(self, found: Detections, passes: Sequence[Mapping[str, Any]]) -> float | Tensor:

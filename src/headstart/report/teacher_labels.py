@@ -111,11 +111,15 @@ def often_wrong(run: FoundRun) -> bool:
 
 
 def learned_labels(run: FoundRun) -> str:
-    """``"297 of them labelled"`` of a run that learns from labels, as far as that is known; "" of others."""
-    known = run.teacher.get("labelled")
+    """``"297 of them labelled"`` of a run that learns from labels, as far as that is known; "" of others.
+
+    Where no teacher has labelled anything, as where there is nothing to label, the run's settings say how many are.
+    """
+    known, settings = run.teacher.get("labelled"), run.option("labels")
+    known = known if isinstance(known, int) else _dict(settings).get("images")
     if isinstance(known, int):
-        return f"{known:,} of them labelled"
-    return "some of them labelled" if run.option("labels") else ""
+        return "all of them labelled" if known == run.option("images") else f"{known:,} of them labelled"
+    return "some of them labelled" if settings else ""
 
 
 def _passes(run: FoundRun) -> list[dict[str, Any]]:
