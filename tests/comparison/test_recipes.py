@@ -38,7 +38,7 @@ from pathlib import Path
 from pydantic import Field
 
 from headstart.methods.base import Method, pooled
-from headstart.settings.schema import MethodSettings
+from headstart.settings.method_options import MethodSettings
 from headstart.views.spec import ViewSpec
 
 
