@@ -51,7 +51,7 @@ def given_labels(labels: str, images: ImageIndex, task: str = "detect") -> tuple
     dataset = dataset_of(labels)
     names, keypoints = dataset.class_names(), keypoints_for(task, dataset.keypoints())
     row_of = {str(Path(path).resolve()): row for row, path in enumerate(images)}
-    wanted = [path for path in find_images(str(dataset.file)) if str(Path(path).resolve()) in row_of]
+    wanted = [path for path in find_images([], labels=str(dataset.file)) if str(Path(path).resolve()) in row_of]
     known = survey(wanted, len(names), keypoints)
     rows, owners, boxes, classes = [], [], [], []
     for path in known.classes:
