@@ -37,7 +37,7 @@ def command(settings: CompareSettings, folder: Path) -> str:
     words = ["headstart", "compare"]
     for name, field in CompareSettings.model_fields.items():
         value = getattr(settings, name)
-        if name not in ("out", "overwrite", "plan") and value != field.default:
+        if name not in ("out", "overwrite") and value != field.default:
             words.append(f"{name}={_word(value)}")
     return shlex.join([*words, f"out={folder}"])
 
