@@ -31,7 +31,8 @@ HEAD = """\
 
 Written by `tools/pages.py` from the settings. On the command line an option is `key=value` or `--key value`; in Python
 it is an argument of `headstart.pretrain`, `compare` or `probe`; in a file given as `cfg=` it is a line of YAML. All
-three read the same declarations: `headstart pretrain --help method=NAME` shows those of a method.
+three read the same declarations: `headstart pretrain --help method=NAME` shows those of a method. `none` means that an
+option has no value, in all three.
 """
 
 FENCE = re.compile(r"(<!-- from (examples/\S+?\.py) -->\n```python\n).*?(```\n)", re.DOTALL)

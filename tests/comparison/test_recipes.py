@@ -38,7 +38,7 @@ from pathlib import Path
 from pydantic import Field
 
 from headstart.methods.base import Method, pooled
-from headstart.settings.schema import MethodSettings
+from headstart.settings.method_options import MethodSettings
 from headstart.views.spec import ViewSpec
 
 
@@ -465,6 +465,17 @@ def test_a_run_whose_labels_chose_its_method_is_a_recipe_of_that_method(tmp_path
     assert recipe.labelled
 
 
+def test_a_method_that_a_run_says_it_used_runs_for_no_recipe(tmp_path: Path) -> None:
+    """Reading the recipe would import it, to know whether it has labels."""
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nSettings = type('Settings', (), {{}})\n")
+    content = {"asked": {"data": "a"}, "options": {"labels": "few.yaml", "method": str(tmp_path / "own.py")}}
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(content))
+    problems: list[UserError] = []
+    assert read_recipe(tmp_path / "settings.yaml", problems) is None
+    assert "names a Python file, which would run" in str(problems[0])
+    assert not (tmp_path / "ran").exists()
+
+
 def test_what_a_recipe_makes_is_measured_as_it_is(fakes: Fakes, options: dict[str, Any], tmp_path: Path) -> None:
     """Of one pretraining, beside what is fine-tuned or alone."""
     training, pretraining = fakes
@@ -568,6 +579,44 @@ def test_every_problem_of_a_recipe_is_told_before_anything_is_made(
     assert f"recipe mine ({recipe})" in str(caught.value)
     assert "epochs: must be at least 1" in str(caught.value), "with those of the comparison"
     assert fakes[1].asked == []
+
+
+@pytest.mark.parametrize(
+    ("recipe_says", "told"),
+    [
+        ("method: selftrain\nteacher: tf_efficientnet_lite99", "teacher: timm has no model 'tf_efficientnet_lite99'"),
+        ("method: selftrain\nteacher: nowhere.pt", "teacher: nowhere.pt does not exist"),
+        ("method: selftrain\nteacher: nowhere.py", "teacher: there is no file nowhere.py"),
+        ("method: selftrain\nteacher_weights: nowhere.safetensors", "teacher_weights: there is no file nowhere"),
+        ("method: objects\nproposals: nowhere.pt", "proposals: nowhere.pt does not exist"),
+        ("init: nowhere.pt\nsteps: 3", "init: nowhere.pt does not exist"),
+        ("data: nowhere\nsteps: 3", "data: no such file or folder: "),
+        # Of a method that is chosen when the weights have been read.
+        ("teacher: tf_efficientnet_lite99\nsteps: 3", "teacher: timm has no model 'tf_efficientnet_lite99'"),
+        ("proposals: nowhere.pt\nsteps: 3", "proposals: nowhere.pt does not exist"),
+    ],
+)
+def test_what_a_recipe_names_is_looked_for_before_anything_is_made(
+    options: dict[str, Any], recipe: Path, recipe_says: str, told: str
+) -> None:
+    recipe.write_text(f"{recipe_says}\n")
+    with granted(True), pytest.raises(UserError) as caught:
+        resolve({**options, "data": str(options["data"]), "out": str(options["out"]), "trust": True})
+    assert f"recipe mine ({recipe}): {told}" in str(caught.value)
+
+
+def test_none_in_a_recipe_is_none(tmp_path: Path) -> None:
+    """And where a run was asked for none, its settings as a recipe ask for none, not for the default."""
+    (tmp_path / "none").mkdir()  # a word, not what is called so
+    (tmp_path / "a.yaml").write_text("method: selftrain\nteacher: none\nsettle: none\nlr: none\n")
+    found = read_recipe(tmp_path / "a.yaml", [])
+    assert found is not None
+    assert found.options == {"method": "selftrain", "teacher": None, "settle": None, "lr": "none"}
+    asked = {"method": "selftrain", "teacher": None, "out": None, "seed": None}
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump({"asked": asked, "options": asked, "resolved": {}}))
+    found = read_recipe(tmp_path / "settings.yaml", [])
+    assert found is not None
+    assert found.options == {"method": "selftrain", "teacher": None}
 
 
 @pytest.mark.parametrize("key", ["out", "seed", "labels", "resume", "overwrite", "cfg", "export_labels"])

@@ -88,6 +88,27 @@ def test_whether_coco_had_stopped_gaining() -> None:
     )
 
 
+def test_who_has_hardly_begun_to_gain_has_not_stopped() -> None:
+    """By hand: 0.001 and 0.002 in the end tell nothing; of 0.024 a tenth are 0.0024, and 0.004 are more.
+
+    With seeds of 0.008 and 0.016 the mean is 0.012, of which 0.0012 are a tenth; they brought 0.001 on average.
+    """
+    curves: dict[str, list[tuple[float, ...]]] = {
+        "1%": [(0.0, 0.001, 0.001), (0.0, 0.001, 0.002)],
+        "5%": [(0.0, 0.02, 0.024)],
+        "20%": [(0.0, 0.008, 0.008), (0.0, 0.014, 0.016)],
+    }
+    content = compared(
+        *[rising(budget, *of_seeds) for budget, of_seeds in curves.items()],
+        *[[fake_comparison.cell("dino", budget, seed, epochs=3) for seed in (0, 1)] for budget in curves],
+        starts=["coco", "dino"],
+    )
+    assert {one.budget: one.stopped for one in content.gains} == {"5%": False, "20%": True}
+    assert [one.last_third for one in content.gains] == pytest.approx([0.004, 0.001])
+    told = "coco had stopped gaining at 20% of the labels, and still gained 0.4 points over its last third at 5% of"
+    assert told in content.verdict
+
+
 def test_trainings_of_two_epochs_tell_nothing_of_gains() -> None:
     content = compared(scored("coco", "1%", [0.1, 0.2]), scored("dino", "1%", [0.2, 0.3]))
     assert content.gains == ()

@@ -41,6 +41,18 @@ def test_a_hand_back_of_nan_is_not_well() -> None:
     assert found.as_dict()["not_finite"] == ["b"]
 
 
+def test_what_starts_fresh_with_other_classes_is_said_by_whose_the_classes_are() -> None:
+    names = ["stem", "box", "cls"]
+    facts = {"fresh": ("cls",), "classes": (3, 4), "places": ("the file",)}
+    found = HandBack.compared(names, {}, lambda name: "head", names, **facts)
+    assert found.lines()[-1] == "with your own classes (4 tried in place of 3) 1 tensors start fresh: cls"
+    of_user = HandBack.compared(names, {}, lambda name: "head", names, **facts, of_user=True)
+    assert of_user.lines()[-1] == (
+        "your 3 classes are its own: a training on them takes every tensor; with others (4 tried in place of 3) "
+        "1 tensors start fresh: cls"
+    )
+
+
 def test_the_fingerprint_is_of_names_shapes_and_bytes() -> None:
     expected = hashlib.sha256(
         b"a (2,) torch.float32;" + struct.pack("<2f", 1.0, 2.0) + b"b () torch.int64;" + struct.pack("<q", 3)

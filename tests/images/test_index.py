@@ -197,6 +197,31 @@ def test_dataset_whose_val_is_its_train(tree: Path) -> None:
     assert found(["d.yaml", "images"], tree) == ["images/1.jpg", "images/2.jpg"]
 
 
+def test_labels_whose_val_is_their_train_are_learnt_from_all_the_same(tree: Path) -> None:
+    """As in coco8.yaml; kept beside the index of the same file as data, which stays empty."""
+    touch(tree, "images/1.jpg", "images/2.jpg", "more/3.jpg")
+    (tree / "d.yaml").write_text("train: images\nval: images\n")
+    for _ in range(2):
+        index = find_images("more", tree / "kept", labels="d.yaml")
+        assert [os.path.relpath(path, tree) for path in index] == ["images/1.jpg", "images/2.jpg", "more/3.jpg"]
+        assert index.left_out == 0
+        assert index.notes == (
+            f"all images of train in {tree}/d.yaml are also in val or test, and are learnt from all the same: what is "
+            "measured on val or test then says nothing of new images",
+        )
+    assert list(find_images([], labels="d.yaml")) == list(find_images("d.yaml", labels="d.yaml")) == list(index)[:2]
+    assert "are also in val or test" in problem("d.yaml")
+
+
+def test_labels_of_which_val_lists_some_leave_these_out(tree: Path) -> None:
+    touch(tree, "images/1.jpg", "images/2.jpg")
+    (tree / "d.yaml").write_text("train: images\nval: images/2.jpg\n")
+    index = find_images([], labels="d.yaml")
+    assert [os.path.relpath(path, tree) for path in index] == ["images/1.jpg"]
+    assert index.left_out == 1
+    assert index.notes == (f"1 of 2 images of train in {tree}/d.yaml are also in val or test, and were left out",)
+
+
 # -- bad input: what a user sees --------------------------------------------------------------------------------------
 
 

@@ -225,6 +225,15 @@ def test_every_option_says_what_it_does() -> None:
         assert field.description, name
 
 
+def test_none_in_a_file_is_none(given: dict[str, Any], tmp_path: Path) -> None:
+    """Of an argument of the trainer, too, as at a terminal."""
+    (tmp_path / "cfg.yaml").write_text("reference: none\nsteps: none\nunlabelled: none\nfreeze: none\n")
+    found = resolve({**given, "cfg": str(tmp_path / "cfg.yaml")})
+    assert (found.reference, found.steps, found.unlabelled, found.extra) == (None, None, None, {"freeze": None})
+    with pytest.raises(UserError, match="imgsz: must be a whole number, not 'none'"):
+        resolve({**given, "imgsz": "none"})
+
+
 def test_the_command_that_goes_on_asks_for_the_same(tmp_path: Path) -> None:
     """Names with commas, quotation marks and spaces among it; a list of one; a number that was a default."""
     (tmp_path / "my data.yaml").write_text("train: a\nval: b\nnames: [a]\n")
@@ -239,3 +248,6 @@ def test_the_command_that_goes_on_asks_for_the_same(tmp_path: Path) -> None:
     assert words is not None
     again = resolve(values("compare", words.given))
     assert again == settings.model_copy(update={"overwrite": False, "out": "runs/a b"})
+    # What was stopped while it planned is not to train when it is typed as printed.
+    assert "plan" not in words.given
+    assert "plan=true" in shlex.split(command(resolve({**given, "plan": True}), Path("runs/a b")))

@@ -19,7 +19,7 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def names(labels: Path, *data: Path) -> tuple[list[str], tuple[str, ...]]:
     given = [str(one) for one in data]
-    found = without_judges(find_images([*given, str(labels)]), given, str(labels))
+    found = without_judges(find_images(given, labels=str(labels)), given, str(labels))
     return sorted(Path(path).parent.name for path in found), found.notes
 
 

@@ -88,7 +88,7 @@ import torch
 from torch import nn
 
 from headstart.methods.base import Method, pooled
-from headstart.settings.schema import MethodSettings
+from headstart.settings.method_options import MethodSettings
 from headstart.views.spec import pair_specs
 
 

@@ -174,6 +174,32 @@ def test_ordinary_inputs_that_are_wrong_are_told(image_folder: Path, options: di
     assert said in str(caught.value)
 
 
+def test_none_in_a_file_and_from_a_program_is_none(image_folder: Path, tmp_path: Path) -> None:
+    """YAML takes the word for a string; at a terminal it always meant none."""
+    (tmp_path / "own.yaml").write_text("method: dino\nclip: none\ninit: None\nlr_for: none\nbudget: none\n")
+    found = job(image_folder, cfg=str(tmp_path / "own.yaml"), cache_dir="none")
+    options: Any = found.options
+    assert (options.clip, options.lr_for) == (None, None)
+    assert (found.run.init, found.run.budget, found.run.cache_dir) == (None, None, None)
+    assert {found.asked[key] for key in ("clip", "init", "lr_for", "budget", "cache_dir")} == {None}
+    with pytest.raises(UserError, match="lr: must be a number, not 'none'"):  # it cannot be none
+        job(image_folder, method="dino", lr="none")
+    # Of a method that is still to be chosen, too.
+    options = job(image_folder, clip="none").options
+    assert options.clip is None
+
+
+def test_a_network_that_is_not_there_is_told_before_a_method_is_chosen(image_folder: Path, weights: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        job(image_folder, model=str(weights), teacher="tf_efficientnet_lite99", proposals="nowhere.pt", epochs=0)
+    for part in (
+        "teacher: timm has no model 'tf_efficientnet_lite99'",
+        "proposals: nowhere.pt does",
+        "epochs: must be",
+    ):
+        assert part in str(caught.value)
+
+
 def test_a_number_is_a_truth_value(image_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "settings.yaml").write_text("")
     with pytest.raises(UserError, match="there is a run in this folder already"):

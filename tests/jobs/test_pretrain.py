@@ -200,7 +200,7 @@ def test_ultralytics_takes_the_settings_that_a_run_advises(
 def test_every_advised_setting_says_what_it_rests_on(run: headstart.Run) -> None:
     text = (run.folder / "finetune.yaml").read_text()
     settings = yaml.safe_load(text)
-    assert settings["epochs"] == 32  # by hand: 600 steps of 16 are 9,600 images, 300 of them 32 times
+    assert settings["epochs"] == 32  # by hand: 300 images are 19 batches of 16, the last of 12; 600 / 19 = 31.6
     assert text.startswith(f"# yolo detect train cfg={run.folder / 'finetune.yaml'} model={run.checkpoint} data=")
     for name in settings:
         comment = text[: text.index(f"\n{name}:")].split("\n\n")[-1]
@@ -212,11 +212,30 @@ def test_a_start_that_detects_already_is_advised_to_learn_little_more() -> None:
     detector = load_detector("yolo11n.yaml")
     settings = detector.finetune_settings(160, 297, detects=True)
     assert settings is not None
-    assert settings["epochs"].value == 5  # by hand: 100 steps of 16 are 1,600 images, 297 of them 5.4 times
+    assert settings["epochs"].value == 5  # by hand: 297 images are 19 batches of 16, the last of 9; 100 / 19 = 5.3
     assert settings["lr0"].value == 0.0001
     assert "EXPERIMENTS.md" in settings["lr0"].why
     assert [settings[name].value for name in ("mosaic", "scale", "translate")] == [0.0] * 3
     assert "close_mosaic" not in settings
+
+
+@pytest.mark.parametrize(
+    ("labelled", "detects", "epochs"),
+    [
+        (1, True, 100),  # one image is a batch: an epoch is a step
+        (16, True, 100),
+        (17, True, 50),  # two batches, of 16 and of 1
+        (24, True, 50),  # two batches, of 16 and of 8
+        (32, False, 300),
+        (5000, True, 1),  # 313 batches: less than one epoch
+    ],
+)
+def test_the_epochs_that_are_advised_have_the_measured_number_of_steps(
+    labelled: int, detects: bool, epochs: int
+) -> None:
+    settings = load_detector("yolo11n.yaml").finetune_settings(160, labelled, detects=detects)
+    assert settings is not None
+    assert settings["epochs"].value == epochs
 
 
 # -- ways to start ----------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ OWN_METHOD = '''
 from torch import Tensor, nn
 
 from headstart.methods.base import Method, pooled
-from headstart.settings.schema import MethodSettings
+from headstart.settings.method_options import MethodSettings
 from headstart.views.spec import pair_specs
 
 

@@ -59,6 +59,18 @@ def options(image_folder: Path, few: Path, tmp_path: Path) -> dict[str, Any]:
     return {**small, **method, **given, "method": "selftrain", "report": False}
 
 
+def test_labels_whose_val_is_their_train_are_learnt_from(options: dict[str, Any], few: Path) -> None:
+    """As in coco8.yaml. The start knows the user's classes in the end: nothing of it starts fresh for them."""
+    data = few.with_name("both.yaml")
+    data.write_text("train: images\nval: images\nnames: [disk, ring]\n")
+    run = pretrain(**{**options, "labels": str(data), "teacher": "none", "steps": 2, "burn_in": 1, "settle": 0})
+    log = (run.folder / "log.txt").read_text()
+    assert f"{LABELLED} labelled images ({LABELLED} boxes, 2 classes; 0 show no object), {UNLABELLED} without" in log
+    assert f"all images of train in {data} are also in val or test, and are learnt from all the same" in log
+    assert "your 2 classes are its own: a training on them takes every tensor; with others (3 tried in place" in log
+    assert "teacher: null" in (run.folder / "settings.yaml").read_text()
+
+
 def test_the_passes_are_told_and_recorded(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     run = pretrain(**{**options, "report": True})
     assert capsys.readouterr().err.count("teacher=tf_efficientnet_lite0") == 1, "what was shown to help is named"

@@ -9,8 +9,8 @@ from pydantic import BeforeValidator, Field
 
 from headstart.cli.help import shown_default
 from headstart.settings.method_options import MethodSettings
-from headstart.settings.schema import CompareSettings, PretrainSettings
-from headstart.settings.words import Word, guessed, takes_many, typed, understood
+from headstart.settings.schema import CompareSettings, Options, PretrainSettings
+from headstart.settings.words import Word, guessed, none_meant, takes_many, typed, understood
 
 Auto = Annotated[int, Field(ge=0)] | Literal["auto"]
 
@@ -78,6 +78,23 @@ def test_understood_takes_words_alone() -> None:
     assert found == {"data": ["a", "b", "c"], "batch": 8, "epochs": "3", "out": "007", "odd": "1"}
     assert type(found["odd"]) is Word  # its type is not known here
     assert type(found["out"]) is str
+
+
+def test_none_is_none_wherever_it_is_written() -> None:
+    """Of an option that may be none, but for a choice of this name; a list of it and a path are what they are."""
+
+    class Some(Options):
+        teacher: Any = None
+        rate: float | None = None
+        mode: Literal["none", "all"] | None = "all"
+        name: str = "x"
+        both: list[str] | None = None
+
+    given = {"teacher": "none", "rate": " None ", "mode": "none", "name": "none", "both": ["none"], "other": "none"}
+    assert none_meant(Some.model_fields, given) == {**given, "teacher": None, "rate": None}
+    same = {"teacher": "./none", "rate": 0.5, "mode": "all"}
+    assert none_meant(Some.model_fields, same) == same
+    assert none_meant(Some.model_fields, {"teacher": "null"}) == {"teacher": None}
 
 
 def test_several_starts_and_seeds() -> None:

@@ -211,7 +211,7 @@ def pretraining_images(known: PretrainingFacts | None) -> list[str]:
 def _index(known: PretrainingFacts) -> ImageIndex:
     """The images of a pretraining as its options name them now."""
     every = EVERY if known.every is None else known.every
-    return find_images([*known.data, *filter(None, [known.carriers.get("labels")])], every=every)
+    return find_images(list(known.data), labels=known.carriers.get("labels"), every=every)
 
 
 def on_both_sides(test: Sequence[str], others: Iterable[str]) -> list[tuple[str, str]]:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic.fields import FieldInfo
-
 from headstart.detectors.find import check_init, finetuner
 from headstart.errors import UserError
 from headstart.files import content_hash
@@ -19,10 +17,10 @@ from headstart.methods import find
 from headstart.paths import expanded
 from headstart.plugins import is_python_file
 from headstart.reading import parse_yaml
-from headstart.settings import method_file
 from headstart.settings.loggers import listed, renamed
-from headstart.settings.resolve import in_memory, read_cfg
+from headstart.settings.resolve import in_memory, read_cfg, untrusted
 from headstart.settings.schema import RENAMED
+from headstart.settings.words import none_meant
 
 SUFFIXES = (".yaml", ".yml")
 _FILLED = {
@@ -120,15 +118,19 @@ def read_recipe(file: Path, problems: list[UserError]) -> Recipe | None:
     found: list[UserError] = []
     options = read_cfg(file, found)
     if not found and (used := _used(file)) is not None:
-        options = {key: value for key, value in options.items() if key not in _OF_ITS_RUN and value is not None}
+        options = {key: value for key, value in options.items() if key not in _OF_ITS_RUN}
+        options = {key: value for key, value in options.items() if value is not None or key not in _FILLED}
         # Labels may have chosen the method, and are not among the options any more.
-        options |= {"method": used["method"]} if used.get("labels") and "method" in used else {}
+        chosen = {"method": used["method"]} if used.get("labels") and "method" in used else {}
+        found += (refused := untrusted(chosen, str(file))).values()
+        options |= {} if refused else chosen
         found += [_lost(key) for key, value in options.items() if in_memory(value)]
     found += [
         UserError(f"cannot be set in a recipe: {_FILLED[key]}", where=key, hint="leave it out")
         for key in options
         if key in _FILLED
     ]
+    options = none_meant(find.all_options(placed(options.get("method"), file.parent)), options)
     options = {key: placed(value, file.parent) if key in _PATHS else value for key, value in options.items()}
     if isinstance(loggers := listed(options.get("loggers")), list):
         options["loggers"] = [renamed(one, lambda name: _beside(name, file.parent)) for one in loggers]
@@ -136,7 +138,7 @@ def read_recipe(file: Path, problems: list[UserError]) -> Recipe | None:
     recipe = Recipe(file, options, labelled=False)
     try:
         if recipe.method:
-            recipe = Recipe(file, options, labelled="labels" in _fields(recipe.method))
+            recipe = Recipe(file, options, labelled="labels" in find.options_of(recipe.method))
     except UserError as error:
         found.append(error)
     problems += found
@@ -193,14 +195,6 @@ def _used(file: Path) -> dict[str, Any] | None:
         return None
     used = content.get("options")
     return used if isinstance(used, dict) else {}
-
-
-def _fields(method: str) -> Mapping[str, FieldInfo]:
-    """The options of a method, read without importing it where its file tells them."""
-    try:
-        return method_file.read(find.path_of(method)).settings.model_fields
-    except method_file.NotLiteralError:
-        return find.find(method).settings.model_fields
 
 
 def _beside(name: Any, folder: Path) -> Any:

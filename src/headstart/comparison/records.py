@@ -288,7 +288,7 @@ class Gain(Record):
         budget: The budget.
         seeds: Those that it is the mean of.
         last_third: Score of the last epoch less that after two thirds of them.
-        stopped: Whether that is less than half a point.
+        stopped: Whether that is less than half a point, and less than a tenth of the score in the end.
     """
 
     start: str

@@ -13,8 +13,11 @@ from headstart.comparison.records import CellResult, Facts, Gain, LabelsWorth
 _ALWAYS = ("scratch", "scratch-longer", "coco", "coco-longer")
 """Starts that the others are compared with wherever they are there."""
 _LONGER = "-longer"
-STOPPED = 0.005
-"""A last third that brings less than this, half a point, is no gain any more."""
+STOPPED, SHARE = 0.005, 0.1
+"""A last third that brings less than half a point, and less than a tenth of what there is in the end, is no gain any
+more. The tenth counts below 5 points: 0.4 points are much of a score of 1."""
+BEGUN = 0.01
+"""Who ends below this, one point, has hardly begun to gain, and cannot have stopped."""
 _RESAMPLES = 2000
 
 Curve = npt.NDArray[np.float64]
@@ -68,13 +71,14 @@ def gains(facts: Facts, done: Sequence[CellResult]) -> list[Gain]:
     found = []
     for budget in facts.budgets:
         cells = [c for c in done if (c.start, c.budget) == (reference, budget.name) and c.epochs >= 3]
-        if reference and any(cell.measured.map50_95 > 0 for cell in cells):  # else it has not begun to gain
-            brought = [_last_third(cell) for cell in cells]
-            mean = math.fsum(brought) / len(brought)
-            seeds = tuple(cell.seed for cell in cells)
-            found.append(
-                Gain(start=reference, budget=budget.name, seeds=seeds, last_third=mean, stopped=mean < STOPPED)
-            )
+        if reference is None or not cells:
+            continue
+        brought = math.fsum(map(_last_third, cells)) / len(cells)
+        ended = math.fsum(cell.measured.curve[-1].map50_95 for cell in cells) / len(cells)
+        if ended < BEGUN:
+            continue
+        seeds, stopped = tuple(cell.seed for cell in cells), brought < min(STOPPED, SHARE * ended)
+        found.append(Gain(start=reference, budget=budget.name, seeds=seeds, last_third=brought, stopped=stopped))
     return found
 
 

@@ -62,6 +62,7 @@ class HandBack:
         fresh: Tensors that start from random weights when the classes are others.
         classes: Number of classes of the checkpoint, and the one with which `fresh` was found; None where not tried.
         not_finite: Tensors that hold a NaN or an infinity: they may have arrived bit by bit and are worth nothing.
+        of_user: Whether its classes are the user's own already.
     """
 
     parts: Mapping[Part, PartCount]
@@ -70,6 +71,7 @@ class HandBack:
     fresh: tuple[str, ...] = ()
     classes: tuple[int, int] | None = None
     not_finite: tuple[str, ...] = ()
+    of_user: bool = False
 
     @classmethod
     def compared(
@@ -147,7 +149,7 @@ class HandBack:
     def _own_classes(self, classes: int, other: int) -> str:
         if not self.fresh:
             return f"with {other} classes in place of {classes} every tensor is still taken"
-        return (
-            f"with your own classes ({other} tried in place of {classes}) {len(self.fresh)} tensors start fresh: "
-            f"{shorten(self.fresh)}"
-        )
+        fresh = f"({other} tried in place of {classes}) {len(self.fresh)} tensors start fresh: {shorten(self.fresh)}"
+        if self.of_user:  # a training on them takes all: what is fresh with others is for who changes the list
+            return f"your {classes} classes are its own: a training on them takes every tensor; with others {fresh}"
+        return f"with your own classes {fresh}"

@@ -10,6 +10,7 @@ import hashlib
 import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,14 +168,23 @@ def _reload(path: Path, fingerprint: str) -> ImageIndex:
     return index
 
 
-def find_images(data: Data, keep: Path | None = None, *, every: float = EVERY, labelled: bool = False) -> ImageIndex:
+def find_images(
+    data: Data,
+    keep: Path | None = None,
+    *,
+    labels: str | None = None,
+    every: float = EVERY,
+    labelled: bool = False,
+) -> ImageIndex:
     """All images that `data` names: folders (nested), globs, lists, dataset YAMLs (train), files, videos, shards.
 
     Sorted by path; a file that is reached in two ways is there once. Hidden files and folders are passed over. Files
     are not opened, nor need those of a list exist: what cannot be read is reported when it is read.
 
     Args:
-        data: What to look for.
+        data: What to look for; empty for what `labels` names alone.
+        labels: A dataset YAML whose labels are learnt from. Images of its train part that its val or test list as well
+            are left out, as of any other, unless that were all.
         keep: A cache folder: an index kept there is used while it is valid, and a large one is kept for the next run.
         every: Seconds between two frames that are taken of a video; 0: every frame.
         labelled: Whether files with labels are wanted: videos and shards are passed over, and refused where named.
@@ -182,7 +192,11 @@ def find_images(data: Data, keep: Path | None = None, *, every: float = EVERY, l
     Raises:
         UserError: A source does not exist or cannot be understood (all of them together), or there is no image.
     """
-    sources, problems = parse_sources(data)
+    sources, problems = parse_sources(data) if data or labels is None else ([], [])
+    if labels is not None:
+        more, wrong = parse_sources(labels)
+        sources = [one for one in sources if one not in more] + [replace(one, labels=True) for one in more]
+        problems += wrong
     refusals = {"video": no_frames_here, "shard": no_shards_here, "address": no_shards_here} if labelled else {}
     refused: dict[Callable[[str, str], UserError], list[str]] = {}
     for source in sources:

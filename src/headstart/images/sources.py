@@ -44,6 +44,7 @@ class Source:
         held_out: Of a dataset: what its `val` and `test` name, as far as it exists.
         channels: Of a dataset: those of its images.
         keypoints: Of a dataset of poses: its ``kpt_shape``.
+        labels: Of a dataset: whether it is named for its labels (``labels=``), which are learnt from.
     """
 
     path: str
@@ -52,6 +53,7 @@ class Source:
     held_out: tuple[Source, ...] = ()
     channels: int | None = None
     keypoints: tuple[int, int] | None = None
+    labels: bool = False
 
 
 def check_sources(data: Data) -> list[UserError]:

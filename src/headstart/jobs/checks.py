@@ -93,6 +93,14 @@ def check_method(given: Mapping[str, Any], name: str, method: type[Method]) -> l
     return problems
 
 
+def check_beside(given: Mapping[str, Any]) -> list[UserError]:
+    """Problems of the networks that are named beside the one that is trained, while no method is chosen yet."""
+    problems: list[UserError] = []
+    if given.get("teacher") not in (None, AUTO):
+        problems += check_teacher(TeacherSource.of(given))
+    return problems if given.get("proposals") is None else [*problems, *_proposals(given)]
+
+
 def refuse_rgb(given: Mapping[str, Any], channels: int) -> None:
     """Refuse networks that read RGB beside the one that is trained, where the images have other channels.
 

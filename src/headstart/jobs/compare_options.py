@@ -22,6 +22,7 @@ from headstart.run.loggers import check_loggers
 from headstart.settings.loggers import listed
 from headstart.settings.resolve import read_cfg, resolve_options
 from headstart.settings.schema import CompareSettings, seeds, split, strings
+from headstart.settings.words import none_meant, says_none
 
 _PLAIN = re.compile(r"[\w.%/+=:-]+")
 """What can stand in a list without quotation marks."""
@@ -37,7 +38,7 @@ def command(settings: CompareSettings, folder: Path) -> str:
     words = ["headstart", "compare"]
     for name, field in CompareSettings.model_fields.items():
         value = getattr(settings, name)
-        if name not in ("out", "overwrite", "plan") and value != field.default:
+        if name not in ("out", "overwrite") and value != field.default:
             words.append(f"{name}={_word(value)}")
     return shlex.join([*words, f"out={folder}"])
 
@@ -58,14 +59,17 @@ def resolve(options: Mapping[str, Any]) -> CompareSettings:
         UserError: Every problem together.
     """
     unread: list[UserError] = []
-    parts = read_cfg(options.get("cfg"), unread), {key: value for key, value in options.items() if key != "cfg"}
+    said = read_cfg(options.get("cfg"), unread), {key: value for key, value in options.items() if key != "cfg"}
+    parts = [none_meant(CompareSettings.model_fields, part) for part in said]
     given = {**parts[0], **parts[1]}
     known = set(CompareSettings.model_fields)
     theirs = (_further(given) if set(given) - known else set()) - known
     ours = {key: value for key, value in given.items() if key not in theirs}
     extras = [part["extra"] for part in parts if part.get("extra") is not None]
     if all(isinstance(one, Mapping) for one in extras):  # what is none is refused with all else
-        further = [{key: value for key, value in part.items() if key in theirs} for part in parts]
+        further = [
+            {key: None if says_none(value) else value for key, value in part.items() if key in theirs} for part in parts
+        ]
         ours["extra"] = {
             key: value
             for part, more in zip(parts, further, strict=True)

@@ -99,8 +99,7 @@ def embed(s: EmbedSettings) -> Embedded:
     """
     files = _files(s)
     device = torch.device(str(parse_device(s.device)))
-    named = [*([s.data] if isinstance(s.data, str) else s.data), *([s.labels] if s.labels else [])]
-    images = find_images(named, every=s.every)
+    images = find_images(s.data, labels=s.labels or None, every=s.every)
     given = _labelled(s.labels, images) if s.labels else None
     with granted(s.trust):
         detector = load_detector(_checkpoint(s.model), channels=images.channels)
@@ -196,7 +195,7 @@ def _labelled(labels: str, images: ImageIndex) -> _Given:
     dataset = dataset_of(labels)
     row_of = {str(Path(path).resolve()): row for row, path in enumerate(images)}
     classes, keypoints = len(dataset.class_names()), keypoints_for("", dataset.keypoints())
-    train = list(find_images(str(dataset.file)))
+    train = list(find_images([], labels=str(dataset.file)))
     there = [path for path in train if is_there(label_path(path))]
     if not there:
         what = "none of the images of train has a label file"

@@ -52,7 +52,7 @@ def given_labels(labels: str, images: ImageIndex, task: str = "detect") -> tuple
     dataset = dataset_of(labels)
     names, keypoints = dataset.class_names(), keypoints_for(task, dataset.keypoints())
     row_of = {str(Path(path).resolve()): row for row, path in enumerate(images)}
-    wanted = [path for path in find_images(str(dataset.file)) if str(Path(path).resolve()) in row_of]
+    wanted = [path for path in find_images([], labels=str(dataset.file)) if str(Path(path).resolve()) in row_of]
     known = survey(wanted, len(names), keypoints)
     rows, owners, boxes, classes, beyond = [], [], [], [], ""
     for path in known.classes:
@@ -103,9 +103,8 @@ def without_judges(images: ImageIndex, data: str | list[str], labels: str) -> Im
     if not parts or any(one == part or one.startswith(part + os.sep) for one in named for part in parts):
         return images
     try:
-        judges = {os.path.realpath(path) for path in find_images(parts)} - {
-            os.path.realpath(path) for path in find_images(str(dataset.file))
-        }
+        learnt = {os.path.realpath(path) for path in find_images([], labels=str(dataset.file))}
+        judges = {os.path.realpath(path) for path in find_images(parts)} - learnt
     except UserError:  # nothing is there
         return images
     rows = [row for row, path in enumerate(images) if os.path.realpath(path) not in judges]

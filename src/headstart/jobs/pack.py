@@ -102,8 +102,7 @@ def pack(s: PackSettings) -> Packed:
         UserError: There is no image, the folder is not free, or it cannot be written.
     """
     size = bytes_of_size(s.shard_size)
-    named = [*([s.data] if isinstance(s.data, str) else s.data), *([s.labels] if s.labels else [])]
-    images = find_images(named, every=s.every)
+    images = find_images(s.data, labels=s.labels or None, every=s.every)
     labelled = Labelled(s)
     folder = expanded(s.out).absolute()
     _refuse_within(images, folder)

@@ -79,4 +79,4 @@ def mark_of(texts: Iterable[bytes | None]) -> str:
 
 
 def _train(dataset: DatasetYaml) -> Iterator[str]:
-    return iter(find_images(str(dataset.file)))
+    return iter(find_images([], labels=str(dataset.file)))

@@ -18,7 +18,7 @@ from headstart.images.index import ImageIndex, find_images
 from headstart.images.index_cache import default_folder
 from headstart.images.loader import steps_for
 from headstart.images.sources import absolute
-from headstart.jobs.checks import check_method, check_run, random_weights, refuse_rgb
+from headstart.jobs.checks import check_beside, check_method, check_run, random_weights, refuse_rgb
 from headstart.jobs.choose import (
     LABELLED,
     RANDOM,
@@ -49,6 +49,7 @@ from headstart.settings.loggers import listed, renamed
 from headstart.settings.method_options import MethodSettings, ProposalOptions
 from headstart.settings.resolve import Resolved, as_plain, build, collect, conflicts, resolve_pretrain
 from headstart.settings.schema import PretrainSettings, truth, which
+from headstart.settings.words import none_meant
 from headstart.training.memory import BatchTrial
 from headstart.trust import SAID
 
@@ -120,7 +121,7 @@ def steps_of(s: PretrainSettings, images: int) -> int:
 def check_options(options: Mapping[str, Any]) -> list[UserError]:
     """What is wrong with the options of a pretraining, as far as it shows before images and weights are read."""
     problems: list[UserError] = []
-    given = collect(options, problems)
+    given = _given(options, problems)
     if given.get("batch") == "auto":
         what = "must be a number here: what fits at the moment would set one pretraining apart from the next"
         problems.append(UserError(what, where="batch"))
@@ -160,7 +161,7 @@ def prepare(options: Mapping[str, Any], measure: Callable[[Job], BatchTrial] | N
         UserError: Every problem of the options together, before an image is read; later what cannot be used.
     """
     problems: list[UserError] = []
-    given = collect(options, problems)
+    given = _given(options, problems)
     given |= absolute_paths(given)
     asked = {key: as_plain(value) for key, value in given.items() if key not in ("resume", "overwrite")}
     record, resumes = None, truth(given.get("resume"))
@@ -171,7 +172,7 @@ def prepare(options: Mapping[str, Any], measure: Callable[[Job], BatchTrial] | N
     given = {key: value for key, value in given.items() if key != "batch"} if open_batch else given
     resolved = _before_loading(given, problems)
     labels = str(given["labels"]) if given.get("labels") else None
-    images = find_images(_with(resolved.data, labels), keep=cache_folder(resolved), every=resolved.every)
+    images = find_images(resolved.data, cache_folder(resolved), labels=labels, every=resolved.every)
     if labels and (record is None or record["resolved"].get("images") != len(images)):  # earlier versions kept them
         images = without_judges(images, resolved.data, labels)
     refuse_rgb(given, images.channels)
@@ -195,6 +196,12 @@ def prepare(options: Mapping[str, Any], measure: Callable[[Job], BatchTrial] | N
     more += (*untested(), SAID) if run.trust else untested()
     job = Job(asked, run, settled.method, declared, images, classed, (*why, *more, *length), record, fit, known)
     return _with_batch(job, given, detector, more, measure) if open_batch and measure else job
+
+
+def _given(options: Mapping[str, Any], problems: list[UserError]) -> dict[str, Any]:
+    """What was given, in a file or by a program, with None where that says ``none``, as at a terminal."""
+    given = collect(options, problems)
+    return none_meant(find.all_options(given.get("method")), given)
 
 
 def _named(
@@ -225,13 +232,6 @@ def _with_batch(
     if left_open(options.model_dump(), declared.method):
         options = options.model_copy(update={"teacher": job.options.model_dump().get("teacher")})
     return replace(job, run=run, options=options, declared=declared, why=(*why, *more, *length, trial.why), trial=trial)
-
-
-def _with(data: str | list[str], labels: str | None) -> str | list[str]:
-    """What to look for images in: the labelled ones are learnt from as well."""
-    if labels is None:
-        return data
-    return [*([data] if isinstance(data, str) else data), labels]
 
 
 def _method(
@@ -292,6 +292,7 @@ def _before_loading(given: Mapping[str, Any], problems: list[UserError]) -> Pret
         problems += [*unknown_anywhere(given), *conflicts(given)]
         run = build(PretrainSettings, {k: v for k, v in given.items() if k in PretrainSettings.model_fields}, problems)
         problems += check_run({**_defaults(PretrainSettings), "batch": None, **given})  # the method has its own
+        problems += check_beside(given)
         if problems or run is None:
             raise UserError.several(problems)
         return run

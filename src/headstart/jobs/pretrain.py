@@ -7,6 +7,7 @@ import shlex
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -389,7 +390,7 @@ class _Pretraining:
         info = {"method": job.declared.name, "export": job.run.export, "steps": step, "images": len(self.images)}
         unverified = folder.path / UNVERIFIED
         detector.save(unverified, info)
-        handback = detector.verify(unverified, trained=trained)
+        handback = replace(detector.verify(unverified, trained=trained), of_user=job.given is not None)
         write_text(folder.path / "handback.json", json.dumps(handback.as_dict(), indent=2) + "\n")
         if handback.ok:
             unverified.replace(folder.result)  # a finished run that is gone on with has one until now

@@ -19,7 +19,7 @@ from headstart.errors import UserError, did_you_mean
 from headstart.paths import expanded
 from headstart.settings import method_file
 from headstart.settings.method_options import LabelOptions, MethodSettings, ProposalOptions, TeacherOptions
-from headstart.settings.schema import Options
+from headstart.settings.schema import Options, PretrainSettings
 
 if TYPE_CHECKING:  # names are listed without torch, which the contract imports
     from headstart.methods.base import Method, Needs
@@ -73,11 +73,29 @@ def options() -> dict[str, dict[str, FieldInfo]]:
     found = {}
     for name in names():
         with suppress(UserError):
-            try:
-                found[name] = method_file.read(path_of(name)).settings.model_fields
-            except method_file.NotLiteralError:
-                found[name] = find(name).settings.model_fields
+            found[name] = options_of(name)
     return found
+
+
+def options_of(name: str) -> dict[str, FieldInfo]:
+    """The options of one method, likewise.
+
+    Raises:
+        UserError: There is no such method, or its file cannot be read.
+    """
+    try:
+        return method_file.read(path_of(name)).settings.model_fields
+    except method_file.NotLiteralError:
+        return find(name).settings.model_fields
+
+
+def all_options(name: object = None) -> dict[str, FieldInfo]:
+    """The options of a pretraining with a method; with every method's where `name` is none that can be read."""
+    with suppress(UserError):
+        if isinstance(name, str) and (name.endswith(".py") or name in names()):
+            return {**options_of(name), **PretrainSettings.model_fields}
+    known = {key: field for fields in options().values() for key, field in fields.items()}
+    return {**known, **PretrainSettings.model_fields}
 
 
 def path_of(name: str) -> Path:

@@ -22,6 +22,7 @@ from headstart.reading import parse_yaml
 from headstart.settings.loggers import names
 from headstart.settings.method_options import MethodSettings
 from headstart.settings.schema import RENAMED, Options, PretrainSettings
+from headstart.settings.words import none_meant
 from headstart.trust import trusted
 
 Kind = TypeVar("Kind", bound=Options)
@@ -149,8 +150,8 @@ def resolve_options(
         UserError: Every problem together.
     """
     problems: list[UserError] = []
-    given = collect(options, problems)
     known = kind.model_fields
+    given = none_meant(known, collect(options, problems))
     problems += unknown(given, list(known), command)
     built = build(kind, {key: value for key, value in given.items() if key in known}, problems)
     defaults = {key: field.get_default(call_default_factory=True) for key, field in known.items()}

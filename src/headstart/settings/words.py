@@ -72,6 +72,22 @@ def understood(fields: Mapping[str, FieldInfo], given: Mapping[str, Any]) -> dic
     return found
 
 
+def says_none(value: Any) -> bool:
+    """Whether a value is the word for none."""
+    return isinstance(value, str) and value.strip().lower() in NONE
+
+
+def none_meant(fields: Mapping[str, FieldInfo], given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` with None for the word ``none``, of each option that may be none.
+
+    Help and pages say ``none``, so files and programs do, too; YAML takes it for a string like any other.
+    """
+    return {
+        name: None if says_none(value) and name in fields and typed(fields[name], value) is None else value
+        for name, value in given.items()
+    }
+
+
 def guessed(word: str) -> Any:
     """The value of `word` where no type is declared (arguments of Ultralytics): a number, truth value, none or list."""
     return _as_list(_SOMETHING, word) if _BRACKETED.fullmatch(word) else typed(_SOMETHING, word)
@@ -105,7 +121,7 @@ def _value(kind: Any, word: str) -> Any:
             return choice
     kinds = alternatives(kind)
     plain = word.strip()
-    if plain.lower() in NONE and (type(None) in kinds or Any in kinds):
+    if says_none(plain) and (type(None) in kinds or Any in kinds):
         return None
     if bool in kinds and plain.lower() in TRUE | FALSE:
         return plain.lower() in TRUE

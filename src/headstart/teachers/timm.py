@@ -40,6 +40,8 @@ def check(source: TeacherSource) -> list[UserError]:
         what = f"{source.teacher!r} is a name for timm, which is not installed"
         hint = "pip install timm, or give the .pt of a larger YOLO"
         problems.append(UserError(what, where="teacher", hint=hint))
+    elif unknown := _unknown(str(source.teacher)):
+        problems.append(unknown)
     return problems
 
 
@@ -48,13 +50,20 @@ def load(source: TeacherSource, neck: bool) -> FrozenTeacher:
     return _from_timm(str(source.teacher), source.weights)
 
 
+def _unknown(name: str) -> UserError | None:
+    """What to say of a name that is none of timm's: nothing is built or downloaded to know it."""
+    import timm
+
+    if timm.is_model(name.split(".")[0]):
+        return None
+    known = timm.list_models()
+    hint = did_you_mean(name.split(".")[0], known) or "timm.list_pretrained() lists the names"
+    return UserError(f"timm has no model {name!r}", where="teacher", hint=hint)
+
+
 def _from_timm(name: str, weights: str | None) -> FrozenTeacher:
     import timm
 
-    if not timm.is_model(name.split(".")[0]):
-        known = timm.list_models()
-        hint = did_you_mean(name.split(".")[0], known) or "timm.list_pretrained() lists the names"
-        raise UserError(f"timm has no model {name!r}", where="teacher", hint=hint)
     if weights:
         refuse_damaged(weights, "teacher_weights")
     try:

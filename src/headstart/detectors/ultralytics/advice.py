@@ -34,7 +34,8 @@ def settings(imgsz: int, labelled: int, *, measured: bool, detects: bool = False
         length = "200 to 600 steps; the lead over COCO's weights is largest at 200"
         rate, other = 0.001, "other rates were not compared there"
     seen = f"measured, {source}" if measured else f"measured for task=detect alone, {source}"
-    epochs = max(1, round(steps * BATCH / labelled))
+    batches = math.ceil(labelled / BATCH)
+    epochs = max(1, round(steps / batches))
     size = f"{seen} (160)" if imgsz == 160 and measured else "not measured (160 was)"
     if detects:
         whole = (
@@ -48,8 +49,8 @@ def settings(imgsz: int, labelled: int, *, measured: bool, detects: bool = False
     return {
         "epochs": Advised(
             epochs,
-            f"{steps:,} steps of {BATCH} for {labelled:,} labelled images: write {steps * BATCH:,} / yours. {seen}: "
-            f"{length}",
+            f"{steps:,} steps of {BATCH} for {labelled:,} labelled images, {batches:,} an epoch, the last with what is "
+            f"left: write {steps:,} / (yours / {BATCH}, rounded up). {seen}: {length}",
         ),
         "batch": Advised(BATCH, seen),
         "nbs": Advised(BATCH, f"as batch, so that every batch is an update, and not every 64 images. {seen}"),
