@@ -8,9 +8,11 @@ from headstart.settings.length import default_steps, published_steps
 @pytest.mark.parametrize(
     ("images", "batch", "trained", "device", "expected"),
     [
-        (350, 128, True, "cpu", 1_000),
+        (350, 128, True, "cpu", 500),
+        (1_000, 128, True, "cpu", 1_000),
         (1_000_000, 128, True, "cpu", 1_000),
-        (350, 64, False, "cpu", 3_000),
+        (350, 64, False, "cpu", 1_500),
+        (1_000, 64, False, "cpu", 3_000),
         (350, 128, True, "cuda", 2_000),
         (999, 128, True, "cuda", 2_000),
         (1_000, 128, True, "cuda", 5_000),
@@ -35,6 +37,7 @@ def test_the_published_recipe_keeps_its_length(images: int, expected: int) -> No
 @pytest.mark.parametrize(
     ("images", "trained", "device", "expected"),
     [
+        (84, True, "cpu", 1_800),
         (4_421, True, "cpu", 3_600),
         (4_421, False, "cpu", 10_800),
         (350, True, "cuda", 3_600),

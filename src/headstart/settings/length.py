@@ -27,7 +27,7 @@ def default_steps(images: int, batch: int, *, trained: bool, device: str, classe
         classes: Whether the method learns the user's classes (`Needs.labels`).
     """
     if device == "cpu":
-        steps = 1_000 if trained else 3_000
+        steps = (1_000 if trained else 3_000) // (2 if images < FEW else 1)
         return 3_600 * steps // 1_000 if classes else steps
     passes = ceil(PASSES * images / batch)
     if trained and classes:
