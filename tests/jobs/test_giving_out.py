@@ -88,7 +88,7 @@ def test_a_finished_run_that_goes_on_has_its_detector_until_it_has_another(
             return found
 
     run = SimpleNamespace(export="student")
-    job = SimpleNamespace(declared=SimpleNamespace(name="simclr"), run=run)
+    job = SimpleNamespace(declared=SimpleNamespace(name="simclr"), run=run, given=None)
     folder = RunFolder.create(tmp_path / "a")
     folder.result.write_bytes(b"old")
     work = SimpleNamespace(job=job, folder=folder, detector=Detector(), images=[])
@@ -96,6 +96,6 @@ def test_a_finished_run_that_goes_on_has_its_detector_until_it_has_another(
         _Pretraining._hand_back(work, {"a"}, 4)  # type: ignore[arg-type]
     assert folder.result.read_bytes() == b"old"
     work.detector.full = False
-    assert _Pretraining._hand_back(work, {"a"}, 4) is found  # type: ignore[arg-type]
+    assert _Pretraining._hand_back(work, {"a"}, 4) == found  # type: ignore[arg-type]
     assert not whole or folder.result.read_bytes() == b"new"
     assert folder.result.exists() == whole

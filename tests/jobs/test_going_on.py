@@ -169,10 +169,12 @@ def given(rows: list[int], boxes: dict[int, list[tuple[int, float]]], images: in
 def test_labels_that_a_run_did_not_begin_with_are_refused() -> None:
     """Also where neither their number nor that of the images is another; other images beside them change nothing."""
     begun = given([0, 2, 4], {0: [(0, 0.5)], 2: [(1, 0.25), (0, 0.5)]})
-    mark = yaml.safe_load(yaml.safe_dump(labels_mark(begun)))
-    assert (mark["images"], mark["boxes"]) == (3, 3)
+    found = yaml.safe_load(yaml.safe_dump(labels_mark(begun)))
+    assert (found["images"], found["boxes"]) == (3, 3)
+    mark = {"labels_mark": found}
     relabelled(mark, begun, "my.yaml")
-    relabelled(None, begun, "my.yaml")  # as older versions wrote it
+    for older in ({}, {"labels": found}):
+        relabelled(older, begun, "my.yaml")
     relabelled(mark, given([1, 3, 5], {1: [(0, 0.5)], 3: [(1, 0.25), (0, 0.5)]}, images=9), "my.yaml")
     for rows, boxes in (
         ([0, 2, 4], {0: [(1, 0.5)], 2: [(1, 0.25), (0, 0.5)]}),  # a class

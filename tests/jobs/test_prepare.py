@@ -142,7 +142,7 @@ def test_auto_keeps_what_the_user_gives(image_folder: Path, tmp_path: Path, monk
     assert (found.declared.name, found.run.epochs, found.run.steps) == ("pyramid", 3, None)
     assert (found.run.batch, found.options.lr) == (8, 0.5)
     assert found.why[0].startswith("method=pyramid, from random weights")
-    assert job(image_folder, model="yolo11n.yaml", method="auto").steps == 3_000
+    assert job(image_folder, model="yolo11n.yaml", method="auto").steps == 1_500
 
 
 def test_auto_takes_weights_that_lie_beside(
@@ -278,7 +278,7 @@ def test_objects_all_the_same_are_warned_of_in_terminal_log_and_report(
 
 
 def test_the_default_length_is_that_of_auto(image_folder: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for more, expected in (({}, 1_000), ({"device": "cuda"}, 2_000)):
+    for more, expected in (({}, 500), ({"device": "cuda"}, 2_000)):
         if more:
             monkeypatch.setattr(module, "parse_device", lambda _: SimpleNamespace(kind="cuda"))
         for method in ("default", "auto" if not more else "objects"):
@@ -291,9 +291,9 @@ def test_a_length_that_is_given_is_kept(image_folder: Path) -> None:
     assert job(image_folder, model="yolo11n.yaml", epochs=8).steps == 3  # 8 * 24 / 64
     assert job(image_folder, model="yolo11n.yaml", method="dino", preset="tutorial").steps == 15_000
     found = job(image_folder, model="yolo11n.yaml")
-    assert found.run.steps == 3_000
+    assert found.run.steps == 1_500
     assert (
-        found.why[-1] == "3,000 steps for 24 images, random weights and no GPU; steps=, epochs= or budget= set others"
+        found.why[-1] == "1,500 steps for 24 images, random weights and no GPU; steps=, epochs= or budget= set others"
     )
     assert job(image_folder, model="yolo11n.yaml", budget="30m").run.steps is None
 
