@@ -71,6 +71,7 @@ FIRST = {
     "lr": 0.002,
     "burn_in": 1.0,
     "close_mosaic": 1.0,
+    "zoom": 0.0,
     "average": False,
     "jitter": 0.0,
     "view_scale": [1.0, 1.0],
