@@ -65,8 +65,9 @@ class History:
             return False
         self.judged = judged
         self.drifted = drift([*self.passes, judged]) if any(agrees(one) for one in self.passes) else ""
-        found, right = (f"{judged[name] or 0:.0%}" for name in ("recall", "precision"))
-        self.say(f"in the end it finds {found} of the held-out labels, and {right} of what it gives there is right")
+        right = judged["precision"]
+        given = "gives nothing there" if right is None else f"{right:.0%} of what it gives there is right"
+        self.say(f"in the end it finds {judged['recall'] or 0:.0%} of the held-out labels, and {given}")
         self._news += [("alarm", self.drifted)] if self.drifted else []
         return bool(self.drifted)
 
