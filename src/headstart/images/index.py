@@ -25,6 +25,7 @@ from headstart.images.members import is_address
 from headstart.images.sources import (
     SUFFIXES,
     Data,
+    Source,
     channels_of,
     check_sources,
     keypoints_of,
@@ -192,19 +193,7 @@ def find_images(
     Raises:
         UserError: A source does not exist or cannot be understood (all of them together), or there is no image.
     """
-    sources, problems = parse_sources(data) if data or labels is None else ([], [])
-    if labels is not None:
-        more, wrong = parse_sources(labels)
-        sources = [one for one in sources if one not in more] + [replace(one, labels=True) for one in more]
-        problems += wrong
-    refusals = {"video": no_frames_here, "shard": no_shards_here, "address": no_shards_here} if labelled else {}
-    refused: dict[Callable[[str, str], UserError], list[str]] = {}
-    for source in sources:
-        if source.kind in refusals:
-            refused.setdefault(refusals[source.kind], []).append(source.path)
-    problems += [refusal(_first_of(paths), "data") for refusal, paths in refused.items()]
-    if problems:
-        raise UserError.several(problems)
+    sources = _sources(data, labels, labelled=labelled)
     if any(is_address(source.path) for source in sources):
         from headstart.images import remote  # fsspec: for those who have addresses
 
@@ -233,6 +222,24 @@ def find_images(
     if path is not None and finder.keepable and index.save(path, finder.watched):
         return ImageIndex.load(path, check=False) or index  # mapped, in place of the copy in memory
     return index
+
+
+def _sources(data: Data, labels: str | None, *, labelled: bool) -> list[Source]:
+    """What `find_images` looks in; all that is wrong with it together."""
+    sources, problems = parse_sources(data) if data or labels is None else ([], [])
+    if labels is not None:
+        more, wrong = parse_sources(labels)
+        sources = [one for one in sources if one not in more] + [replace(one, labels=True) for one in more]
+        problems += wrong
+    refusals = {"video": no_frames_here, "shard": no_shards_here, "address": no_shards_here} if labelled else {}
+    refused: dict[Callable[[str, str], UserError], list[str]] = {}
+    for source in sources:
+        if source.kind in refusals:
+            refused.setdefault(refusals[source.kind], []).append(source.path)
+    problems += [refusal(_first_of(paths), "data") for refusal, paths in refused.items()]
+    if problems:
+        raise UserError.several(problems)
+    return sources
 
 
 def _first_of(paths: Sequence[str]) -> str:
