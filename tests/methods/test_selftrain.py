@@ -36,12 +36,15 @@ def method(**options: Any) -> Selftrain:
 
 
 def test_the_parts_of_a_training() -> None:
-    """Of 40 steps 10 on labelled images, 20 on both in halves, 10 on labelled ones, which are seen whole."""
+    """Of 40 steps 10 on labelled images, 20 on both in halves, 10 on labelled ones, which are seen whole.
+
+    The last three of ten, in burn-in and both rounds, have no mosaics, and so a quarter of the images.
+    """
     made = method()
     order, labelled = made.order(STEPS), set(tiny.given_labels().rows.tolist())
     for step in range(STEPS):
         rows = order.rows(step)
-        assert len(rows) == (tiny.BATCH if step < 30 else tiny.BATCH // 4)
+        assert len(rows) == (tiny.BATCH if step < 30 and step % 10 < 7 else tiny.BATCH // 4)
         assert sum(row in labelled for row in rows) == (len(rows) // 2 if 10 <= step < 30 else len(rows))
     rates = [made.cycle(Progress(step, STEPS, 0.0))[:2] for step in (0, 9, 10, 19, 20, 30, 39)]
     assert rates == [(0, 10), (9, 10), (0, 10), (9, 10), (0, 10), (0, 10), (9, 10)]
@@ -51,9 +54,12 @@ def test_the_parts_of_a_training() -> None:
     assert scales == [(0.8, 1.0)] * 2 + [(1.0, 1.0)] * 2
 
 
-def test_steps_without_mosaics_may_come_before_the_last_part() -> None:
-    made = method(settle=0.05)
-    assert [len(made.order(STEPS).rows(step)) for step in (35, 36, 39)] == [tiny.BATCH] + [tiny.BATCH // 4] * 2
+def test_every_cycle_ends_without_mosaics() -> None:
+    """Burn-in ends at step 10, the rounds at 24 and 38, the last part at 40; half of each but the last is closed."""
+    made = method(settle=0.05, close_mosaic=0.5)
+    order, quarter = made.order(STEPS), tiny.BATCH // 4
+    closed = [step for step in range(STEPS) if len(order.rows(step)) == quarter]
+    assert closed == [*range(5, 10), *range(17, 24), *range(31, 40)]
 
 
 @pytest.mark.parametrize(("boxes", "share"), [(49.9, 0.0), (50.0, 0.05)])
@@ -251,7 +257,7 @@ def test_drift_is_told_in_words(history: list[dict[str, Any]], words: str) -> No
 
 
 def test_a_teacher_that_drifts_is_taken_back() -> None:
-    made = method(rounds=4)
+    made = method(rounds=4, close_mosaic=0)
     seen = Sees(made, dict.fromkeys(range(tiny.IMAGES), 0.9))
     made.before_step(Progress(10, STEPS, 0.0))
     made.before_step(Progress(15, STEPS, 0.0))

@@ -30,7 +30,7 @@ class SamplingPlan:
         rounds: How often images are labelled between them.
         labelled: Share of labelled images in these steps; None for their share of all, `LEAST_SHARE` at least.
         mosaic: Share of the steps with mosaics.
-        close_mosaic: Share of the steps, at the end, without them.
+        close_mosaic: Share of the steps of burn-in and of each round, at the end of it, without them.
         batch: Images of a step with mosaics, in all processes.
         seed: Of the run.
         known: Labelled images that are learnt from before the last part.
@@ -94,7 +94,8 @@ class SamplingPlan:
 
     def in_mosaics(self, step: int, steps: int) -> bool:
         """Whether the images of a step are put into mosaics."""
-        if step >= min((1 - self.close_mosaic) * steps, self.between(steps)[1]):
+        at, length = self._in_cycle(step, steps)
+        if at >= (1 - self.close_mosaic) * length or step >= self.between(steps)[1]:
             return False
         if self.mosaic >= 1:
             return True
@@ -118,7 +119,12 @@ class SamplingPlan:
 
         Labels by a detector whose rate is still high are worse, and the last part goes on from the best weights.
         """
-        ends = sorted({*self.label_steps(progress.steps), self.between(progress.steps)[1], progress.steps} - {0})
-        end = next(one for one in ends if one > progress.step)
-        start = max((one for one in ends if one <= progress.step), default=0)
-        return progress._replace(step=progress.step - start, steps=end - start)
+        step, steps = self._in_cycle(progress.step, progress.steps)
+        return progress._replace(step=step, steps=steps)
+
+    def _in_cycle(self, step: int, steps: int) -> tuple[int, int]:
+        """Steps of its cycle done, and all of them."""
+        ends = sorted({*self.label_steps(steps), self.between(steps)[1], steps} - {0})
+        end = next(one for one in ends if one > step)
+        start = max((one for one in ends if one <= step), default=0)
+        return step - start, end - start
