@@ -256,8 +256,8 @@ def pretrain(
         mosaic: objects, selftrain: share of the steps with mosaics of four images
         zoom: objects, selftrain: mosaics are magnified by 1 - zoom to 1 + zoom; none: 0.5, or for selftrain 0 where
             labelled objects of one class differ less in size than that
-        close_mosaic: objects: share of the steps, at the end, without mosaics; selftrain: share of burn-in and each
-            round, at its end, no mosaics
+        close_mosaic: objects: share of the steps, at the end, without mosaics; selftrain: last share of burn-in and
+            each round without mosaics
         overlap: pyramid: least share of the smaller view that the other covers
         blur: pyramid: probability of a blurred view
         boxes: pyramid: boxes an image that both views share

@@ -65,7 +65,7 @@ class Settings(DetectionSettings, LabelOptions, TeacherOptions):
         description="who tells the class of what is found where there is a teacher=: the network, or both it and the "
         "detector; auto: whichever names the held-out labels better, from 30 boxes on, else the network",
     )
-    close_mosaic: float = Field(0.3, ge=0, le=1, description="share of burn-in and each round, at its end, no mosaics")
+    close_mosaic: float = Field(0.3, ge=0, le=1, description="last share of burn-in and each round without mosaics")
     burn_in: float = Field(0.35, ge=0, le=1, description="share of the steps, at the start, on labelled images alone")
     settle: float | None = Field(
         None,
