@@ -97,6 +97,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     return (isinstance(error, RuntimeError) or kind == "cv2.error") and any(word in str(error) for word in _RAN_OUT)
 
 
+_UNSAID = ("could not create a primitive", "could not execute a primitive")
+"""What oneDNN says, on a CPU, where memory runs out in its own steps; and of other causes, whose name it keeps."""
+
+
+def may_be_out_of_memory(error: BaseException) -> bool:
+    """Whether this says that memory ran out, or says no cause and is often raised where it did."""
+    unsaid = isinstance(error, RuntimeError) and any(word in str(error) for word in _UNSAID)
+    return unsaid or is_out_of_memory(error)
+
+
 _FEW = 3
 
 

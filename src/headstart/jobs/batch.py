@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from headstart import machine
-from headstart.errors import RunError, UserError, is_out_of_memory
+from headstart.errors import RunError, UserError, is_out_of_memory, may_be_out_of_memory
 from headstart.images.index import ImageIndex
 from headstart.images.loader import ImageLoader
 from headstart.images.workers import AHEAD, start_worker
@@ -37,7 +37,7 @@ from headstart.methods.schedules import Progress
 from headstart.pseudolabels.base import PseudoLabels
 from headstart.run.display import make_console
 from headstart.training.budget import TRIAL, tried
-from headstart.training.memory import FIRST, SHARE, BatchTrial, fitting_batch, judged, known, try_batches
+from headstart.training.memory import FIRST, LEAST, SHARE, BatchTrial, fitting_batch, judged, known, try_batches
 from headstart.training.step import Step, unchanged
 from headstart.views.spec import needed_area
 
@@ -89,7 +89,7 @@ class _FailedError(Exception):
 def _most(job: Job, shares: int = 1) -> tuple[int, str]:
     """The largest batch in question, or of it the part that a device takes at once, a power of two, and why so many."""
     own, images = job.run.batch_size, len(job.images)
-    most = 1 << (max(2, min(own, images) // shares).bit_length() - 1)
+    most = 1 << (max(LEAST, min(own, images) // shares).bit_length() - 1)
     if images < own:
         return most, f"there are {images} images"
     return most, f"that is what {job.declared.name} is made for"
@@ -112,7 +112,7 @@ def _tried(job: Job, device: torch.device, most: int, room: int) -> Tried:
     if not _forks(device):
         return _here(job, device, most, room)
     tried = _apart(job, device, most, room)
-    while fitting_batch(tried, room) is None and min(tried) > 2:  # it was ended at the first batch
+    while fitting_batch(tried, room) is None and min(tried) > LEAST:  # it was ended at the first batch
         tried |= _apart(job, device, min(tried) // 2, room)
     return tried
 
@@ -217,7 +217,9 @@ class _Trial:
                     self._searched(spread(self.job.images, batch), batch)
             return self._steps(batch)
         except Exception as error:
-            if is_out_of_memory(error) or isinstance(error, RunError):  # a loader's is one of these
+            # Where fewer images are left to try, they tell what an error without a cause was of.
+            ran_out = may_be_out_of_memory(error) if batch > LEAST else is_out_of_memory(error)
+            if ran_out or isinstance(error, RunError):  # a loader's is one of these
                 return None
             raise _FailedError(_sentence(error)) from error
 

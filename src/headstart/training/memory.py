@@ -19,6 +19,8 @@ SHARE = 0.8
 """Share of the free memory that ``batch=auto`` fills: later steps differ, and others use the machine as well."""
 FIRST = 8
 """Batch that ``batch=auto`` tries first."""
+LEAST = 2
+"""The smallest batch: methods compare images, or normalize over them."""
 _GRID = 32
 """Sides of views are multiples of this in what is suggested: a detector's coarsest stride."""
 
@@ -146,7 +148,7 @@ def try_batches(most: int, room: int, need: Callable[[int], int | None]) -> dict
     while batch < most and _fits(tried[batch], room) and expected(tried) <= room:
         batch *= 2
         tried[batch] = need(batch)
-    while batch > 2 and fitting_batch(tried, room) is None:
+    while batch > LEAST and fitting_batch(tried, room) is None:
         batch //= 2
         tried[batch] = need(batch)
     return tried
