@@ -51,6 +51,17 @@ def test_memory_that_runs_out_says_what_would_fit(raised: Exception, monkeypatch
     assert "batch=16 should fit, or imgsz=320" in str(told.value)
 
 
+def test_an_error_without_a_cause_is_told_with_what_is_likely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN says this where memory runs out, and now and then of processors that it does not know."""
+    monkeypatch.setattr(machine, "memory_used", lambda: 15 * GIB)
+    monkeypatch.setattr(machine, "memory_limit", lambda: 16 * GIB)
+    with pytest.raises(RunError) as told, Memory(torch.device("cpu"), 64, 640).explained(7):
+        raise RuntimeError("could not create a primitive")
+    assert "a step of 64 images of 640 pixels failed at step 7: could not create a primitive" in str(told.value)
+    assert "15.0 GiB of 16.0 GiB of this machine were in use" in str(told.value)
+    assert known(RuntimeError("could not create a primitive")) is None
+
+
 def test_other_errors_are_left_alone() -> None:
     with pytest.raises(RuntimeError, match="mat1 and mat2"), Memory(torch.device("cpu"), 64, 640).explained(0):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from headstart import machine
-from headstart.errors import RunError, UserError, is_out_of_memory
+from headstart.errors import RunError, UserError, is_out_of_memory, may_be_out_of_memory
 
 _SPARE = 0.9
 """Share of the memory that a suggestion may fill: allocators leave gaps, and steps differ."""
@@ -51,15 +51,21 @@ class Memory:
         try:
             yield
         except Exception as error:
-            if not is_out_of_memory(error):
+            if not may_be_out_of_memory(error):
                 raise
-            raise RunError(self._what(step), where="batch", hint=self._hint()) from None
+            raise RunError(self._what(step, error), where="batch", hint=self._hint()) from None
 
-    def _what(self, step: int) -> str:
+    def _what(self, step: int, error: Exception) -> str:
         used, most = self._used()
         name = "this machine" if self.device.type == "cpu" else str(self.device)
+        images = f"a step of {self.batch} images of {self.imgsz} pixels"
+        if not is_out_of_memory(error):
+            return (
+                f"{images} failed at step {step}: {error}. That is mostly said where memory runs out: {_gib(used)} of "
+                f"{_gib(most)} of {name} were in use, and a limit of the system may be lower (ulimit -a)"
+            )
         return (
-            f"memory of {name} ran out at step {step}: a step of {self.batch} images of {self.imgsz} pixels needs more "
+            f"memory of {name} ran out at step {step}: {images} needs more "
             f"than the {_gib(most)} that there are ({_gib(used)} were in use)"
         )
 
