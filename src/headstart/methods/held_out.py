@@ -13,6 +13,7 @@ from torch import Tensor
 
 from headstart.methods.base import GivenLabels
 from headstart.pseudolabels.labelling import Detections, agreement, average_precision
+from headstart.views.draws import Purpose, draws
 
 LEAST = 10
 """Images below which none are held out: nothing could be told from them."""
@@ -43,7 +44,7 @@ class HeldOut:
         Of every class as many images stay as are held out, at least: the last image of a class is learnt from.
         """
         number = round(share * len(given.rows))
-        random = torch.Generator().manual_seed(seed * 1_000_003 + 600_000)
+        random = draws(seed, Purpose.HELD_OUT)
         held: list[int] = []
         if number >= LEAST:
             owner, _, labels = given.labels.of(given.rows)

@@ -29,6 +29,7 @@ from headstart.methods.schedules import Progress
 from headstart.probes import metrics
 from headstart.pseudolabels.sizes import ZOOM
 from headstart.settings.method_options import DetectionSettings, ProposalOptions
+from headstart.views.draws import Purpose, draws
 from headstart.views.mosaic import boxes_in_view, detection_view, mosaics, shown, unmixed
 from headstart.views.spec import View, ViewSpec
 
@@ -82,14 +83,14 @@ class Objects(Method):
         s, device = self.settings, view.images.device
         owner, shares, labels = self._found.of(view.rows)
         moved, kept = boxes_in_view(view, owner, shares)
-        images, owner, moved, labels = view.images, owner[kept], moved[kept], labels[kept]
-        random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + progress.step + 700_000)
+        seen = view.images, owner[kept], moved[kept], labels[kept]
+        random = draws(self.context.seed, Purpose.MOSAIC_OR_NOT, progress.step)
         uniform = float(torch.rand((), generator=random))
         if uniform >= s.mosaic or progress.step >= (1 - s.close_mosaic) * progress.steps:
-            images, owner, moved, labels = unmixed(images, owner, moved, labels)
+            seen = unmixed(*seen)
         else:
-            zoom = 1 - self._zoom, 1 + self._zoom
-            images, owner, moved, labels = mosaics(images, owner, moved, labels, random, zoom)
+            seen = mosaics(*seen, random, (1 - self._zoom, 1 + self._zoom))
+        images, owner, moved, labels = seen
         return images, owner.to(device), moved.to(device), labels.to(device)
 
     def shown(self, batch: int) -> int:

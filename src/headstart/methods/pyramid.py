@@ -36,6 +36,7 @@ from headstart.methods.side_by_side import maps_of_each
 from headstart.probes import metrics
 from headstart.settings.method_options import AdamWSettings, Scale
 from headstart.views.boxes import area, draw_boxes, meeting, to_view
+from headstart.views.draws import Purpose, draws
 from headstart.views.spec import View, ViewSpec, pair_specs
 
 
@@ -121,7 +122,7 @@ class Pyramid(Method):
     def draw(self, views: list[View], progress: Progress) -> list[Tensor]:
         """The boxes of a step in pixels of each view, float32 ``(B, boxes, 4)``: decided by the seed and the step."""
         s, size = self.settings, self.context.imgsz
-        random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + progress.step + 500_000)
+        random = draws(self.context.seed, Purpose.REGIONS, progress.step)
         crops = [view.boxes.cpu() for view in views]
         region = meeting(*crops)
         # Not smaller than a cell of the finest map in the view that shows it smaller.

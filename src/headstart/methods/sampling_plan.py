@@ -9,6 +9,7 @@ import torch
 
 from headstart import ranks
 from headstart.methods.schedules import Progress
+from headstart.views.draws import Purpose, draws
 from headstart.views.mosaic import shown
 
 LEAST_SHARE = 0.1
@@ -99,7 +100,7 @@ class SamplingPlan:
             return False
         if self.mosaic >= 1:
             return True
-        random = torch.Generator().manual_seed(self.seed * 1_000_003 + step + 700_000)
+        random = draws(self.seed, Purpose.MOSAIC_OR_NOT, step)
         return bool(float(torch.rand((), generator=random)) < self.mosaic)
 
     def label_steps(self, steps: int) -> list[int]:

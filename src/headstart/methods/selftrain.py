@@ -43,6 +43,7 @@ from headstart.pseudolabels.sizes import zoom_of
 from headstart.pseudolabels.taught import Taught
 from headstart.pseudolabels.thresholds import Keep
 from headstart.settings.method_options import DetectionSettings, LabelOptions, TeacherOptions
+from headstart.views.draws import Purpose, draws
 from headstart.views.mixup import mixed
 from headstart.views.mosaic import boxes_in_view, detection_view, mosaics, shown, whole
 from headstart.views.spec import View, ViewSpec
@@ -269,13 +270,12 @@ class Selftrain(Method):
         device = view.images.device
         owner, shares, labels = self._taught.of(view.rows)
         moved, kept = boxes_in_view(view, owner, shares)
-        images, owner, moved, labels = view.images, owner[kept], moved[kept], labels[kept]
+        seen = view.images, owner[kept], moved[kept], labels[kept]
         if self._plan.in_mosaics(progress.step, progress.steps):
-            random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + progress.step + 800_000)
-            zoom = 1 - self._zoom, 1 + self._zoom
-            images, owner, moved, labels = mosaics(images, owner, moved, labels, random, zoom)
-            random = torch.Generator().manual_seed(self.context.seed * 1_000_003 + progress.step + 900_000)
-            images, owner, moved, labels = mixed(images, owner, moved, labels, random, self.settings.mixup)
+            random = draws(self.context.seed, Purpose.MOSAICS, progress.step)
+            seen = mosaics(*seen, random, (1 - self._zoom, 1 + self._zoom))
+            seen = mixed(*seen, draws(self.context.seed, Purpose.MIXUP, progress.step), self.settings.mixup)
+        images, owner, moved, labels = seen
         return images, owner.to(device), moved.to(device), labels.to(device)
 
     # -- the teacher's labels ------------------------------------------------------------------------------------------

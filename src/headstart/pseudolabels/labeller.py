@@ -18,6 +18,7 @@ from headstart.pseudolabels.box_ends import BoxEnds
 from headstart.pseudolabels.labelling import Detections, detect
 from headstart.pseudolabels.search import fitted_from
 from headstart.teachers.base import Teacher
+from headstart.views.draws import Purpose, draws
 
 TOGETHER = 64
 """Images that are looked at together: processes share out whole batches, which are those that one process looks at."""
@@ -130,7 +131,8 @@ class Labeller:
         """Learnt anew from the labelled images, as the detector itself has."""
         if not self._calibrate or len(self._labels.of(self._known)[0]) < box_ends.LEAST:
             return BoxEnds.learnt(torch.zeros(0, 6))
-        batches = self._detected(self._some(box_ends.IMAGES, 700_000), network, head, imgsz, self._least, self._most)
+        some = self._some(box_ends.IMAGES, Purpose.CALIBRATION_IMAGES)
+        batches = self._detected(some, network, head, imgsz, self._least, self._most)
 
         def look() -> list[Tensor]:
             return [box_ends.off_by(one, found, *self._labels.of(one.indices)[:2], imgsz) for one, found, _ in batches]
@@ -138,15 +140,15 @@ class Labeller:
         off = [one for own in ranks.of_all(ranks.all_do(look)) for one in own]
         return BoxEnds.learnt(torch.cat([torch.zeros(0, 6), *off]))
 
-    def _some(self, most: int, salt: int) -> list[int]:
+    def _some(self, most: int, purpose: Purpose) -> list[int]:
         """So many of the labelled images, drawn from the seed, rising."""
-        random = torch.Generator().manual_seed(self._seed * 1_000_003 + salt)
+        random = draws(self._seed, purpose)
         rows: list[int] = self._known[torch.randperm(len(self._known), generator=random)[:most]].sort().values.tolist()
         return rows
 
     def _classifier(self, namer: Teacher, network: nn.Module, head: PseudoLabelHead, imgsz: int) -> BoxClassifier:
         """Learnt anew from the labelled images: what the detector takes for objects changes as it learns."""
-        some = self._some(LEARNT_FROM, 500_000)
+        some = self._some(LEARNT_FROM, Purpose.NAMER_IMAGES)
         made = BoxClassifier(namer, self._classes)
         batches = self._detected(some, network, head, imgsz, _LEAST, _MOST, AREA)
         most = max(1, BOXES // max(1, len(some)))

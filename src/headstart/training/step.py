@@ -21,6 +21,7 @@ from headstart.settings.method_options import MethodSettings
 from headstart.training.guard import Finite
 from headstart.training.guard import norm as norm_of
 from headstart.training.optimizer import make_optimizer
+from headstart.views.draws import Purpose, draws
 from headstart.views.render import make_views
 from headstart.views.spec import View, split_views
 
@@ -51,16 +52,15 @@ class Step:
         self.optimizer = make_optimizer(method, options, fused=fused)
         self._module, self._wrapped = fabric.setup(_Loss(method), self.optimizer)
         self._module.train()
-        self._random = torch.Generator()
         self.rate = 0.0
         self.finite = Finite(fabric.device)
 
     def views(self, batch: PixelBatch, progress: Progress) -> list[View]:
         """The views of a batch on the device: those that its images have in the batch of all processes."""
-        self._random.manual_seed(self.seed * 1_000_003 + progress.step)
+        random = draws(self.seed, Purpose.VIEWS, progress.step)
         specs = self.method.specs_at(progress)
         among = (ranks.gather(batch.sizes), ranks.rank() * len(batch.sizes)) if ranks.world() > 1 else None
-        return make_views(batch.pixels, batch.sizes, specs, self._random, batch.indices, among)
+        return make_views(batch.pixels, batch.sizes, specs, random, batch.indices, among)
 
     def __call__(self, views: list[View], progress: Progress) -> Tensor:
         """Update the weights once; the loss, a scalar on the device: its mean over all processes.
