@@ -244,3 +244,20 @@ def test_weights_that_are_no_numbers_are_no_start(weights: Path, tmp_path: Path)
         build_starts(starts, [0], data("a", "b", "c"), "yolo11n.yaml", tmp_path / "starts")
     assert "starts: mine" in str(caught.value)
     assert not list((tmp_path / "starts").glob("*.pt"))
+
+
+def test_weights_that_cannot_be_downloaded_are_asked_for_as_a_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has them elsewhere reads how to say so; ``model=`` names a network, not a file of COCO's weights."""
+    from ultralytics.utils import downloads
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise ConnectionError("no network")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(downloads, "safe_download", fails)
+    with pytest.raises(UserError) as told:
+        build_starts([Start("coco", "coco", "yolo11n.pt")], [0], data("a"), "yolo11n.yaml", tmp_path / "starts")
+    assert "starts: coco: yolo11n.pt is not on disk" in str(told.value)
+    assert "starts=coco=path.pt" in str(told.value)
