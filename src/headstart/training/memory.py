@@ -46,7 +46,7 @@ class Memory:
         """Turn what is raised for want of memory in a step into an error that says what would fit.
 
         Raises:
-            RunError: Memory ran out.
+            RunError: Memory ran out, or most likely did.
         """
         try:
             yield
