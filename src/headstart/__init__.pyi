@@ -57,7 +57,7 @@ def pretrain(
     weight_decay: float = ...,
     momentum: float = ...,
     warmup: float = ...,
-    schedule: Literal["constant", "cosine"] = ...,
+    schedule: Literal["constant", "cosine", "linear"] = ...,
     clip: float | None = ...,
     anchor: float = ...,
     view_scale: tuple[float, float] | list[float] = ...,
@@ -191,7 +191,7 @@ def pretrain(
         weight_decay: weight decay; biases and norms have none
         momentum: momentum of sgd; beta1 of adam
         warmup: share of the steps over which the learning rate rises
-        schedule: learning rate after the warm-up
+        schedule: learning rate after the warm-up; cosine: to 0, linear: in a straight line to a hundredth
         clip: largest gradient norm; none: not clipped
         anchor: from trained weights: weight of the distance from the features that the run started with
         view_scale: byol, densecl, objects, selftrain, simclr, vicreg: share of the image's area that a view covers;

@@ -28,3 +28,14 @@ def test_learning_rate_rises_then_falls() -> None:
     assert rates[5] == pytest.approx((math.cos(math.pi * 3 / 7) + 1) / 2)
     assert rates[-1] == 0.0
     assert learning_rate(Progress(9, 10, 0.0), 1.0, 0.2, "constant") == 1.0
+
+
+def test_a_straight_line_to_a_hundredth_by_hand() -> None:
+    """Two steps of warm-up, then eight that fall by 0.99 / 8 each; as Ultralytics' trainer, whose line ends after the
+    last epoch."""
+    rates = [learning_rate(Progress(step, 10, 0.0), 2.0, 0.2, "linear") for step in (0, 1, 2, 3, 6, 9)]
+    assert rates == pytest.approx([1.0, 2.0, 2.0, 2 * (1 - 0.99 / 8), 2 * 0.505, 2 * (1 - 7 * 0.99 / 8)])
+    ultralytics = [max(1 - epoch / 8, 0) * (1.0 - 0.01) + 0.01 for epoch in range(8)]
+    assert [learning_rate(Progress(step, 8, 0.0), 1.0, 0.0, "linear") for step in range(8)] == pytest.approx(
+        ultralytics
+    )

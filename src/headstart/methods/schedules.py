@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+LAST = 0.01
+"""Share of the highest rate at which a straight line ends (Ultralytics' `lrf`)."""
+
 
 class Progress(NamedTuple):
     """Where a training stands at the beginning of a step.
@@ -42,11 +45,14 @@ def learning_rate(progress: Progress, peak: float, warmup: float, schedule: str)
         progress: Where the training stands.
         peak: The highest rate.
         warmup: Share of the steps in [0, 1]; its first step already has a rate above 0.
-        schedule: ``constant``, or ``cosine``: to 0 at the last step, unless that is the only one.
+        schedule: ``constant``; ``cosine``: to 0 at the last step, unless that is the only one; ``linear``: in a
+            straight line, as Ultralytics trains, of which a hundredth would be left after the last step.
     """
     rising = round(warmup * progress.steps)
     if progress.step < rising:
         return peak * (progress.step + 1) / rising
+    if schedule == "linear":
+        return linear(progress.step - rising, progress.steps - rising, peak, LAST * peak)
     if schedule == "constant" or progress.steps - rising <= 1:  # a cosine of one step would be its end, 0
         return peak
     return cosine(progress.step - rising, progress.steps - rising, peak, 0.0)

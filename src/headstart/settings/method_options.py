@@ -28,7 +28,10 @@ class MethodSettings(Options):
     weight_decay: float = Field(0.0, ge=0, description="weight decay; biases and norms have none")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd; beta1 of adam")
     warmup: float = Field(0.0, ge=0, le=1, description="share of the steps over which the learning rate rises")
-    schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate after the warm-up")
+    schedule: Literal["constant", "cosine", "linear"] = Field(
+        "constant",
+        description="learning rate after the warm-up; cosine: to 0, linear: in a straight line to a hundredth",
+    )
     clip: float | None = Field(None, gt=0, description="largest gradient norm; none: not clipped")
     anchor: float = Field(
         0.0,
@@ -43,7 +46,9 @@ class AdamWSettings(MethodSettings):
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adamw", description="optimizer")
     weight_decay: float = Field(0.01, ge=0, description="weight decay; biases and norms have none")
     warmup: float = Field(0.05, ge=0, le=1, description="share of the steps over which the learning rate rises")
-    schedule: Literal["constant", "cosine"] = Field("cosine", description="learning rate after the warm-up")
+    schedule: Literal["constant", "cosine", "linear"] = Field(
+        "cosine", description="learning rate after the warm-up; cosine: to 0, linear: in a straight line to a hundredth"
+    )
     clip: float | None = Field(5.0, gt=0, description="largest gradient norm; none: not clipped")
 
 
