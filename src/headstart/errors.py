@@ -98,7 +98,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 _UNSAID = ("could not create a primitive", "could not execute a primitive")
-"""What oneDNN says, on a CPU, where memory runs out in its own steps; and of other causes, whose name it keeps."""
+"""What oneDNN says, on a CPU, where memory runs out in its own steps; and of other causes: it names none."""
 
 
 def may_be_out_of_memory(error: BaseException) -> bool:

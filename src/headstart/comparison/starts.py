@@ -66,10 +66,7 @@ def build_starts(
                     hint = "its classes, and their order, must be those of data, and its network as large as the others"
                     raise UserError(f"{Path(start.path).name} {why}", hint=f"{hint}; to fine-tune it: {start.base}=")
             except UserError as error:
-                hint = error.hint or ""
-                if _of_coco(start) and not Path(start.path).is_file() and "coco=" not in hint:
-                    hint = f"{hint}; the file of a start is given with its name: starts={start.base}=path.pt"
-                problems.append(UserError(error.what, where=f"starts: {start.name}", hint=hint))
+                problems.append(UserError(error.what, where=f"starts: {start.name}", hint=error.hint))
                 break
     if problems:
         raise UserError.several(problems)
@@ -129,11 +126,7 @@ def _origin(start: Start, dataset: Dataset, model: str) -> dict[str, Any]:
 
 def called_coco(start: Start, file: StartFile | None) -> str:
     """Why a start that is called COCO's is not COCO's, in words; "" for the others, and where nothing tells that."""
-    return file.foreign if file and _of_coco(start) else ""
-
-
-def _of_coco(start: Start) -> bool:
-    return LONGER.get(start.kind, start.kind) in ("coco", "coco-backbone")
+    return file.foreign if file and LONGER.get(start.kind, start.kind) in ("coco", "coco-backbone") else ""
 
 
 def unclassified(file: StartFile) -> str:

@@ -166,11 +166,11 @@ def _part_of(backbone: int, last: int, name: str) -> Part:
 
 
 def _not_fetched(path: str, error: Exception, where: str) -> UserError:
-    return UserError(
-        f"{path} is not on disk, and Ultralytics could not download it: {_first_line(error)}",
-        where=where,
-        hint=f"connect this machine, give a path to the file, or {Path(path).stem}.yaml for random weights",
-    )
+    hint = f"connect this machine, give a path to the file, or {Path(path).stem}.yaml for random weights"
+    if where == "starts":  # of a comparison: model= names its network, not a file of weights
+        hint = "connect this machine, or give the file: starts=coco=path.pt"
+    what = f"{path} is not on disk, and Ultralytics could not download it: {_first_line(error)}"
+    return UserError(what, where=where, hint=hint)
 
 
 def _unreadable(path: str, error: Exception, where: str) -> UserError:
