@@ -119,7 +119,7 @@ def pretrain(
     labels: str | None = ...,
     export_labels: str | None = ...,
     naming: Literal["auto", "network", "both"] = ...,
-    burn_in: float = ...,
+    burn_in: float | None = ...,
     settle: float | None = ...,
     labelled: float | None = ...,
     rounds: int = ...,
@@ -276,7 +276,7 @@ def pretrain(
             dataset, with their scores in a file beside
         naming: selftrain: who tells the class of what is found where there is a teacher=: the network, or both it
             and the detector; auto: whichever names the held-out labels better, from 30 boxes on, else the network
-        burn_in: selftrain: share of the steps, at the start, on labelled images alone
+        burn_in: selftrain: first share of the steps, on labelled images; none: 0.35 to 0.65 by their number
         settle: selftrain: share of the steps, at the end, on labelled images alone, whole, at a tenth of the
             learning rate; none: 0.05, or 0 with fewer than 50 labelled boxes a class
         labelled: selftrain: share of labelled images in the steps between; none: their share of all images, a tenth

@@ -69,6 +69,24 @@ def test_few_labels_are_not_learnt_by_heart_in_a_last_part(boxes: float, share: 
     assert SamplingPlan.of(Settings(settle=0.2), **given).settle == 0.2
 
 
+@pytest.mark.parametrize(
+    ("labelled", "steps", "burn_in"),
+    [
+        (1190, 7200, 4680),  # 350 x 1,190 images in steps of 0.7 x 64 + 0.3 x 16 are 8,397 steps: 0.65 of all at most
+        (705, 10_000, 4975),
+        (297, 7200, 2520),  # 2,096 steps: 0.35 at least
+        (297, 3600, 2096),
+        (297, 100, 65),
+    ],
+)
+def test_burn_in_lasts_until_labels_alone_are_used_up(labelled: int, steps: int, burn_in: int) -> None:
+    given: dict[str, Any] = {"batch": 64, "seed": 0, "known": labelled, "unlabelled": 4000, "boxes_a_class": 9.0}
+    plan = SamplingPlan.of(Settings(), **given)
+    assert plan.between(steps) == (burn_in, steps)
+    assert plan.numbers(burn_in - 1, steps) == (16, 0, 0)
+    assert SamplingPlan.of(Settings(burn_in=0.1), **given).between(steps)[0] == steps // 10
+
+
 def test_the_last_part_goes_on_from_the_mean_of_the_cycles_and_is_handed_back_alone() -> None:
     """Of 1 and 4 at the ends of two cycles the mean is 3, of the weights that learn, too; then the teacher alone."""
     made = method(rounds=1)

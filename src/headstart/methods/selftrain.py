@@ -1,12 +1,11 @@
 """Selftrain: the whole detector learns the user's classes, from the images with labels and from those without.
 
 Semi-supervised. First the detector learns from the labelled images alone (burn-in). Then a teacher, the exponential
-moving average of the detector, labels the images that come next, and the detector learns from both kinds together, on
-mosaics in which they are mixed. The learning rate falls to 0 before the teacher labels: on FOD-A 96 % of its labels
-were then right, 91 % while the rate was high (EXPERIMENTS.md). The last part is on true labels alone. What
-the teacher is unsure of is neither taught as an object nor as background. After STAC (Sohn et al., 2020, arXiv
-2005.04757), Unbiased Teacher (Liu et al., 2021, arXiv 2102.09480), Efficient Teacher (Xu et al., 2023, arXiv
-2302.07577) and MixPL (Chen et al., 2023, arXiv 2312.07006).
+moving average of the detector, labels the images that come next, and the detector learns from both kinds together,
+mixed in mosaics. The learning rate falls before the teacher labels: on FOD-A 96 % of its labels were then right, 91 %
+while it was high. The last part is on true labels alone. What the teacher is unsure of is neither taught as an object
+nor as background. After STAC (Sohn et al., 2020, arXiv 2005.04757), Unbiased Teacher (Liu et al., 2021, arXiv
+2102.09480), Efficient Teacher (Xu et al., 2023, arXiv 2302.07577) and MixPL (Chen et al., 2023, arXiv 2312.07006).
 
 A part of the labelled images is held out until the last part, and the teacher's labels are compared with theirs.
 
@@ -67,7 +66,9 @@ class Settings(DetectionSettings, LabelOptions, TeacherOptions):
         "detector; auto: whichever names the held-out labels better, from 30 boxes on, else the network",
     )
     close_mosaic: float = Field(0.3, ge=0, le=1, description="last share of burn-in and each round without mosaics")
-    burn_in: float = Field(0.35, ge=0, le=1, description="share of the steps, at the start, on labelled images alone")
+    burn_in: float | None = Field(
+        None, ge=0, le=1, description="first share of the steps, on labelled images; none: 0.35 to 0.65 by their number"
+    )
     settle: float | None = Field(
         None,
         ge=0,
@@ -254,10 +255,9 @@ class Selftrain(Method):
         images, owner, boxes, labels = self._seen_of(views, progress)
         self.head.advance(progress.step / max(1, progress.steps))
         maps = self.student(images)
-        parts = self.head(maps, owner, boxes / images.shape[-1], labels)
+        parts: Tensor = self.head(maps, owner, boxes / images.shape[-1], labels)
         self._seen = (maps[-1].detach().float().mean((2, 3)), parts.detach(), int((labels >= 0).sum()) / len(images))
-        loss: Tensor = parts.sum()
-        return loss
+        return parts.sum()
 
     def examples(self, views: list[View], progress: Progress) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Images of a step and, of the boxes on them, owner, corners, class (-1: left open)."""
