@@ -35,6 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mixed-settle": {**BOTH, "times": 2, "burn_in": 0.5, "settle": 0.15},
     "rounds2": {**BOTH, "times": 3, "burn_in": 0.34, "settle": 0, "rounds": 2},
 }
+OF_ALL = ("pool", "coco", "share", "learn", "validate", "every", "steps", "imgsz", "set")  # that all variants share
 GAP = 4  # between the numbers of two frames of one recording
 
 
@@ -59,6 +60,16 @@ def split(given: argparse.Namespace, names: Any) -> None:
     for name, train in {"few": "few.txt", "all": "learn.txt"}.items():
         content = {"path": str(out.resolve()), "train": train, "val": "val.txt", "names": names}
         (out / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def of_other_options(given: argparse.Namespace) -> None:
+    """Stop where a folder holds variants of other lists or options: they would be taken for these."""
+    asked = json.dumps({name: getattr(given, name) for name in OF_ALL}, default=str)
+    kept = given.out / "options.json"
+    if kept.is_file() and kept.read_text() != asked:
+        raise SystemExit(f"{given.out} holds variants of other options, {kept.read_text()}: give another --out")
+    given.out.mkdir(parents=True, exist_ok=True)
+    kept.write_text(asked)
 
 
 def option(text: str) -> tuple[str, Any]:
@@ -122,6 +133,7 @@ def main() -> None:
         raise SystemExit("skipped: pool, YAML or weights are not there")
     os.environ.setdefault("YOLO_OFFLINE", "true")
     given.out = given.out / f"seed{given.seed}"
+    of_other_options(given)
     split(given, yaml.safe_load(given.yaml.read_text())["names"])
     began = time.monotonic()
     for name in given.variant:
