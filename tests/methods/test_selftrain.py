@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -85,6 +86,32 @@ def test_burn_in_lasts_until_labels_alone_are_used_up(labelled: int, steps: int,
     assert plan.between(steps) == (burn_in, steps)
     assert plan.numbers(burn_in - 1, steps) == (16, 0, 0)
     assert SamplingPlan.of(Settings(burn_in=0.1), **given).between(steps)[0] == steps // 10
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        # 100 steps of 0.7 x 64 + 0.3 x 16 images are 4,960, of 40 images.
+        ({}, "burn-in: 100 steps on 40 labelled images, each about 124 times; then 100 on all images, by"),
+        ({"rounds": 2}, "100 on all images in 2 rounds, by the teacher's labels too"),
+        # Half of 0.7 of the steps: 0.35 x 64 + 0.65 x 16 = 32.8 images a step.
+        ({"mosaic": 0.5}, "each about 82 times; then"),
+        ({"settle": 0.1}, "then 80 on all images, by the teacher's labels too; the last 20 on labelled ones alone"),
+    ],
+)
+def test_it_says_what_the_steps_learn_from(options: dict[str, Any], told: str) -> None:
+    given: dict[str, Any] = {"batch": 64, "seed": 0, "known": 40, "unlabelled": 9, "boxes_a_class": 9.0}
+    plan = SamplingPlan.of(Settings(burn_in=0.5, settle=options.pop("settle", 0.0), **options), **given)
+    assert told in plan.told(200)
+    assert replace(plan, unlabelled=0).told(200) == ""
+
+
+def test_it_is_said_at_the_first_step_alone() -> None:
+    made = method(settle=0.0)
+    made.news()
+    for step in (0, 1):
+        made.before_step(Progress(step, STEPS, 0.0))
+    assert [told.split(":")[0] for _, told in made.news()] == ["burn-in"]
 
 
 def test_the_last_part_goes_on_from_the_mean_of_the_cycles_and_is_handed_back_alone() -> None:

@@ -90,9 +90,25 @@ class SamplingPlan:
         """Share of so many steps."""
         if self.burn_in is not None:
             return self.burn_in
-        images = (1 - self.close_mosaic) * self.batch + self.close_mosaic * shown(self.batch)  # of a step, in the mean
         least, most = BURN_IN
-        return min(max(PASSES * self.known / images / max(1, steps), least), most)
+        return min(max(PASSES * self.known / self._images() / max(1, steps), least), most)
+
+    def _images(self) -> float:
+        """Of a step, in the mean of a cycle."""
+        whole = 1 - (1 - self.close_mosaic) * min(1.0, self.mosaic)
+        return (1 - whole) * self.batch + whole * shown(self.batch)
+
+    def told(self, steps: int) -> str:
+        """What so many steps learn from, in words; "" where that is one thing all the time."""
+        first, last = self.between(steps)
+        if not self.label_steps(steps):
+            return ""
+        times = first * self._images() / max(1, self.known)
+        parts = [f"burn-in: {first:,} steps on {self.known:,} labelled images, each about {times:,.0f} times"]
+        rounds = f" in {self.rounds} rounds" if self.rounds > 1 else ""
+        parts += [f"then {last - first:,} on all images{rounds}, by the teacher's labels too"]
+        parts += [f"the last {steps - last:,} on labelled ones alone"] if last < steps else []
+        return "; ".join(parts)
 
     def burning(self, progress: Progress) -> bool:
         """Whether a step is one of burn-in, in a training that goes on to unlabelled images."""

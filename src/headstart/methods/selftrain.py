@@ -10,10 +10,8 @@ nor as background. After STAC (Sohn et al., 2020, arXiv 2005.04757), Unbiased Te
 A part of the labelled images is held out until the last part, and the teacher's labels are compared with theirs.
 
 On several devices each labels its part of the images, and all learn from what all have labelled: thresholds, agreement
-and drift are told from all of them. Mosaics and the loss are as in `objects`.
-
-Batch normalization: the student is in training mode; the teacher's statistics are averages of the student's, as its
-weights are.
+and drift are told from all of them. Mosaics and the loss are as in `objects`. Batch normalization: the student
+is in training mode; the teacher's statistics are averages of the student's, as its weights are.
 """
 
 from __future__ import annotations
@@ -173,8 +171,7 @@ class Selftrain(Method):
         self._taught = Taught(context.given.labels, has)
         self._history = History()
         self._zoom, why = zoom_of(context.given.labels) if settings.zoom is None else (settings.zoom, "")
-        self._history.say(why)
-        self._history.say(self._held_out.told())
+        self._history.say(why, self._held_out.told())
         self._mean = WeightMean()
         # What labelled images tell of each detector that is handed back, until a further step changes it.
         self._learnt: dict[Export, Learnt] = {}
@@ -228,6 +225,8 @@ class Selftrain(Method):
         cycle = self.cycle(progress)
         if progress.step:
             self._follow(cycle.step or progress.step)
+        else:
+            self._history.say(self._plan.told(progress.steps))
         if self.long_ahead(progress):
             self._label(progress)
         elif progress.step and not cycle.step and self._plan.settling(progress):

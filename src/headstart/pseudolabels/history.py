@@ -71,9 +71,9 @@ class History:
         self._news += [("alarm", self.drifted)] if self.drifted else []
         return bool(self.drifted)
 
-    def say(self, sentence: str) -> None:
+    def say(self, *sentences: str) -> None:
         """What a user should know besides, told with the next news; "" for nothing."""
-        self._news += [("info", sentence)] if sentence else []
+        self._news += [("info", sentence) for sentence in sentences if sentence]
 
     def news(self) -> list[tuple[Literal["info", "alarm"], str]]:
         """What has happened since it was last asked, in sentences."""
