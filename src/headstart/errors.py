@@ -45,6 +45,14 @@ class UserError(Exception):
         text = f"{self.where}: {self.what}" if self.where else self.what
         return printable(f"{text}\n  -> {self.hint}" if self.hint else text)
 
+    def moved(self, where: str, to: str) -> UserError:
+        """The same, told of the option `to` where it is told of the option `where`."""
+        if where == to:
+            return self
+        return UserError.several(
+            [type(one)(one.what, where=to if one.where == where else one.where, hint=one.hint) for one in self.parts]
+        )
+
     def _render_traceback_(self) -> list[str]:
         """What a notebook shows of it: the words, without the lines of code that led to them (IPython's protocol)."""
         return [f"headstart: {self}"]

@@ -233,6 +233,10 @@ def test_bad_files(name: str, message: str, bad_files: Path, monkeypatch: pytest
         load_detector(name)
     assert message in str(error.value)
     assert str(error.value).startswith("model: ")
+    with pytest.raises(UserError) as error:
+        load_detector(name, where="proposals")
+    assert message in str(error.value)
+    assert str(error.value).startswith("proposals: "), "a wrong option would be looked at"
 
 
 def test_weights_that_cannot_be_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,6 +250,9 @@ def test_weights_that_cannot_be_downloaded(tmp_path: Path, monkeypatch: pytest.M
         UserError, match=r"yolo11x.pt is not on disk, and Ultralytics could not download it: Download fail"
     ):
         load_detector("yolo11x.pt")
+    for option, told in (({"where": "proposals"}, "proposals"), ({"init": "yolo11x.pt"}, "init")):
+        with pytest.raises(UserError, match=rf"^{told}: yolo11x.pt(.|\n)*-> connect this machine, or give a path"):
+            load_detector("yolo11n.yaml" if "init" in option else "yolo11x.pt", **option)
 
 
 def test_a_backbone_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:

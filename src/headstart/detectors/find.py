@@ -156,7 +156,7 @@ def load_detector(model: Any, init: str | Path | None = None, *, where: str = "m
             with the family's prefix ("torchvision:retinanet_resnet50_fpn": random weights), or a checkpoint of it.
         init: A checkpoint of the same architecture whose tensors are loaded over the model's, by name and shape.
             Its backbone must fit completely; `Detector.notes` says how much of neck and head did.
-        where: The option that names `model`, for messages about its weights.
+        where: The option that names `model`, for what is said of it.
         channels: Of the images that it is to read. The first layer of one that reads RGB is made for as many, and
             `Detector.notes` says how.
 
@@ -166,8 +166,11 @@ def load_detector(model: Any, init: str | Path | None = None, *, where: str = "m
     """
     from headstart.detectors.base import Detector, refuse_not_finite
 
-    loaders = family(model)
-    found = loaders.load(model, init) if channels == 3 else _with_channels(loaders, model, init, channels)
+    try:
+        loaders = family(model)
+        found = loaders.load(model, init) if channels == 3 else _with_channels(loaders, model, init, channels)
+    except UserError as error:
+        raise error.moved("model", where) from error
     if isinstance(found, Detector):
         source = str(model) if isinstance(model, (str, Path)) else found.name
         refuse_not_finite(found.module.state_dict(), source, where=where)

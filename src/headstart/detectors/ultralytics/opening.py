@@ -50,8 +50,13 @@ def build(yaml: str) -> Any:
         raise refused(yaml, error, "model") or cannot from error
 
 
-def open_checkpoint(path: str | Path, where: str = "model") -> Any:
+def open_checkpoint(path: str | Path, where: str = "model", hint: str = "") -> Any:
     """The Ultralytics object for a ``.pt`` file, or for the name of published weights, which may be downloaded.
+
+    Args:
+        path: The file, or the name.
+        where: The option that names it.
+        hint: What to do where published weights cannot be downloaded.
 
     Raises:
         UserError: It does not exist, is damaged, be it by one bit, holds no Ultralytics model, or code that is not
@@ -77,7 +82,9 @@ def open_checkpoint(path: str | Path, where: str = "model") -> Any:
     except Exception as error:
         if unsafe := refused(str(path), error, where):
             raise unsafe from error
-        raise _unreadable(str(path), error, where) if on_disk else _not_fetched(str(path), error, where) from error
+        raise (
+            _unreadable(str(path), error, where) if on_disk else _not_fetched(str(path), error, where, hint)
+        ) from error
     if not isinstance(live.model, nn.Module):
         raise UserError(f"{path} holds no network that can be trained", where=where)
     check_words(getattr(live.model, "yaml", None), str(path), where)
@@ -165,11 +172,9 @@ def _part_of(backbone: int, last: int, name: str) -> Part:
     return "backbone" if int(match[1]) < backbone else "neck"
 
 
-def _not_fetched(path: str, error: Exception, where: str) -> UserError:
-    hint = f"connect this machine, give a path to the file, or {Path(path).stem}.yaml for random weights"
-    if where == "starts":  # of a comparison: model= names its network, not a file of weights
-        hint = "connect this machine, or give the file: starts=coco=path.pt"
+def _not_fetched(path: str, error: Exception, where: str, hint: str) -> UserError:
     what = f"{path} is not on disk, and Ultralytics could not download it: {_first_line(error)}"
+    hint = hint or f"connect this machine, or give a path to the file; model={Path(path).stem}.yaml has random weights"
     return UserError(what, where=where, hint=hint)
 
 

@@ -37,7 +37,7 @@ def build_start(settings: StartSettings, path: Path) -> Built:
         given: Mapping[str, Tensor] = {}
         foreign, classified = "", False
         if weights is not None:
-            opened = open_checkpoint(weights, where="starts")
+            opened = open_checkpoint(weights, "starts", "connect this machine, or give the file: starts=coco=path.pt")
             other, foreign = opened.model, _foreign(opened)
             classified = _class_names(other) == list(names)
             check_trainable(other, weights, where="starts")
