@@ -14,6 +14,7 @@ from headstart.images.loader import PixelBatch
 from headstart.methods.base import Context, Method
 from headstart.methods.schedules import Progress
 from headstart.settings.method_options import MethodSettings
+from headstart.training.optimizer import make_optimizer, restore
 from headstart.training.step import Step, compile_or_not, may_fuse, unchanged
 from headstart.views.spec import View, ViewSpec, pair_specs
 
@@ -106,7 +107,44 @@ def test_a_fused_optimizer_does_not_clip_scaled_gradients() -> None:
     assert may_fuse("cuda", "16-mixed", None)
     assert not may_fuse("cuda", "16-mixed", 5.0)
     assert may_fuse("cuda", "bf16-mixed", 5.0)
-    assert not may_fuse("cpu", "32-true", 5.0)
+    assert may_fuse("cpu", "32-true", 5.0)
+    assert not may_fuse("mps", "32-true", 5.0)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize("before", [False, True])
+def test_a_run_goes_on_where_weights_lie_otherwise_in_memory(kind: str, before: bool) -> None:
+    """Begun with channels-last, continued without: what a plain optimizer does that never stopped."""
+    settings = MethodSettings(optimizer=kind, lr=0.05, weight_decay=0.1)  # type: ignore[call-arg, arg-type]
+    gradients = [[torch.randn(4, 3, 3, 3), torch.randn(4)] for _ in range(4)]
+
+    def stepped(net: nn.Module, optimizer: torch.optim.Optimizer, some: list[list[torch.Tensor]]) -> None:
+        for ones in some:
+            for parameter, one in zip(net.parameters(), ones, strict=True):
+                parameter.grad = torch.empty_like(parameter).copy_(one)
+            optimizer.step()
+
+    plain = nn.Conv2d(3, 4, 3)
+    first = copy.deepcopy(plain).to(memory_format=torch.channels_last)
+    stepped(plain, make_optimizer(plain, settings), gradients)
+    began = make_optimizer(first, settings, fused=before)
+    stepped(first, began, gradients[:2])
+    second = nn.Conv2d(3, 4, 3)
+    second.load_state_dict(first.state_dict())
+    goes_on = make_optimizer(second, settings, fused=True)
+    restore(goes_on, began.state_dict(), fused=True)
+    stepped(second, goes_on, gradients[2:])
+    assert second.weight.is_contiguous()
+    assert {group["fused"] for group in goes_on.param_groups} == {before}, "an older run computes as it did"
+    for one, other in zip(second.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_what_was_fused_is_not_where_it_may_not_be() -> None:
+    net, settings = nn.Linear(2, 2), MethodSettings()
+    optimizer = make_optimizer(net, settings)
+    restore(optimizer, make_optimizer(net, settings, fused=True).state_dict(), fused=False)
+    assert {group["fused"] for group in optimizer.param_groups} == {False}
 
 
 class Mean(Method):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -20,3 +23,21 @@ def make_optimizer(method: nn.Module, settings: MethodSettings, *, fused: bool =
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=fused)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, lr=settings.lr, betas=(settings.momentum, 0.999), fused=fused)
+
+
+def restore(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], *, fused: bool) -> None:
+    """Go on from the `state` of an optimizer, be it of a run on another device.
+
+    Args:
+        optimizer: Of the same parameters.
+        state: Its ``state_dict``. One that was not fused stays so, and with it what the run computes bit for bit.
+        fused: Whether one may be fused here.
+    """
+    optimizer.load_state_dict(dict(state))
+    for group in optimizer.param_groups:
+        group["fused"] = bool(group.get("fused")) and fused
+    # A fused one reads weights and sums as they lie in memory: of a run with channels-last in another order.
+    for parameter, sums in optimizer.state.items():
+        for name, one in sums.items():
+            if isinstance(one, torch.Tensor) and one.shape == parameter.shape and one.stride() != parameter.stride():
+                sums[name] = torch.empty_like(parameter, dtype=one.dtype).copy_(one)
