@@ -104,6 +104,7 @@ def test_it_says_what_the_steps_learn_from(options: dict[str, Any], told: str) -
     plan = SamplingPlan.of(Settings(burn_in=0.5, settle=options.pop("settle", 0.0), **options), **given)
     assert told in plan.told(200)
     assert replace(plan, unlabelled=0).told(200) == ""
+    assert "times" not in plan.told(2), "1.24 of them are none to speak of"
 
 
 def test_it_is_said_at_the_first_step_alone() -> None:

@@ -104,7 +104,8 @@ class SamplingPlan:
         if not self.label_steps(steps):
             return ""
         times = first * self._images() / max(1, self.known)
-        parts = [f"burn-in: {first:,} steps on {self.known:,} labelled images, each about {times:,.0f} times"]
+        often = f", each about {times:,.0f} times" if times >= 1.5 else ""
+        parts = [f"burn-in: {first:,} steps on {self.known:,} labelled images{often}"]
         rounds = f" in {self.rounds} rounds" if self.rounds > 1 else ""
         parts += [f"then {last - first:,} on all images{rounds}, by the teacher's labels too"]
         parts += [f"the last {steps - last:,} on labelled ones alone"] if last < steps else []
