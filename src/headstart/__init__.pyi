@@ -281,7 +281,7 @@ def pretrain(
             learning rate; none: 0.05, or 0 with fewer than 50 labelled boxes a class
         labelled: selftrain: share of labelled images in the steps between; none: their share of all images, a tenth
             at least
-        rounds: selftrain: how often the teacher labels the images; the learning rate falls to 0 before each time
+        rounds: selftrain: how often the teacher labels the images; the learning rate falls before each time
         ema: selftrain: momentum of the teacher's weights
         average: selftrain: take the mean of the teachers at the end of burn-in and of every round, not the last
             alone

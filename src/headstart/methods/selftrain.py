@@ -81,7 +81,7 @@ class Settings(DetectionSettings, LabelOptions, TeacherOptions):
         description="share of labelled images in the steps between; none: their share of all images, a tenth at least",
     )
     rounds: int = Field(
-        1, ge=1, description="how often the teacher labels the images; the learning rate falls to 0 before each time"
+        1, ge=1, description="how often the teacher labels the images; the learning rate falls before each time"
     )
     ema: float = Field(0.999, ge=0, lt=1, description="momentum of the teacher's weights")
     average: bool = Field(
@@ -115,7 +115,7 @@ class Settings(DetectionSettings, LabelOptions, TeacherOptions):
     max_objects: int = Field(100, ge=1, description="objects an image at most that the teacher labels")
 
 
-PRESETS: dict[str, dict[str, Any]] = {"default": {"export": "teacher"}}
+PRESETS: dict[str, dict[str, Any]] = {"default": {"export": "teacher", "schedule": "linear"}}
 
 
 class Selftrain(Method):
