@@ -132,7 +132,7 @@ def test_a_run_goes_on_where_weights_lie_otherwise_in_memory(kind: str, before: 
     second = nn.Conv2d(3, 4, 3)
     second.load_state_dict(first.state_dict())
     goes_on = make_optimizer(second, settings, fused=True)
-    restore(goes_on, began.state_dict(), fused=True)
+    restore(goes_on, began.state_dict())
     stepped(second, goes_on, gradients[2:])
     assert second.weight.is_contiguous()
     assert {group["fused"] for group in goes_on.param_groups} == {before}, "an older run computes as it did"
@@ -143,7 +143,7 @@ def test_a_run_goes_on_where_weights_lie_otherwise_in_memory(kind: str, before: 
 def test_what_was_fused_is_not_where_it_may_not_be() -> None:
     net, settings = nn.Linear(2, 2), MethodSettings()
     optimizer = make_optimizer(net, settings)
-    restore(optimizer, make_optimizer(net, settings, fused=True).state_dict(), fused=False)
+    restore(optimizer, make_optimizer(net, settings, fused=True).state_dict())
     assert {group["fused"] for group in optimizer.param_groups} == {False}
 
 

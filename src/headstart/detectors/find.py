@@ -128,12 +128,18 @@ def _accepting(model: Any) -> Family | None:
     return None
 
 
-def check_model(model: Any) -> list[UserError]:
-    """What is wrong with `model`, before anything is loaded or downloaded; empty when nothing is found."""
+def check_model(model: Any, *, where: str = "model") -> list[UserError]:
+    """What is wrong with `model`, before anything is loaded or downloaded; empty when nothing is found.
+
+    Args:
+        model: As `load_detector` takes it.
+        where: The option that names it.
+    """
     try:
-        return family(model).check(model)
+        found = family(model).check(model)
     except UserError as error:
-        return [error]
+        found = [error]
+    return [one.moved("model", where) for one in found]
 
 
 def check_init(model: Any, init: str) -> list[UserError]:

@@ -147,7 +147,7 @@ def _labels(given: Mapping[str, Any]) -> list[UserError]:
 
 
 def _checkpoint(path: str, where: str) -> list[UserError]:
-    problems = [UserError(problem.what, where=where, hint=problem.hint) for problem in check_model(path)]
+    problems = check_model(path, where=where)
     if not problems and not path.endswith((".pt", ".pth")):
         problems.append(UserError(f"must be a .pt checkpoint, not {path!r}", where=where))
     return problems

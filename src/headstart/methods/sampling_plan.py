@@ -95,8 +95,8 @@ class SamplingPlan:
 
     def _images(self) -> float:
         """Of a step, in the mean of a cycle."""
-        whole = 1 - (1 - self.close_mosaic) * min(1.0, self.mosaic)
-        return (1 - whole) * self.batch + whole * shown(self.batch)
+        in_mosaics = (1 - self.close_mosaic) * self.mosaic
+        return in_mosaics * self.batch + (1 - in_mosaics) * shown(self.batch)
 
     def told(self, steps: int) -> str:
         """What so many steps learn from, in words; "" where that is one thing all the time."""

@@ -27,7 +27,7 @@ def check(source: TeacherSource) -> list[UserError]:
         return [UserError("a model YAML has random weights: nothing to learn from", where="teacher", hint=hint)]
     useless = source.useless(("weights", "mean", "std"), "a detector brings its weights and takes images in [0, 1]")
     named = str(source.teacher) if isinstance(source.teacher, Path) else source.teacher
-    return [UserError(one.what, where="teacher", hint=one.hint) for one in check_model(named)] + useless
+    return check_model(named, where="teacher") + useless
 
 
 def load(source: TeacherSource, neck: bool) -> FrozenTeacher:

@@ -25,17 +25,16 @@ def make_optimizer(method: nn.Module, settings: MethodSettings, *, fused: bool =
     return kind(groups, lr=settings.lr, betas=(settings.momentum, 0.999), fused=fused)
 
 
-def restore(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], *, fused: bool) -> None:
+def restore(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """Go on from the `state` of an optimizer, be it of a run on another device.
 
     Args:
-        optimizer: Of the same parameters.
+        optimizer: Of the same parameters, by `make_optimizer`: fused only where it was made so.
         state: Its ``state_dict``. One that was not fused stays so, and with it what the run computes bit for bit.
-        fused: Whether one may be fused here.
     """
     optimizer.load_state_dict(dict(state))
     for group in optimizer.param_groups:
-        group["fused"] = bool(group.get("fused")) and fused
+        group["fused"] = bool(group.get("fused")) and optimizer.defaults["fused"]
     # A fused one reads weights and sums as they lie in memory: of a run with channels-last in another order.
     for parameter, sums in optimizer.state.items():
         for name, one in sums.items():

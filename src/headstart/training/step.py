@@ -48,8 +48,8 @@ class Step:
     def __init__(self, method: Method, options: MethodSettings, fabric: Fabric, seed: int, parts: int = 1) -> None:
         self.parts = parts
         self.method, self.options, self.fabric, self.seed = method, options, fabric, seed
-        self._fused = may_fuse(fabric.device.type, str(fabric._precision.precision), options.clip)
-        self.optimizer = make_optimizer(method, options, fused=self._fused)
+        fused = may_fuse(fabric.device.type, str(fabric._precision.precision), options.clip)
+        self.optimizer = make_optimizer(method, options, fused=fused)
         self._module, self._wrapped = fabric.setup(_Loss(method), self.optimizer)
         self._module.train()
         self.rate = 0.0
@@ -111,7 +111,7 @@ class Step:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave, of this version or an earlier one, which kept no scale."""
         self.method.load_state_dict(state["method"])
-        restore(self.optimizer, state["optimizer"], fused=self._fused)
+        restore(self.optimizer, state["optimizer"])
         if state.get("scaler"):
             self.fabric._precision.load_state_dict(state["scaler"])
 

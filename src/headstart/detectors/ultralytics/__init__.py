@@ -38,7 +38,7 @@ def check(model: Any) -> list[UserError]:
 
 def check_init(init: str) -> list[UserError]:
     """What is wrong with a checkpoint to start from."""
-    problems = [UserError(problem.what, where="init", hint=problem.hint) for problem in check(init)]
+    problems = [problem.moved("model", "init") for problem in check(init)]
     if not init.endswith(".pt"):
         problems.append(UserError(f"must be a .pt checkpoint, not {init!r}", where="init"))
     return problems
