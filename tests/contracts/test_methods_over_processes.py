@@ -18,7 +18,7 @@ from torch import Tensor
 
 import processes
 from headstart import ranks
-from headstart.images.loader import Stream
+from headstart.images.stream import Stream
 from headstart.methods.anchor import Anchored
 from headstart.methods.base import Method
 from headstart.methods.schedules import Progress

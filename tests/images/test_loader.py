@@ -13,7 +13,8 @@ import torch
 from headstart.errors import UserError
 from headstart.images.decode import read_image
 from headstart.images.index import ImageIndex, find_images
-from headstart.images.loader import ImageLoader, PixelBatch, Stream, steps_for
+from headstart.images.loader import ImageLoader, PixelBatch, steps_for
+from headstart.images.stream import Stream
 
 COUNT = 23
 BAD = {4: b"", 9: b"no image", 17: b"\xff\xd8\xff"}

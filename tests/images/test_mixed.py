@@ -67,8 +67,36 @@ def test_ranks_get_as_many_images_each() -> None:
     assert len({*odd[0], *odd[1]}) == 5
 
 
-def test_spares_come_from_all_kinds() -> None:
+def test_spares_come_from_all_kinds_those_of_the_image_first() -> None:
     assert {*stream().spares(3)} == {*range(10), *range(100, 130)}
+    assert set(list(stream().spares(10, 0))[:20]) == set(range(10))
+    assert set(list(stream().spares(10, 1))[:60]) == set(range(100, 130))
+    one = MixedStream([range(5), range(10, 13), range(20, 30)], lambda step: (1, 1, 0), 4, 0)
+    assert list(dict.fromkeys(row // 10 for row in one.spares(0, 1))) == [1, 0, 2], "of what no step has yet last"
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_of_which_kind_the_image_at_a_place_is(world: int) -> None:
+    for rank in range(world):
+        one = stream(rank=rank, world=world)
+        for step in (2, 10, 28):
+            kinds = [one.kind(step, place) for place in range(len(one.rows(step)))]
+            assert kinds == [int(row >= 100) for row in one.rows(step)]
+
+
+def test_an_unreadable_image_is_replaced_by_one_of_its_kind(image_folder: Path, tmp_path: Path) -> None:
+    """Of 12 images: four labelled, one of them broken, two others held out; six without labels, one of them broken."""
+    good = [path for path in sorted(image_folder.iterdir()) if path.suffix == ".jpg"][:3]
+    for place in range(12):
+        (tmp_path / f"{place:02}.jpg").write_bytes(b"no" if place in (1, 7) else good[place % 3].read_bytes())
+    index = find_images(str(tmp_path))
+    kinds = [range(4), range(6, 12), range(6)]
+    order = MixedStream(kinds, lambda step: (2, 3, 0), 20, 0)
+    with ImageLoader(index, batch=5, max_area=64 * 64, workers=0, seed=0, steps=20, stream=order) as loader:
+        for batch in loader:
+            rows = batch.indices.tolist()
+            assert [row < 4 for row in rows] == [True, True, False, False, False]
+            assert not {1, 4, 5, 7} & set(rows)
 
 
 def test_some_rows_come_more_often() -> None:

@@ -6,9 +6,9 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from headstart.images import loader
-from headstart.images.loader import Stream
+from headstart.images import stream
 from headstart.images.permutation import permuted
+from headstart.images.stream import Stream
 
 
 def order(number: int, *key: int) -> list[int]:
@@ -37,7 +37,7 @@ def test_neighbors_go_anywhere() -> None:
 
 
 def test_beyond_a_table_an_epoch_has_each_image_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader, "SORTED", 50)
+    monkeypatch.setattr(stream, "SORTED", 50)
     whole = [row for step in range(20) for row in Stream(100, 10, seed=3).rows(step)]
     assert sorted(whole[:100]) == sorted(whole[100:]) == list(range(100))
     assert whole[:100] != whole[100:]

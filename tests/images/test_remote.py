@@ -21,8 +21,9 @@ from headstart.images.cache import open_cache
 from headstart.images.decode import DecodeError, read_image
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.labels import label_path, read_labels
-from headstart.images.loader import WINDOW, ImageLoader, Stream
+from headstart.images.loader import ImageLoader
 from headstart.images.members import split
+from headstart.images.stream import WINDOW, Stream
 
 
 class Server(ThreadingHTTPServer):

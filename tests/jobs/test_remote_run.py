@@ -9,7 +9,8 @@ import fsspec
 import pytest
 
 import packs
-from headstart.images.loader import WINDOW, ImageLoader
+from headstart.images.loader import ImageLoader
+from headstart.images.stream import WINDOW
 from headstart.jobs import pretrain as at_work
 
 SHARDS, EACH, BATCH = 3 * WINDOW, 2, 4

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import pytest
+import tiny
 import torch
 from torch import nn
 
 from headstart.methods.base import by_size
+from headstart.methods.schedules import Progress
 
 
 def test_views_of_one_size_go_together() -> None:
@@ -26,3 +29,15 @@ def test_batch_norm_sees_them_together() -> None:
     assert torch.allclose(norm.running_mean, torch.full((3,), 0.5))  # alone, each view would have become 0
     assert torch.allclose(first, torch.full_like(first, -1.0), atol=1e-4)
     assert torch.allclose(second, torch.full_like(second, 1.0), atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "preset"), tiny.cases())
+def test_what_is_handed_back_is_where_the_method_is(name: str, preset: str | None) -> None:
+    """After training on a GPU it is moved; torch's ``meta`` stands for a device that takes no tensors of others."""
+    made = tiny.build(name, preset)
+    made.order(4)
+    for step in range(4):  # one that labels does so before the last of them
+        made.before_step(Progress(step, 4, 0.0))
+    made.to("meta")
+    for which in made.exports:
+        assert all(one.is_meta for one in made.handed_back(which).values())

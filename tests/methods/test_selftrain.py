@@ -107,12 +107,68 @@ def test_it_says_what_the_steps_learn_from(options: dict[str, Any], told: str) -
     assert "times" not in plan.told(2), "1.24 of them are none to speak of"
 
 
-def test_it_is_said_at_the_first_step_alone() -> None:
-    made = method(settle=0.0)
-    made.news()
-    for step in (0, 1):
-        made.before_step(Progress(step, STEPS, 0.0))
-    assert [told.split(":")[0] for _, told in made.news()] == ["burn-in"]
+def test_it_is_said_at_the_first_step_alone_and_again_where_a_trial_has_said_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(held_out, "LEAST", 1)
+    made = method(settle=0.0, held_out=0.2)
+    before = made.state_dict()
+    for _ in range(2):
+        assert made.news() == []
+        for step in (0, 1):
+            made.before_step(Progress(step, STEPS, 0.0))
+        assert [told[:20] for _, told in made.news()] == [
+            "labelled objects of ",
+            "3 of 16 labelled ima",
+            "burn-in: 10 steps on",
+        ]
+        made.before_step(Progress(0, STEPS, 0.0))
+        made.load_state_dict(before)  # as budget= and compile= do after a few steps
+
+
+def test_nothing_is_said_to_be_held_out_where_all_is_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_out, "LEAST", 1)
+    for options in ({"burn_in": 1.0}, {"labelled": 1.0}):
+        made = method(held_out=0.2, zoom=0.5, **options)
+        made.before_step(Progress(0, STEPS, 0.0))
+        assert made.news() == []
+        assert made.teacher_record()["held_out"] == 0
+
+
+@pytest.mark.parametrize(
+    ("batch", "known", "unlabelled", "step", "labelled"),
+    [
+        (16, 297, 4000, 199, 4),  # without mosaics: a tenth of four images, so four in ten steps
+        (4, 297, 4000, 199, 1),  # of one image
+        (4, 297, 4000, 100, 4),  # with mosaics, of four
+        (64, 297, 4000, 100, 60),  # 6.4 are 6 in each step
+        (32, 990, 10, 100, 317),  # 31.68: others come in each third step or so
+        (32, 990, 10, 199, 79),  # 7.92 of eight
+    ],
+)
+def test_of_small_batches_both_kinds_come_by_turns(
+    batch: int, known: int, unlabelled: int, step: int, labelled: int
+) -> None:
+    """In ten steps, of 200 in one round after 100 of burn-in; the last 30 have no mosaics."""
+    more: dict[str, Any] = {"batch": batch, "seed": 0, "known": known, "unlabelled": unlabelled, "boxes_a_class": 9.0}
+    plan = SamplingPlan.of(Settings(burn_in=0.5, close_mosaic=0.3), **more)
+    first = step if step == 100 else 180
+    numbers = [plan.numbers(one, 200) for one in range(first, first + 10)]
+    assert sum(one[0] for one in numbers) == pytest.approx(labelled, abs=1 if labelled > 60 else 0)
+    assert {sum(one) for one in numbers} == {batch if step == 100 else batch // 4}
+    assert sum(one[1] for one in numbers) > 0
+
+
+def test_where_no_unlabelled_image_comes_nothing_fails() -> None:
+    """A share of all asks for none, and a few steps may have none by chance."""
+    made = method(labelled=1.0, balance=0.5)
+    assert made._plan.label_steps(STEPS) == []
+    assert {made._plan.numbers(step, STEPS) for step in range(30)} == {(0, 0, tiny.BATCH), (0, 0, tiny.BATCH // 4)}
+    made = method(labelled=0.999, balance=0.5, rounds=1)
+    Sees(made, {})
+    made.order(STEPS)
+    made.before_step(Progress(10, STEPS, 0.0))
+    assert made._order.coming(Progress(10, STEPS, 0.0), made._taught.labels) == []
 
 
 def test_the_last_part_goes_on_from_the_mean_of_the_cycles_and_is_handed_back_alone() -> None:
@@ -148,7 +204,8 @@ def test_held_out_images_come_in_the_last_part_only(monkeypatch: pytest.MonkeyPa
     made = method(held_out=0.2)
     held = set(made._held_out.rows.tolist())
     assert len(held) == round(0.2 * 16)
-    (*_, (_, told)) = made.news()
+    made.before_step(Progress(0, STEPS, 0.0))
+    (*_, (_, told), _) = made.news()
     assert told == "3 of 16 labelled images are held out to judge the teacher on; held_out=0 learns from all of them"
     order = made.order(STEPS)
     assert not held & {row for step in range(30) for row in order.rows(step)}
@@ -321,6 +378,9 @@ def test_a_teacher_that_drifts_is_taken_back() -> None:
     asked = len(seen.asked)
     made.before_step(Progress(25, STEPS, 0.0))
     assert len(seen.asked) == asked, "it labels no more"
+    made._history.passes[-1]["named_by"] = "both"
+    best = made._history.passes[made._history.best["pass"]]
+    assert made._history.taken is best, "whose way of naming counts, too"
 
 
 def test_labels_are_those_of_what_is_handed_back() -> None:

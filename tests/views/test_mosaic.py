@@ -77,9 +77,26 @@ def test_without_objects() -> None:
 
 def test_cut_boxes() -> None:
     boxes = torch.tensor([[-10.0, 0, 10, 10], [-95, 0, 5, 10], [20, 20, 21, 40], [90, 90, 120, 120], [200, 0, 210, 9]])
-    cut, kept = clipped(boxes, 100)
+    cut, kept = clipped(boxes, 100, torch.zeros(5, dtype=torch.int64))
     assert kept.tolist() == [True, False, False, True, False]  # half; a twentieth; too narrow; a ninth; outside
     assert cut[0].tolist() == [0, 0, 10, 10]
+    cut, kept = clipped(boxes, 100, -torch.ones(5, dtype=torch.int64))
+    assert kept.tolist() == [True, True, True, True, False], "of what is left open all that is in view stays"
+
+
+def test_of_an_image_of_which_nothing_is_known_all_that_a_mosaic_shows_is_left_open() -> None:
+    """Each pixel of a mosaic is of the gray around it, or lies in the open box of its image, however narrow a strip."""
+    images = torch.ones(16, 3, SIZE, SIZE)
+    owner, boxes = torch.arange(16), torch.tensor([[0.0, 0, SIZE, SIZE]]).repeat(16, 1)
+    for seed in range(20):
+        random = torch.Generator().manual_seed(seed)
+        made, place, open_boxes, labels = mosaics(images, owner, boxes, -torch.ones(16, dtype=torch.int64), random)
+        assert set(labels.tolist()) == {-1}
+        for at, image in enumerate(made):
+            ys, xs = (image[0] > 0.99).nonzero().unbind(1)
+            x0, y0, x1, y1 = (open_boxes[place == at] + torch.tensor([-0.51, -0.51, 0.51, 0.51])).unbind(1)
+            x, y = (xs + 0.5)[:, None], (ys + 0.5)[:, None]
+            assert ((x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)).any(1).all()
 
 
 @pytest.mark.parametrize(("height", "width"), [(96, 96), (96, 97), (40, 320), (320, 40), (6, 6), (1, 50)])

@@ -1,9 +1,4 @@
-"""Batches of pixels, in an order that depends on the seed and the step alone.
-
-The images of a run are an endless stream: one random permutation of the index after the other, one an epoch. Step s
-takes the s-th `batch` of them and rank r its share of that, whatever was loaded before; so a resumed run goes on with
-exactly the images that it would have seen.
-"""
+"""Batches of pixels, in an order that depends on the seed and the step alone (`headstart.images.stream`)."""
 
 from __future__ import annotations
 
@@ -23,16 +18,12 @@ from headstart.errors import RunError, UserError
 from headstart.images import workers as processes
 from headstart.images.decode import DecodeError, Pixels
 from headstart.images.index import ImageIndex
-from headstart.images.permutation import permuted
 from headstart.images.readers import FileReader, Reader
 from headstart.images.resize import within_side
+from headstart.images.stream import Stream
 
 PADDING = 8
 """Pixels that an image may take in a batch, padding and all, of the largest image that the loader allows."""
-WINDOW = 8
-"""Shards at addresses whose images are mixed with one another."""
-SORTED = 2**24
-"""Images up to which an epoch's order is a table, 4 bytes an image in each loader process; beyond, it is computed."""
 _UNBOUNDED = 2**20  # pixels of the largest image, where the loader allows any
 
 
@@ -214,78 +205,6 @@ def _hand_over_note(workers: int, size: int) -> str:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The order
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-class Stream:
-    """The endless order of images; `rows` is a pure function of the arguments, without memory of earlier calls.
-
-    Args:
-        images: Number of images in the index.
-        batch: Images a step over all ranks.
-        seed: Any integer.
-        rank: Whose share.
-        world: Number of shares.
-        shards: Of each image the number of its shard, where it is quicker to read of few of them at a time: they come
-            in a random order, and the images of `WINDOW` of them are mixed. Else those of all are.
-    """
-
-    def __init__(
-        self,
-        images: int,
-        batch: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-        shards: npt.NDArray[np.uint32] | None = None,
-    ) -> None:
-        self.images, self.batch, self.seed, self.rank, self.world = images, batch, seed, rank, world
-        self.shards = shards
-        self._order: tuple[int, npt.NDArray[np.uint32]] | None = None
-        self._tableless = shards is None and images > SORTED
-
-    def rows(self, step: int) -> list[int]:
-        """Positions in the index of this rank's images of `step`."""
-        share = self.batch // self.world
-        first = step * self.batch + self.rank * share
-        if self._tableless:
-            return self._computed(range(first, first + share))
-        return [self._at(position) for position in range(first, first + share)]
-
-    def spares(self, step: int) -> Iterator[int]:
-        """What may replace unreadable images of `step`: the stream from the next step on, until all have come by."""
-        first = (step + 1) * self.batch + self.rank * (self.batch // self.world)
-        return (self._at(position) for position in range(first, first + 2 * self.images))
-
-    def _computed(self, positions: range) -> list[int]:
-        epochs, places = np.divmod(np.array(positions, np.uint64), np.uint64(self.images))
-        for epoch in np.unique(epochs):
-            there = epochs == epoch
-            places[there] = permuted(places[there], self.images, [self.seed % 2**64, int(epoch)])
-        found: list[int] = places.tolist()
-        return found
-
-    def _at(self, position: int) -> int:
-        epoch, place = divmod(position, self.images)
-        if self._tableless:
-            return self._computed(range(position, position + 1))[0]
-        if self._order is None or self._order[0] != epoch:
-            # Sorting raw bits, not Generator.permutation: NumPy keeps only the bits the same in all its versions.
-            order = np.argsort(self._drawn(self.images, epoch), kind="stable").astype(np.uint32)  # half the memory
-            if self.shards is not None:
-                turns = np.argsort(self._drawn(int(self.shards.max()) + 1, epoch, 1), kind="stable")
-                windows = np.empty(len(turns), np.uint32)
-                windows[turns] = np.arange(len(turns)) // WINDOW
-                order = order[np.argsort(windows[self.shards[order]], kind="stable")]
-            self._order = (epoch, order)
-        return int(self._order[1][place])
-
-    def _drawn(self, number: int, *of: int) -> npt.NDArray[np.uint64]:
-        return np.random.PCG64(np.random.SeedSequence([self.seed % 2**64, *of])).random_raw(number)
-
-
 class _Batches(Dataset["PixelBatch | Parcel | UserError"]):
     """The batch of a step, decoded wherever it is asked for.
 
@@ -335,9 +254,11 @@ class _Batches(Dataset["PixelBatch | Parcel | UserError"]):
         if not gaps:
             return True
         good = [slot for slot, image in enumerate(images) if image is not None]
-        used, spares = set(rows), self.stream.spares(step)
+        used, spares = set(rows), dict[int, Iterator[int]]()
         while gaps:
-            row = next((row for row in spares if row not in used), None)
+            kind = self.stream.kind(step, gaps[0])
+            of_kind = spares.setdefault(kind, self.stream.spares(step, kind))
+            row = next((row for row in of_kind if row not in used), None)
             if row is None:
                 break
             used.add(row)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from headstart.images.loader import Stream
+from headstart.images.stream import Stream
 
 
 class Balance(NamedTuple):
@@ -108,13 +108,21 @@ class MixedStream(Stream):
         """Have a kind come otherwise for some steps; what was balanced of it before is so no more."""
         self._balanced[kind] = [(part, Repeats(part.repeats, [self.seed, kind, part.first])) for part in parts]
 
-    def spares(self, step: int) -> Iterator[int]:
-        """See `Stream.spares`; of the kind that there is most of first."""
-        for kind in sorted(range(len(self._kinds)), key=lambda kind: -len(self._kinds[kind])):
-            start, rows = self._start(kind, step + 1), len(self._kinds[kind])
-            epoch = self._repeats[kind].length if kind in self._repeats else rows
-            yield from (self._row(kind, start + place) for place in range(2 * epoch))
-            yield from self._kinds[kind] if self._balanced.get(kind) else ()  # where not all come soon
+    def kind(self, step: int, place: int) -> int:
+        """See `Stream.kind`."""
+        counts = self._before[step + 1] - self._before[step]
+        every = int(counts.sum())
+        at = (self.rank * -(-every // self.world) + place) % every
+        return int(np.searchsorted(counts.cumsum(), at, side="right"))
+
+    def spares(self, step: int, kind: int = 0) -> Iterator[int]:
+        """See `Stream.spares`; then of the other kinds, those first of which this step has images."""
+        counts = self._before[step + 1] - self._before[step]
+        for one in sorted(range(len(self._kinds)), key=lambda one: (one != kind, not counts[one])):
+            start, rows = self._start(one, step + 1), len(self._kinds[one])
+            epoch = self._repeats[one].length if one in self._repeats else rows
+            yield from (self._row(one, start + place) for place in range(2 * epoch))
+            yield from self._kinds[one] if self._balanced.get(one) else ()  # where not all come soon
 
     def _start(self, kind: int, step: int) -> int:
         return int(self._before[min(step, len(self._before) - 1), kind])

@@ -14,8 +14,9 @@ from headstart.errors import UserError
 from headstart.images.dataset_yaml import DatasetYaml, find_dataset_yaml, meant_dataset, read_dataset_yaml
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.labels import expected, keypoints_for, label_path, read_labels, survey
-from headstart.images.loader import ImageLoader, PixelBatch, Stream
+from headstart.images.loader import ImageLoader, PixelBatch
 from headstart.images.readers import FileReader, Reader
+from headstart.images.stream import Stream
 from headstart.methods.base import GivenLabels
 from headstart.pseudolabels.base import PseudoLabels
 from headstart.pseudolabels.labeller import TOGETHER
@@ -129,7 +130,7 @@ class _Once(Stream):
     def rows(self, step: int) -> list[int]:
         return self._rows[step * self.batch : (step + 1) * self.batch]
 
-    def spares(self, step: int) -> Iterator[int]:
+    def spares(self, step: int, kind: int = 0) -> Iterator[int]:
         return chain(self._rows[(step + 1) * self.batch :], self._rows, self._all)
 
 

@@ -19,7 +19,8 @@ from headstart.detectors.handback import HandBack
 from headstart.errors import UserError
 from headstart.files import seal, write_text
 from headstart.images.cache import Cache, open_cache
-from headstart.images.loader import ImageLoader, Stream, steps_for
+from headstart.images.loader import ImageLoader, steps_for
+from headstart.images.stream import Stream
 from headstart.jobs.batch import measured_batch
 from headstart.jobs.ending import Run, ended_early
 from headstart.jobs.facts import facts_of, found_of

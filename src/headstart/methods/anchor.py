@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headstart.images.loader import Stream
+from headstart.images.stream import Stream
 from headstart.methods.base import Export, Method, Needs, frozen_copy
 from headstart.methods.schedules import Progress
 from headstart.pseudolabels.labelling import Labelling

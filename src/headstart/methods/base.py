@@ -21,7 +21,8 @@ from typing import Any, ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from headstart.images.loader import PixelBatch, Stream
+from headstart.images.loader import PixelBatch
+from headstart.images.stream import Stream
 from headstart.methods.schedules import Progress
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.labelling import Labelling

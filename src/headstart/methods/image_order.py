@@ -64,7 +64,7 @@ class ImageOrder:
 
         From the next step on: the images of this one have been loaded.
         """
-        repeats = self._repeats(torch.tensor(rows), labels)
+        repeats = self._repeats(torch.tensor(rows, dtype=torch.int64), labels)
         if repeats is None or self._stream is None:
             return
         self._balanced.append(Balance(progress.step + 1, self._plan.until(progress), rows, repeats))

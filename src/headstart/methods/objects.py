@@ -82,7 +82,7 @@ class Objects(Method):
         assert view.rows is not None
         s, device = self.settings, view.images.device
         owner, shares, labels = self._found.of(view.rows)
-        moved, kept = boxes_in_view(view, owner, shares)
+        moved, kept = boxes_in_view(view, owner, shares, labels)
         seen = view.images, owner[kept], moved[kept], labels[kept]
         random = draws(self.context.seed, Purpose.MOSAIC_OR_NOT, progress.step)
         uniform = float(torch.rand((), generator=random))

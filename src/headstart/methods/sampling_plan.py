@@ -72,15 +72,21 @@ class SamplingPlan:
         if not self.in_mosaics(step, steps):  # as many in every process
             number = ranks.world() * shown(self.batch // ranks.world())
         first, last = self.between(steps)
-        if step >= last or first >= last or not self.unlabelled:  # nothing is labelled from here on, or ever
+        if step >= last or not self.label_steps(steps):  # nothing is labelled from here on, or ever
             return 0, 0, number
         if step < first:
             return number, 0, 0
-        share = self.labelled
-        if share is None:
-            share = max(LEAST_SHARE, self.known / (self.known + self.unlabelled))
-        labelled = round(share * number)
+        labelled = round(self._labelled * number)
+        if labelled in (0, number):  # of a small batch, or a share near none or all: by turns, so that both kinds come
+            labelled = int((step + 1) * self._labelled * number) - int(step * self._labelled * number)
         return labelled, number - labelled, 0
+
+    @property
+    def _labelled(self) -> float:
+        """Share of labelled images in steps with both kinds."""
+        if self.labelled is not None:
+            return self.labelled
+        return max(LEAST_SHARE, self.known / max(1, self.known + self.unlabelled))
 
     def between(self, steps: int) -> tuple[int, int]:
         """The first step with unlabelled images, and the first without them again."""
@@ -113,8 +119,7 @@ class SamplingPlan:
 
     def burning(self, progress: Progress) -> bool:
         """Whether a step is one of burn-in, in a training that goes on to unlabelled images."""
-        first, last = self.between(progress.steps)
-        return progress.step < first < last
+        return bool(self.label_steps(progress.steps)) and progress.step < self.between(progress.steps)[0]
 
     def settling(self, progress: Progress) -> bool:
         """Whether a step is one of the last part, on labelled images alone and whole."""
@@ -137,7 +142,7 @@ class SamplingPlan:
     def label_steps(self, steps: int) -> list[int]:
         """The steps before which images are labelled."""
         first, last = self.between(steps)
-        if first >= last or not self.unlabelled:
+        if first >= last or not self.unlabelled or self._labelled == 1:
             return []
         return sorted({first + (last - first) * one // self.rounds for one in range(self.rounds)})
 

@@ -142,7 +142,11 @@ class Selftrain(Method):
         self._given, own = context.given, settings.label_imgsz
         # Side of the views of burn-in, and of what its teacher labels.
         self._burn_in_imgsz = -(-own // 32) * 32 if own else context.imgsz
-        self._held_out = HeldOut.drawn(context.given, settings.held_out, context.seed)
+        has = torch.zeros(len(context.given), dtype=torch.bool)
+        has[context.given.rows] = True
+        self._unlabelled = (~has).nonzero().flatten()
+        teaches = len(self._unlabelled) and 1 not in (settings.burn_in, settings.labelled)  # else nobody is judged
+        self._held_out = HeldOut.drawn(context.given, settings.held_out if teaches else 0.0, context.seed)
         self._labeller = Labeller(
             context.read,
             context.given.labels,
@@ -154,9 +158,6 @@ class Selftrain(Method):
             calibrate=settings.calibrate,
             seed=context.seed,
         )
-        has = torch.zeros(len(context.given), dtype=torch.bool)
-        has[context.given.rows] = True
-        self._unlabelled = (~has).nonzero().flatten()
         self._plan = SamplingPlan.of(
             settings,
             batch=context.batch,
@@ -170,8 +171,7 @@ class Selftrain(Method):
         self._keep = Keep(settings.keep, context.names, context.given.labels.labels, self._unlabelled)
         self._taught = Taught(context.given.labels, has)
         self._history = History()
-        self._zoom, why = zoom_of(context.given.labels) if settings.zoom is None else (settings.zoom, "")
-        self._history.say(why, self._held_out.told())
+        self._zoom, self._zoom_why = zoom_of(context.given.labels) if settings.zoom is None else (settings.zoom, "")
         self._mean = WeightMean()
         # What labelled images tell of each detector that is handed back, until a further step changes it.
         self._learnt: dict[Export, Learnt] = {}
@@ -190,8 +190,8 @@ class Selftrain(Method):
 
     def phases(self, steps: int) -> list[range]:
         """Burn-in is one of its own: it may see larger views, and it reads other images."""
-        first, last = self._plan.between(steps)
-        return [range(first), range(first, steps)] if first < last else [range(steps)]
+        first, _ = self._plan.between(steps)
+        return [range(first), range(first, steps)] if self._plan.label_steps(steps) else [range(steps)]
 
     def _spec(self, imgsz: int) -> ViewSpec:
         s = self.settings
@@ -225,8 +225,9 @@ class Selftrain(Method):
         cycle = self.cycle(progress)
         if progress.step:
             self._follow(cycle.step or progress.step)
-        else:
-            self._history.say(self._plan.told(progress.steps))
+        else:  # and not before: what a trial has said goes with it
+            held_out = self._held_out.told() if self._plan.label_steps(progress.steps) else ""
+            self._history.say(self._zoom_why, held_out, self._plan.told(progress.steps))
         if self.long_ahead(progress):
             self._label(progress)
         elif progress.step and not cycle.step and self._plan.settling(progress):
@@ -268,7 +269,7 @@ class Selftrain(Method):
         assert view.rows is not None
         device = view.images.device
         owner, shares, labels = self._taught.of(view.rows)
-        moved, kept = boxes_in_view(view, owner, shares)
+        moved, kept = boxes_in_view(view, owner, shares, labels)
         seen = view.images, owner[kept], moved[kept], labels[kept]
         if self._plan.in_mosaics(progress.step, progress.steps):
             random = draws(self.context.seed, Purpose.MOSAICS, progress.step)
@@ -292,10 +293,10 @@ class Selftrain(Method):
 
         named_by = self._held_out.who_names(self.settings.naming, look) if self.context.teacher else {}
         both = look([*rows, *self._held_out.rows.tolist()], named_by.get("named_by") == "both")
-        found = both.on(torch.tensor(rows))
+        found = both.on(torch.tensor(rows, dtype=torch.int64))
         if imgsz != self.specs_at(progress)[0].size:  # weights that see images at another size are no part of the mean
             self._mean = WeightMean()
-        keep = self._keep.of(found, self._history.passes)
+        keep = self._keep.of(found, self._history.taken)
         counts = Labelling.split(found, keep).counts(self.context.names)
         judged = self._held_out.judged(both.those(kept(both, keep)))
         # Nothing tells of a single round that it was for the worse but labels that are held out.
@@ -355,9 +356,9 @@ class Selftrain(Method):
             network.load_state_dict(averaged["teacher"])
             head.load_state_dict(averaged["teacher_head"])
         learnt = self._learnt.setdefault(which, Learnt())
-        both = (self._history.passes or [{}])[-1].get("named_by", self.settings.naming) == "both"
+        both = self._history.taken.get("named_by", self.settings.naming) == "both"
         found = self._labeller.found(list(rows), network, head, self.context.imgsz, learnt, both=both)
-        return Labelling.split(found, self._keep.of(found, self._history.passes))
+        return Labelling.split(found, self._keep.of(found, self._history.taken))
 
     def teacher_record(self) -> dict[str, Any]:
         """What the teacher has labelled so far, and by which scores."""

@@ -31,12 +31,17 @@ class WeightMean:
 
     @torch.no_grad()
     def with_another(self, now: Mapping[str, Mapping[str, Tensor]]) -> WeightMean:
-        """The mean of the moments so far and of this one; shares no memory with `now`."""
+        """The mean of the moments so far and of this one, where that is; shares no memory with `now`.
+
+        A network is moved at the end of a run, and read from a checkpoint at its beginning: what is kept here is not.
+        """
         states, share = {}, 2**self.number / (2 ** (self.number + 1) - 1)
         for name, tensors in now.items():
             before = self.states.get(name, {})
             states[name] = {
-                key: torch.lerp(before[key], one, share) if key in before and one.is_floating_point() else one.clone()
+                key: torch.lerp(before[key].to(one.device), one, share)
+                if key in before and one.is_floating_point()
+                else one.clone()
                 for key, one in tensors.items()
             }
         return WeightMean(states, self.number + 1)

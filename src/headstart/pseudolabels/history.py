@@ -52,6 +52,12 @@ class History:
         self.best = {"pass": len(self.passes) - 1, **state()}
         return True
 
+    @property
+    def taken(self) -> Mapping[str, Any]:
+        """The pass whose labels are learnt from: the last, or the one that was gone back to; empty before the first."""
+        last = int(self.best["pass"]) if self.drifted and self.best else -1
+        return self.passes[last] if self.passes else {}
+
     def ends(self, judged: dict[str, Any]) -> bool:
         """The rounds are over.
 

@@ -33,16 +33,20 @@ class Keep:
         self._keep, self._names, self._unlabelled = keep, told_apart(names), unlabelled
         self._known = torch.bincount(known, minlength=len(names))
 
-    def of(self, found: Detections, passes: Sequence[Mapping[str, Any]]) -> float | Tensor:
+    def of(self, found: Detections, taken: Mapping[str, Any]) -> float | Tensor:
         """The score, or one for each class, float64 ``(C,)``, fitted to what was found on unlabelled images.
 
-        Labelled images alone, which may have been learnt by heart, tell none: then it is that of the last of `passes`.
+        Labelled images alone, which may have been learnt by heart, tell none: then it is that of the pass `taken`.
+
+        Args:
+            found: What is to be kept, or not.
+            taken: The pass whose labels are learnt from (`headstart.pseudolabels.history.History.taken`).
         """
         if self._keep != "class":
             return self._keep
         new = found.on(self._unlabelled)
-        if passes and not len(new.looked):
-            return torch.tensor([passes[-1]["keep"][name] for name in self._names], dtype=torch.float64)
+        if taken and not len(new.looked):
+            return torch.tensor([taken["keep"][name] for name in self._names], dtype=torch.float64)
         return thresholds(new, self._known)
 
 

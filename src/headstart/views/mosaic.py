@@ -38,12 +38,13 @@ def mosaics(
         owner: int64 ``(N,)``, on the CPU as boxes and labels, or a GPU would have to be waited for: the image of each
             object.
         boxes: float ``(N, 4)`` in pixels: x0, y0, x1, y1.
-        labels: int64 ``(N,)``.
+        labels: int64 ``(N,)``; below 0 where a place is left open.
         random: Of the CPU, in the same state in every process; moved on by the same amount on any device.
         zoom: Least and greatest magnification of the four images.
 
     Returns:
-        The same for this process's ``ceil(B / 4)`` mosaics; objects that are cut away nearly or wholly are left out.
+        The same for this process's ``ceil(B / 4)`` mosaics; objects that are cut away nearly or wholly are left out, of
+        places that are left open what is in view stays.
     """
     size, device = images.shape[-1], images.device
     number, every = shown(len(images)) * ranks.world(), len(images) * ranks.world()
@@ -69,8 +70,9 @@ def mosaics(
     place, tile, which = (tiles[:, :, None] == owner[None, None]).nonzero().unbind(1)
     shift = torch.stack([tile % 2, tile // 2], 1) * size
     moved = ((boxes[which].reshape(-1, 2, 2) + (shift - corner[place])[:, None]) * gain[place][:, None]).flatten(1)
-    moved, kept = clipped(moved, size)
-    return made, place[kept], moved[kept], labels[which][kept]
+    labels = labels[which]
+    moved, kept = clipped(moved, size, labels)
+    return made, place[kept], moved[kept], labels[kept]
 
 
 def unmixed(images: Tensor, owner: Tensor, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -114,23 +116,29 @@ def whole(spec: ViewSpec) -> ViewSpec:
     return replace(spec, scale=(1.0, 1.0), ratio=(1.0, 1.0), letterbox=1.0)
 
 
-def boxes_in_view(view: View, owner: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+def boxes_in_view(view: View, owner: Tensor, shares: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Boxes of the images in pixels of a view, cut at its borders, on the CPU, and bool ``(N,)``: worth keeping.
 
     Args:
         view: Of a batch.
         owner: int64 ``(N,)``: place in the batch of the image of each box.
         shares: ``(N, 4)``: x0, y0, x1, y1 as shares of the image's sides.
+        labels: int64 ``(N,)``; below 0 where a place is left open.
     """
     assert view.sizes is not None
     size = view.images.shape[-1]
     boxes = shares * view.sizes.flip(1).float().repeat(1, 2)[owner]
     crop, flipped = view.boxes.cpu()[owner], view.flipped.cpu()[owner]
-    return clipped(to_view(boxes[:, None], crop, flipped, size)[:, 0], size)
+    return clipped(to_view(boxes[:, None], crop, flipped, size)[:, 0], size, labels)
 
 
-def clipped(boxes: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Boxes ``(N, 4)`` cut at the borders of an image of ``size`` pixels a side, and bool ``(N,)``: worth keeping."""
+def clipped(boxes: Tensor, size: int, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes ``(N, 4)`` cut at the borders of an image of ``size`` pixels a side, and bool ``(N,)``: worth keeping.
+
+    Too little is left of an object to be told as one, but of a place that is left open (its label is below 0) all that
+    is in view: what was there before the cut may be in it whole.
+    """
     inside = boxes.clamp(0, size)
     large = (inside[:, 2:] - inside[:, :2] >= _LEAST_SIDE).all(1)
-    return inside, large & (area(inside) >= _LEAST_SHARE * area(boxes))
+    told = large & (area(inside) >= _LEAST_SHARE * area(boxes))
+    return inside, told | ((labels < 0) & (area(inside) > 0))
