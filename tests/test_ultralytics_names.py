@@ -15,9 +15,8 @@ import ultralytics.utils
 from headstart.comparison.dataset import read_dataset
 from headstart.detectors.find import finetuner
 from headstart.errors import UserError
-from headstart.images.dataset_yaml import find_dataset_yaml, read_dataset_yaml
+from headstart.images.dataset_yaml import dataset_of, find_dataset_yaml, read_dataset_yaml
 from headstart.images.index import find_images
-from headstart.jobs import labelled
 from headstart.jobs.doctor import doctor
 from headstart.jobs.scenes import draw_dataset
 from headstart.settings.tools import DoctorSettings
@@ -57,7 +56,7 @@ def test_a_name_is_the_data_set_everywhere(datasets: Path) -> None:
     found = [str(datasets / f"coco8/images/train/{number:05d}.jpg") for number in range(4)]
     assert list(find_images("coco8.yaml")) == found  # pretrain, probe and embed read images so
     assert list(read_dataset("coco8.yaml", "val", finetuner("yolo11n"), "yolo11n").pool) == found  # compare
-    assert labelled.dataset_of("coco8.yaml").paths("train") == [str(datasets / "coco8/images/train")]  # labels=
+    assert dataset_of("coco8.yaml").paths("train") == [str(datasets / "coco8/images/train")]  # labels=
     file = find_dataset_yaml("coco8.yaml")
     assert file is not None
     assert file.parent == Path(ultralytics.utils.__file__).parents[1] / "cfg" / "datasets"
@@ -118,7 +117,7 @@ def test_settings_and_folders_of_ultralytics_stay_as_they_are(datasets: Path, tm
     assert {path.name for path in tmp_path.iterdir()} <= {"cache", "config", "datasets", "work"}
 
 
-@pytest.mark.parametrize("ask", [*ASKED, labelled.dataset_of], ids=["pretrain", "compare", "doctor", "labels"])
+@pytest.mark.parametrize("ask", [*ASKED, dataset_of], ids=["pretrain", "compare", "doctor", "labels"])
 def test_a_name_that_is_nearly_that_of_a_dataset_yaml(ask: Callable[[str], Any], datasets: Path) -> None:
     with pytest.raises(UserError, match=r"did you mean coco8\.yaml\?"):
         ask("coco8")
@@ -135,7 +134,7 @@ def folder_with_yaml(datasets: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("ask", [ASKED[1], labelled.dataset_of], ids=["compare", "labels"])
+@pytest.mark.parametrize("ask", [ASKED[1], dataset_of], ids=["compare", "labels"])
 def test_where_a_dataset_yaml_is_wanted_the_one_in_the_folder_is_named(
     ask: Callable[[str], Any], datasets: Path
 ) -> None:

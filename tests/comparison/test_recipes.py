@@ -214,6 +214,28 @@ def test_a_recipe_whose_network_cannot_be_had_is_made_without(
     assert capsys.readouterr().err.count("mine: timm cannot load 'tf_efficientnet_lite0'") == 1
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_runs_that_are_there_are_kept_whether_the_network_can_be_had_now_or_not(
+    there: bool, fakes: Fakes, options: dict[str, Any], recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """A recipe that leaves its network open, gone on with where timm is installed since, or is not any more."""
+    recipe.write_text(yaml.safe_dump({"method": "selftrain", "steps": 40, "batch": 8, "imgsz": 64}))
+    name = "tf_efficientnet_lite0" if there else None
+    with monkeypatch.context() as patch:
+        if there:
+            patch.setattr(namer, "load_teacher", lambda source: None)
+        assert headstart.compare(**{**options, "seeds": 1}).ok
+    assert {one["teacher"] for one in fakes[1].asked} == {name}
+    fakes[1].asked.clear()
+    capsys.readouterr()
+    if not there:
+        monkeypatch.setattr(namer, "load_teacher", lambda source: None)
+    assert headstart.compare(**options).ok
+    assert sorted(one["node"] for one in fakes[1].asked) == ["mine-100pc-seed1", "mine-25pc-seed1"]
+    assert {one["teacher"] for one in fakes[1].asked} == {name}
+    assert ("mine: as in its runs that are there, the detector names" in capsys.readouterr().err) is not there
+
+
 def test_what_is_done_is_kept_and_what_changed_is_made_anew(
     fakes: Fakes, options: dict[str, Any], recipe: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -637,6 +659,20 @@ def test_paths_are_those_of_the_recipes_folder_first(options: dict[str, Any], tm
     assert found.options == {
         "data": str(tmp_path / "r/images"), "init": str(tmp_path / "r/w.pt"), "method": "dino", "model": "yolo11n.yaml",
     }  # fmt: skip
+
+
+def test_a_folder_that_is_called_as_a_method_is_a_teacher_or_a_model_is_none_of_them(tmp_path: Path) -> None:
+    """Of a run with ``out=selftrain``, beside the recipe."""
+    for name in ("selftrain", "hog", "yolo11n.yaml"):
+        (tmp_path / name).mkdir()
+    given = {"method": "selftrain", "teacher": "hog", "model": "yolo11n.yaml", "data": "hog"}
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(given))
+    problems: list[UserError] = []
+    found = read_recipe(tmp_path / "a.yaml", problems)
+    assert not problems
+    assert found is not None
+    assert found.labelled
+    assert found.options == {**given, "data": str(tmp_path / "hog")}
 
 
 def test_torchvisions_published_weights_are_no_file(options: dict[str, Any], recipe: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headstart.images.index import find_images
-from headstart.jobs.labelled import without_judges
+from headstart.images.judges import without_judges
 from headstart.jobs.scenes import draw_dataset
 
 

@@ -21,6 +21,7 @@ from headstart.comparison.starts import LONGER, Start
 from headstart.errors import UserError, few
 from headstart.images.frames import EVERY, file_of
 from headstart.images.index import ImageIndex, find_images
+from headstart.images.judges import without_judges
 from headstart.images.members import is_address, split
 from headstart.images.shards import hash_of, size_of
 from headstart.run.display import make_console
@@ -209,9 +210,12 @@ def pretraining_images(known: PretrainingFacts | None) -> list[str]:
 
 
 def _index(known: PretrainingFacts) -> ImageIndex:
-    """The images of a pretraining as its options name them now."""
-    every = EVERY if known.every is None else known.every
-    return find_images(list(known.data), labels=known.carriers.get("labels"), every=every)
+    """The images of a pretraining as its options name them now, without those that it left out to judge the outcome."""
+    every, labels = EVERY if known.every is None else known.every, known.carriers.get("labels")
+    images = find_images(list(known.data), labels=labels, every=every)
+    if labels is None or len(images) == known.images:  # earlier versions left none out
+        return images
+    return without_judges(images, known.data, labels)
 
 
 def on_both_sides(test: Sequence[str], others: Iterable[str]) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from headstart.comparison.label_lists import LabelList
 from headstart.comparison.leaks import Leaks, look_for_leaks
 from headstart.comparison.longer import most
 from headstart.comparison.pretrainings import FOLDER as PRETRAININGS
+from headstart.comparison.pretrainings import namers
 from headstart.comparison.recipes import RecipeStart, coco_weights, placed, read_recipe, with_namer
 from headstart.comparison.remarks import NAME_IT, not_coco
 from headstart.comparison.results import SETTINGS
@@ -171,7 +172,7 @@ def prepare(settings: CompareSettings, folder: Path) -> Prepared:
     budgets = sorted(parse_budgets(settings.labels)[0], key=lambda budget: budget.images(len(dataset.pool)))
     check_budgets(budgets, len(dataset.pool))
     pretrainings = {start.name: found for start in starts if (found := pretraining_of(start))}
-    recipes, named_by = _recipes(settings, dataset, starts, folder / "labels")
+    recipes, named_by = _recipes(settings, dataset, starts, folder)
     _refuse_nothing_to_follow(settings, starts, pretrainings, recipes)
     _refuse_unlabelled_test(dataset)
     named = list(find_images(settings.unlabelled)) if settings.unlabelled else []
@@ -189,7 +190,7 @@ def _recipes(
 ) -> tuple[dict[str, RecipeStart], list[str]]:
     """Every recipe, and the images that it learns from: its own, ``unlabelled=``, or the labelled pool; notes."""
     found, notes, problems = {}, list[str](), list[UserError]()
-    pool = folder / "pool.txt"
+    pool = folder / "labels/pool.txt"
     for start in {one.base: one for one in starts if one.kind == "recipe"}.values():
         recipe = read_recipe(Path(start.path), problems)
         if recipe is None:
@@ -203,7 +204,7 @@ def _recipes(
         except UserError as error:
             problems.append(UserError(error.what, where=f"starts: {start.name}", hint=error.hint))
             continue
-        recipe, why = with_namer(recipe, images.channels)
+        recipe, why = with_namer(recipe, images.channels, namers(folder, start.base))
         notes += [f"{start.base}: {why}"] if why else []
         found[start.base] = RecipeStart(recipe, data, len(images), images.fingerprint())
     if problems:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import threading
 import time
@@ -189,6 +190,17 @@ class Pretraining:
     def _note(self, **more: float | str) -> None:
         content = {"key": self.key, "files": file_marks(self.options), **more}
         write_text(self.folder / RECORD, json.dumps(content, indent=1) + "\n")
+
+
+def namers(folder: Path, start: str) -> list[str | None]:
+    """What names the boxes in each of a recipe's runs that are in a comparison's folder (its option ``teacher``)."""
+    found = []
+    for file in sorted((folder / FOLDER).glob(f"*/{OPTIONS}")):
+        if re.fullmatch(rf"{re.escape(start)}(-[^-]+)?-seed\d+(-search)?", file.parent.name):
+            with suppress(OSError, ValueError):
+                options = parse_yaml(file.read_text(encoding="utf-8"))
+                found += [options["teacher"]] if isinstance(options, dict) and "teacher" in options else []
+    return found
 
 
 def node_of(prepared: Prepared, start: Start, budget: str, seed: int, *, search: bool) -> Node:

@@ -130,8 +130,11 @@ def read_recipe(file: Path, problems: list[UserError]) -> Recipe | None:
         for key in options
         if key in _FILLED
     ]
-    options = none_meant(find.all_options(placed(options.get("method"), file.parent)), options)
-    options = {key: placed(value, file.parent) if key in _PATHS else value for key, value in options.items()}
+    options = none_meant(find.all_options(placed(options.get("method"), file.parent, folders=False)), options)
+    options = {
+        key: placed(value, file.parent, folders=key not in _FILES) if key in _PATHS else value
+        for key, value in options.items()
+    }
     if isinstance(loggers := listed(options.get("loggers")), list):
         options["loggers"] = [renamed(one, lambda name: _beside(name, file.parent)) for one in loggers]
     options = {RENAMED.get(key, key): value for key, value in options.items()}
@@ -145,7 +148,7 @@ def read_recipe(file: Path, problems: list[UserError]) -> Recipe | None:
     return None if found else recipe
 
 
-def with_namer(recipe: Recipe, channels: int) -> tuple[Recipe, str]:
+def with_namer(recipe: Recipe, channels: int, before: Sequence[str | None] = ()) -> tuple[Recipe, str]:
     """The recipe with the network that names what it finds where it leaves that open, and why it is that one.
 
     It is said once for all of its runs: one of them may reach the network's weights when another does not.
@@ -153,6 +156,7 @@ def with_namer(recipe: Recipe, channels: int) -> tuple[Recipe, str]:
     Args:
         recipe: As it was read.
         channels: Of the images that it learns from.
+        before: What its runs have that are there already, who are gone on with as they began; empty for none.
 
     Raises:
         UserError: It gives weights that cannot be loaded.
@@ -165,7 +169,11 @@ def with_namer(recipe: Recipe, channels: int) -> tuple[Recipe, str]:
     options = {"teacher": AUTO if method.namer else None, **recipe.options}
     if not left_open(options, method):
         return recipe, ""
-    name, why = at_hand(method, options, channels)
+    if len(kept := {*before} & {None, method.namer}) == 1:
+        (name,) = kept
+        why = "" if name else f"as in its runs that are there, {method.without_teacher}"
+    else:
+        name, why = at_hand(method, options, channels)
     return dataclasses.replace(recipe, options={**options, "teacher": name}), why
 
 
@@ -201,14 +209,18 @@ def _beside(name: Any, folder: Path) -> Any:
     return placed(name, folder) if is_python_file(name) else name
 
 
-def placed(value: Any, folder: Path) -> Any:
-    """A path as a recipe in `folder` means it: from there, else from the current one; what is none stays as it is."""
+def placed(value: Any, folder: Path, *, folders: bool = True) -> Any:
+    """A path as a recipe in `folder` means it: from there, else from the current one; what is none stays as it is.
+
+    Without `folders` only files are meant: what is called as a method or a model is may be the folder of a run.
+    """
     if isinstance(value, list):
-        return [placed(one, folder) for one in value]
+        return [placed(one, folder, folders=folders) for one in value]
     if not isinstance(value, str) or not value.strip() or "://" in value:
         return value
     path = expanded(value)
     for place in (folder / path, path):
-        if place.exists() or (glob.has_magic(value) and glob.glob(str(place))):  # noqa: PTH207 - patterns may be absolute
+        pattern = folders and glob.has_magic(value)
+        if place.is_file() or (folders and place.exists()) or (pattern and glob.glob(str(place))):  # noqa: PTH207 - patterns may be absolute
             return str(place.absolute())
     return value

@@ -315,3 +315,20 @@ def _below(root: Path, name: str) -> Path:
     if not _is_there(path) and name.startswith("../"):  # as older dataset exports have it, one level too high
         path = root / name[3:]
     return path
+
+
+def dataset_of(labels: str) -> DatasetYaml:
+    """The dataset YAML that ``labels=`` names.
+
+    Raises:
+        UserError: It is not there, is none, or lacks train part or class names.
+    """
+    file = find_dataset_yaml(labels)
+    if file is None:
+        hint = "give an Ultralytics dataset YAML: its train part are the labelled images, its names the classes"
+        hint = meant_dataset(labels) or hint
+        raise UserError(f"{labels} is no dataset YAML that is there", where="labels", hint=hint)
+    dataset = read_dataset_yaml(file)
+    dataset.class_names()
+    dataset.paths("train")
+    return dataset

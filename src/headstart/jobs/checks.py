@@ -9,9 +9,9 @@ from typing import Any
 
 from headstart.detectors.find import check_init, check_model
 from headstart.errors import UserError
+from headstart.images.dataset_yaml import dataset_of
 from headstart.images.index import check_sources
 from headstart.jobs.export_labels import refusals
-from headstart.jobs.labelled import dataset_of
 from headstart.launch.devices import processes
 from headstart.methods.base import Method
 from headstart.methods.namer import AUTO, left_open

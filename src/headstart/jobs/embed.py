@@ -22,7 +22,7 @@ from headstart.embedding.features import Box, Described, Describer
 from headstart.embedding.neighbors import Features
 from headstart.errors import UserError
 from headstart.files import explained, write_atomically
-from headstart.images.dataset_yaml import DatasetYaml
+from headstart.images.dataset_yaml import DatasetYaml, dataset_of
 from headstart.images.frames import file_of
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.labels import expected, is_there, keypoints_for, label_path, read_labels, survey
@@ -30,7 +30,7 @@ from headstart.images.members import split
 from headstart.images.shards import save_image
 from headstart.jobs.csv_files import write_csv
 from headstart.jobs.export_labels import file_names
-from headstart.jobs.labelled import RowReader, dataset_of
+from headstart.jobs.labelled import RowReader
 from headstart.launch.group import threads_for
 from headstart.machine import loader_workers, parse_device
 from headstart.paths import expanded

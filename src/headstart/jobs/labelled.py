@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -11,7 +10,7 @@ from pathlib import Path
 import torch
 
 from headstart.errors import UserError
-from headstart.images.dataset_yaml import DatasetYaml, find_dataset_yaml, meant_dataset, read_dataset_yaml
+from headstart.images.dataset_yaml import dataset_of
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.labels import expected, keypoints_for, label_path, read_labels, survey
 from headstart.images.loader import ImageLoader, PixelBatch
@@ -20,23 +19,6 @@ from headstart.images.stream import Stream
 from headstart.methods.base import GivenLabels
 from headstart.pseudolabels.base import PseudoLabels
 from headstart.pseudolabels.labeller import TOGETHER
-
-
-def dataset_of(labels: str) -> DatasetYaml:
-    """The dataset YAML that ``labels=`` names.
-
-    Raises:
-        UserError: It is not there, is none, or lacks train part or class names.
-    """
-    file = find_dataset_yaml(labels)
-    if file is None:
-        hint = "give an Ultralytics dataset YAML: its train part are the labelled images, its names the classes"
-        hint = meant_dataset(labels) or hint
-        raise UserError(f"{labels} is no dataset YAML that is there", where="labels", hint=hint)
-    dataset = read_dataset_yaml(file)
-    dataset.class_names()
-    dataset.paths("train")
-    return dataset
 
 
 def given_labels(labels: str, images: ImageIndex, task: str = "detect") -> tuple[GivenLabels, tuple[str, ...]]:
@@ -84,40 +66,6 @@ def given_labels(labels: str, images: ImageIndex, task: str = "detect") -> tuple
             f"no labelled image shows {shown}: nothing can be learnt of {'it' if len(missing) == 1 else 'them'}"
         )
     return GivenLabels(names, torch.tensor(sorted(rows)), gathered, beyond), (*lines, *known.notes)
-
-
-def without_judges(images: ImageIndex, data: str | list[str], labels: str) -> ImageIndex:
-    """The images but for those that the dataset of ``labels=`` lists as val or test: they are to judge the outcome.
-
-    Pretrained on, and labelled by a teacher for an export, they would say more than is so. Whoever names such a part
-    itself as ``data`` (its folder, or one in it) wants it, and has it.
-
-    Args:
-        images: The run's images, those of the dataset among them.
-        data: The option.
-        labels: The dataset YAML.
-    """
-    dataset = dataset_of(labels)
-    there = [part for part in ("val", "test") if part in dataset.parts and dataset.there(part)]
-    parts = [path for part in there for path in dataset.paths(part)]
-    named = [os.path.realpath(one) for one in ([data] if isinstance(data, str) else data)]
-    if not parts or any(one == part or one.startswith(part + os.sep) for one in named for part in parts):
-        return images
-    try:
-        learnt = {os.path.realpath(path) for path in find_images([], labels=str(dataset.file))}
-        judges = {os.path.realpath(path) for path in find_images(parts)} - learnt
-    except UserError:  # nothing is there
-        return images
-    rows = [row for row, path in enumerate(images) if os.path.realpath(path) not in judges]
-    if len(rows) == len(images):
-        return images
-    kept = images.subset(rows)
-    number = len(images) - len(rows)
-    said = f"{number:,} images are in val or test of {dataset.file}, and were left out, to judge the outcome"
-    whole = f"data={dataset.file} leaves them out"  # what is said of a folder that is used with all that is in it
-    kept.notes = (*(note for note in images.notes if whole not in note), said)
-    kept.left_out, kept.skipped = images.left_out + number, images.skipped
-    return kept
 
 
 class _Once(Stream):

@@ -11,12 +11,11 @@ from typing import Any
 
 from headstart.errors import UserError
 from headstart.images import decode
-from headstart.images.dataset_yaml import DatasetYaml, read_dataset_yaml
+from headstart.images.dataset_yaml import DatasetYaml, dataset_of, read_dataset_yaml
 from headstart.images.headers import DecodeError
 from headstart.images.index import find_images
 from headstart.images.labels import is_there, label_path
 from headstart.images.sources import parse_sources
-from headstart.jobs.labelled import dataset_of
 from headstart.settings.tools import PackSettings
 
 

@@ -13,9 +13,10 @@ import torch
 from headstart.detectors.base import Detector
 from headstart.detectors.find import load_detector
 from headstart.errors import UserError
-from headstart.images.dataset_yaml import shipped
+from headstart.images.dataset_yaml import dataset_of, shipped
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.index_cache import default_folder
+from headstart.images.judges import without_judges
 from headstart.images.loader import steps_for
 from headstart.images.sources import absolute
 from headstart.jobs.checks import check_beside, check_method, check_run, random_weights, refuse_rgb
@@ -31,7 +32,7 @@ from headstart.jobs.choose import (
 )
 from headstart.jobs.fit import fit_of
 from headstart.jobs.going_on import continued, killed_early
-from headstart.jobs.labelled import dataset_of, given_labels, without_judges
+from headstart.jobs.labelled import given_labels
 from headstart.jobs.used_files import relabelled
 from headstart.machine import parse_device
 from headstart.methods import find

@@ -8,10 +8,11 @@ import torch
 
 from headstart import ranks
 from headstart.errors import UserError
+from headstart.images.dataset_yaml import dataset_of
 from headstart.images.index import ImageIndex
 from headstart.jobs.export_labels import boxes_only, export_labels, free
 from headstart.jobs.going_on import command
-from headstart.jobs.labelled import RowReader, dataset_of
+from headstart.jobs.labelled import RowReader
 from headstart.jobs.prepare import Job
 from headstart.methods.base import GivenLabels, Method
 from headstart.pseudolabels.labelling import Detections, Labelling, told
