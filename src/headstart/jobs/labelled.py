@@ -12,7 +12,7 @@ import torch
 from headstart.errors import UserError
 from headstart.images.dataset_yaml import dataset_of
 from headstart.images.index import ImageIndex, find_images
-from headstart.images.labels import expected, keypoints_for, label_path, read_labels, survey
+from headstart.images.labels import Survey, expected, is_there, keypoints_for, label_path, read_labels, survey
 from headstart.images.loader import ImageLoader, PixelBatch
 from headstart.images.readers import FileReader, Reader
 from headstart.images.stream import Stream
@@ -65,7 +65,26 @@ def given_labels(labels: str, images: ImageIndex, task: str = "detect") -> tuple
         lines.append(
             f"no labelled image shows {shown}: nothing can be learnt of {'it' if len(missing) == 1 else 'them'}"
         )
-    return GivenLabels(names, torch.tensor(sorted(rows)), gathered, beyond), (*lines, *known.notes)
+    lines += _passed_over(known)
+    return GivenLabels(names, torch.tensor(sorted(rows)), gathered, beyond), tuple(lines)
+
+
+def _passed_over(known: Survey) -> list[str]:
+    """What is not learnt from as its user may think: label files with errors, and those that are not there."""
+    lines = list(known.notes)
+    if known.dropped:
+        lines.append(
+            f"{len(known.dropped):,} images whose label files have errors are used without labels: the teacher labels "
+            "them, for export_labels= too; mend the files and begin anew to have yours learnt"
+        )
+    without = [path for path, objects in known.objects.items() if not objects and not is_there(label_path(path))]
+    if len(without) > len(known.objects) / 2:
+        lines.append(
+            f"{len(without):,} of {len(known.objects):,} images of train have no label file, and are taught as images "
+            "that show nothing, as a trainer does: where they are not labelled yet, leave them out of train (a .txt "
+            "with the paths of those that are labelled)"
+        )
+    return lines
 
 
 class _Once(Stream):
