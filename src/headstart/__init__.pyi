@@ -24,7 +24,7 @@ def pretrain(
     steps: int | None = None,
     budget: str | None = None,
     batch: int | Literal["auto"] = ...,
-    imgsz: int = 224,
+    imgsz: int = ...,
     local_imgsz: int = ...,
     workers: int | Literal["auto"] = "auto",
     cache: Literal["auto", "ram", "disk", "device", "off"] = "auto",

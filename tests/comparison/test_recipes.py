@@ -675,6 +675,25 @@ def test_a_folder_that_is_called_as_a_method_is_a_teacher_or_a_model_is_none_of_
     assert found.options == {**given, "data": str(tmp_path / "hog")}
 
 
+def test_a_recipe_with_labels_learns_images_of_the_size_that_is_measured_with(
+    fakes: Fakes, options: dict[str, Any], recipe: Path, capsys: Any
+) -> None:
+    recipe.write_text(yaml.safe_dump({"method": "selftrain", "steps": 40, "batch": 8, "teacher": "none"}))
+    assert headstart.compare(**options).ok
+    assert {one["imgsz"] for one in fakes[1].asked} == {64}
+    assert "learns images of" not in capsys.readouterr().err
+    recipe.write_text(yaml.safe_dump({"method": "selftrain", "steps": 40, "batch": 8, "teacher": "none", "imgsz": 160}))
+    fakes[1].asked.clear()
+    assert headstart.compare(**options).ok
+    assert {one["imgsz"] for one in fakes[1].asked} == {160}
+    told = "mine learns images of 160 px, and is fine-tuned and measured with others of 64 px: imgsz=160 here"
+    assert capsys.readouterr().err.replace("\n", " ").count(told) == 1
+    recipe.write_text(yaml.safe_dump({"method": "dino", "steps": 40, "batch": 8}))
+    fakes[1].asked.clear()
+    assert headstart.compare(**options).ok
+    assert {one.get("imgsz") for one in fakes[1].asked} == {None}, "crops are no images to detect in"
+
+
 def test_torchvisions_published_weights_are_no_file(options: dict[str, Any], recipe: Path) -> None:
     given = {**options, "model": "torchvision:fcos_resnet50_fpn", "starts": f"scratch,mine={recipe}"}
     match = "coco=path among the starts, or name init= or model= in the recipe"

@@ -260,3 +260,13 @@ def test_a_loss_of_two_kinds_moves_from_one_to_the_other() -> None:
         head.advance(share)
         assert head._criterion[1].o2m == pytest.approx(many)
         assert head._criterion[1].o2o == pytest.approx(1 - many)
+
+
+def test_objects_are_looked_for_in_images_of_any_sides() -> None:
+    """Four maps of strides up to 64: an image of 352 x 160 pixels is one of 384 x 192 with gray below and beside it."""
+    torch.manual_seed(0)
+    detector, image = load_detector("yolov8n-p6.yaml"), torch.rand(1, 3, 160, 352)
+    padded = torch.full((1, 3, 192, 384), 114 / 255)
+    padded[:, :, :160, :352] = image
+    with torch.no_grad():
+        torch.testing.assert_close(detector.propose(image), detector.propose(padded))

@@ -27,6 +27,9 @@ def test_what_is_said() -> None:
         "about 2 h 47 min: 5,000 steps of 64 images 2 h 47 min (estimate from a trial)"
         "; budget=30m would make it half an hour"
     )
+    for imgsz, smaller in ((416, ""), (448, ", imgsz=224 about a quarter"), (640, ", imgsz=320 about a quarter")):
+        assert Outlook(5_000, 64, 2.0, imgsz=imgsz).sentence().endswith(f"make it half an hour{smaller}")
+    assert "imgsz" not in Outlook(1_000, 32, 1.98, 120.0, imgsz=640).sentence()
     crowded = "the machine is busy: load 4.1 on 2 cores"
     assert Outlook(1_000, 32, 1.98, 120.0, 0.5, crowded).sentence() == (
         "about 35 min: search 2 min 00 s, 1,000 steps of 32 images 33 min (estimate from a trial; the machine is busy: "

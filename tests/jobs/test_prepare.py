@@ -17,6 +17,7 @@ from headstart.errors import UserError
 from headstart.jobs import compare as comparing
 from headstart.jobs import prepare as module
 from headstart.jobs.prepare import prepare
+from headstart.jobs.scenes import draw_dataset
 from headstart.pseudolabels.fit import Fit
 from headstart.report.pretraining_verdict import judge
 from headstart.report.run_reader import find_run
@@ -439,3 +440,28 @@ def test_a_dropped_tensor_fails_the_run(
     assert run.ok
     assert run.checkpoint == out / "headstart.pt"
     assert not (out / "unverified.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "imgsz", "used"),
+    [
+        ("yolo11n.yaml", "pyramid", 100, 128),
+        ("yolo11n.yaml", "dino", 100, 100),  # the backbone alone joins no maps
+        ("yolov8n-p6.yaml", "pyramid", 224, 256),  # four maps, of strides up to 64
+        ("yolov8n-p6.yaml", "selftrain", 96, 128),
+    ],
+)
+def test_images_have_sides_that_the_maps_fit(
+    model: str, method: str, imgsz: int, used: int, image_folder: Path, tmp_path: Path
+) -> None:
+    given = {**SMALL, "data": str(image_folder), "model": model, "method": method, "imgsz": imgsz, "steps": 1}
+    if method == "selftrain":
+        data = draw_dataset(tmp_path / "data", unlabelled=4, train=4, val=2, imgsz=64)
+        given |= {"labels": str(data), "data": str(data.parent / "images"), "teacher": "none", "steps": 3}
+    job = prepare(given)
+    assert job.run.imgsz == used
+    told = [line for line in job.why if line.startswith("imgsz=")]
+    assert told == ([] if used == imgsz else [f"imgsz={used} in place of {imgsz}: {told[0].split(': ')[1]}"])
+    run = headstart.pretrain(**{**given, "out": str(tmp_path / "run")})
+    assert run.ok
+    assert headstart.pretrain(**{**given, "out": str(tmp_path / "run"), "resume": True}).ok

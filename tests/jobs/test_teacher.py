@@ -71,6 +71,17 @@ def test_labels_whose_val_is_their_train_are_learnt_from(options: dict[str, Any]
     assert "teacher: null" in (run.folder / "settings.yaml").read_text()
 
 
+def test_what_is_handed_back_finds_objects_in_images_of_the_size_that_it_learnt(
+    options: dict[str, Any], few: Path
+) -> None:
+    """Ultralytics takes the size of a checkpoint where it is given none, and of a training from it, too."""
+    run = pretrain(**{**options, "imgsz": 72, "teacher": "none", "steps": 2, "settle": 0})
+    model: Any = YOLO(run.checkpoint)
+    assert model.overrides["imgsz"] == 96, "72 is no multiple of the stride: it was shown in 96"
+    model.predict(next((few.parent / "images").iterdir()), verbose=False)
+    assert model.predictor.args.imgsz in (96, [96, 96])
+
+
 def test_the_passes_are_told_and_recorded(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     run = pretrain(**{**options, "report": True})
     assert capsys.readouterr().err.count("teacher=tf_efficientnet_lite0") == 1, "what was shown to help is named"

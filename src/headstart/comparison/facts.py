@@ -126,8 +126,9 @@ def _of(node: Node) -> str:
 
 def _recipe_facts(prepared: Prepared, start: Start, made: Mapping[Node, Made]) -> RecipeFacts:
     recipe = prepared.recipes[start.base].recipe
-    coco = coco_weights(prepared.settings.starts, prepared.settings.model)
-    filled: dict[str, Any] = recipe.filled(prepared.settings.model, data=None, coco=coco, labels=None, seed=0)
+    s = prepared.settings
+    coco = coco_weights(s.starts, s.model)
+    filled: dict[str, Any] = recipe.filled(s.model, data=None, coco=coco, labels=None, seed=0, imgsz=s.imgsz)
     return RecipeFacts(
         file=str(recipe.file),
         method=recipe.method,

@@ -21,7 +21,7 @@ from headstart.comparison.longer import most
 from headstart.comparison.pretrainings import FOLDER as PRETRAININGS
 from headstart.comparison.pretrainings import namers
 from headstart.comparison.recipes import RecipeStart, coco_weights, placed, read_recipe, with_namer
-from headstart.comparison.remarks import NAME_IT, not_coco
+from headstart.comparison.remarks import NAME_IT, not_coco, other_size
 from headstart.comparison.results import SETTINGS
 from headstart.comparison.start_records import PretrainingFacts
 from headstart.comparison.starts import Start, StartFile, build_starts, called_coco, parse_starts, pretraining_of
@@ -177,7 +177,8 @@ def prepare(settings: CompareSettings, folder: Path) -> Prepared:
     _refuse_unlabelled_test(dataset)
     named = list(find_images(settings.unlabelled)) if settings.unlabelled else []
     leaks = look_for_leaks(dataset, starts, pretrainings, recipes, named, folder / "labels" / _LOOKS)
-    dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *named_by, *leaks.notes))
+    sizes = _sizes(settings, pretrainings, recipes)
+    dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *named_by, *sizes, *leaks.notes))
     lists, search = _write_lists(settings, dataset, budgets, folder / "labels")
     there = _with_coco([start for start in starts if start.kind != "recipe"], settings, recipes)
     files = build_starts(there, settings.seeds, dataset, trainer.architecture(settings.model), folder / "starts")
@@ -210,6 +211,15 @@ def _recipes(
     if problems:
         raise UserError.several(problems)
     return found, notes
+
+
+def _sizes(
+    settings: CompareSettings, pretrainings: Mapping[str, PretrainingFacts], recipes: Mapping[str, RecipeStart]
+) -> list[str]:
+    """Which detectors of the user's classes learnt, or will, from images of another size than the comparison's."""
+    learnt = {name: known.imgsz for name, known in pretrainings.items() if "labels" in known.carriers}
+    learnt |= {name: one.recipe.options.get("imgsz") for name, one in recipes.items() if one.recipe.labelled}
+    return [words for name, size in learnt.items() if size and (words := other_size(name, int(size), settings.imgsz))]
 
 
 def _refuse_nothing_to_follow(

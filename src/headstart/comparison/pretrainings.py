@@ -234,7 +234,7 @@ def pretraining(prepared: Prepared, node: Node) -> Pretraining:
     labels = prepared.search[node.budget] if node.search else prepared.lists.get((node.budget, node.seed))
     used = str(labels.labels.resolve()) if labels else None
     coco = coco_weights(s.starts, s.model)
-    options = recipe.filled(s.model, data=data, coco=coco, labels=used, seed=node.seed)
+    options = recipe.filled(s.model, data=data, coco=coco, labels=used, seed=node.seed, imgsz=s.imgsz)
     return Pretraining(node, recipe, options, labels, fingerprint, prepared.folder / FOLDER / node.name)
 
 

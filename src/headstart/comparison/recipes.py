@@ -72,7 +72,7 @@ class Recipe:
         except (TypeError, ValueError):  # which is told where its options are checked
             return EVERY
 
-    def filled(self, model: str, *, data: Any, coco: str, labels: str | None, seed: int) -> dict[str, Any]:
+    def filled(self, model: str, *, data: Any, coco: str, labels: str | None, seed: int, imgsz: int) -> dict[str, Any]:
         """The options of one of its runs, but for ``out`` and the device.
 
         Args:
@@ -81,8 +81,11 @@ class Recipe:
             coco: The comparison's COCO weights, for a recipe that names neither ``model`` nor ``init``.
             labels: A dataset YAML whose ``train`` is the labelled images; None for a method without labels.
             seed: Of its cells.
+            imgsz: Of the comparison, for a recipe with labels that names none: it makes a detector for such images.
         """
         found = {"data": data, **self.options, "seed": seed}
+        if self.labelled:
+            found.setdefault("imgsz", imgsz)
         if "model" not in found:
             found["model"] = finetuner(model).architecture(model)
             found.setdefault("init", coco)

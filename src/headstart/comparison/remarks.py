@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -106,6 +107,19 @@ def longer(start: StartFacts) -> str:
         groups.setdefault((one.steps, one.follows), []).append(labels(one.budget))
     each = [f"{steps:,} steps at {listed(at)}, as {follows}" for (steps, follows), at in groups.items()]
     return f"fine-tuned for longer by {'; '.join(each)}"
+
+
+def other_size(name: str, learnt: int, measured: int) -> str:
+    """That a detector of the user's classes learnt images of another size, in pixels, than it is measured with.
+
+    In a sentence without full stop; "" where the sizes are alike.
+    """
+    if math.ceil(learnt / 32) == math.ceil(measured / 32):
+        return ""
+    return (
+        f"{name} learns images of {learnt} px, and is fine-tuned and measured with others of {measured} px: "
+        f"imgsz={learnt} here has both alike"
+    )
 
 
 NAME_IT = "own weights have a name of their own: starts=coco,mine=weights.pt reference=mine"

@@ -46,6 +46,7 @@ class PretrainingFacts(Record):
         fingerprint: Of the list of its images; "" where it does not say.
         carriers: What brought in what somebody learnt from labels: option -> labels, weights, teacher or detector.
         every: Seconds between the frames that it took of videos; None where it does not say.
+        imgsz: Side of the images, or crops, that it learnt from, pixels; None where it does not say.
     """
 
     folder: str
@@ -61,6 +62,7 @@ class PretrainingFacts(Record):
     fingerprint: str = ""
     carriers: dict[str, str] = {}
     every: float | None = None
+    imgsz: int | None = None
 
 
 class RecipeRunFacts(Record):

@@ -170,6 +170,7 @@ def _facts(folder: Path, content: Any) -> PretrainingFacts:
         fingerprint=str(resolved.get("images_fingerprint") or ""),
         carriers={key: str(options[key]) for key in ("labels", *CARRIERS) if options.get(key)},
         every=options.get("every"),
+        imgsz=options.get("imgsz"),
     )
 
 

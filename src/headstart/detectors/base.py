@@ -73,6 +73,8 @@ class Detector(ABC):
         trained: Whether it starts from trained weights (a checkpoint), not from random ones.
         notes: What a user should know about how it was loaded, a sentence each.
         channels: Of the images that it reads; 3 are RGB.
+        imgsz: Side of the images that a run teaches it to detect in, pixels; a checkpoint says so to the family's own
+            tools where they take that from it. None where no run does.
         license: Of the family's published weights and code, by its SPDX name; "" where it is not known.
     """
 
@@ -85,6 +87,7 @@ class Detector(ABC):
     trained: bool
     notes: tuple[str, ...] = ()
     channels: int = 3
+    imgsz: int | None = None
     license: str = ""
 
     @abstractmethod

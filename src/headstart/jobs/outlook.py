@@ -42,6 +42,9 @@ SHORT = 2_000
 LONG = 3_600.0
 """Seconds from which the way to a shorter run is said."""
 
+LARGE = 448
+"""Side of images, in pixels, from which half of it is one that detectors are used with."""
+
 _ALONE = 0.9
 """Share of the time below which it is said what a run would take at least on a machine that is not busy."""
 
@@ -59,6 +62,7 @@ class Outlook:
         search: Seconds of the search for objects; 0 where there is none.
         alone: Share of the time that it would take at least, had it the machine for itself: processor time.
         busy: That the machine is busy, in words; "" where it is not.
+        imgsz: Side of the images of the steps, pixels.
     """
 
     steps: int
@@ -67,6 +71,7 @@ class Outlook:
     search: float = 0.0
     alone: float = 1.0
     busy: str = ""
+    imgsz: int = 0
 
     @property
     def seconds(self) -> float:
@@ -77,7 +82,10 @@ class Outlook:
         """``about 35 min: search 2 min, 1,000 steps of 32 images 33 min (estimate from a trial)``."""
         parts = [f"search {duration(self.search)}"] if self.search else []
         parts += [f"{self.steps:,} steps of {self.batch} images {duration(self.steps * self.step)}"]
-        less = "; budget=30m would make it half an hour" if self.seconds > LONG else ""
+        less = ""
+        if self.seconds > LONG:
+            smaller = f", imgsz={self.imgsz // 64 * 32} about a quarter" if self.imgsz >= LARGE else ""
+            less = f"; budget=30m would make it half an hour{smaller}"
         others = ""
         if self.busy:
             least = f", {duration(self.seconds * self.alone)} or more when it is not" if self.alone < _ALONE else ""
@@ -124,7 +132,7 @@ def outlook(job: Job, make: Make, arithmetic: Arithmetic) -> Outlook | None:
                 raise
             return None  # told by the run itself, with what else it finds
     alone = min(1.0, taken.alone / taken.clock) if device.type == "cpu" else 1.0
-    return Outlook(job.steps, s.batch_size, taken.clock * share * s.accumulate, search, alone, crowded)
+    return Outlook(job.steps, s.batch_size, taken.clock * share * s.accumulate, search, alone, crowded, s.imgsz)
 
 
 class _InOneError(Exception):

@@ -191,6 +191,7 @@ def prepare(options: Mapping[str, Any], measure: Callable[[Job], BatchTrial] | N
         known, told = given_labels(labels, images, detector.task)
         relabelled(record["resolved"] if record else {}, known, labels)
         classed = detector.with_classes(known.names, dataset_of(labels).keypoints())
+        classed.imgsz = run.imgsz
         more += told
     settled, told = _named(settled, declared, images, 0 if known is None else len(images) - len(known.rows))
     more += told
@@ -248,13 +249,13 @@ def _method(
     """
     open_to = undecided(given)
     named, why = chosen_method(given, detector, len(images)) if open_to else (given, ())
-    settled, declared = _settled(named, detector, record)
+    settled, declared, fitted = _settled(named, detector, record)
     fit = fit or (_fit(settled, declared, detector, images) if record is None else None)
     other = without_objects(given, detector, len(images)) if open_to and fit and not fit.ok else None
     if other:
         named, why = other
-        settled, declared = _settled(named, detector, record)
-    return settled, declared, why, fit
+        settled, declared, fitted = _settled(named, detector, record)
+    return settled, declared, (*why, *fitted), fit
 
 
 def with_length(
@@ -276,9 +277,32 @@ def with_length(
 
 def _settled(
     given: Mapping[str, Any], detector: Detector, record: Mapping[str, Any] | None
-) -> tuple[Resolved, Declared]:
+) -> tuple[Resolved, Declared, tuple[str, ...]]:
     declared = find.find(str(given["method"]))
-    return _resolve(given, declared, [], trained=detector.trained and record is None), declared
+    settled = _resolve(given, declared, [], trained=detector.trained and record is None)
+    if declared.method.needs.trains == "backbone":
+        return settled, declared, ()
+    fitting, fitted = _fitting(settled, detector)
+    return fitting, declared, fitted
+
+
+def _fitting(settled: Resolved, detector: Detector) -> tuple[Resolved, tuple[str, ...]]:
+    """Images of sides that the maps of a pyramid fit, rounded up to a multiple of its largest stride; what was changed.
+
+    A neck joins maps of several strides: of others they do not meet. A trainer rounds them likewise.
+    """
+    stride, told = max(level.stride for level in detector.levels), []
+
+    def fitting(options: Any, name: str) -> dict[str, int]:
+        side = getattr(options, name, None)
+        if not side or side % stride == 0:
+            return {}
+        up = side + -side % stride
+        told.append(f"{name}={up} in place of {side}: a multiple of {stride}, the largest stride of {detector.name}")
+        return {name: up}
+
+    run = settled.run.model_copy(update=fitting(settled.run, "imgsz"))
+    return Resolved(run, settled.method.model_copy(update=fitting(settled.method, "label_imgsz"))), tuple(told)
 
 
 def _fit(settled: Resolved, declared: Declared, detector: Detector, images: ImageIndex) -> Fit | None:

@@ -56,15 +56,16 @@ def _problems(file: Path, given: Mapping[str, Any]) -> list[UserError]:
     labels = str(find_dataset_yaml(str(given["data"])) or given["data"]) if recipe.labelled else None
     # Which images the labelled pool has is found out later: any folder stands for them.
     data = given.get("unlabelled") or str(file.parent)
-    return check_options(recipe.filled(model, data=data, coco=coco, labels=labels, seed=0))
+    imgsz = CompareSettings.model_fields["imgsz"].default  # that of the comparison is looked at with its own options
+    return check_options(recipe.filled(model, data=data, coco=coco, labels=labels, seed=0, imgsz=imgsz))
 
 
 def lengths(recipes: Mapping[str, RecipeStart], settings: CompareSettings) -> dict[str, int | None]:
     """Start -> steps of a run of its recipe; None where a time sets them (``budget=``)."""
     from headstart.jobs.prepare import length_of
 
-    coco = coco_weights(settings.starts, settings.model)
+    s = settings
+    more: dict[str, Any] = {"coco": coco_weights(s.starts, s.model), "labels": None, "seed": 0, "imgsz": s.imgsz}
     return {
-        name: length_of(one.recipe.filled(settings.model, data=one.data, coco=coco, labels=None, seed=0), one.images)
-        for name, one in recipes.items()
+        name: length_of(one.recipe.filled(s.model, data=one.data, **more), one.images) for name, one in recipes.items()
     }

@@ -115,7 +115,8 @@ class Settings(DetectionSettings, LabelOptions, TeacherOptions):
     max_objects: int = Field(100, ge=1, description="objects an image at most that the teacher labels")
 
 
-PRESETS: dict[str, dict[str, Any]] = {"default": {"export": "teacher", "schedule": "linear"}}
+# 640 as detectors are trained and used by default: what is handed back finds objects in images of that size.
+PRESETS: dict[str, dict[str, Any]] = {"default": {"export": "teacher", "schedule": "linear", "imgsz": 640}}
 
 
 class Selftrain(Method):

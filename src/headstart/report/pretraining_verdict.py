@@ -255,7 +255,8 @@ def _next_steps(run: FoundRun, tone: str) -> list[Step]:
 def _with_classes(run: FoundRun, yolo: list[str], weights: str, cfg: list[str], labels: str, model: str) -> list[Step]:
     """What to do with a detector that has the user's classes, for it has learned from labels."""
     folders = [one for one in sources(run) if not one.endswith((".yaml", ".yml"))]
-    recipe = f"starts=coco,coco-longer,mine={_near(run.path / 'settings.yaml')},mine-as-is"
+    recipe = [f"starts=coco,coco-longer,mine={_near(run.path / 'settings.yaml')},mine-as-is"]
+    recipe += [f"imgsz={size}"] if (size := run.option("imgsz")) else []
     return [
         Step(
             "It has your classes, and finds objects as it is:",
@@ -265,7 +266,7 @@ def _with_classes(run: FoundRun, yolo: list[str], weights: str, cfg: list[str], 
         Step(
             "Whether the images without labels helped, only a comparison says. This run as a recipe, made anew from "
             "each list of labels, fine-tuned and as it is, against COCO's weights fine-tuned for as many steps:",
-            shlex.join(["headstart", "compare", f"data={labels}", f"model={model}", recipe]),
+            shlex.join(["headstart", "compare", f"data={labels}", f"model={model}", *recipe]),
         ),
     ]
 

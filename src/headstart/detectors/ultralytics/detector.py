@@ -38,6 +38,7 @@ from headstart.detectors.ultralytics.opening import (
 from headstart.detectors.ultralytics.undisturbed import quiet
 from headstart.errors import UserError
 from headstart.files import write_atomically
+from headstart.views.resize import GRAY
 
 
 def load(model: Any, init: str | Path | None = None, channels: int = 3) -> UltralyticsDetector:
@@ -162,8 +163,10 @@ class UltralyticsDetector(Detector):
         return made
 
     def propose(self, images: Tensor) -> Tensor:
-        """See `Detector.propose`."""
-        found = proposals(self.module, len(self.names), images)
+        """See `Detector.propose`; of images that are no multiple of its own largest stride, what is missing is gray."""
+        stride = max(level.stride for level in self.levels)
+        right, below = (-size % stride for size in (images.shape[-1], images.shape[-2]))
+        found = proposals(self.module, len(self.names), nn.functional.pad(images, (0, right, 0, below), value=GRAY))
         if found is None:
             raise self._no_objects()
         return found
@@ -214,11 +217,12 @@ class UltralyticsDetector(Detector):
         }
 
     def _train_args(self) -> dict[str, Any]:
-        """The arguments that Ultralytics remembers of a checkpoint, and a training from it starts with."""
+        """The arguments that Ultralytics remembers of a checkpoint, and all that is done with it starts with."""
         kept = {name: self._origin[name] for name in ("imgsz", "single_cls") if self._origin.get(name) is not None}
         # A checkpoint without an image size means 640; a classifier built from its YAML trains at 224.
         size = {"imgsz": 224} if self.task == "classify" else {}
-        return {**size, **kept, "task": self.task}
+        size |= kept if self.imgsz is None else {**kept, "imgsz": self.imgsz}
+        return {**size, "task": self.task}
 
     def finetune_settings(
         self, imgsz: int, labelled: int = 300, *, detects: bool = False
