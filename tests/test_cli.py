@@ -228,7 +228,7 @@ def test_help_of_pretrain_is_one_screen(capsys, monkeypatch) -> None:
         "resume",
     } <= shown
     assert all(re.search(rf"^  {name}=", text, re.MULTILINE) for name in shown)
-    assert "by default objects from trained weights" in flat(text)
+    assert "else objects from trained weights" in flat(text)
     assert "(default: default)" not in text
     assert "the method's own number at most (default: 64; 128 with objects)" in flat(text)
     assert "--help method=NAME" in text.splitlines()[-1]

@@ -42,7 +42,7 @@ def test_signatures_at_run_time() -> None:
     shown = inspect.signature(headstart.pretrain).parameters
     own = {name for method in names() for name in read_method(method).settings.model_fields}
     assert set(shown) == {*PretrainSettings.model_fields, *own, "cfg", "options"}
-    assert (shown["imgsz"].default, shown["imgsz"].annotation) == (224, "int")
+    assert (shown["save_every"].default, shown["save_every"].annotation) == (500, "int")
     assert repr(shown["batch"].default) == "..."  # the method's preset decides
     assert {one.kind for one in shown.values()} == {inspect.Parameter.KEYWORD_ONLY}
     assert set(inspect.signature(headstart.compare).parameters) == {*CompareSettings.model_fields, "cfg"}
@@ -51,7 +51,7 @@ def test_signatures_at_run_time() -> None:
 
 def test_help_is_useful() -> None:
     text = pydoc.render_doc(headstart.pretrain, renderer=pydoc.plaintext)
-    assert "imgsz: int = 224" in text
+    assert "save_every: int = 500" in text
     assert "batch: images a step" in text
     assert "teacher_temp: dino: temperature of the teacher's scores" in text
 

@@ -124,7 +124,7 @@ def pretrain(
     labelled: float | None = ...,
     rounds: int = ...,
     ema: float = ...,
-    average: bool = ...,
+    average: bool | None = ...,
     keep: float | Literal["class"] = ...,
     unsure: float = ...,
     mixup: float = ...,
@@ -143,8 +143,9 @@ def pretrain(
             and the like, or an Ultralytics dataset YAML (images of its train part); several as [a, b] or by
             repeating data=
         model: detector: a .yaml (random weights), a .pt, a live YOLO object, or torchvision:NAME
-        method: a method's name, the path of a .py file with one, or auto; by default objects from trained weights,
-            where the head learns boxes and the objects that are found fit the images, and dino from random ones
+        method: a method's name, the path of a .py file with one, or auto; by default selftrain with labels=, else
+            objects from trained weights, where the head learns boxes and the objects that are found fit the images,
+            and dino from random ones
         preset: named set of defaults of the method; by default its first
         init: a .pt whose weights the model starts from, e.g. COCO weights
         every: seconds between two frames of a video that are looked at; one that shows the same as the last is left
@@ -153,7 +154,7 @@ def pretrain(
         steps: optimizer steps (this or epochs); without either by images, start and machine
         budget: time that pretraining may take, such as 30m, 2h or 45s: sets the steps (in place of them)
         batch: images a step; auto: as many as memory has room for, the method's own number at most
-        imgsz: side of the global crops, pixels
+        imgsz: side of images or global crops, pixels
         local_imgsz: side of the local crops, pixels
         workers: processes that read images; 0 reads in the main process
         cache: where decoded images are kept: on the disk for later runs, in memory, on the training device, or
@@ -270,8 +271,7 @@ def pretrain(
         variance: pyramid: weight of the floor under the variance of the boxes; vicreg: weight of the floor under
             the variance of each output
         variance_over: pyramid: boxes that must differ from each other
-        labels: selftrain: Ultralytics dataset YAML: its train part are the labelled images (they may be among
-            data), its names the classes
+        labels: selftrain: dataset YAML: train are the labelled images (among data or not), names the classes
         export_labels: selftrain: new folder for the labels that the teacher gave in the end, as an Ultralytics
             dataset, with their scores in a file beside
         naming: selftrain: who tells the class of what is found where there is a teacher=: the network, or both it
@@ -283,8 +283,8 @@ def pretrain(
             at least
         rounds: selftrain: how often the teacher labels the images; the learning rate falls before each time
         ema: selftrain: momentum of the teacher's weights
-        average: selftrain: take the mean of the teachers at the end of burn-in and of every round, not the last
-            alone
+        average: selftrain: the mean of the teachers at the ends of cycles, not the last one; none: from trained
+            weights
         keep: selftrain: score from which what the teacher finds is taken for an object; class: one for each class,
             so that as many are kept as from 0.4 on, and of each class by its share of the labels
         unsure: selftrain: score below which it is taken for background

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from headstart.errors import UserError
 from headstart.images.index import find_images
 from headstart.images.labels import label_path
 from headstart.jobs.labelled import given_labels
+from headstart.jobs.prepare import prepare
 from headstart.jobs.scenes import draw_dataset
 
 
@@ -53,3 +55,9 @@ def test_empty_label_files_say_that_there_is_nothing(data: Path) -> None:
     for file in files(data)[:5]:
         file.write_text("")
     assert "no label file" not in said(data)
+
+
+@pytest.mark.parametrize("method", [{}, {"method": "auto"}, {"method": "selftrain"}])
+def test_labels_that_are_not_there_are_told_of_labels(method: dict[str, str], data: Path) -> None:
+    with pytest.raises(UserError, match=r"^labels: nope\.yaml is no dataset YAML that is there"):
+        prepare({"data": str(data.parent / "images"), "labels": "nope.yaml", **method})

@@ -60,7 +60,7 @@ def options(image_folder: Path, few: Path, tmp_path: Path) -> dict[str, Any]:
 
 
 def test_labels_whose_val_is_their_train_are_learnt_from(options: dict[str, Any], few: Path) -> None:
-    """As in coco8.yaml. The start knows the user's classes in the end: nothing of it starts fresh for them."""
+    """As in coco128.yaml. The start knows the user's classes in the end: nothing of it starts fresh for them."""
     data = few.with_name("both.yaml")
     data.write_text("train: images\nval: images\nnames: [disk, ring]\n")
     run = pretrain(**{**options, "labels": str(data), "teacher": "none", "steps": 2, "burn_in": 1, "settle": 0})

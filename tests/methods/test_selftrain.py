@@ -257,6 +257,23 @@ def test_the_mean_of_the_ends_of_the_cycles_labels_and_is_handed_back(average: b
     assert {last[name] for name in last.keys() - counters} == {7.0 if average else 10.0}
 
 
+@pytest.mark.parametrize(("average", "trained", "mean"), [(None, True, 3.0), (None, False, 4.0), (True, False, 3.0)])
+def test_from_random_weights_the_last_end_alone_is_taken(average: bool | None, trained: bool, mean: float) -> None:
+    """Of 1 at the end of burn-in and 4 at that of the round, which weighs twice: 9/3, or 4."""
+    made = method(average=average, rounds=1, settle=0.0)
+    made.context = replace(made.context, trained=trained)
+    Sees(made, {})
+    for value, step in ((1.0, 10), (4.0, None)):
+        with torch.no_grad():
+            for module in (made.student, made.teacher, made.head, made.teacher_head):
+                for one in module.state_dict().values():
+                    one.fill_(value)
+        if step:
+            made.before_step(Progress(step, STEPS, 0.0))
+    back = made.handed_back("teacher").values()
+    assert {float(one.mean()) for one in back if one.is_floating_point()} == {mean}
+
+
 def test_burn_in_may_see_larger_views_than_what_is_trained_after_it() -> None:
     """256 pixels in the first 10 of 40 steps, and when its teacher labels; its weights are no part of the mean."""
     made = method(label_imgsz=250)

@@ -22,7 +22,7 @@ from headstart.settings.words import alternatives, choices
 
 GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     "pretrain": {
-        "Images and detector": ("data", "model", "init"),
+        "Images and detector": ("data", "labels", "model", "init"),
         "Method": ("method", "preset", "teacher"),
         "Training, with one of epochs, steps and budget": ("epochs", "steps", "budget", "batch", "imgsz", "device"),
         "Run": ("out", "resume", "overwrite", "cfg"),
@@ -36,8 +36,8 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """What the help shows first, by heading."""
 
-_TEACHER_OF = "objects"
-"""The method whose teacher= is shown first: a run from trained weights takes it by default."""
+_SHOWN_OF = {"labels": "selftrain", "teacher": "objects"}
+"""Options of methods that are shown first, each as the method has it that a run with it takes by default."""
 
 _FOOT = {
     "pretrain": "Methods: {methods}, or my.py.\n"
@@ -85,11 +85,12 @@ def _spaced(text: click.HelpFormatter) -> str:
 
 
 def _fields(command: str) -> dict[str, FieldInfo]:
-    """The options that the page of a command shows; of ``pretrain``, those of every method, and the teacher's."""
+    """The options that the page of a command shows; of ``pretrain``, those of every method, and labels and teacher."""
     if command != "pretrain":
         return fields_of(command)
     fields = dict(PretrainSettings.model_fields)
-    return {**fields, "teacher": read_method(_TEACHER_OF).settings.model_fields["teacher"], "cfg": CFG}
+    fields |= {name: read_method(method).settings.model_fields[name] for name, method in _SHOWN_OF.items()}
+    return {**fields, "cfg": CFG}
 
 
 # -- methods ----------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ COCO = (
 )
 SELFTRAIN = (
     "selftrain (labels= and images without labels): on one data set ahead of COCO of as many steps in all, which had "
-    "all but stopped gaining, by 6.8 points [4.4, 9.2] with 5 % of the labels, and by 7.5 [6.6, 8.3] with 1 % (six "
+    "gained little any more, by 6.8 points [4.4, 9.2] with 5 % of the labels, and by 7.5 [6.6, 8.3] with 1 % (six "
     "seeds each; 7,200 and 2,400 steps)"
 )
 RANDOM = "random weights: far behind COCO's with few labels (37.6 points [32.9, 42.2] at 5 %, three seeds)"

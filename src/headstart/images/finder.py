@@ -267,7 +267,7 @@ class Finder:
         kept = {one: kept[one] for one in kept if (member := split(one)) is None or member.shard not in held_out.shards}
         left_out = every - len(kept)
         if source.labels and not (kept or shards) and (train.found or train.shards):
-            # As in coco8.yaml. Who names a YAML for its labels wants these, and there are no others in it.
+            # As in coco128.yaml. Who names a YAML for its labels wants these, and there are no others in it.
             kept, shards, left_out = train.found, train.shards, 0
             what = f"all images of train in {source.path} are also in val or test, and are learnt from all the same"
             self.notes.append(f"{what}: what is measured on val or test then says nothing of new images")

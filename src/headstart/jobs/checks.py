@@ -94,8 +94,8 @@ def check_method(given: Mapping[str, Any], name: str, method: type[Method]) -> l
 
 
 def check_beside(given: Mapping[str, Any]) -> list[UserError]:
-    """Problems of the networks that are named beside the one that is trained, while no method is chosen yet."""
-    problems: list[UserError] = []
+    """Problems of labels, and of networks beside the one that is trained, while no method is chosen yet."""
+    problems = _labels(given) if given.get("labels") else []
     if given.get("teacher") not in (None, AUTO):
         problems += check_teacher(TeacherSource.of(given))
     return problems if given.get("proposals") is None else [*problems, *_proposals(given)]

@@ -37,6 +37,7 @@ def make_method(job: Job, labels: PseudoLabels | None, rows: RowReader | None = 
         pseudolabels=labels,
         head=head,
         given=job.given,
+        trained=detector.trained,
         read=rows,
     )
     method = job.declared.method(job.options, context)

@@ -93,6 +93,7 @@ class Context:
         head: Where all is trained: the detector's own, with an output for each pseudo-label, or for each class of the
             labels that the user gives.
         given: Labels that the user gives, where it needs them.
+        trained: Whether the student starts from trained weights, not from random ones.
         read: Where labels are given: brings the images at some rows of the index, each once, batch after batch, scaled
             down to so many pixels at most.
     """
@@ -107,6 +108,7 @@ class Context:
     pseudolabels: PseudoLabels | None = None
     head: PseudoLabelHead | None = None
     given: GivenLabels | None = None
+    trained: bool = True
     read: Callable[[Sequence[int], int], Iterable[PixelBatch]] | None = None
 
     @property

@@ -57,7 +57,6 @@ class Settings(DetectionSettings, LabelOptions, TeacherOptions):
         description="trained network whose features tell the classes of what is found, e.g. a timm model's name; auto: "
         "tf_efficientnet_lite0, if it is on this machine or can be downloaded; none: the detector names them itself",
     )
-
     naming: Literal["auto", "network", "both"] = Field(
         "auto",
         description="who tells the class of what is found where there is a teacher=: the network, or both it and the "
@@ -84,8 +83,9 @@ class Settings(DetectionSettings, LabelOptions, TeacherOptions):
         1, ge=1, description="how often the teacher labels the images; the learning rate falls before each time"
     )
     ema: float = Field(0.999, ge=0, lt=1, description="momentum of the teacher's weights")
-    average: bool = Field(
-        True, description="take the mean of the teachers at the end of burn-in and of every round, not the last alone"
+    average: bool | None = Field(
+        None,
+        description="the mean of the teachers at the ends of cycles, not the last one; none: from trained weights",
     )
     keep: Annotated[float, Field(gt=0, le=1)] | Literal["class"] = Field(
         0.4,
@@ -115,7 +115,7 @@ class Settings(DetectionSettings, LabelOptions, TeacherOptions):
     max_objects: int = Field(100, ge=1, description="objects an image at most that the teacher labels")
 
 
-# 640 as detectors are trained and used by default: what is handed back finds objects in images of that size.
+# imgsz: that of a detector's own training, since what is handed back finds objects in such images.
 PRESETS: dict[str, dict[str, Any]] = {"default": {"export": "teacher", "schedule": "linear", "imgsz": 640}}
 
 
@@ -141,10 +141,8 @@ class Selftrain(Method):
         self.teacher = frozen_copy(context.student)
         self.teacher_head: PseudoLabelHead = frozen_copy(context.head)
         self._given, own = context.given, settings.label_imgsz
-        # Side of the views of burn-in, and of what its teacher labels.
-        self._burn_in_imgsz = -(-own // 32) * 32 if own else context.imgsz
-        has = torch.zeros(len(context.given), dtype=torch.bool)
-        has[context.given.rows] = True
+        self._burn_in_imgsz = -(-own // 32) * 32 if own else context.imgsz  # of views, and of what its teacher labels
+        has = torch.zeros(len(context.given), dtype=torch.bool).index_fill(0, context.given.rows, True)
         self._unlabelled = (~has).nonzero().flatten()
         teaches = len(self._unlabelled) and 1 not in (settings.burn_in, settings.labelled)  # else nobody is judged
         self._held_out = HeldOut.drawn(context.given, settings.held_out if teaches else 0.0, context.seed)
@@ -339,7 +337,8 @@ class Selftrain(Method):
 
     def _averaged(self) -> WeightMean:
         """Of the teachers at the ends of the cycles so far, if this one ended now."""
-        mean = self._mean if self.settings.average else WeightMean()
+        average = self.context.trained if self.settings.average is None else self.settings.average
+        mean = self._mean if average else WeightMean()
         return mean.with_another({name: self.get_submodule(name).state_dict() for name in ("teacher", "teacher_head")})
 
     # -- what comes out ------------------------------------------------------------------------------------------------

@@ -116,8 +116,7 @@ class LabelOptions(Options):
 
     labels: str | None = Field(
         None,
-        description="Ultralytics dataset YAML: its train part are the labelled images (they may be among data), its "
-        "names the classes",
+        description="dataset YAML: train are the labelled images (among data or not), names the classes",
     )
     export_labels: str | None = Field(
         None,

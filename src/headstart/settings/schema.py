@@ -85,8 +85,9 @@ class PretrainSettings(Options):
     )
     method: str = Field(
         "default",
-        description="a method's name, the path of a .py file with one, or auto; by default objects from trained "
-        "weights, where the head learns boxes and the objects that are found fit the images, and dino from random ones",
+        description="a method's name, the path of a .py file with one, or auto; by default selftrain with labels=, "
+        "else objects from trained weights, where the head learns boxes and the objects that are found fit the images, "
+        "and dino from random ones",
     )
     preset: str | None = Field(None, description="named set of defaults of the method; by default its first")
     init: str | None = Field(None, description="a .pt whose weights the model starts from, e.g. COCO weights")
@@ -104,7 +105,7 @@ class PretrainSettings(Options):
         64,
         description="images a step; auto: as many as memory has room for, the method's own number at most",
     )
-    imgsz: int = Field(224, ge=32, le=4096, description="side of the global crops, pixels")
+    imgsz: int = Field(224, ge=32, le=4096, description="side of images or global crops, pixels")
     local_imgsz: int = Field(96, ge=32, le=4096, description="side of the local crops, pixels")
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         "auto", description="processes that read images; 0 reads in the main process"
