@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from headstart.errors import UserError
 from headstart.images.index import find_images
 from headstart.images.labels import label_path
+from headstart.jobs import prepare as module
 from headstart.jobs.labelled import given_labels
 from headstart.jobs.prepare import prepare
 from headstart.jobs.scenes import draw_dataset
@@ -61,3 +64,18 @@ def test_empty_label_files_say_that_there_is_nothing(data: Path) -> None:
 def test_labels_that_are_not_there_are_told_of_labels(method: dict[str, str], data: Path) -> None:
     with pytest.raises(UserError, match=r"^labels: nope\.yaml is no dataset YAML that is there"):
         prepare({"data": str(data.parent / "images"), "labels": "nope.yaml", **method})
+
+
+@pytest.mark.parametrize(
+    ("gpu", "given", "imgsz"),
+    [(False, {}, 320), (True, {}, 640), (False, {"imgsz": 640}, 640), (True, {"imgsz": 96}, 96)],
+)
+def test_the_size_of_the_images_is_that_of_a_detector_or_what_a_cpu_can_do(
+    gpu: bool, given: dict[str, Any], imgsz: int, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = SimpleNamespace(kind="cuda" if gpu else "cpu", memory=lambda: 0)
+    monkeypatch.setattr(module, "parse_device", lambda asked: device)
+    images = str(data.parent / "images")
+    job = prepare({"data": images, "labels": str(data), "model": "yolo11n.yaml", "teacher": "none", **given})
+    assert job.run.imgsz == imgsz == job.detector.imgsz
+    assert bool([line for line in job.why if line.startswith("imgsz=320, for there is no GPU")]) is (imgsz == 320)
