@@ -144,9 +144,9 @@ def _disk_error(path: Path, error: RuntimeError) -> Exception:
     return OSError(errno.ENOSPC if full else errno.EIO, str(error).splitlines()[0])
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+def write_text(path: Path, text: str, errors: str = "strict") -> None:
+    """Write `text` as UTF-8, atomically; `errors` as for `str.encode`: what becomes of a path whose name is none."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors=errors))
 
 
 def content_hash(path: str) -> str:

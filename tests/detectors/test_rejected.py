@@ -58,6 +58,23 @@ def test_they_are_those_that_ultralytics_leaves_out(tmp_path: Path, monkeypatch)
     assert found[str(tmp_path / "images/empty.jpg")] == "empty file"
 
 
+def test_what_a_training_would_end_at_is_left_out(tmp_path: Path) -> None:
+    """Of these Ultralytics reads the head alone before the training, which then ends at the first of them."""
+    from ultralytics.data.utils import verify_image_label
+
+    for name, kind in (("a.bmp", "BMP"), ("a.tif", "TIFF"), ("a.jp2", "JPEG2000"), ("a.webp", "WEBP")):
+        path = tmp_path / name
+        NOISE.save(path, kind)
+        assert finetuner("yolo11n").rejected([str(path)]) == {}
+        whole = path.read_bytes()
+        for share in (0.5, 0.9):
+            path.write_bytes(whole[: int(share * len(whole))])
+            assert "no image that can be read" in finetuner("yolo11n").rejected([str(path)])[str(path)], (name, share)
+    path.unlink()
+    (tmp_path / "b.bmp").write_bytes((tmp_path / "a.bmp").read_bytes())
+    assert verify_image_label((str(tmp_path / "b.bmp"), str(tmp_path / "no.txt"), "", False, 1, 0, 0, False))[0]
+
+
 def test_a_comparison_leaves_them_out_and_says_so_before_a_training(tmp_path: Path) -> None:
     for part in ("train", "val"):
         for path in images(tmp_path / "images" / part):

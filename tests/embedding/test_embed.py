@@ -208,3 +208,12 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
     embed_module._files(EmbedSettings(data="d", out=str(tmp_path / "a.parquet")))
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {f".a.parquet.{os.getpid()}.tmp", f".b.parquet.{ended.pid}.tmp"}
+
+
+def test_what_an_earlier_call_wrote_of_other_features_goes(drawn: Path, tmp_path: Path) -> None:
+    embedded(drawn, tmp_path / "f.parquet", next=5)
+    (tmp_path / "f.parquet").unlink()
+    with pytest.raises(UserError, match=r"f\.duplicates\.csv is there already"):
+        embedded(drawn, tmp_path / "f.parquet", boxes=False)
+    embedded(drawn, tmp_path / "f.parquet", boxes=False, next=0, overwrite=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"f.parquet", "f.duplicates.csv", "f.skipped.csv"}

@@ -138,8 +138,11 @@ def test_folders_of_others_are_left_alone(images: Path, tmp_path: Path) -> None:
     assert (tmp_path / "mine/000000.tar").read_bytes() == b"mine"
     packed(str(images), tmp_path / "out")
     (tmp_path / "out/notes.txt").write_text("mine")
+    own = {"notes.txt": b"mine", "202401.tar": b"mine", "data.yaml": b"train: 000000.tar\n", "classes.txt": b"mine"}
+    for name, content in own.items():
+        (tmp_path / "out" / name).write_bytes(content)
     packed(str(images), tmp_path / "out", overwrite=True)
-    assert (tmp_path / "out/notes.txt").read_text() == "mine"
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in own} == own
 
 
 def test_shards_are_not_packed_over_themselves(images: Path, tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ def main(arguments: Sequence[str]) -> int:
     ]
     shown = tuple(image for image in images if image is not None)
     known = {"least_confidence": LEAST_CONFIDENCE, "budget": asked["budget"], "seed": asked["seed"]}
+    known["asked"] = len(images)
     write_detections(path.parent, Detections(**known, images=shown))
     return 0
 

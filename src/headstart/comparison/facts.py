@@ -156,4 +156,4 @@ def _run_facts(prepared: Prepared, node: Node, made: Made) -> RecipeRunFacts:
 
 
 def _below(path: Path, prepared: Prepared) -> str:
-    return path.resolve().relative_to(prepared.folder.resolve()).as_posix()
+    return path.relative_to(prepared.folder).as_posix()  # not resolved: trainings may be linked to another disk

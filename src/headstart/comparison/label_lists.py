@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ class LabelList:
         test_sha256: Of the list of images that its trainings are measured on.
         annotations_sha256: Of what the label files of both lists hold: a corrected label makes it another training.
         own_annotations_sha256: Of what those of this list hold.
+        content_sha256: Of how many bytes the images of both lists have, and of what else the dataset YAML says of them
+            (names of the classes, keypoints): other images or names make it another training.
         counts: Images and objects of this list, and of what its trainings are measured on.
     """
 
@@ -46,6 +49,7 @@ class LabelList:
     test_sha256: str
     annotations_sha256: str
     own_annotations_sha256: str
+    content_sha256: str
     counts: UsedFacts
 
     def check(self) -> None:
@@ -94,7 +98,8 @@ def held_out_part(images: Sequence[str], classes: Mapping[str, frozenset[int]], 
     if len(images) < LEAST:
         what = f"{len(images)} labelled images are too few to choose a learning rate on a part of them"
         raise UserError(what, where="lr", hint="give one rate, e.g. lr=0.001")
-    return stratified_order({image: classes[image] for image in images}, seed)[: max(1, round(share * len(images)))]
+    number = min(len(images) - 1, max(1, round(share * len(images))))  # one is left to learn from
+    return stratified_order({image: classes[image] for image in images}, seed)[:number]
 
 
 def write_list(
@@ -127,7 +132,17 @@ def write_list(
     )
     measured = len(both) - len(images)
     counts = UsedFacts(train=_counted(images, dataset), test=_counted(both[len(images) :], dataset))
-    return LabelList(path, yaml, labels, len(images), measured, file_hash(path), file_hash(test), held, own, counts)
+    about = json.dumps([list(map(_bytes, both)), list(dataset.names), dataset.others], default=str)
+    hashes = file_hash(path), file_hash(test), held, own, hashlib.sha256(about.encode()).hexdigest()
+    return LabelList(path, yaml, labels, len(images), measured, *hashes, counts)
+
+
+def _bytes(image: str) -> int:
+    """Size of an image's file; -1 where it cannot be told."""
+    try:
+        return Path(image).stat().st_size
+    except OSError:
+        return -1
 
 
 def _counted(images: Sequence[str], dataset: Dataset) -> CountFacts:

@@ -67,6 +67,8 @@ class Training:
             marks = _marks(folder)
             if known["key"] != self.key or known.get("files", marks) != marks or not isinstance(known["device"], str):
                 return None
+            if known.get("content", now := self.labels.content_sha256) != now:  # which older records do not have
+                return None
             return read_result(folder)
         except (OSError, ValueError, KeyError, TypeError, UserError):  # what cannot be read is trained again
             return None
@@ -78,7 +80,7 @@ class Training:
     def record(self, result: FinetuneResult, device: str) -> None:
         """Say in the run's folder which training it was and on what, so that it is found again."""
         content = {"key": self.key, **dataclasses.asdict(self.cell), "labels": self.labels.sha256}
-        content |= {"files": _marks(self.settings.folder)}
+        content |= {"files": _marks(self.settings.folder), "content": self.labels.content_sha256}
         content |= {"start_sha256": self.start.sha256, "seconds": result.seconds, "device": device}
         write_text(self.settings.folder / RECORD, json.dumps(content, indent=1) + "\n")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -148,7 +149,9 @@ def write_results(folder: Path, content: Results) -> Path:
     """Write ``results.json`` into the comparison's folder."""
     path = folder / FILE
     ordered = {"format": FORMAT, **plain(content)}
-    write_text(path, json.dumps(ordered, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(ordered, indent=1, ensure_ascii=False, allow_nan=False)
+    # Of a path that is no UTF-8 what people read: readers of JSON refuse half of a surrogate pair.
+    write_text(path, re.sub("[\ud800-\udfff]", lambda one: rf"\\u{ord(one[0]):x}", text) + "\n")
     return path
 
 

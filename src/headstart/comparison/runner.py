@@ -81,7 +81,7 @@ class Running:
             self._train("longer scratch run", self._longer(done))
             self._detections(done)
         except (Interrupted, Stopped, KeyboardInterrupt):
-            self._write()
+            self._write_more()
             raise Interrupted from None
         return self._write()
 
@@ -324,7 +324,7 @@ class Running:
                 error = str(problem)
         return CellResult(
             **dataclasses.asdict(task.cell),
-            folder=task.settings.folder.relative_to(self.prepared.folder).as_posix(),
+            folder=f"{PARENTS[task.cell.kind]}/{task.cell.name}",
             labels_sha256=task.labels.sha256,
             start_sha256=task.start.sha256,
             settings_sha256=task.settings_sha256,
@@ -344,7 +344,7 @@ class Running:
             for one in done
             if one.result and (one.task.cell.budget, one.task.cell.seed) == (budget, seed)
         }
-        made = shown.there(p.folder, budget, seed, weights, images) and not self._trained
+        made = shown.there(p.folder, budget, seed, weights, images, changed=bool(self._trained))
         if made or not images or not weights:
             return
         model = finetuner(p.settings.model).architecture(p.settings.model)
@@ -357,6 +357,17 @@ class Running:
             )
         except UserError as error:
             self.say(str(error), style="bold red")
+
+    def _write_more(self) -> None:
+        """Write what was finished, unless the file that is there holds more: a comparison that was given more to do may
+        be stopped before it has looked at what was done before."""
+        try:
+            known = results.read_results(self.prepared.folder)
+            before = sum(cell.state == "done" for cell in known.cells if cell.kind == "main")
+        except UserError:  # none yet, or none that can be read
+            before = 0
+        if sum(cell.state == "done" for cell in self.records if cell.kind == "main") >= before:
+            self._write()
 
     def _write(self) -> Results:
         known = facts(self.prepared, self.launcher.why, self.made, self._most(search=False))

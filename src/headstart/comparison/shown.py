@@ -66,6 +66,7 @@ class Detections(Record):
         least_confidence: Boxes below it are left out.
         budget: The label budget that the detectors were trained with; "" in older files: the largest.
         seed: Their seed; None in older files: the first.
+        asked: How many images were to be shown; None in older files.
         images: The images.
     """
 
@@ -73,6 +74,7 @@ class Detections(Record):
     least_confidence: float
     budget: str = ""
     seed: int | None = None
+    asked: int | None = None
     images: tuple[ShownImage, ...]
 
 
@@ -83,7 +85,9 @@ def write_detections(folder: Path, content: Detections) -> Path:
     return path
 
 
-def there(folder: Path, budget: str, seed: int, starts: Collection[str], images: Sequence[str]) -> bool:
+def there(
+    folder: Path, budget: str, seed: int, starts: Collection[str], images: Sequence[str], *, changed: bool
+) -> bool:
     """Whether there is one of these detectors and images: a comparison may be called again with other budgets.
 
     Where it is not, whatever is there is removed, so that no report shows it.
@@ -94,12 +98,14 @@ def there(folder: Path, budget: str, seed: int, starts: Collection[str], images:
         seed: Likewise.
         starts: That there is a detector of.
         images: Paths of the images; those that cannot be read are not among what is shown.
+        changed: Whether something was trained since: the detectors may be others.
     """
     try:
         known = read_detections(folder)
     except UserError:
         known = None
-    if known and (known.budget, known.seed) == (budget, seed) and _shows(known, starts, images):
+    same = known and (known.budget, known.seed) == (budget, seed) and known.asked in (None, len(images))
+    if known and same and not changed and _shows(known, starts, images):
         return True
     (folder / FILE).unlink(missing_ok=True)
     return False

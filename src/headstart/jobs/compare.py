@@ -168,7 +168,7 @@ def _show_plan(prepared: Any, launcher: Launcher) -> None:
 def _conclude(settings: CompareSettings, folder: Path, content: Results, running: Running) -> Path | None:
     """Table, Markdown, report, verdict."""
     console = make_console()
-    write_text(folder / "results.md", wording.markdown(content))
+    write_text(folder / "results.md", wording.markdown(content), "backslashreplace")
     console.print(wording.table(content))
     for check in content.failed_checks:
         running.say(f"FAILED CHECK: {check.claim}: {check.evidence}", style="bold red")

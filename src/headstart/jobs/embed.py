@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -122,6 +122,8 @@ def embed(s: EmbedSettings) -> Embedded:
         if s.next:
             _write_next(s, images, rows, features, uncertainty, given, made, device)
     write_csv(files["skipped"], ["image", "reason"], made.skipped)
+    for path in _older(files["images"], files):
+        path.unlink(missing_ok=True)
     return made
 
 
@@ -144,7 +146,7 @@ def _files(s: EmbedSettings) -> dict[str, Path]:
     files = {"images": out, "duplicates": _beside(out, "duplicates.csv"), "skipped": _beside(out, "skipped.csv")}
     files |= {"boxes": _beside(out, "boxes.parquet")} if s.boxes else {}
     files |= {"next": _beside(out, "next.csv")} if s.next else {}
-    if there := [path for path in files.values() if path.exists() and not s.overwrite]:
+    if there := [path for path in (*files.values(), *_older(out, files)) if path.exists() and not s.overwrite]:
         raise UserError(f"{there[0]} is there already", where="out", hint="give another name, or overwrite=true")
     saved = _beside(out, "next")
     if s.next and saved.exists() and not (saved.is_dir() and not any(saved.iterdir())):
@@ -153,6 +155,11 @@ def _files(s: EmbedSettings) -> dict[str, Path]:
     for path in files.values():
         _sweep(path)
     return files
+
+
+def _older(out: Path, files: Mapping[str, Path]) -> list[Path]:
+    """What this call does not write, and an earlier one may have: it is of other features."""
+    return [path for name in ("boxes.parquet", "next.csv") if (path := _beside(out, name)) not in files.values()]
 
 
 def _sweep(path: Path) -> None:

@@ -28,7 +28,7 @@ def write_settings(job: Job, folder: Path) -> Path | None:
     path = folder / NAME
     command = job.detector.how_to_train(folder / "headstart.pt", path, _data(job))
     heading = "".join(f"# {line}\n" for line in command.splitlines())  # a folder's name may have several
-    write_text(path, heading + text(settings))
+    write_text(path, heading + text(settings), "backslashreplace")
     return path
 
 

@@ -40,6 +40,7 @@ from headstart.run.display import Filling
 from headstart.settings.tools import PackSettings
 
 STATE, CLASSES, DATASET, SKIPPED = "pack.json", "classes.txt", "data.yaml", "skipped.csv"
+_REMARK = "# For headstart: Ultralytics reads files, not shards.\n"
 FORMAT = 1
 SMALLEST = 100_000
 """Bytes of a shard at least: each is a file to open, and a table to read."""
@@ -202,11 +203,32 @@ def _there(folder: Path, listed: list[list[Any]]) -> int:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what `pack` writes, and nothing else; its mark last."""
-    ours = [path for path in folder.iterdir() if re.fullmatch(rf"\d{{6,}}\.tar({re.escape(BESIDE)})?", path.name)]
+    """Remove what `pack` has written, and nothing else; its mark last."""
+    state: dict[str, Any] = {}
+    listed: set[str] = set()
+    with suppress(OSError, ValueError, TypeError):
+        state = dict(parse_json((folder / STATE).read_bytes()))
+        listed = {str(name) for name, *_ in state.get("shards", ())}
+    listed.add(f"{len(listed):06d}.tar")  # which it may have been at
+    shards = [path for path in folder.iterdir() if re.fullmatch(r"\d{6,}\.tar", path.name)]
+    # One that has a table of its members beside it, too: a call that was stopped may have taken it off the list.
+    tables = {path: path.with_name(path.name + BESIDE) for path in shards}
+    ours = [one for path, table in tables.items() if path.name in listed or table.is_file() for one in (path, table)]
+    ours += [folder / CLASSES] if state.get("classes") else []
+    beginnings = {folder / DATASET: _REMARK, folder / SKIPPED: "path,reason"}
+    ours += [file for file, head in beginnings.items() if _begins(file, head)]
     with explained(folder):
-        for path in [*ours, *(folder / name for name in (CLASSES, DATASET, SKIPPED, STATE))]:
+        for path in [*ours, folder / STATE]:
             path.unlink(missing_ok=True)
+
+
+def _begins(file: Path, head: str) -> bool:
+    """Whether a file is one that `pack` writes, by its first line."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(len(head.encode())) == head.encode()
+    except OSError:
+        return False
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -332,8 +354,7 @@ class _Packing:
         content: dict[str, Any] = {"train": list(self.made.shards), "names": dict(enumerate(self.made.classes))}
         content |= {"channels": self.images.channels} if self.images.channels != 3 else {}
         content |= {"kpt_shape": list(self.labelled.keypoints)} if self.labelled.keypoints else {}
-        remark = "# For headstart: Ultralytics reads files, not shards.\n"
-        return remark + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        return _REMARK + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def _plain(stem: str) -> str:

@@ -51,7 +51,9 @@ def _reason(path: str) -> str:
         with opened(path) as image:
             kind, (width, height) = str(image.format), image.size
             image.verify()
-        if kind == "JPEG" and not _ends(path):  # Ultralytics would write it anew, and leaves it out where it cannot
+        # A JPEG without an end Ultralytics would write anew, and leaves out where it cannot. Of all but JPEG and PNG
+        # verify() reads no pixels, nor does Ultralytics before the training, which ends at one that cannot be read.
+        if not _ends(path) if kind == "JPEG" else kind != "PNG":
             with opened(path) as image:
                 image.load()
     except Exception as error:  # whatever a damaged file makes a decoder say

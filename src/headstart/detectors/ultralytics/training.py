@@ -159,9 +159,13 @@ def detect(weights: Path, images: Sequence[str], *, imgsz: int, device: str, lea
 
     with safe_loading(str(weights)):
         yolo = YOLO(str(weights))
-    found = []
+    found: list[list[list[float]]] = []
     for image in images:
-        result = yolo.predict(image, imgsz=imgsz, device=device, conf=least, verbose=False)[0]
+        made = yolo.predict(image, imgsz=imgsz, device=device, conf=least, verbose=False)
+        if not made:  # it could not be read
+            found.append([])
+            continue
+        (result,) = made
         boxes = result.boxes if result.boxes is not None else result.obb
         rows = zip(boxes.cls.tolist(), boxes.conf.tolist(), _shares(boxes, result.orig_shape), strict=True)
         found.append([[int(label), sure, *box] for label, sure, box in rows])
