@@ -149,13 +149,17 @@ def portable(error: BaseException) -> BaseException:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """What a process does by itself, while others wait or do something else: there is one process then."""
+    """What a process does by itself, while others wait or do something else: there is one process then.
+
+    For losses of lightly's, too, which ask torch whether there are others: they would wait for these without end.
+    """
     global _apart
-    before, _apart = _apart, True
+    before, _apart, asked = _apart, True, dist.is_initialized
+    dist.is_initialized = lambda: False
     try:
         yield
     finally:
-        _apart = before
+        _apart, dist.is_initialized = before, asked
 
 
 def any_of_all(*flags: bool) -> list[bool]:

@@ -56,7 +56,7 @@ class PixelBatch:
 
         Sizes and indices stay: crops are drawn from them on the CPU, and a GPU would have to be waited for.
         """
-        return replace(self, pixels=self.pixels.to(device, non_blocking=True))
+        return replace(self, pixels=machine.sent(self.pixels, torch.device(device)))
 
     def pin_memory(self) -> PixelBatch:
         """The batch with its pixels in page-locked memory."""

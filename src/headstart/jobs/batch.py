@@ -184,6 +184,7 @@ def _here(
         def need(batch: int) -> int | None:
             if told:
                 told(batch, None)
+            _forget_peak(device)  # of a larger batch that was tried before
             needed = trial(batch)
             if needed is not None:
                 needed += _peak(device) - before
@@ -261,6 +262,15 @@ def _peak(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     return machine.memory_peak()
+
+
+def _forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):  # on Linux; elsewhere the peak stays that of the largest
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 class _cleared:  # noqa: N801 - a context manager

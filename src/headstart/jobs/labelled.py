@@ -14,7 +14,7 @@ from headstart.images.dataset_yaml import dataset_of
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.labels import Survey, expected, is_there, keypoints_for, label_path, read_labels, survey
 from headstart.images.loader import ImageLoader, PixelBatch
-from headstart.images.readers import FileReader, Reader
+from headstart.images.readers import DeviceReader, FileReader, Reader
 from headstart.images.stream import Stream
 from headstart.methods.base import GivenLabels
 from headstart.pseudolabels.base import PseudoLabels
@@ -129,7 +129,8 @@ class RowReader:
             self.images,
             batch=batch,
             max_area=area,
-            workers=self.workers,
+            # What lies on a device is read here: another process could not take it up.
+            workers=0 if kept and isinstance(self.reader, DeviceReader) else self.workers,
             seed=0,
             steps=-(-len(rows) // batch),
             reader=self.reader if kept else FileReader(self.images, area),

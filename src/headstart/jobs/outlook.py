@@ -19,6 +19,7 @@ from headstart.jobs.prepare import Job
 from headstart.jobs.search import Tools, loaded, search_few
 from headstart.launch.devices import make_fabric, own_device
 from headstart.launch.group import local_processes
+from headstart.launch.random_state import kept_random_state
 from headstart.machine import Arithmetic, cores, loader_workers
 from headstart.methods.base import Method
 from headstart.methods.schedules import Progress
@@ -120,7 +121,7 @@ def outlook(job: Job, make: Make, arithmetic: Arithmetic) -> Outlook | None:
     images = spread(job.images, 2 * few * ranks.world())
     searches = job.declared.method.needs.pseudolabels
     # What is drawn here must not change what the run draws.
-    with torch.random.fork_rng():
+    with kept_random_state(device):
         try:
             labels, search = ranks.first_does(lambda: _searched(job, images, device)) if searches else (None, 0.0)
             method = ranks.all_do(lambda: make(labels))

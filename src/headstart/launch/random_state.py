@@ -21,7 +21,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
     state: dict[str, Any] = {"python": random.getstate(), "cpu": torch.get_rng_state()}
     state["numpy"] = [torch.from_numpy(words.astype(np.int64)), place, generator["has_gauss"], generator["gauss"]]
     if device.type != "cpu":
-        state["device"] = torch.get_device_module(device).get_rng_state()
+        state["device"] = torch.get_device_module(device).get_rng_state(*_which(device))
     return state
 
 
@@ -38,7 +38,12 @@ def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
     kept = state.get("device", (state.get("cuda") or [None])[0])
     if kept is not None and device.type != "cpu":
         with suppress(RuntimeError, TypeError):  # the state of another kind of device
-            torch.get_device_module(device).set_rng_state(kept)
+            torch.get_device_module(device).set_rng_state(kept, *_which(device))
+
+
+def _which(device: torch.device) -> tuple[torch.device, ...]:
+    """Of several GPUs that one, whichever is the current one; Apple's, which are one, are not asked for by number."""
+    return (device,) if device.type == "cuda" else ()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from headstart.errors import UserError
 from headstart.images.index import ImageIndex
 from headstart.images.labels import Labels, keypoints_for, label_path, read_labels
 from headstart.images.samples import sample_images
+from headstart.launch.random_state import kept_random_state
 from headstart.probes import metrics
 from headstart.probes.labelled import box_features, knn_accuracy, linear_accuracy
 from headstart.settings.schema import PretrainSettings
@@ -126,6 +127,6 @@ def dse(cells: Tensor) -> float:
     """
     tokens = cells.flatten(2).transpose(1, 2)
     tokens = tokens[:: max(1, tokens.shape[0] * tokens.shape[1] // CELLS)]
-    with torch.random.fork_rng(devices=[]):
+    with kept_random_state(cells.device):  # a seed is one of the device, too
         torch.manual_seed(0)
         return -float(DSERegularizer()(tokens))

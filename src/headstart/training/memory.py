@@ -39,7 +39,11 @@ class Memory:
 
     def __init__(self, device: torch.device, batch: int, imgsz: int) -> None:
         self.device, self.batch, self.imgsz = device, batch, imgsz
-        self.base, _ = self._used()
+        if device.type == "cuda":  # what was tried before the run has taken more, and is gone
+            torch.cuda.reset_peak_memory_stats(device)
+            self.base = torch.cuda.memory_allocated(device)
+        else:
+            self.base, _ = self._used()
 
     @contextmanager
     def explained(self, step: int) -> Iterator[None]:

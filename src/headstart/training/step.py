@@ -50,6 +50,7 @@ class Step:
         self.method, self.options, self.fabric, self.seed = method, options, fabric, seed
         fused = may_fuse(fabric.device.type, str(fabric._precision.precision), options.clip)
         self.optimizer = make_optimizer(method, options, fused=fused)
+        method.to(fabric.device)  # parts of it have been there before, in a trial: Fabric warns of two devices
         self._module, self._wrapped = fabric.setup(_Loss(method), self.optimizer)
         self._module.train()
         self.rate = 0.0

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from headstart import machine
+
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a gray value, as PIL has them (ITU-R 601)."""
 SOLARIZE_FROM = 128 / 255
@@ -119,7 +121,7 @@ def blur_by_convolution(images: Tensor, kernels: Tensor) -> None:
     """The same as `blur`, as two depthwise convolutions over the whole batch."""
     number, channels, height, width = images.shape
     reach = kernels.shape[1] // 2
-    weights = kernels.to(images.device, non_blocking=True).repeat_interleave(channels, 0)
+    weights = machine.sent(kernels, images.device).repeat_interleave(channels, 0)
     planes = F.pad(images, (reach, reach, reach, reach), mode="replicate").flatten(0, 1).unsqueeze(0)
     planes = F.conv2d(planes, weights[:, None, None, :], groups=number * channels)
     planes = F.conv2d(planes, weights[:, None, :, None], groups=number * channels)
@@ -128,11 +130,11 @@ def blur_by_convolution(images: Tensor, kernels: Tensor) -> None:
 
 def _each(values: Tensor, images: Tensor) -> Tensor:
     """Values ``(N,)`` of the CPU as ``(N, 1, 1, 1)`` where the images are."""
-    return values.view(-1, 1, 1, 1).to(images.device, non_blocking=True)
+    return machine.sent(values.view(-1, 1, 1, 1), images.device)
 
 
 def _exchange_channels(images: Tensor, thirds: Tensor) -> None:
     """Turn the hue of each image by whole thirds of the circle: after one third, red is where green was."""
     source = (torch.arange(3) - thirds.unsqueeze(1)) % 3
-    source = source.to(images.device, non_blocking=True)[:, :, None, None].expand_as(images)
+    source = machine.sent(source, images.device)[:, :, None, None].expand_as(images)
     images.copy_(images.gather(1, source))

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from headstart import machine
 from headstart.launch.threads import computing_on
 from headstart.views import color
 from headstart.views.boxes import draw_together
@@ -122,8 +123,8 @@ def make_views(
     # A precision chosen for the training step would turn the pixels to bfloat16.
     with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
         images = render(pixels, specs, drawn)
-    boxes = [what.boxes.float().to(pixels.device, non_blocking=True) for what in drawn]
-    flipped = [what.flipped.to(pixels.device, non_blocking=True) for what in drawn]
+    boxes = [machine.sent(what.boxes.float(), pixels.device) for what in drawn]
+    flipped = [machine.sent(what.flipped, pixels.device) for what in drawn]
     return [View(*parts, sizes, rows) for parts in zip(images, boxes, flipped, specs, strict=True)]
 
 
@@ -254,7 +255,7 @@ def _by_image(parameters: Parameters, channels: int) -> list[list[tuple[Change, 
 def _change(images: Tensor, change: Change, rows: list[int], values: Tensor | None) -> None:
     """Apply `change` in place to the images in `rows` alone, each with its row of `values`."""
     index = torch.tensor(rows)
-    here = index.to(images.device, non_blocking=True)
+    here = machine.sent(index, images.device)
     part = images.index_select(0, here)
     change(part, *([] if values is None else [values[index]]))
     images.index_copy_(0, here, part)

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from headstart import machine
 from headstart.views.spec import Sampling
 
 GRAY = 114 / 255
@@ -84,10 +85,10 @@ def resize_batch(
     number, channels, height, width = pixels.shape
     beyond = outside is not None and bool(outside.any())
     boxes, place = _inside(boxes, outside, size) if outside is not None and beyond else (boxes, None)
-    boxes = boxes.to(pixels.device, torch.float32, non_blocking=True)
+    boxes = machine.sent(boxes.float(), pixels.device)
     left, top, right, bottom = boxes.unbind(1)
-    mirrored = flipped.to(pixels.device, non_blocking=True)
-    place = None if place is None else place.to(pixels.device, non_blocking=True)
+    mirrored = machine.sent(flipped, pixels.device)
+    place = None if place is None else machine.sent(place, pixels.device)
     across = _weights(left, right, width, size, mirrored, None if place is None else place[:, 0::2], sampling).to(dtype)
     down = _weights(top, bottom, height, size, None, None if place is None else place[:, 1::2], sampling).to(dtype)
     rows = pixels.to(dtype, memory_format=torch.contiguous_format).view(number, channels * height, width)
