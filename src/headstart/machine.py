@@ -94,8 +94,8 @@ def memory_peak(root: Path = _ROOT) -> int:
 def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor on a device; a copy to CUDA overlaps with what is computed.
 
-    There memory that is not pinned is staged before the call returns. Elsewhere, as on Apple's GPUs, it would be read when
-    a tensor that nobody holds any more has been freed.
+    There memory that is not pinned is staged before the call returns. Elsewhere, as on Apple's GPUs, it would be read
+    when a tensor that nobody holds any more has been freed.
     """
     return tensor.to(device, non_blocking=device.type == "cuda")
 
