@@ -64,6 +64,17 @@ def label_marks(images: Iterable[str]) -> dict[str, str]:
     return {image: content_hash(str(label_path(image))) for image in images}
 
 
+def image_sizes(images: Iterable[str]) -> dict[str, int]:
+    """How many bytes each image has; -1 where that cannot be told."""
+    sizes = {}
+    for image in images:
+        try:
+            sizes[image] = Path(image).stat().st_size
+        except OSError:
+            sizes[image] = -1
+    return sizes
+
+
 def stratified_order(classes: Mapping[str, frozenset[int]], seed: int) -> list[str]:
     """All images in an order whose every beginning is stratified by class.
 
@@ -109,6 +120,7 @@ def write_list(
     images: Sequence[str],
     test: Path,
     marks: Mapping[str, str] | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> LabelList:
     """Write a list and its dataset YAML into `folder`; the order in the file is that of the paths.
 
@@ -119,6 +131,7 @@ def write_list(
         images: Paths.
         test: The list of the images to measure on.
         marks: `label_marks` of the images of both lists, where they have been read.
+        sizes: `image_sizes` of them, likewise.
     """
     path, yaml, labels = folder / f"{name}.txt", folder / f"{name}.yaml", folder / f"{name}-labels.yaml"
     write_text(path, "".join(f"{image}\n" for image in sorted(images)))
@@ -132,17 +145,10 @@ def write_list(
     )
     measured = len(both) - len(images)
     counts = UsedFacts(train=_counted(images, dataset), test=_counted(both[len(images) :], dataset))
-    about = json.dumps([list(map(_bytes, both)), list(dataset.names), dataset.others], default=str)
+    sizes = image_sizes(both) if sizes is None else sizes
+    about = json.dumps([[sizes[image] for image in both], list(dataset.names), dataset.others], default=str)
     hashes = file_hash(path), file_hash(test), held, own, hashlib.sha256(about.encode()).hexdigest()
     return LabelList(path, yaml, labels, len(images), measured, *hashes, counts)
-
-
-def _bytes(image: str) -> int:
-    """Size of an image's file; -1 where it cannot be told."""
-    try:
-        return Path(image).stat().st_size
-    except OSError:
-        return -1
 
 
 def _counted(images: Sequence[str], dataset: Dataset) -> CountFacts:

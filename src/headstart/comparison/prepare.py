@@ -263,18 +263,19 @@ def _write_lists(
     classes = dataset.classes
     test = folder / "test.txt"
     write_text(test, "".join(f"{image}\n" for image in dataset.test))
-    marks = label_lists.label_marks([*dataset.pool, *dataset.test])
+    every = [*dataset.pool, *dataset.test]
+    known = label_lists.label_marks(every), label_lists.image_sizes(every)  # once: there may be very many
     lists, search = {}, {}
     for seed in settings.seeds:
         order = label_lists.stratified_order(classes, seed)
         for budget in budgets:
             images = order[: budget.images(len(order))]
             name = f"{budget.key}-seed{seed}"
-            lists[budget.name, seed] = label_lists.write_list(folder, name, dataset, images, test, marks)
+            lists[budget.name, seed] = label_lists.write_list(folder, name, dataset, images, test, *known)
             if seed == settings.seeds[0] and len(settings.lr) > 1:
                 held = label_lists.held_out_part(images, classes, settings.lr_val, seed)
                 part = folder / f"{name}-validation.txt"
                 write_text(part, "".join(f"{image}\n" for image in sorted(held)))
                 rest = sorted(set(images) - set(held))
-                search[budget.name] = label_lists.write_list(folder, f"{name}-search", dataset, rest, part, marks)
+                search[budget.name] = label_lists.write_list(folder, f"{name}-search", dataset, rest, part, *known)
     return lists, search

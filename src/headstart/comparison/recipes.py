@@ -159,7 +159,7 @@ def with_namer(recipe: Recipe, channels: int, before: Sequence[str | None] = ())
     Args:
         recipe: As it was read.
         channels: Of the images that it learns from.
-        before: What its runs have that are there already, who are gone on with as they began; empty for none.
+        before: What its runs have that are there already, which are gone on with as they began; empty for none.
 
     Raises:
         UserError: It gives weights that cannot be loaded.

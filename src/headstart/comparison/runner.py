@@ -359,8 +359,10 @@ class Running:
             self.say(str(error), style="bold red")
 
     def _write_more(self) -> None:
-        """Write what was finished, unless the file that is there holds more: a comparison that was given more to do may
-        be stopped before it has looked at what was done before."""
+        """Write what was finished, unless the file that is there holds more.
+
+        A comparison that was given more to do may be stopped before it has looked at what was done before.
+        """
         try:
             known = results.read_results(self.prepared.folder)
             before = sum(cell.state == "done" for cell in known.cells if cell.kind == "main")
