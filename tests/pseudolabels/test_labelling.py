@@ -9,6 +9,7 @@ from torchvision.ops import box_iou
 
 from headstart.detectors.find import load_detector
 from headstart.images.loader import PixelBatch
+from headstart.pseudolabels import labelling
 from headstart.pseudolabels.base import PseudoLabelHead
 from headstart.pseudolabels.labelling import (
     Agreement,
@@ -95,6 +96,23 @@ def test_a_real_detector() -> None:
         overlap = box_iou(here, here).fill_diagonal_(0)
         # Shares of an image that is not square: overlap of boxes is the same in shares as in pixels.
         assert overlap.max() <= 0.6 + 1e-4
+
+
+def test_large_images_are_looked_at_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found is the same: networks are in evaluation mode. 640 px: 64 / 4 images; here one."""
+    detector = load_detector("yolo11n.yaml")
+    trunk, head = detector.trunk(neck=True).eval(), detector.class_head().eval()
+    images = batch((48, 64), (64, 20), (64, 64))
+    images.pixels.random_(generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        (found, scores), seen = detect(trunk, head, images, 64, least=0.0, most=50), list[int]()
+        trunk.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+        monkeypatch.setattr(labelling, "AT_ONCE", 2 * 64 * 64 - 1)
+        again, other = detect(trunk, head, images, 64, least=0.0, most=50)
+    assert seen == [1, 1, 1]
+    assert torch.equal(found.rows, again.rows)
+    torch.testing.assert_close(found.scores, again.scores, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(scores.sort(0).values, other.sort(0).values, atol=1e-5, rtol=1e-4)
 
 
 def test_agreement_by_hand() -> None:

@@ -22,6 +22,8 @@ from headstart.pseudolabels.search import fitted
 
 OVERLAP = 0.6
 """Intersection over union from which two boxes are one object, whatever their classes."""
+AT_ONCE = 64 * 320**2
+"""Pixels that the network looks at in one pass, about those of a step: more may not fit beside what training took."""
 MATCH = 0.5
 """Intersection over union from which a box is the labelled one."""
 NAMED = {"network": "named by the network", "both": "named by network and detector together"}
@@ -179,7 +181,8 @@ def detect(
     images, scale = fitted(batch.pixels, batch.sizes, imgsz)
     if next(network.parameters()).is_contiguous(memory_format=torch.channels_last):
         images = images.contiguous(memory_format=torch.channels_last)
-    boxes, scores = head.detections(network(images))
+    passes = [head.detections(network(some)) for some in torch.split(images, max(1, AT_ONCE // imgsz**2))]
+    boxes, scores = (torch.cat(each) for each in zip(*passes, strict=True))
     sizes = (batch.sizes.flip(1).float() * scale[:, None]).to(device).repeat(1, 2)
     best, label = scores.max(2)
     owner, place = (best >= least).nonzero(as_tuple=True)
