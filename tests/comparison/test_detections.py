@@ -49,11 +49,11 @@ def test_pictures_of_other_detectors_or_images_are_not_kept(
     made = fake_comparison.detections(starts).model_copy(update={"budget": "20%", "seed": 0})
     write_detections(tmp_path, made)
     asked = {"budget": "20%", "seed": 0, "starts": starts, "images": ["a/frame_0.jpg", "a/frame_1.jpg"], **changed}
-    assert there(tmp_path, **asked) == kept
+    assert there(tmp_path, **asked, changed=False) == kept
     assert (read_detections(tmp_path) is not None) == kept
 
 
 def test_older_files_do_not_say_whose_detections_they_hold(tmp_path: Path) -> None:
     write_detections(tmp_path, fake_comparison.detections(["coco"]))
-    assert not there(tmp_path, "20%", 0, ["coco"], ["frame_0.jpg", "frame_1.jpg"])
+    assert not there(tmp_path, "20%", 0, ["coco"], ["frame_0.jpg", "frame_1.jpg"], changed=False)
     assert not (tmp_path / "detections.json").exists()
