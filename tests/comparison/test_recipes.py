@@ -71,15 +71,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_dataset(tmp_path_factory.mktemp("recipes") / "data", unlabelled=6, train=24, val=6, imgsz=64)
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from ultralytics import YOLO
-
-    path = tmp_path_factory.mktemp("weights") / "w.pt"
-    YOLO("yolo11n.yaml").save(path)
-    return path
-
-
 @pytest.fixture
 def labelled(tmp_path: Path) -> Path:
     """A method with an option ``labels``, in a file."""

@@ -69,15 +69,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_dataset(tmp_path_factory.mktemp("compare") / "data", unlabelled=6, train=24, val=6, imgsz=64)
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from ultralytics import YOLO
-
-    path = tmp_path_factory.mktemp("weights") / "w.pt"
-    YOLO("yolo11n.yaml").save(path)
-    return path
-
-
 class FakeTraining:
     """Stands in for `finetune`: writes what a training leaves behind, and notes what it was asked for."""
 

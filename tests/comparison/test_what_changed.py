@@ -24,15 +24,6 @@ from headstart.detectors.finetuner import FinetuneSettings
 from headstart.jobs.scenes import draw_dataset
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from ultralytics import YOLO
-
-    path = tmp_path_factory.mktemp("weights") / "w.pt"
-    YOLO("yolo11n.yaml").save(path)
-    return path
-
-
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> FakeTraining:
     shared = tmp_path_factory.getbasetemp() / "changed-starts"
