@@ -16,6 +16,7 @@ from headstart.comparison.used_records import CountFacts, UsedFacts
 from headstart.errors import UserError
 from headstart.files import content_hash, write_text
 from headstart.images.labels import label_path
+from headstart.images.shards import size_of
 
 LEAST = 10
 """Labelled images below which no part is split off to choose a learning rate on."""
@@ -66,13 +67,7 @@ def label_marks(images: Iterable[str]) -> dict[str, str]:
 
 def image_sizes(images: Iterable[str]) -> dict[str, int]:
     """How many bytes each image has; -1 where that cannot be told."""
-    sizes = {}
-    for image in images:
-        try:
-            sizes[image] = Path(image).stat().st_size
-        except OSError:
-            sizes[image] = -1
-    return sizes
+    return {image: size_of(image) for image in images}
 
 
 def stratified_order(classes: Mapping[str, frozenset[int]], seed: int) -> list[str]:

@@ -22,7 +22,7 @@ from headstart.errors import UserError, few
 from headstart.images.frames import EVERY, file_of
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.judges import without_judges
-from headstart.images.members import is_address, split
+from headstart.images.members import is_address
 from headstart.images.shards import hash_of, size_of
 from headstart.run.display import make_console
 
@@ -225,9 +225,9 @@ def on_both_sides(test: Sequence[str], others: Iterable[str]) -> list[tuple[str,
     """
     by_size: dict[int, list[str]] = defaultdict(list)
     for path in test:
-        by_size[_size(path)].append(path)
+        by_size[size_of(path)].append(path)
     by_size.pop(-1, None)
-    suspects = [(size, path) for path in others if (size := _size(path)) in by_size]
+    suspects = [(size, path) for path in others if (size := size_of(path)) in by_size]
     hashes = {hash_of(path): path for size in {size for size, _ in suspects} for path in by_size[size]}
     hashes.pop("", None)
     return [(hashes[digest], path) for _, path in suspects if (digest := hash_of(path)) in hashes]
@@ -252,12 +252,3 @@ def refuse_leaks(test: Sequence[str], others: Mapping[str, Sequence[str]]) -> No
             problems.append(UserError(many, where=what, hint=hint))
     if problems:
         raise UserError.several(problems)
-
-
-def _size(path: str) -> int:
-    if (member := split(path)) is not None:
-        return size_of(member)
-    try:
-        return Path(path).stat().st_size
-    except OSError:
-        return -1

@@ -132,8 +132,13 @@ def has(member: Member) -> bool:
     return known.find(member.name) is not None or known.problem(member.name) is not None
 
 
-def size_of(member: Member) -> int:
-    """Bytes of a member; -1 where it is not there."""
+def size_of(path: str) -> int:
+    """Bytes of a file or member; -1 where it is not there."""
+    if (member := split(path)) is None:
+        try:
+            return Path(path).stat().st_size
+        except OSError:
+            return -1
     try:
         place = _table_now(member.shard).find(member.name)
     except (DecodeError, OSError):

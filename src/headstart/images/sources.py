@@ -118,9 +118,11 @@ def no_frames_here(path: str, where: str) -> UserError:
     return UserError(f"{path} is a video: its frames have no labels", where=where, hint=hint)
 
 
-def absolute_pattern(pattern: str) -> str:
-    """A glob made absolute: what is put before a relative one is a folder, whatever its name has in it."""
-    return pattern if os.path.isabs(pattern) else os.path.join(glob.escape(os.getcwd()), pattern)  # noqa: PTH109, PTH117, PTH118
+def absolute_source(name: str) -> str:
+    """A path or a glob made absolute: what is put before a relative glob is a folder, whatever its name has in it."""
+    if not glob.has_magic(name) or os.path.exists(name):  # noqa: PTH110
+        return absolute(name)
+    return name if os.path.isabs(name) else os.path.join(glob.escape(os.getcwd()), name)  # noqa: PTH109, PTH117, PTH118
 
 
 def absolute(path: str) -> str:
@@ -146,7 +148,7 @@ def _source(name: Any) -> Source:
         return Source(absolute(text), "image")
     if not os.path.exists(text):  # noqa: PTH110
         if glob.has_magic(text):
-            return Source(absolute_pattern(text), "glob")
+            return Source(absolute_source(text), "glob")
         if (known := shipped(text)) is not None:
             return _dataset(known)
         raise _missing(text)

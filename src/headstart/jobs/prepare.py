@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from headstart.images.index import ImageIndex, find_images
 from headstart.images.index_cache import default_folder
 from headstart.images.judges import without_judges
 from headstart.images.loader import steps_for
-from headstart.images.sources import absolute, absolute_pattern
+from headstart.images.sources import absolute_source
 from headstart.jobs.checks import check_beside, check_method, check_run, random_weights, refuse_rgb
 from headstart.jobs.choose import (
     LABELLED,
@@ -378,13 +377,8 @@ def absolute_paths(options: Mapping[str, Any]) -> dict[str, Any]:
     paths = [os.fspath(one) for one in named if isinstance(one, (str, os.PathLike))]
     if data and len(paths) == len(named):
         names = [os.path.expanduser(path) for path in paths]  # noqa: PTH111
-        found["data"] = [name if "://" in name or shipped(name) else _absolute_source(name) for name in names]
+        found["data"] = [name if "://" in name or shipped(name) else absolute_source(name) for name in names]
     return found
-
-
-def _absolute_source(name: str) -> str:
-    is_pattern = glob.has_magic(name) and not os.path.exists(name)  # noqa: PTH110
-    return absolute_pattern(name) if is_pattern else absolute(name)
 
 
 def _absolute_file(name: Any) -> Any:
