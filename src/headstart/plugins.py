@@ -18,7 +18,7 @@ from types import GenericAlias, ModuleType
 from typing import Any, TypeVar
 
 from headstart.errors import UserError
-from headstart.paths import expanded
+from headstart.paths import located
 
 Part = TypeVar("Part")
 
@@ -44,7 +44,7 @@ def import_file(path: str | Path, where: str | None = None) -> ModuleType:
     Raises:
         UserError: There is no such file, or it cannot be imported.
     """
-    file = expanded(path).resolve()
+    file = located(path)
     if not file.is_file():
         raise UserError(f"there is no file {path}", where=where)
     # Two files of one name are two modules; the same file again is imported anew.

@@ -15,6 +15,7 @@ from headstart.errors import UserError, few
 from headstart.images.dataset_yaml import DatasetYaml, find_dataset_yaml, meant_dataset, read_dataset_yaml
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.labels import Keypoints, expected, keypoints_for, label_path, survey
+from headstart.paths import located
 
 _CARRIED = ("kpt_shape", "flip_idx", "kpt_names", "channels")
 
@@ -66,7 +67,7 @@ def read_dataset(path: str | Path, split: str, trainer: Finetuner, model: str = 
     file = find_dataset_yaml(str(path))
     if file is None and (hint := meant_dataset(str(path))):
         raise UserError(f"{path} is no dataset YAML", where="data", hint=hint)
-    found = read_dataset_yaml((file or Path(path)).resolve())
+    found = read_dataset_yaml(located(file or path))
     if found.download and "train" in found.parts and not found.there("train"):
         trainer.fetch_dataset(found.file)
         found = read_dataset_yaml(found.file)

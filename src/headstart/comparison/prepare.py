@@ -31,6 +31,7 @@ from headstart.files import Contents, OwnedFolder, explained, write_text
 from headstart.images.dataset_yaml import find_dataset_yaml, shipped
 from headstart.images.index import find_images
 from headstart.images.labels import expected
+from headstart.paths import located
 from headstart.reading import parse_yaml
 from headstart.run.display import make_console
 from headstart.settings.schema import CompareSettings
@@ -157,7 +158,7 @@ def _changed(asked: Mapping[str, Any], record: Path) -> list[UserError] | None:
 
 def _absolute(data: str) -> str:
     found = find_dataset_yaml(data)
-    return str(found.resolve()) if found and shipped(data) is None else data
+    return str(located(found)) if found and shipped(data) is None else data
 
 
 def prepare(settings: CompareSettings, folder: Path) -> Prepared:

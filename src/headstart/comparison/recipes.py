@@ -14,7 +14,7 @@ from headstart.errors import UserError
 from headstart.files import content_hash
 from headstart.images.frames import EVERY
 from headstart.methods import find
-from headstart.paths import expanded
+from headstart.paths import expanded, located
 from headstart.plugins import is_python_file
 from headstart.reading import parse_yaml
 from headstart.settings.loggers import listed, renamed
@@ -192,7 +192,7 @@ def coco_weights(words: Sequence[str], model: str) -> str:
     """The comparison's COCO weights: the file of ``coco=path`` among the starts, else the published ones."""
     given = next((word.partition("=")[2] for word in words if word.startswith("coco=")), "")
     named = given or finetuner(model).published(model)
-    return str(Path(named).resolve()) if Path(named).is_file() else named
+    return str(located(named)) if Path(named).is_file() else named
 
 
 def _lost(key: str) -> UserError:

@@ -18,6 +18,7 @@ from headstart.detectors.finetuner import Finetuner, StartSettings
 from headstart.detectors.handback import PARTS
 from headstart.errors import UserError, did_you_mean
 from headstart.files import content_hash, read_json_lines, write_text
+from headstart.paths import located
 from headstart.reading import parse_yaml
 
 
@@ -148,8 +149,8 @@ def pretraining_of(start: Start) -> PretrainingFacts | None:
 
 def _run_settings(path: str) -> Path | None:
     """The settings of the run that wrote a checkpoint; None of a checkpoint that lies in no run folder."""
-    settings = Path(path).parent / "settings.yaml"
-    return settings if Path(path).name == "headstart.pt" and settings.is_file() else None
+    settings = Path(path).resolve().parent / "settings.yaml"
+    return settings if Path(path).resolve().name == "headstart.pt" and settings.is_file() else None
 
 
 def _facts(folder: Path, content: Any) -> PretrainingFacts:
@@ -325,6 +326,6 @@ def _parse_start(word: str, model: str, trainer: Finetuner, problems: list[UserE
             problems.append(UserError(what, where="starts", hint=f"name it: mine={path}"))
             return None
         kind = "recipe" if file.suffix in SUFFIXES else "checkpoint"
-        found = Start(clean, name if name in RESERVED else kind, str(file.resolve()))
+        found = Start(clean, name if name in RESERVED else kind, str(located(file)))
         return _variant(clean, found, problems) if named and clean.endswith((_LONGER, AS_IS)) else found
     return None

@@ -19,7 +19,7 @@ from headstart.jobs.export_labels import refusals
 from headstart.jobs.used_files import replaced
 from headstart.launch.places import launched
 from headstart.methods import find
-from headstart.paths import expanded
+from headstart.paths import expanded, located
 from headstart.plugins import is_python_file
 from headstart.run.display import make_console
 from headstart.run.folder import RunFolder, nothing_yet
@@ -209,7 +209,7 @@ def _export(given: Mapping[str, Any], used: Mapping[str, Any]) -> list[UserError
 
 def _became(then: Any, now: Any) -> bool:
     """Whether a bare name is a file here now: published weights, which the run itself has downloaded."""
-    return isinstance(then, str) and Path(then).name == then and now == str(Path(then).resolve())
+    return isinstance(then, str) and Path(then).name == then and now == str(located(then))
 
 
 def _same(field: FieldInfo, one: Any, other: Any) -> bool:

@@ -39,7 +39,7 @@ from headstart.methods import find
 from headstart.methods.base import GivenLabels
 from headstart.methods.find import Declared
 from headstart.methods.namer import at_hand, left_open
-from headstart.paths import expanded
+from headstart.paths import expanded, located
 from headstart.plugins import is_python_file
 from headstart.pseudolabels.fit import Fit
 from headstart.run.folder import RunFolder, new_folder
@@ -182,7 +182,7 @@ def prepare(options: Mapping[str, Any], measure: Callable[[Job], BatchTrial] | N
     refuse_rgb(given, images.channels)
     auto = str(given.get("method")) == "auto" and not given.get("init")
     if beside := weights_beside(resolved.model) if auto else None:
-        given["init"] = str(Path(beside).resolve())
+        given["init"] = str(located(beside))
     torch.manual_seed(resolved.seed)
     detector = load_detector(given.get("model", resolved.model), given.get("init"), channels=images.channels)
     settled, declared, why, fit = _method(given, detector, images, record)
@@ -366,7 +366,7 @@ def absolute_paths(options: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("model", "init", "proposals", "teacher", "teacher_weights", "method", "labels"):
         item = options.get(key)
         if isinstance(item, (str, os.PathLike)) and Path(item).is_file():
-            found[key] = str(Path(item).resolve())
+            found[key] = str(located(item))
     if isinstance(loggers := listed(options.get("loggers")), list):
         found["loggers"] = [renamed(one, _absolute_file) for one in loggers]
     for key in ("cache_dir", "export_labels"):
@@ -382,7 +382,7 @@ def absolute_paths(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _absolute_file(name: Any) -> Any:
-    return str(expanded(name).resolve()) if is_python_file(name) else name
+    return str(located(name)) if is_python_file(name) else name
 
 
 def cache_folder(s: PretrainSettings) -> Path:

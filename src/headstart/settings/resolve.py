@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from headstart.errors import UserError, did_you_mean
-from headstart.paths import expanded
+from headstart.paths import expanded, homes
 from headstart.plugins import is_python_file
 from headstart.reading import parse_yaml
 from headstart.settings.loggers import names
@@ -43,11 +43,12 @@ def collect(options: Mapping[str, Any], problems: list[UserError]) -> dict[str, 
     """
     given = read_cfg(options.get("cfg"), problems)
     given |= {key: value for key, value in options.items() if key != "cfg"}
+    given = {key: homes(value) for key, value in given.items()}
     for name, value in given.items():
         if isinstance(value, str) and not _nameable(value):
             raise UserError(f"holds what no name or path may: {value!r}", where=name)
-    if isinstance(given.get("out"), (str, Path)):
-        given["out"] = str(expanded(given["out"]))
+    if isinstance(given.get("out"), Path):
+        given["out"] = str(given["out"])
     for old, new in RENAMED.items():
         if old in given and new in given:
             problems.append(UserError(f"is the old name of {new}: give one of the two", where=old))
