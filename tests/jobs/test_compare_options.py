@@ -118,6 +118,10 @@ def test_budgets() -> None:
     [
         ({"optimizer": "auto"}, "'auto' chooses optimizer and learning rate by the number of iterations"),
         ({"optimizer": "adam"}, "did you mean 'Adam' or 'RAdam'?"),
+        ({"optimizer": "auto"}, "optimizer=AdamW lr=0.001"),
+        ({"mosaic": 2}, "extra.mosaic: 'mosaic=2' is an invalid value"),
+        ({"extra": {"box": "x"}}, "extra.box: 'box=x' is of invalid type"),
+        ({"weight_decay": None}, "extra.weight_decay: 'weight_decay=None' is invalid"),
         ({"starts": "scratchh"}, "did you mean 'scratch' or 'scratch-longer'?"),
         ({"starts": "coco-longer"}, "coco-longer is fine-tuned for as many steps as a pretrained start takes in all"),
         ({"starts": "coco-longer=w.pt"}, "starts from the weights of coco"),
@@ -131,6 +135,7 @@ def test_budgets() -> None:
         ({"labels": "5%,5%"}, "a budget is there twice"),
         ({"seeds": [1, 1]}, "seeds: holds a value twice"),
         ({"seeds": 0}, "seeds: names nothing"),
+        ({"seeds": -1}, "seeds: must be at least 1, not -1"),
         ({"seeds": 2024}, "seeds: must be 1,000 at most, or the seeds themselves as [2024], not 2024"),
         ({"seeds": "1" * 5000}, "seeds: must be a whole number, not '111"),
         ({"seeds": [2024]}, None),
@@ -177,6 +182,13 @@ def test_extra_of_the_file_and_of_the_line_are_merged(given: dict[str, Any], tmp
     assert resolve(given).extra == {"mosaic": 0.0, "nbs": 16, "close_mosaic": 3}
     found = resolve({**given, "close_mosaic": 0, "extra": {"nbs": 32}})
     assert (found.extra, found.batch) == ({"mosaic": 0.0, "nbs": 32, "close_mosaic": 0}, 2)
+
+
+def test_a_word_of_the_file_means_what_it_means_on_the_line(given: dict[str, Any], tmp_path: Path) -> None:
+    """YAML 1.1 reads 5e-4 as a string: without a point it is no number there."""
+    (tmp_path / "c.yaml").write_text("weight_decay: 5e-4\nextra: {warmup_bias_lr: 1e-2, cos_lr: 'on'}\n")
+    found = resolve({**given, "cfg": str(tmp_path / "c.yaml")}).extra
+    assert found == {"weight_decay": 0.0005, "warmup_bias_lr": 0.01, "cos_lr": True}
 
 
 def test_extra_that_is_not_a_mapping_is_told(given: dict[str, Any], tmp_path: Path) -> None:

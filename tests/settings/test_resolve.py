@@ -11,9 +11,9 @@ import yaml
 
 from headstart.errors import UserError
 from headstart.images.index_cache import default_folder
-from headstart.methods import dino
+from headstart.methods import dino, find
 from headstart.paths import expanded
-from headstart.settings.resolve import as_plain, in_memory, resolve_pretrain
+from headstart.settings.resolve import as_plain, build, in_memory, resolve_pretrain
 
 
 def message(**options: object) -> str:
@@ -145,3 +145,25 @@ def test_a_home_is_that_of_a_user_or_a_name(tmp_path: Path, monkeypatch: pytest.
     assert expanded("~/x") == Path("~/x")
     with pytest.raises(UserError, match="this user has no home folder to write to\n  -> set HOME; HEADSTART_CACHE is"):
         default_folder()
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "message"),
+    [
+        ("dino", "global_scale", [0, 1], "global_scale: must be greater than 0, not [0, 1]"),
+        ("dino", "global_scale", [-1, 0], "global_scale: must be greater than 0, not [-1, 0]"),
+        ("dino", "local_scale", [2, 5], "local_scale: must be at most 1, not [2, 5]"),
+        ("lejepa", "local_scale", [0.5, 0.1], "local_scale: must be the smaller number and then the larger one"),
+        ("selftrain", "view_scale", [0.5], "view_scale: has too few values, not [0.5]"),
+        ("pyramid", "box_scale", [0.9, 0.1], "box_scale: must be the smaller number and then the larger one"),
+        ("pyramid", "box_ratio", [0, 0], "box_ratio: must be greater than 0, not [0, 0]"),
+        ("pyramid", "box_ratio", [0.5, 3], ""),
+        ("selftrain", "view_scale", [1, 1], ""),
+        ("distill", "teacher_mean", [0.1, 0.2], "teacher_mean: has too few values, not [0.1, 0.2]"),
+    ],
+)
+def test_a_pair_is_two_numbers_in_their_order_and_range(name: str, option: str, value: Any, message: str) -> None:
+    problems: list[UserError] = []
+    built = build(find.find(name).settings, {option: value}, problems)
+    assert (built is None) == bool(message)
+    assert message in "; ".join(map(str, problems))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, get_args, get_origin
 
 import click
@@ -234,5 +234,5 @@ def _listed(kind: Any) -> str:
 
 
 def _items(kind: Any) -> str:
-    inner: Iterable[Any] = get_args(kind)
-    return "[LO,HI]" if list(inner) == [float, float] else f"[{','.join(metavar(one) for one in inner)}]"
+    inner = [metavar(one) for one in get_args(kind)]
+    return "[LO,HI]" if inner == ["X", "X"] else f"[{','.join(inner)}]"

@@ -22,7 +22,7 @@ from headstart.run.loggers import check_loggers
 from headstart.settings.loggers import listed
 from headstart.settings.resolve import read_cfg, resolve_options
 from headstart.settings.schema import CompareSettings, seeds, split, strings
-from headstart.settings.words import none_meant, says_none
+from headstart.settings.words import guessed, none_meant
 
 _PLAIN = re.compile(r"[\w.%/+=:-]+")
 """What can stand in a list without quotation marks."""
@@ -67,17 +67,20 @@ def resolve(options: Mapping[str, Any]) -> CompareSettings:
     ours = {key: value for key, value in given.items() if key not in theirs}
     extras = [part["extra"] for part in parts if part.get("extra") is not None]
     if all(isinstance(one, Mapping) for one in extras):  # what is none is refused with all else
-        further = [
-            {key: None if says_none(value) else value for key, value in part.items() if key in theirs} for part in parts
-        ]
+        further = [{key: value for key, value in part.items() if key in theirs} for part in parts]
         ours["extra"] = {
             key: value
             for part, more in zip(parts, further, strict=True)
-            for key, value in {**(part.get("extra") or {}), **more}.items()
+            for key, value in _as_typed({**(part.get("extra") or {}), **more}).items()
         }
     if unread:  # said with all else that is wrong
         ours["cfg"] = options["cfg"]
     return resolve_options(CompareSettings, ours, "compare", _check)
+
+
+def _as_typed(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Words in a file mean what they mean on the line: YAML takes ``5e-4`` for a string."""
+    return {key: guessed(value) if isinstance(value, str) else value for key, value in extra.items()}
 
 
 def _check(given: Mapping[str, Any]) -> list[UserError]:

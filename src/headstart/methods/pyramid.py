@@ -34,7 +34,7 @@ from headstart.methods.base import Context, Method, Needs, frozen_copy, update_e
 from headstart.methods.schedules import Progress
 from headstart.methods.side_by_side import maps_of_each
 from headstart.probes import metrics
-from headstart.settings.method_options import AdamWSettings, Scale
+from headstart.settings.method_options import AdamWSettings, Ratio, Scale
 from headstart.views.boxes import area, draw_boxes, meeting, to_view
 from headstart.views.draws import Purpose, draws
 from headstart.views.spec import View, ViewSpec, pair_specs
@@ -49,7 +49,7 @@ class Settings(AdamWSettings):
     blur: float = Field(0.3, ge=0, le=1, description="probability of a blurred view")
     boxes: int = Field(8, ge=1, description="boxes an image that both views share")
     box_scale: Scale = Field((0.15, 0.9), description="side of a box as a share of the part that both views show")
-    box_ratio: Scale = Field((0.5, 2.0), description="width over height of a box")
+    box_ratio: Ratio = Field((0.5, 2.0), description="width over height of a box")
     read_at: Literal["size", "all"] = Field(
         "size", description="levels at which the student reads a box: the one for its size, or every one"
     )

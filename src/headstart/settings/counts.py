@@ -18,14 +18,16 @@ def is_count(value: Any) -> bool:
 
 
 def range_of(value: int | str) -> list[int] | int:
-    """The numbers below a count; one above `MOST` stays a number, for `refuse_many`."""
+    """The numbers below a count; one that is none stays a number, for `refuse_many`."""
     count = int(value)
-    return list(range(count)) if count <= MOST else count
+    return list(range(count)) if 0 <= count <= MOST else count
 
 
 def refuse_many(value: Any) -> Any:
-    """Of a list the list; of a count above `MOST`, what pydantic makes an error of."""
+    """Of a list the list; of a count below 0 or above `MOST`, what pydantic makes an error of."""
     if is_count(value) and not isinstance(value, str):
+        if value < 0:
+            raise PydanticCustomError("few", "must be at least 1")
         what = "must be {most} at most, or the seeds themselves as [{seed}]"
         raise PydanticCustomError("many", what, {"most": f"{MOST:,}", "seed": value})
     return value

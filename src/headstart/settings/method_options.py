@@ -7,11 +7,25 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from headstart.settings.schema import Options
 
-Scale = tuple[float, float]
+
+def _in_order(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise PydanticCustomError("order", "must be the smaller number and then the larger one")
+    return pair
+
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Scale = Annotated[tuple[Share, Share], AfterValidator(_in_order)]
+"""The least and the largest share of something, above 0 and up to 1."""
+
+Positive = Annotated[float, Field(gt=0)]
+Ratio = Annotated[tuple[Positive, Positive], AfterValidator(_in_order)]
+"""The least and the largest width over height."""
 
 
 class MethodSettings(Options):

@@ -264,6 +264,8 @@ def _in_words(item: Any) -> str:
     }.items():
         if kind.startswith(part):
             return words
+    if kind == "missing" and len(item["loc"]) > 1:
+        return "has too few values"
     return _WORDS[kind].format(**item.get("ctx", {})) if kind in _WORDS else str(item["msg"])
 
 

@@ -69,14 +69,14 @@ class UltralyticsFinetuner(Finetuner):
         """See `Finetuner.optimizer_problems`; "auto" is explained."""
         if optimizer == "auto":
             what = "'auto' chooses optimizer and learning rate by the number of iterations, and ignores lr0"
-            return [UserError(what, where="optimizer", hint="name one, e.g. optimizer=AdamW lr0=0.001")]
+            return [UserError(what, where="optimizer", hint="name one, e.g. optimizer=AdamW lr=0.001")]
         return super().optimizer_problems(optimizer)
 
     def extra_problems(self, extra: Mapping[str, Any]) -> list[UserError]:
-        """Fields of our own, fixed ones, and those that Ultralytics does not have."""
+        """Fields of our own, fixed ones, those that Ultralytics does not have, and values that it refuses."""
         known = ultralytics_arguments()
         problems = []
-        for key in extra:
+        for key, value in extra.items():
             if key in OWN:
                 problems.append(UserError("has a field of its own", where=f"extra.{key}", hint=f"set {OWN[key]}"))
             elif key in _FIXED:
@@ -84,6 +84,8 @@ class UltralyticsFinetuner(Finetuner):
             elif key not in known:
                 hint = did_you_mean(key, known)
                 problems.append(UserError("Ultralytics has no such argument", where=f"extra.{key}", hint=hint))
+            elif refused := _refused(key, value):
+                problems.append(UserError(refused, where=f"extra.{key}"))
         return problems
 
     def data_problems(self, model: str, content: Mapping[str, Any]) -> list[UserError]:
@@ -157,6 +159,17 @@ def ultralytics_arguments() -> dict[str, Any]:
         raise UserError("ultralytics is not installed", hint="pip install ultralytics")
     text = (Path(spec.origin).parent / "cfg" / "default.yaml").read_text(encoding="utf-8")
     return dict(yaml.safe_load(text))
+
+
+def _refused(key: str, value: Any) -> str:
+    """What Ultralytics says of a value that it would end at in its first step; "" where it says nothing."""
+    from ultralytics.cfg import check_cfg
+
+    try:
+        check_cfg({key: value}, hard=True)
+    except (TypeError, ValueError) as error:
+        return str(error).split("\n")[0]
+    return ""
 
 
 def _channels(architecture: str) -> int:
