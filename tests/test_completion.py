@@ -64,6 +64,12 @@ def words(line: str, incomplete: str) -> list[str]:
         ("pretrain", "data=no/where/", []),
         ("pretrain", "batch=", ["batch=auto"]),
         ("pretrain method=nothing", "ba", ["balance=", "batch="]),
+        ("pretrain", "lab", ["labels="]),  # it chooses a method by itself
+        ("pretrain", "labels=my", ["labels=my data/", "labels=my.yaml"]),
+        ("pretrain labels=my.yaml", "burn", ["burn_in="]),
+        ("doctor", "images=im", ["images=images/"]),
+        ("embed", "labels=my.", ["labels=my.yaml"]),
+        ("compare", "labels=", []),  # shares of the labelled images
         ("compare", "starts=scratch,co", ["starts=scratch,coco", "starts=scratch,coco-backbone"]),
         ("compare", "starts=scratch,ssl=im", ["starts=scratch,ssl=images/"]),
         ("compare", "split=", ["split=val", "split=test"]),

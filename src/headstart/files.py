@@ -38,10 +38,10 @@ _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 _HINT_OTHER = "choose an empty or new folder"
 
 _REASONS = {
-    errno.ENOSPC: ("the disk is full", "free some space, or choose another folder with out="),
-    errno.EDQUOT: ("your disk quota is used up", "free some space, or choose another folder with out="),
-    errno.EACCES: ("no permission to write here", "choose another folder with out="),
-    errno.EROFS: ("this file system is read-only", "choose another folder with out="),
+    errno.ENOSPC: ("the disk is full", "free some space, or choose another folder"),
+    errno.EDQUOT: ("your disk quota is used up", "free some space, or choose another folder"),
+    errno.EACCES: ("no permission to write here", "choose a folder that you may write to"),
+    errno.EROFS: ("this file system is read-only", "choose a folder that you may write to"),
 }
 
 
@@ -68,7 +68,7 @@ def lock(folder: Path) -> FileLock:
         try:
             taken.acquire(timeout=0)
         except Timeout:
-            hint = "wait until it has ended, or choose another folder with out="
+            hint = "wait until it has ended, or choose another folder"
             raise UserError("another run is at work in this folder", where=f"out={folder}", hint=hint) from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:

@@ -359,6 +359,7 @@ def test_mlflow_is_read_back_and_a_run_that_goes_on_is_the_same_run(database: st
         (logger,) = open_loggers([{"mlflow": {"tags": {"who": "me"}}}], tmp_path / "out", said.append, named)
         logger.start(SETTINGS)
         logger.event(3, "alarm", "odd \udce4")
+        logger.event(3, "alarm", "and another")
         logger.metrics(10 if status == "done" else 5, {"loss": 0.5, "kNN (5)": 1.0})
         logger.image(20, "views", picture(tmp_path))
         logger.finish(status)  # type: ignore[arg-type]
@@ -367,7 +368,7 @@ def test_mlflow_is_read_back_and_a_run_that_goes_on_is_the_same_run(database: st
     (found,) = client.search_runs([client.get_experiment_by_name("my comparison").experiment_id])
     assert (found.info.run_name, found.info.status) == ("coco-seed0", "FINISHED")
     assert found.data.params == {"data": "['images']", "lr": "0.001"}
-    assert found.data.tags["alarm at step 3"] == "odd ?"
+    assert found.data.tags["alarm at step 3"] == "odd ?\nand another"
     assert (found.data.tags["who"], found.data.tags["headstart.group"]) == ("me", "my comparison")
     assert [(one.step, one.value) for one in client.get_metric_history(found.info.run_id, "loss")] == [
         (5, 0.5), (10, 0.5),

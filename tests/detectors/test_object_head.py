@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +26,18 @@ def images(number: int = 2, size: int = 128) -> torch.Tensor:
     return torch.rand(number, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", ["yolo11n.yaml", "yolov8n.yaml", "yolov10n.yaml", "yolo26n.yaml", "rtdetr-l.yaml"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "yolo11n.yaml",
+        "yolov8n.yaml",
+        "yolov10n.yaml",
+        "yolo26n.yaml",
+        "rtdetr-l.yaml",
+        "yolo11n-pose.yaml",
+        "yolo26n-pose.yaml",
+    ],
+)
 def test_proposals_are_ultralytics_own_detections(name: str) -> None:
     torch.manual_seed(0)
     detector = load_detector(name)
@@ -270,3 +282,77 @@ def test_objects_are_looked_for_in_images_of_any_sides() -> None:
     padded[:, :, :160, :352] = image
     with torch.no_grad():
         torch.testing.assert_close(detector.propose(image), detector.propose(padded))
+
+
+@pytest.mark.parametrize("name", ["yolo11n-obb.yaml", "yolo26n-obb.yaml"])
+def test_turned_boxes_are_proposed_as_the_upright_ones_around_them(name: str) -> None:
+    torch.manual_seed(0)
+    detector, given = load_detector(name), images()
+    for branch in ("cv4", "one2one_cv4"):  # the angles of random weights are all but alike
+        for layer in getattr(detector.module.model[-1], branch, []):  # type: ignore[index, union-attr]
+            torch.nn.init.normal_(layer[-1].weight, std=3.0)
+    found = detector.propose(given)
+    live = YOLO(name)
+    live.model.load_state_dict(detector.module.state_dict())
+    results = live.predict(given, conf=0.0, iou=1.0, agnostic_nms=True, max_det=300, verbose=False, device="cpu")
+    for mine, theirs in zip(found, results, strict=True):
+        corners = theirs.obb.xyxyxyxy
+        assert (corners[:, 0] - corners[:, 1]).abs().amin(1).max() > 1, "no box is turned"
+        upright = torch.cat([corners.amin(1), corners.amax(1)], 1)
+        far = torch.cdist(mine[:5, :4], upright, p=float("inf")).amin(1)
+        assert far.max() < 1
+
+
+def test_heads_without_boxes_propose_none() -> None:
+    with pytest.raises(UserError, match=r"yolo11n-cls \(classify\) finds no boxes"):
+        load_detector("yolo11n-cls.yaml").propose(images(size=64))
+
+
+def test_depth_finds_no_boxes() -> None:
+    with pytest.raises(UserError, match="cannot be trained on labelled boxes: it finds no boxes"):
+        load_detector("yolo26n-depth.yaml").class_head()
+
+
+def test_a_pose_model_for_other_keypoints_is_rebuilt() -> None:
+    """The names of the classes alone do not tell: cv4 of 17 keypoints fits no data set of 4."""
+    detector = load_detector("yolo11n-pose.yaml")
+    names = list(detector.names.values())
+    made = detector.with_classes(names, (4, 2))
+    assert made is not detector
+    assert made.module.model[-1].kpt_shape == [4, 2]  # type: ignore[index, union-attr]
+    assert detector.with_classes(names, (17, 3)) is detector
+    assert detector.with_classes(names) is detector
+
+
+def test_one_class_of_a_starts_own_training_does_not_make_one_of_the_users(tmp_path: Path) -> None:
+    """Ultralytics remembers single_cls: a training from the checkpoint would learn one class, "item"."""
+    (tmp_path / "small.yaml").write_text(SMALL)
+    live = YOLO(str(tmp_path / "small.yaml"), verbose=False)
+    live.save(tmp_path / "first.pt")
+    content = torch.load(tmp_path / "first.pt", weights_only=False)
+    content["train_args"] = {**content.get("train_args", {}), "single_cls": True}
+    torch.save(content, tmp_path / "single.pt")
+    made = load_detector(str(tmp_path / "single.pt")).with_classes(["a", "b", "c"])
+    made.save(tmp_path / "mine.pt", {})
+    back = YOLO(tmp_path / "mine.pt")
+    assert not back.overrides.get("single_cls")
+    assert list(back.names.values()) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("name", ["yolo11n-seg.yaml", "yolov8n-seg.yaml", "yolo26n-seg.yaml"])
+def test_a_model_of_masks_proposes_its_boxes(name: str) -> None:
+    """Ultralytics' ``predict`` leaves out those whose mask is empty, as most of random weights are."""
+    from ultralytics.utils.nms import non_max_suppression
+
+    torch.manual_seed(0)
+    detector, given = load_detector(name), images()
+    found = detector.propose(given)
+    network = YOLO(name).model
+    network.load_state_dict(detector.module.state_dict())
+    with torch.no_grad():
+        (raw, _), *_ = network.eval()(given)
+    theirs = non_max_suppression(raw, 0.0, 1.0, agnostic=True, max_det=300, nc=80)
+    for mine, one in zip(found, theirs, strict=True):
+        torch.testing.assert_close(mine[0, 4], one[0, 4])
+        equal = one[one[:, 4] > one[0, 4] - 1e-6, :4]  # random weights are as sure of several
+        assert (equal - mine[0, :4]).abs().amax(1).min() < 1e-2

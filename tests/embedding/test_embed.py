@@ -217,3 +217,17 @@ def test_what_an_earlier_call_wrote_of_other_features_goes(drawn: Path, tmp_path
         embedded(drawn, tmp_path / "f.parquet", boxes=False)
     embedded(drawn, tmp_path / "f.parquet", boxes=False, next=0, overwrite=True)
     assert {path.name for path in tmp_path.iterdir()} == {"f.parquet", "f.duplicates.csv", "f.skipped.csv"}
+
+
+def test_what_is_validated_on_is_not_to_be_labelled_next(drawn: Path, tmp_path: Path) -> None:
+    """It has labels: learnt from, it would judge what it taught."""
+    shutil.copytree(drawn / "scenes", tmp_path / "scenes")
+    content = tmp_path / "scenes" / "scenes.yaml"
+    pool = tmp_path / "scenes" / "images"
+    given = {"model": str(drawn / "coco.pt"), "imgsz": 64, "workers": 0, "device": "cpu", "next": 99}
+    out = tmp_path / "f.parquet"
+    made = embed(EmbedSettings(data=str(pool), labels=str(content), out=str(out), **given))
+    assert made.images == 25 + 4 + 1
+    chosen = [Path(line["image"]).parent.name for line in lines(tmp_path / "f.next.csv")]
+    assert chosen == ["unlabelled"] * 25
+    assert "1 images of val or test are described, and not among those to label next" in made.notes

@@ -17,7 +17,9 @@ from ultralytics.data import YOLODataset
 from ultralytics.data.utils import check_det_dataset
 
 from headstart.errors import UserError
+from headstart.files import LOCK
 from headstart.images.index import ImageIndex, find_images
+from headstart.jobs import export_labels as module
 from headstart.jobs.export_labels import UNFINISHED, boxes_only, export_labels, file_names, free, refusals
 from headstart.jobs.labelled import given_labels
 from headstart.methods.base import GivenLabels
@@ -273,3 +275,33 @@ def test_where_labels_cannot_be_written_is_told_before_the_run(tmp_path: Path) -
         (data / "deep", "lies among the images of data"),
     ):
         assert [words in str(problem) for problem in refusals(folder, str(run), str(data))] == [True], folder
+
+
+def test_images_of_other_channels_are_said_to_be_so(
+    images: ImageIndex, given: GivenLabels, labelled: Labelling, tmp_path: Path
+) -> None:
+    """Ultralytics reads three where a data set does not say, and rebuilds the first layer for them."""
+    images.channels = 1
+    export_labels(tmp_path / "out", images, given, labelled)
+    assert check_det_dataset(str(tmp_path / "out" / "data.yaml"), autodownload=False)["channels"] == 1
+
+
+def test_two_runs_do_not_write_to_one_folder(
+    images: ImageIndex, given: GivenLabels, labelled: Labelling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one took the first one's for what a killed run has left, and emptied it."""
+    out, put, told = tmp_path / "out", module._put, []
+
+    def slowly(source: str, target: Path) -> bool:
+        if not told:
+            told.append("")
+            with pytest.raises(UserError, match="another run is at work in this folder") as caught:
+                export_labels(out, images, given, labelled)
+            told.append(str(caught.value.where))
+        return put(source, target)
+
+    monkeypatch.setattr(module, "_put", slowly)
+    export_labels(out, images, given, labelled)
+    assert told[1] == f"export_labels={out}"
+    assert len(list((out / "images").iterdir())) == len(list((out / "labels").iterdir())) == 3
+    assert not (out / LOCK).exists()

@@ -266,3 +266,32 @@ def test_a_shard_that_was_lost_is_packed_again(images: Path, tmp_path: Path, nam
 def _members(shard: Path) -> list[str]:
     with tarfile.open(shard) as file:
         return file.getnames()
+
+
+@pytest.mark.parametrize("folder", ["_linked", "zlinked"])
+def test_labels_lie_beside_the_image_that_the_yaml_names(images: Path, tmp_path: Path, folder: str) -> None:
+    """As export_labels writes a data set: links to images elsewhere, whose own labels are others, or none."""
+    mine = images / folder
+    (mine / "images").mkdir(parents=True)
+    (mine / "labels").mkdir()
+    for path in sorted((images / "images").iterdir())[:3]:
+        (mine / "images" / path.name).symlink_to(path)
+        (mine / "labels" / f"{path.stem}.txt").write_text("2 0.5 0.5 0.125 0.125\n")
+    (mine / "data.yaml").write_text("train: images\nval: images\nnames: [a, b b, c]\n")
+    packed(str(images), tmp_path / "out", labels=str(mine / "data.yaml"))
+    labels = []
+    for shard in sorted((tmp_path / "out").glob("*.tar")):
+        with tarfile.open(shard) as file:
+            labels += [file.extractfile(one).read() for one in file if one.name.endswith(".txt")]  # type: ignore[union-attr]
+    assert labels == [b"2 0.5 0.5 0.125 0.125\n"] * 3
+
+
+def test_what_is_validated_on_is_not_packed_to_be_learnt_from(images: Path, tmp_path: Path) -> None:
+    judges = sorted((images / "images").iterdir())[:4]
+    (images / "val.txt").write_text("".join(f"{path}\n" for path in judges))
+    learnt = sorted((images / "images").iterdir())[4:9]
+    (images / "train.txt").write_text("".join(f"{path}\n" for path in learnt))
+    (images / "my.yaml").write_text("train: train.txt\nval: val.txt\nnames: [a, b b, c]\n")
+    made = packed(str(images / "images"), tmp_path / "out", labels=str(images / "my.yaml"))
+    assert sum(made.shards.values()) == 16
+    assert any("4 images are in val or test" in line for line in made.lines())

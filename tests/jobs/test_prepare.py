@@ -447,6 +447,7 @@ def test_a_dropped_tensor_fails_the_run(
     [
         ("yolo11n.yaml", "pyramid", 100, 128),
         ("yolo11n.yaml", "dino", 100, 100),  # the backbone alone joins no maps
+        ("yolo12n.yaml", "dino", 200, 224),  # that of YOLO12 cuts its map into four strips
         ("yolov8n-p6.yaml", "pyramid", 224, 256),  # four maps, of strides up to 64
         ("yolov8n-p6.yaml", "selftrain", 96, 128),
     ],

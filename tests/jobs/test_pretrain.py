@@ -578,7 +578,7 @@ def test_a_full_disk_is_said_and_the_last_checkpoint_stays(
         save(content, path, *rest)
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(UserError, match="the disk is full\n  -> free some space, or choose another folder with out="):
+    with pytest.raises(UserError, match="the disk is full\n  -> free some space, or choose another folder"):
         pretrain(tmp_path / "full", images, save_every=2)
     assert [path.name for path in (tmp_path / "full" / "checkpoints").iterdir()] == ["step-00000002.pt"]
 

@@ -168,3 +168,10 @@ def test_what_is_refused(scenes: Path, options: dict[str, Any], said: str) -> No
     with pytest.raises(UserError) as caught:
         probe("yolo11n.yaml", scenes, **options)
     assert said in str(caught.value)
+
+
+def test_maps_that_do_not_meet_are_no_end_of_it(scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """224 pixels are 3.5 cells of a stride of 64: the neck could not join its maps."""
+    found = probe(source="yolov8n-p6.yaml", data=str(scenes), images=4)
+    assert set(found) == {"backbone", "neck"}
+    assert "imgsz=256 in place of 224: a multiple of 64, the largest stride of yolov8n-p6" in capsys.readouterr().err

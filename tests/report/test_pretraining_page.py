@@ -16,10 +16,13 @@ import pytest
 import yaml
 from PIL import Image
 
+from headstart.cli.command import parse
+from headstart.cli.options import values
 from headstart.errors import UserError
 from headstart.report import charts, write_report
 from headstart.report.run_reader import find_run
 from headstart.run.folder import RunFolder
+from headstart.settings.resolve import collect
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 CHARTS = ("loss", "entropy", "spread", "rate", "wait", "lr", "ema")
@@ -297,7 +300,11 @@ def test_weights_that_are_not_finite_are_named_and_not_resumed(run: Path) -> Non
     assert "are missing in headstart.pt" not in page.text
     assert not any("resume" in words for words in page.codes)
     (again,) = [words for words in page.codes if words.startswith("headstart pretrain")]
-    assert {f"{name}={value}" for name, value in led.items()} | {"lr=0.0003"} <= set(again.split())
+    asked = parse(again.split()[1:])
+    assert asked is not None
+    meant = collect(values(asked.command, asked.given), [])
+    assert {**led, "global_scale": [0.4, 1.0], "data": "airfield/images"}.items() <= meant.items()
+    assert (meant["lr"], meant["lr_for"]) == (0.0003, None)
 
 
 def test_what_arrived_is_counted_and_not_what_was_trained(run: Path) -> None:
@@ -484,3 +491,16 @@ def test_report_does_without_torch(run: Path) -> None:
         f"write_report({str(run)!r}); print([m for m in ('torch', 'ultralytics', 'lightly') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_what_to_do_next_is_what_the_detectors_family_says(run: Path) -> None:
+    """A torchvision detector's file is none of Ultralytics', and a comparison names it with its prefix."""
+    content = yaml.safe_load((run / "settings.yaml").read_text())
+    command = "model = retinanet(); model.load_state_dict(torch.load('RUN/headstart.pt', weights_only=True))"
+    content["resolved"]["detector"] |= {"architecture": "torchvision:retinanet_resnet50_fpn", "train": command}
+    (run / "settings.yaml").write_text(yaml.safe_dump(content))
+    page = draw(run)
+    assert command.replace("RUN", str(run)) in page.codes
+    (compare,) = [words for words in page.codes if words.startswith("headstart compare")]
+    assert "model=torchvision:retinanet_resnet50_fpn" in compare.split()
+    assert not any(words.startswith("yolo ") for words in page.codes)

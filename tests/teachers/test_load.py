@@ -349,3 +349,11 @@ def test_a_batch_norm_that_follows_another_convolution_stays() -> None:
     expected = teacher(IMAGES)
     assert norms(teacher.quicker()) == 1
     torch.testing.assert_close(teacher(IMAGES), expected, rtol=0, atol=0)
+
+
+def test_a_detector_of_a_larger_stride_is_fed_what_it_takes(tmp_path: Path) -> None:
+    YOLO("yolov8n-p6.yaml").save(tmp_path / "p6.pt")
+    teacher = load_teacher(TeacherSource(str(tmp_path / "p6.pt")), neck=True)
+    for side in (96, 160, 224):
+        maps = teacher(torch.rand(1, 3, side, side))
+        assert maps[-1].shape[-1] == -(-side // 64)

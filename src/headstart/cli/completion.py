@@ -59,13 +59,15 @@ def suggestions(specs: Mapping[str, Spec], words: Sequence[str], incomplete: str
 
 
 def _options(spec: Spec, words: Sequence[str], incomplete: str) -> Iterator[Suggestion]:
-    from headstart.cli.options import fields_of, settings_of
+    from headstart.cli.help import SHOWN_OF, shown_first
+    from headstart.cli.options import CFG, fields_of, settings_of
     from headstart.settings.method_options import MethodSettings
 
-    method = last_value("method", words)
+    method = last_value("method", words) or (SHOWN_OF["labels"] if last_value("labels", words) else None)
+    method = method if spec.name == "pretrain" else None
     known = fields_of(spec.name, method)
     if spec.name == "pretrain" and method is None:  # options of methods that nobody chose are not offered
-        known = {**settings_of(spec.name).model_fields, **MethodSettings.model_fields, "cfg": known["cfg"]}
+        known = {**settings_of(spec.name).model_fields, **MethodSettings.model_fields, **shown_first(), "cfg": CFG}
     key = _awaiting(words, known)
     assigned = re.match(r"(?:--)?([A-Za-z][\w-]*)=", incomplete)
     if key is None and assigned is None:
@@ -107,7 +109,7 @@ def _keys(known: Mapping[str, FieldInfo], words: Sequence[str], incomplete: str)
 
 def _values(name: str, field: FieldInfo, incomplete: str, words: Sequence[str]) -> Iterator[Suggestion]:
     """Values of an option; of a list, the one after the last comma."""
-    from headstart.jobs.signature import PATHS
+    from headstart.jobs.signature import names_files
     from headstart.methods import find
     from headstart.settings.words import alternatives, choices, takes_many
 
@@ -128,7 +130,7 @@ def _values(name: str, field: FieldInfo, incomplete: str, words: Sequence[str]) 
         found += [(one, "") for one in STARTS]
     for value, about in _starting(incomplete, found):
         yield before + value, about
-    if name in PATHS:
+    if names_files(name, field):
         for path in _files(incomplete, {".py"} if name == "method" else None):
             yield before + path, ""
 
@@ -188,9 +190,10 @@ def install(shell: str) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, script(shell))
-    except OSError as error:
+    except (OSError, UserError) as error:
+        what = error.what if isinstance(error, UserError) else f"cannot be written: {error.strerror}"
         hint = f"headstart completion {shell} prints the script"
-        raise UserError(f"cannot be written: {error.strerror}", where=str(path), hint=hint) from error
+        raise UserError(what, where=str(path), hint=hint) from error
     left = {
         "bash": "A new shell completes the command if the package bash-completion is installed; if not, add this line\n"
         f"to ~/.bashrc: source {path}",

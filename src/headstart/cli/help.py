@@ -36,7 +36,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """What the help shows first, by heading."""
 
-_SHOWN_OF = {"labels": "selftrain", "teacher": "objects"}
+SHOWN_OF = {"labels": "selftrain", "teacher": "objects"}
 """Options of methods that are shown first, each as the method has it that a run with it takes by default."""
 
 _FOOT = {
@@ -88,9 +88,12 @@ def _fields(command: str) -> dict[str, FieldInfo]:
     """The options that the page of a command shows; of ``pretrain``, those of every method, and labels and teacher."""
     if command != "pretrain":
         return fields_of(command)
-    fields = dict(PretrainSettings.model_fields)
-    fields |= {name: read_method(method).settings.model_fields[name] for name, method in _SHOWN_OF.items()}
-    return {**fields, "cfg": CFG}
+    return {**PretrainSettings.model_fields, **shown_first(), "cfg": CFG}
+
+
+def shown_first() -> dict[str, FieldInfo]:
+    """The options of `SHOWN_OF`."""
+    return {name: read_method(method).settings.model_fields[name] for name, method in SHOWN_OF.items()}
 
 
 # -- methods ----------------------------------------------------------------------------------------------------------

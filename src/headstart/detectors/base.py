@@ -90,9 +90,30 @@ class Detector(ABC):
     imgsz: int | None = None
     license: str = ""
 
+    @property
+    def architecture(self) -> str:
+        """What ``model=`` of a comparison is to name for it."""
+        return self.name
+
+    @property
+    def largest_stride(self) -> int:
+        """Of its pyramid, pixels: sides of images that are no multiple of it are scaled or padded by its trainer."""
+        return max(level.stride for level in self.levels)
+
     @abstractmethod
     def trunk(self, neck: bool = False) -> Trunk:
         """The layers up to the last backbone map, or with `neck` up to the pyramid `levels`; no weight is copied."""
+
+    def takes(self, side: int) -> bool:
+        """Whether the layers of `trunk` up to the backbone's map take images of such a side, tried out."""
+        trunk = self.trunk()
+        example = next(trunk.parameters())
+        try:
+            with evaluating(trunk), torch.no_grad():
+                trunk(torch.zeros(1, self.channels, side, side, device=example.device, dtype=example.dtype))
+        except RuntimeError:
+            return False
+        return True
 
     def pseudolabel_head(self, clusters: int) -> PseudoLabelHead:
         """The head with `clusters` classes in place of its own, to be trained on objects that were found.
@@ -137,7 +158,11 @@ class Detector(ABC):
         Raises:
             UserError: It gives no boxes.
         """
-        raise self._no_objects()
+        raise self._no_boxes()
+
+    def _no_boxes(self) -> UserError:
+        what = f"{self.name} ({self.task}) finds no boxes"
+        return UserError(what, where="proposals", hint="name a trained detector whose head gives boxes")
 
     def _no_objects(self) -> UserError:
         what = f"{self.name} ({self.task}) is not a detector whose head can be trained on boxes alone"

@@ -75,7 +75,7 @@ def refused_findings(name: str, looks: Looks, number: int, refused: Mapping[str,
     if not some:
         return []
     words = f"{name}: {len(some):,} of {number:,} images are left out by a training"
-    do = "save them anew in the format that their name says, or take them out"
+    do = "save those anew that are in another format than their name says, and take the others out"
     return [Finding(f"images.{name}.refused", lost(len(some), number), words, do, some)]
 
 

@@ -25,6 +25,7 @@ from headstart.files import explained, write_atomically
 from headstart.images.dataset_yaml import DatasetYaml, dataset_of
 from headstart.images.frames import file_of
 from headstart.images.index import ImageIndex, find_images
+from headstart.images.judges import judges_among
 from headstart.images.labels import expected, is_there, keypoints_for, label_path, read_labels, survey
 from headstart.images.members import split
 from headstart.images.shards import save_image
@@ -347,7 +348,10 @@ def _write_next(
     device: torch.device,
 ) -> None:
     labelled = [place for place, row in enumerate(rows) if given and row in given.boxes]
-    others = sorted(set(range(len(rows))) - set(labelled))
+    judges = judges_among(images, s.data, given.dataset) if given else set()
+    if judges:
+        made.notes.append(f"{len(judges):,} images of val or test are described, and not among those to label next")
+    others = sorted(place for place in set(range(len(rows))) - set(labelled) if rows[place] not in judges)
     sure = [uncertainty.get(row, 0.0) for row in rows]
     candidates = selection.least_sure(sure, others, s.next) if uncertainty else others
     chosen = selection.k_center(features, s.next, labelled=labelled, candidates=candidates, device=device)

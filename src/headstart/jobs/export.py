@@ -73,7 +73,7 @@ def export(s: ExportSettings) -> Exported:
             "holds an export already", where=f"out={folder.path}", hint="add overwrite=true, or choose another"
         )
     with granted(s.trust):
-        detector = load_detector(str(checkpoint))
+        detector = load_detector(str(checkpoint), where="source")
     detector.module.cpu()
     if s.format == "timm":
         detector.timm_backbone()  # or it says why there is none, before anything is written

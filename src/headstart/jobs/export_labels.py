@@ -6,13 +6,14 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from headstart.errors import UserError
-from headstart.files import explained, write_text
+from headstart.files import LOCK, explained, lock, write_text
 from headstart.images.decode import DecodeError, read_image
 from headstart.images.frames import file_of, saved_name
 from headstart.images.index import ImageIndex
@@ -108,7 +109,9 @@ def free(folder: Path) -> bool:
     """Whether labels can be written there: it is new or empty, or was left unfinished."""
     if not folder.exists():
         return True
-    return folder.is_dir() and ((folder / UNFINISHED).is_file() or not any(folder.iterdir()))
+    return folder.is_dir() and (
+        (folder / UNFINISHED).is_file() or not any(one.name != LOCK for one in folder.iterdir())
+    )
 
 
 def _folders(data: Any) -> Iterator[Path]:
@@ -174,13 +177,13 @@ def export_labels(
     Raises:
         UserError: The folder is not free, or cannot be written.
     """
-    if not free(folder):
-        raise UserError(f"{folder} is not an empty folder", where="export_labels", hint="give a new one")
     boxes, own = _boxes(given, labelled), set(given.rows.tolist())
     wanted = sorted({*boxes, *own})
     rows = [row for row in wanted if _can_be_read(images, row, looked=row not in own)]
     names = dict(zip(rows, file_names([images.path(row) for row in rows]), strict=True))
-    with explained(folder):
+    with _held(folder), explained(folder):
+        if not free(folder):
+            raise UserError(f"{folder} is not an empty folder", where="export_labels", hint="give a new one")
         _begin(folder)
         written: dict[int, str] = {}
         for row, name in names.items():
@@ -195,7 +198,7 @@ def export_labels(
         write_csv(folder / "left_out.csv", _LEFT, _left_out(images, written, labelled, unread))
         write_text(folder / "classes.txt", "".join(f"{' '.join(name.split())}\n" for name in given.names))
         remark = boxes_only(task, given)
-        write_text(folder / "data.yaml", _dataset(given.names, held_out or {}, remark, keypoints))
+        write_text(folder / "data.yaml", _dataset(given.names, held_out or {}, remark, keypoints, images.channels))
         (folder / UNFINISHED).unlink()
     unsure = len(images) - len(written) - len(unread)
     return Exported(len(written), len(own & written.keys()), unsure, len(unread))
@@ -230,6 +233,23 @@ def _boxes(given: GivenLabels, labelled: Labelling) -> dict[int, list[Box]]:
     return boxes
 
 
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """The folder for one run alone: another one would empty it as one that was left unfinished."""
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        held = lock(folder)
+    except UserError as error:
+        raise UserError(error.what, where=f"export_labels={folder}", hint=error.hint) from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # where what is open cannot be removed, it stays
+            (folder / LOCK).unlink()
+        held.release()
+
+
 def _begin(folder: Path) -> None:
     """Make the folder, without what a run that was killed while it wrote has left in it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -242,7 +262,11 @@ def _begin(folder: Path) -> None:
 
 
 def _dataset(
-    names: Sequence[str], held_out: Mapping[str, Sequence[str]], remark: str, keypoints: Sequence[int] | None
+    names: Sequence[str],
+    held_out: Mapping[str, Sequence[str]],
+    remark: str,
+    keypoints: Sequence[int] | None,
+    channels: int,
 ) -> str:
     """``data.yaml``; it names no ``path``, so that the folder may be moved."""
     content: dict[str, Any] = {"train": "images", "val": None}
@@ -250,6 +274,7 @@ def _dataset(
     content |= {"names": dict(enumerate(names))}
     # Without it Ultralytics would take the poses of the user's val for polygons, or for damaged lines.
     content |= {"kpt_shape": list(keypoints)} if keypoints and held_out else {}
+    content |= {"channels": channels} if channels != 3 else {}
     head = f"# {remark[0].upper()}{remark[1:]}.\n" if remark else ""
     head += "" if content["val"] else "# Name images to validate on as val: a training of Ultralytics needs some.\n"
     return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

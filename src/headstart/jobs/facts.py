@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from lightning_fabric import Fabric
 
+from headstart.images.dataset_yaml import SUFFIXES
 from headstart.images.index import ImageIndex
+from headstart.jobs.finetune_file import NAME, commands, finetune_settings
 from headstart.jobs.prepare import Job
 from headstart.jobs.together import shared_facts
 from headstart.jobs.used_files import labels_mark
@@ -37,6 +41,8 @@ def facts_of(job: Job, images: ImageIndex, steps: int, fabric: Fabric, arithmeti
         **found_of(job),
         "detector": {
             "name": detector.name,
+            "architecture": _architecture(job),
+            **_commands(job),
             "task": detector.task,
             "classes": len(detector.names),
             "channels": detector.channels,
@@ -44,6 +50,19 @@ def facts_of(job: Job, images: ImageIndex, steps: int, fabric: Fabric, arithmeti
             "levels": [{"stride": level.stride, "width": level.width} for level in detector.levels],
         },
     }
+
+
+def _architecture(job: Job) -> str:
+    model = job.run.model
+    own = isinstance(model, (str, os.PathLike)) and Path(model).suffix in SUFFIXES and Path(model).is_file()
+    return os.fspath(model) if own else job.detector.architecture
+
+
+def _commands(job: Job) -> dict[str, str]:
+    """What can be done with the checkpoint, for the report: ``RUN`` stands for the run's folder, which may move."""
+    folder = Path("RUN")
+    advised = finetune_settings(job) is not None
+    return commands(job, folder / "headstart.pt", folder / NAME if advised else None)
 
 
 def found_of(job: Job) -> dict[str, Any]:

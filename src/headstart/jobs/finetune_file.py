@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,22 +12,28 @@ import yaml
 from headstart.detectors.base import Advised
 from headstart.files import write_text
 from headstart.images.dataset_yaml import SUFFIXES
+from headstart.images.frames import file_of
+from headstart.images.members import is_address, is_shard_name
 from headstart.jobs.prepare import Job
 from headstart.settings.method_options import LabelOptions
 
 NAME = "finetune.yaml"
 
 
+def finetune_settings(job: Job) -> Mapping[str, Advised] | None:
+    """The settings; None where the detector's trainer reads none."""
+    if job.given:
+        return job.detector.finetune_settings(job.run.imgsz, len(job.given.rows), detects=True)
+    return job.detector.finetune_settings(job.run.imgsz)
+
+
 def write_settings(job: Job, folder: Path) -> Path | None:
     """Write the file into the run's `folder`; None where the detector's trainer reads none."""
-    if job.given:
-        settings = job.detector.finetune_settings(job.run.imgsz, len(job.given.rows), detects=True)
-    else:
-        settings = job.detector.finetune_settings(job.run.imgsz)
+    settings = finetune_settings(job)
     if settings is None:
         return None
     path = folder / NAME
-    command = job.detector.how_to_train(folder / "headstart.pt", path, _data(job))
+    command = commands(job, folder / "headstart.pt", path)["train"]
     heading = "".join(f"# {line}\n" for line in command.splitlines())  # a folder's name may have several
     write_text(path, heading + text(settings), "backslashreplace")
     return path
@@ -34,15 +41,31 @@ def write_settings(job: Job, folder: Path) -> Path | None:
 
 def how_to_go_on(job: Job, checkpoint: Path, settings: Path | None) -> list[str]:
     """What can be done with the checkpoint of a run: one of the user's classes finds objects at once."""
+    found = commands(job, checkpoint, settings)
+    named = {"predict": "predict:  ", "train": "fine-tune:"}
+    return [f"{named[key]} {command}" for key, command in found.items()]
+
+
+def commands(job: Job, checkpoint: Path, settings: Path | None) -> dict[str, str]:
+    """How a checkpoint finds objects (``predict``, where it can), and how a training starts from it (``train``)."""
+    predict = job.detector.how_to_predict(checkpoint, _some_images(job)) if job.given else ""
+    data = (isinstance(job.options, LabelOptions) and job.options.labels) or "your.yaml"
+    return {
+        **({"predict": predict} if predict else {}),
+        "train": job.detector.how_to_train(checkpoint, settings, data),
+    }
+
+
+def _some_images(job: Job) -> str:
+    """A source that a trainer's ``predict`` takes: it looks into no folder of a folder, and into no shard."""
     sources = [one for one in job.images.sources if Path(one).suffix.lower() not in SUFFIXES]
-    predict = job.detector.how_to_predict(checkpoint, sources[0] if sources else "your/images") if job.given else ""
-    train = job.detector.how_to_train(checkpoint, settings, _data(job))
-    return [*([f"predict:   {predict}"] if predict else []), f"fine-tune: {train}"]
-
-
-def _data(job: Job) -> str:
-    """The dataset YAML of the user's labels, where the run had any."""
-    return (isinstance(job.options, LabelOptions) and job.options.labels) or "your.yaml"
+    first = sources[0].rstrip(os.sep) if sources else ""
+    if os.path.isfile(first) and not is_shard_name(first):  # noqa: PTH113 - may be an address
+        return first
+    files = (file for path in job.images if not is_shard_name(file := file_of(path)) and not is_address(file))
+    folders = {os.path.dirname(file) for file in files}  # noqa: PTH120 - of many
+    within = sorted(one for one in folders if first and one.startswith(first + os.sep))
+    return first if first in folders else next(iter(within), "your/images")
 
 
 def text(settings: Mapping[str, Advised]) -> str:

@@ -31,6 +31,7 @@ from headstart.images.catalog import BESIDE
 from headstart.images.frames import parse, saved_name
 from headstart.images.headers import DecodeError
 from headstart.images.index import ImageIndex, find_images
+from headstart.images.judges import without_judges
 from headstart.images.members import is_address
 from headstart.jobs.csv_files import write_csv
 from headstart.jobs.pack_labels import Labelled, mark_of
@@ -104,6 +105,8 @@ def pack(s: PackSettings) -> Packed:
     """
     size = bytes_of_size(s.shard_size)
     images = find_images(s.data, labels=s.labels or None, every=s.every)
+    if s.labels:  # from shards nobody can tell them any more
+        images = without_judges(images, s.data, s.labels)
     labelled = Labelled(s)
     folder = expanded(s.out).absolute()
     _refuse_within(images, folder)

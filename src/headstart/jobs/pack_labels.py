@@ -42,7 +42,8 @@ class Labelled:
             if (other.class_names(), other.keypoints()) != (self.names, self.keypoints):
                 what = f"{found[0].file} and {other.file} have different classes"
                 raise UserError(what, where="labels", hint="pack them into folders of their own")
-        self._images = {os.path.realpath(path) for one in found for path in _train(one)}
+        # Labels lie beside the path that train names, which may be a link to the one that data names.
+        self._images = {os.path.realpath(path): path for one in found for path in _train(one)}
 
     def plan(self) -> dict[str, Any]:
         """What of it the shards hold: others are not gone on with."""
@@ -55,7 +56,8 @@ class Labelled:
         Raises:
             DecodeError: It cannot be read.
         """
-        if os.path.realpath(image) not in self._images or not is_there(path := label_path(image)):
+        named = self._images.get(os.path.realpath(image))
+        if named is None or not is_there(path := label_path(named)):
             return None
         try:
             return decode.bytes_of(str(path))

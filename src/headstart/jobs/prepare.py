@@ -287,28 +287,32 @@ def _settled(
     if declared.method.needs.labels and given.get("imgsz") is None and parse_device(settled.run.device).kind == "cpu":
         settled = settled._replace(run=settled.run.model_copy(update={"imgsz": WITHOUT_GPU}))
         told = (f"imgsz={WITHOUT_GPU}, for there is no GPU; imgsz= sets the size at which your detector is to be used",)
-    if declared.method.needs.trains == "backbone":
-        return settled, declared, told
-    fitting, fitted = _fitting(settled, detector)
+    fitting, fitted = _fitting(settled, detector, backbone=declared.method.needs.trains == "backbone")
     return fitting, declared, (*told, *fitted)
 
 
-def _fitting(settled: Resolved, detector: Detector) -> tuple[Resolved, tuple[str, ...]]:
-    """Images of sides that the maps of a pyramid fit, rounded up to a multiple of its largest stride; what was changed.
+def _fitting(settled: Resolved, detector: Detector, *, backbone: bool) -> tuple[Resolved, tuple[str, ...]]:
+    """Images of sides that the network takes, rounded up to a multiple of its largest stride; what was changed.
 
-    A neck joins maps of several strides: of others they do not meet. A trainer rounds them likewise.
+    A neck joins maps of several strides: of others they do not meet. A trainer rounds them likewise. A backbone alone
+    takes most sides, and those of today's recipes stay; that of YOLO12 cuts its map into four strips.
     """
-    stride, told = max(level.stride for level in detector.levels), []
+    stride, told = detector.largest_stride, []
 
     def fitting(options: Any, name: str) -> dict[str, int]:
         side = getattr(options, name, None)
-        if not side or side % stride == 0:
+        if not side or side % stride == 0 or (backbone and detector.takes(side)):
             return {}
         up = side + -side % stride
         told.append(f"{name}={up} in place of {side}: a multiple of {stride}, the largest stride of {detector.name}")
         return {name: up}
 
-    run = settled.run.model_copy(update=fitting(settled.run, "imgsz"))
+    run = settled.run.model_copy(
+        update={
+            **fitting(settled.run, "imgsz"),
+            **(fitting(settled.run, "local_imgsz") if backbone else {}),
+        }
+    )
     return Resolved(run, settled.method.model_copy(update=fitting(settled.method, "label_imgsz"))), tuple(told)
 
 

@@ -68,8 +68,12 @@ def probe(
             hint = "a run hands its checkpoint back at the end; while it goes on, metrics.jsonl has its probes"
             raise UserError("holds no headstart.pt", where=str(source), hint=hint)
     index, detector = _both(s, path)
-    samples = Samples.read(index, number=s.images, imgsz=s.imgsz, labels=s.labels)
+    imgsz = s.imgsz + -s.imgsz % detector.largest_stride
+    samples = Samples.read(index, number=s.images, imgsz=imgsz, labels=s.labels)
     said = list(index.notes)
+    if imgsz != s.imgsz:
+        why = f"a multiple of {detector.largest_stride}, the largest stride of {detector.name}"
+        said.append(f"imgsz={imgsz} in place of {s.imgsz}: {why}")
     if samples.skipped:
         file, reason = samples.skipped[0]
         told = f"{len(samples.skipped)} files could not be read, others were taken: {file} ({reason})"
@@ -91,7 +95,7 @@ def _both(s: ProbeSettings, path: Path) -> tuple[ImageIndex, Detector]:
         problems.append(problem)
     try:
         with granted(s.trust):
-            detector = load_detector(str(path), channels=index.channels if index else 3)
+            detector = load_detector(str(path), where="source", channels=index.channels if index else 3)
     except UserError as problem:
         problems.append(problem)
     if index is None or detector is None:

@@ -18,14 +18,21 @@ from pydantic.fields import FieldInfo
 from headstart.errors import UserError
 from headstart.methods import find
 from headstart.settings import method_file, method_options, schema
-from headstart.settings.words import alternatives
+from headstart.settings.words import alternatives, takes_many
 from headstart.trust import granted
 
 PATHS = {
     "data", "model", "method", "init", "out", "cfg", "cache_dir", "proposals", "teacher", "teacher_weights",
-    "unlabelled", "source", "run", "starts",
+    "unlabelled", "source", "run", "starts", "labels", "images", "export_labels", "comparison", "json",
 }  # fmt: skip
-"""Options that may name files."""
+_BUDGETS = "labels"
+"""What a comparison has a list of under this name names no file."""
+
+
+def names_files(name: str, field: FieldInfo) -> bool:
+    """Whether an option may name files."""
+    return name in PATHS and not (name == _BUDGETS and takes_many(field))
+
 
 Result = TypeVar("Result")
 
@@ -120,7 +127,7 @@ def _option(name: str, field: FieldInfo, default: str | None) -> Option:
     """A parameter. It takes what the settings take: a path where a file is named, a list for a tuple."""
     validated = any(hasattr(one, "func") for one in field.metadata)
     kinds = [part for one in alternatives(field.annotation) for part in _written(one, validated)]
-    if name in PATHS and "str" in kinds:
+    if names_files(name, field) and "str" in kinds:
         kinds = [
             "str",
             "PathLike[str]",

@@ -232,17 +232,18 @@ def _next_steps(run: FoundRun, tone: str) -> list[Step]:
         return [Step("Pretrain again, at a third of the learning rate:", _again(run))]
     detector = run.option("detector")
     task = detector.get("task", "detect") if isinstance(detector, dict) else "detect"
-    name = detector.get("name") if isinstance(detector, dict) else None
-    model = name or Path(str(run.option("model", "yolo11n"))).stem
+    known = detector if isinstance(detector, dict) else {}
+    model = known.get("architecture") or known.get("name") or Path(str(run.option("model", "yolo11n"))).stem
     weights, settings = _near(run.path / "headstart.pt"), run.path / "finetune.yaml"
     cfg = [f"cfg={_near(settings)}"] if settings.is_file() else []
+    train = shlex.join(["yolo", str(task), "train", *cfg, "data=your.yaml", f"model={weights}"])
     start = f"starts=scratch,coco,ssl={_near(run.path)}"
     if labels := run.option("labels"):
         return _with_classes(run, ["yolo", str(task)], f"model={weights}", cfg, str(labels), str(model))
     return [
         Step(
             "Fine-tune on your labels:",
-            shlex.join(["yolo", str(task), "train", *cfg, "data=your.yaml", f"model={weights}"]),
+            _here(str(known["train"]), run) if "train" in known else train,
         ),
         Step(
             "No collapse means that something was learnt; whether it helps your detector, only a comparison says. "
@@ -255,12 +256,15 @@ def _next_steps(run: FoundRun, tone: str) -> list[Step]:
 def _with_classes(run: FoundRun, yolo: list[str], weights: str, cfg: list[str], labels: str, model: str) -> list[Step]:
     """What to do with a detector that has the user's classes, for it has learned from labels."""
     folders = [one for one in sources(run) if not one.endswith((".yaml", ".yml"))]
+    detector = run.option("detector")
+    known = detector if isinstance(detector, dict) else {}
+    predict = shlex.join([*yolo, "predict", weights, f"source={folders[0] if folders else 'your/images'}"])
     recipe = [f"starts=coco,coco-longer,mine={_near(run.path / 'settings.yaml')},mine-as-is"]
     recipe += [f"imgsz={size}"] if (size := run.option("imgsz")) else []
     return [
         Step(
             "It has your classes, and finds objects as it is:",
-            shlex.join([*yolo, "predict", weights, f"source={folders[0] if folders else 'your/images'}"]),
+            _here(str(known["predict"]), run) if "predict" in known else predict,
         ),
         Step("Fine-tune it on your labels:", shlex.join([*yolo, "train", *cfg, f"data={labels}", weights])),
         Step(
@@ -272,26 +276,21 @@ def _with_classes(run: FoundRun, yolo: list[str], weights: str, cfg: list[str], 
 
 
 def _again(run: FoundRun) -> str:
-    kept = (
-        "model",
-        "method",
-        "preset",
-        "init",
-        "labels",
-        "teacher",
-        "teacher_weights",
-        "proposals",
-        "steps",
-        "batch",
-        "imgsz",
-    )
-    given = {name: run.option(name) for name in kept}
     lr = run.option("lr")
-    given["lr"] = float(f"{lr / 3:.1g}") if isinstance(lr, (int, float)) else 3e-4
-    words = [f"data={one}" for one in sources(run)] + [
-        f"{name}={one}" for name, one in given.items() if one is not None
-    ]
-    return shlex.join(["headstart", "pretrain", *words, f"out={_near(run.path)}-2"])
+    rate = float(f"{lr / 3:.1g}") if isinstance(lr, (int, float)) else 3e-4
+    # All that was asked for stays; the rate that is recorded is that of the run's batch already.
+    asked = [f"cfg={_near(run.path / 'settings.yaml')}"]
+    given = asked if isinstance(run.settings.get("asked"), dict) else [f"data={one}" for one in sources(run)]
+    words = [*given, f"lr={rate:g}", "lr_for=none", f"out={_near(run.path)}-2"]
+    return shlex.join(["headstart", "pretrain", *words])
+
+
+def _here(command: str, run: FoundRun) -> str:
+    """A command of ``settings.yaml``, where ``RUN`` stands for the folder of the run."""
+    for name in ("headstart.pt", "finetune.yaml"):
+        path = _near(run.path / name)
+        command = command.replace(f"'RUN/{name}'", repr(path)).replace(f"RUN/{name}", shlex.quote(path))
+    return command
 
 
 def sources(run: FoundRun) -> list[str]:

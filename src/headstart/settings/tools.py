@@ -99,7 +99,7 @@ class ExportSettings(Options):
         "where timm has the architecture",
     )
     out: str | None = Field(None, description="a new or empty folder; by default export-FORMAT beside the checkpoint")
-    imgsz: int = Field(224, ge=64, le=4096, multiple_of=64, description="side of the image that onnx is traced with")
+    imgsz: int = Field(224, ge=64, le=4096, multiple_of=32, description="side of the image that onnx is traced with")
     comparison: str | None = Field(None, description="folder of a comparison whose verdict the model card repeats")
     overwrite: bool = Field(False, description="replace an earlier export in out=")
     trust: bool = Field(False, description=TRUST)

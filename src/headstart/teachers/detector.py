@@ -34,4 +34,4 @@ def load(source: TeacherSource, neck: bool) -> FrozenTeacher:
     """See `headstart.teachers.load`."""
     named = str(source.teacher) if isinstance(source.teacher, Path) else source.teacher
     detector = load_detector(named, where="teacher")
-    return FrozenTeacher(detector.trunk(neck=neck), detector.name).quicker()
+    return FrozenTeacher(detector.trunk(neck=neck), detector.name, size=max(32, detector.largest_stride)).quicker()

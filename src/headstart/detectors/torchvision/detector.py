@@ -107,6 +107,11 @@ class TorchvisionDetector(Detector):
         record = Record(self.name, list(self.names.values()), parts, random, plain)
         models.write_state(Path(path), self.module, record)
 
+    @property
+    def architecture(self) -> str:
+        """See `Detector.architecture`."""
+        return f"torchvision:{self.name}"
+
     def how_to_train(self, path: Path, settings: Path | None = None, data: str = "your.yaml") -> str:
         """See `Detector.how_to_train`."""
         build = f"torchvision.models.detection.{self.name}(weights_backbone=None, num_classes={len(self.names)})"

@@ -13,7 +13,7 @@ from copy import copy, deepcopy
 from datetime import datetime
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -148,7 +148,8 @@ class UltralyticsDetector(Detector):
 
     def with_classes(self, names: Sequence[str], keypoints: Sequence[int] | None = None) -> UltralyticsDetector:
         """See `Detector.with_classes`: rebuilt as Ultralytics does it when a training begins."""
-        if self.names == dict(enumerate(names)):
+        own = cast("dict[str, Any]", self.module.yaml).get("kpt_shape")
+        if self.names == dict(enumerate(names)) and (keypoints is None or own is None or [*own] == [*keypoints]):
             return self
         with quiet():
             module = with_classes(self.module, names, keypoints)
@@ -159,16 +160,17 @@ class UltralyticsDetector(Detector):
         fits = sum(name in taken and taken[name].shape == own[name].shape for name in head)
         made = copy(self)
         made._hold(module)
+        # Handed on, it would make one class of the user's.
+        made._origin = {key: value for key, value in self._origin.items() if key != "single_cls"}
         made.notes += (f"head for {len(names)} classes: {fits} of {len(head)} tensors kept, the rest random",)
         return made
 
     def propose(self, images: Tensor) -> Tensor:
         """See `Detector.propose`; of images that are no multiple of its own largest stride, what is missing is gray."""
-        stride = max(level.stride for level in self.levels)
-        right, below = (-size % stride for size in (images.shape[-1], images.shape[-2]))
+        right, below = (-size % self.largest_stride for size in (images.shape[-1], images.shape[-2]))
         found = proposals(self.module, len(self.names), nn.functional.pad(images, (0, right, 0, below), value=GRAY))
         if found is None:
-            raise self._no_objects()
+            raise self._no_boxes()
         return found
 
     def part_of(self, tensor_name: str) -> Part:

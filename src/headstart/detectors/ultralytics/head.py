@@ -22,6 +22,7 @@ _WHY_NOT = {
     "obb": "its boxes are turned, and an angle cannot be told from upright boxes",
     "classify": "it finds no boxes",
     "semantic": "it finds no boxes",
+    "depth": "it finds no boxes",
 }
 
 
@@ -251,23 +252,37 @@ def _corners(boxes: Tensor) -> Tensor:
     return torch.cat([middle - sides / 2, middle + sides / 2], -1)
 
 
+def _upright(boxes: Tensor, angle: Tensor) -> Tensor:
+    """Middle and sides of the upright boxes around turned ones, ``(..., 4)`` and radians ``(..., 1)``."""
+    along, across = angle.cos().abs(), angle.sin().abs()
+    width, height = boxes[..., 2:3], boxes[..., 3:4]
+    return torch.cat([boxes[..., :2], width * along + height * across, width * across + height * along], -1)
+
+
 @torch.no_grad()
 def proposals(module: Any, classes: int, images: Tensor) -> Tensor | None:
-    """See `headstart.detectors.base.Detector.propose`; None where the network's answer is not understood."""
-    from ultralytics.nn.modules.head import RTDETRDecoder
+    """See `headstart.detectors.base.Detector.propose`; None where the network gives no boxes.
+
+    Of turned boxes it is the upright ones around them.
+    """
+    from ultralytics.nn.modules.head import OBB, RTDETRDecoder
 
     with evaluating(module):
-        made = module(images)
-    found = made[0] if isinstance(made, (list, tuple)) else made
+        found = module(images)
+    while isinstance(found, (list, tuple)) and found:  # beside them: what the loss takes, and what masks are made of
+        found = found[0]
     if not isinstance(found, Tensor) or found.ndim != 3:
         return None
-    found = found.float()
-    if isinstance(module.model[-1], RTDETRDecoder):  # queries, best first: middle and sides in shares, score, class
+    found, layer = found.float(), module.model[-1]
+    turned = isinstance(layer, OBB)
+    if isinstance(layer, RTDETRDecoder):  # queries, best first: middle and sides in shares, score, class
         place = found[..., :4] * found.new_tensor([images.shape[-1], images.shape[-2]] * 2)
         return torch.cat([_corners(place), found[..., 4:5]], 2)
-    if getattr(module.model[-1], "end2end", False):
-        return found[..., :5]  # x0, y0, x1, y1, score, class: best first
-    score = found[:, 4 : 4 + classes].amax(1)
-    boxes = torch.cat([_corners(found[:, :4].transpose(1, 2)), score.unsqueeze(2)], 2)
+    if getattr(layer, "end2end", False):  # x0, y0, x1, y1, score, class: best first; turned: as below
+        boxes = _corners(_upright(found[..., :4], found[..., -1:])) if turned else found[..., :4]
+        return torch.cat([boxes, found[..., 4:5]], 2)
+    score, place = found[:, 4 : 4 + classes].amax(1), found[:, :4].transpose(1, 2)
+    place = _upright(place, found[:, -1:].transpose(1, 2)) if turned else place
+    boxes = torch.cat([_corners(place), score.unsqueeze(2)], 2)
     best = score.argsort(1, descending=True)[:, :300]
     return boxes.gather(1, best.unsqueeze(2).expand(-1, -1, 5))

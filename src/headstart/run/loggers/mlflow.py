@@ -63,6 +63,7 @@ class MlflowLogger(Logger):
         self._set = MlflowSettings(**settings)
         self._client: Any = None
         self._id = ""
+        self._told: dict[str, list[str]] = {}
 
     @classmethod
     def missing(cls, settings: Mapping[str, Any]) -> UserError | None:
@@ -107,7 +108,9 @@ class MlflowLogger(Logger):
 
     def event(self, step: int, kind: str, message: str) -> None:
         """See `Logger.event`."""
-        self._client.set_tag(self._id, f"{kind} at step {step}", readable(message)[:_LONGEST])
+        key = f"{kind} at step {step}"
+        self._told.setdefault(key, []).append(readable(message))  # a tag that is set again loses what it said
+        self._client.set_tag(self._id, key, "\n".join(self._told[key])[:_LONGEST])
 
     def image(self, step: int, name: str, path: Path) -> None:
         """See `Logger.image`."""
