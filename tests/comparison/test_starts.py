@@ -222,6 +222,10 @@ def test_what_a_run_folder_tells(tmp_path: Path) -> None:
     assert found is not None
     assert (found.data, found.images, found.method, found.seconds) == (("images",), 24, "dino", 7.0)
     assert pretraining_of(Start("a", "checkpoint", str(tmp_path / "other.pt"))) is None
+    (tmp_path / "metrics.jsonl").unlink()  # copied without it
+    found = pretraining_of(Start("a", "checkpoint", str(tmp_path / "headstart.pt")))
+    assert found is not None
+    assert found.seconds is None, "not known, and not none at all"
 
 
 @pytest.mark.parametrize("content", [b"options: \xff\n", b"options:\nresolved:\n", b"", b"options: 3\nresolved: {}\n"])

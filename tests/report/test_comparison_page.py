@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import fake_comparison
 import fake_run
@@ -17,8 +20,9 @@ from headstart.comparison.records import ClassScore, Point, Results
 from headstart.comparison.results import read_results
 from headstart.comparison.wording import few_objects
 from headstart.errors import UserError
+from headstart.files import explained
 from headstart.report import comparison_page, is_comparison, write_report
-from headstart.report.comparison_charts import _two_lines, budgets, curves
+from headstart.report.comparison_charts import _two_lines, budgets, classes, curves, differences
 from headstart.report.comparison_page import _detectors, _longer
 from headstart.report.rendering import environment
 from headstart.report.series import COLORS, _dash_of, shape_of
@@ -226,7 +230,26 @@ def test_what_the_longer_scratch_run_is_longer_than() -> None:
 def test_on_a_phone_a_difference_has_two_lines_where_one_is_too_short() -> None:
     assert _two_lines("5%: dino − scratch") == "5%: dino − scratch"
     assert _two_lines("20%: selftrain − scratch-longer") == "20%: selftrain\n− scratch-longer"
-    assert _two_lines("20%: " + "long" * 9 + " − coco") == "20%: longlonglonglonglo…\n− coco"
+    assert _two_lines("20%: " + "long" * 9 + " − coco") == "20%: longlon…onglonglong\n− coco"
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_long_names_can_be_told_apart_and_keep_their_budget(size: int) -> None:
+    """A start without a name of its own is called by its folder; classes are often told apart by their last word."""
+    names = ["coco", "selftrain-yolo11n-airfield-2025-11-03-first", "selftrain-yolo11n-airfield-2025-11-03-second"]
+    worth = {**fake_comparison.WORTH, **dict.fromkeys(names, (0.1, 0.2, 0.3, 4.0))}
+    named = ["a_rather_long_class_name_of_a_bolt_left", "a_rather_long_class_name_of_a_bolt_right"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fake_comparison, "WORTH", worth)
+        patch.setattr(fake_comparison, "NAMES", named)
+        found = fake_comparison.results(starts=names, seeds=[0, 1], cells=fake_comparison.every_cell(names, [0, 1]))
+    for chart in [differences(found), *classes(found)]:
+        drawn = chart.narrow if size else chart.wide
+        assert drawn is not None
+        labels = re.findall(r"<text[^>]*>([^<]*…[^<]*)</text>", drawn)
+        assert labels
+        assert all(len(label) <= 40 for label in labels)
+        assert len(set(labels)) == len(labels), "two are alike"
 
 
 def test_a_comparison_without_anything_done(tmp_path: Path) -> None:
@@ -251,6 +274,63 @@ def test_the_command_draws_either_kind_and_several_side_by_side(
     assert {"chart-side0", "chart-side1"} <= set(page.ids)
     with pytest.raises(UserError, match="holds no run"):
         write_report(tmp_path)
+
+
+def test_a_page_can_be_drawn_of_folders_that_cannot_be_written_to(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's: shared, read-only. Root may write everywhere, so it is the writing that is refused."""
+    shared, write = [str(folder), str(tmp_path / "other")], comparison_page.write_text
+    fake_comparison.write_comparison(tmp_path / "other", starts=["scratch", "dino"], name="second")
+
+    def refused(path: Path, text: str) -> None:
+        if str(path.parent) in shared:
+            with explained(path):
+                raise PermissionError(errno.EACCES, "Permission denied")
+        write(path, text)
+
+    monkeypatch.setattr(comparison_page, "write_text", refused)
+    assert cli.main(["report", shared[0], f"out={tmp_path / 'mine.html'}"]) == 0
+    assert "airfield" in (tmp_path / "mine.html").read_text()
+    assert cli.main(["report", *shared, f"out={tmp_path / 'both.html'}"]) == 0
+    said = capsys.readouterr()
+    assert said.out.split() == [str(tmp_path / "mine.html"), str(tmp_path / "both.html")]
+    assert said.err.count("no permission to write here") == 2
+    assert cli.main(["report", shared[0]]) != 0
+    assert "out=" not in capsys.readouterr().err
+
+
+def test_a_folder_may_have_a_comma_in_its_name(tmp_path: Path) -> None:
+    fake_comparison.write_comparison(tmp_path / "a,b", starts=["scratch", "dino"], name="second")
+    assert cli.main(["report", str(tmp_path / "a,b")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "missing", "said"),
+    [
+        (["worse", "inconclusive"], False, ("warn", "Worse in part")),
+        (["worse", "worse"], False, ("bad", "Worse")),
+        (["worse", "better"], False, ("warn", "Mixed")),
+        (["better", "inconclusive"], False, ("good", "Better in part")),
+        (["inconclusive"], True, ("warn", "Inconclusive, not complete")),
+        (["worse"], True, ("bad", "Worse, not complete")),
+    ],
+)
+def test_the_word_of_the_verdict(
+    verdicts: list[str], missing: bool, said: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [SimpleNamespace(map50_95=SimpleNamespace(verdict=one)) for one in verdicts]
+    monkeypatch.setattr(comparison_page.wording, "headline", lambda results: found)
+    results: Any = SimpleNamespace(trusted=True, failed_checks=[1] if missing else [])
+    assert comparison_page.tone(results) == said
+
+
+def test_trainings_that_were_not_begun_are_missing() -> None:
+    """Of a comparison that was stopped: they are no cells."""
+    cells = fake_comparison.every_cell(["scratch", "coco"], [0])
+    content = fake_comparison.results(starts=["scratch", "coco"], seeds=[0, 1], cells=cells)
+    (told,) = [remark for name, value, remark in comparison_page.facts(content) if name == "Trainings"]
+    assert told == f"{len(content.budgets) * 4 - len(cells)} failed or missing"
 
 
 def test_a_comparison_that_was_killed_says_what_to_do(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from headstart.errors import UserError
 from headstart.images.index_cache import default_folder
 from headstart.methods import dino, find
 from headstart.paths import expanded
-from headstart.settings.resolve import as_plain, build, in_memory, resolve_pretrain
+from headstart.settings.resolve import as_plain, build, in_memory, resolve_options, resolve_pretrain
+from headstart.settings.tools import EmbedSettings
 
 
 def message(**options: object) -> str:
@@ -119,6 +120,13 @@ def test_old_names_are_understood_with_a_hint(capsys: pytest.CaptureFixture[str]
     assert resolved.method.model_dump()["color"] == 0.5
     assert capsys.readouterr().err == "colour= is called color= now\n"
     assert "colour: is the old name of color" in message(data="x", method="byol", colour=0.5, color=0.5)
+
+
+def test_old_names_of_other_commands_are_no_names(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        resolve_options(EmbedSettings, {"data": "x", "out": "f.parquet", "most": 5}, "embed")
+    assert "there is no option 'most'" in str(caught.value)
+    assert not capsys.readouterr().err
 
 
 def test_objects_in_memory_are_told_again() -> None:

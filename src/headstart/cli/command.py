@@ -133,11 +133,17 @@ def _report(given: dict[str, Any]) -> int:
     s = _settings("report", given)
     from headstart.report import is_comparison, write_report, write_side_by_side
 
-    for folder in s.run:
-        print(write_report(Path(folder)))
     comparisons = [Path(folder) for folder in s.run if is_comparison(folder)]
+    own = Path(s.out) if s.out and len(s.run) == 1 else None
+    for folder in s.run:
+        try:
+            print(write_report(Path(folder), own))
+        except UserError as error:
+            if len(comparisons) < 2 or not isinstance(error.__cause__, OSError):
+                raise
+            print(f"{error}; only the page of all comparisons is drawn", file=sys.stderr)
     if len(comparisons) > 1:
-        print(write_side_by_side(comparisons, Path(s.out)))
+        print(write_side_by_side(comparisons, Path(s.out or "side-by-side.html")))
     return 0
 
 

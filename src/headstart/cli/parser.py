@@ -58,7 +58,7 @@ class Command(click.Command):
         return found
 
     def invoke(self, ctx: click.Context) -> Asked:
-        """What was asked for, every value a `Word`; the caller runs it."""
+        """What was asked for, every value of an option a `Word`; the caller runs it."""
         from headstart.settings.words import Word
 
         given: dict[str, Any] = {}
@@ -85,7 +85,7 @@ class Command(click.Command):
             raise UserError(f"{stray!r} is not an option", hint="options are key=value or --key value")
         if not words or name is None:
             return {}
-        return {name: [Word(word) for word in words] if many else Word(words[0])}
+        return {name: words if many else Word(words[0])}  # of several each is one, whatever is in it
 
 
 def _leftover(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:

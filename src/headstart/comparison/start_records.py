@@ -41,7 +41,7 @@ class PretrainingFacts(Record):
         steps: Steps planned.
         shown: Images that the network is shown in a step; where the run does not say, its batch.
         search_seconds: Time spent in the search for objects before the first step, teacher included.
-        seconds: Time spent in training.
+        seconds: Time spent in training; None where its record of it is not there.
         device: The device, in torch's words.
         fingerprint: Of the list of its images; "" where it does not say.
         carriers: What brought in what somebody learnt from labels: option -> labels, weights, teacher or detector.
@@ -55,7 +55,7 @@ class PretrainingFacts(Record):
     method: str
     model: str
     steps: int | None
-    seconds: float
+    seconds: float | None
     device: str
     shown: int | None = None
     search_seconds: float | None = None

@@ -175,15 +175,15 @@ def _facts(folder: Path, content: Any) -> PretrainingFacts:
     )
 
 
-def _seconds(metrics: Path) -> float:
-    """Time spent by a run: its ``seconds`` begin anew where it was resumed."""
-    total = last = 0.0
+def _seconds(metrics: Path) -> float | None:
+    """Time spent by a run, whose ``seconds`` begin anew where it was resumed; None where nothing was logged."""
+    total, last = None, 0.0
     for line in read_json_lines(metrics):
         now = line.get("seconds")
         if not isinstance(now, (int, float)):
             continue
-        total, last = total + (now - last if now >= last else now), now
-    return round(total, 1)
+        total, last = (total or 0.0) + (now - last if now >= last else now), now
+    return None if total is None else round(total, 1)
 
 
 LONGER = {"scratch-longer": "scratch", "coco-longer": "coco", "checkpoint-longer": "checkpoint"}

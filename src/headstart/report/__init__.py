@@ -15,15 +15,15 @@ def is_comparison(folder: str | Path) -> bool:
     return any((Path(folder) / name).is_file() for name in (FILE, SETTINGS))
 
 
-def write_report(folder: str | Path) -> Path:
-    """Write the ``report.html`` of a pretraining or of a comparison into its folder, and return its path.
+def write_report(folder: str | Path, path: Path | None = None) -> Path:
+    """Write the report of a pretraining or of a comparison, by default as ``report.html`` into its folder; its path.
 
     Raises:
         UserError: The folder holds neither, its files hold what cannot be drawn, or the report cannot be written.
     """
     write = write_comparison_report if is_comparison(folder) else pretraining_page.write_report
     try:
-        return write(folder)
+        return write(folder, path)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
         what = f"its files hold values that cannot be drawn ({type(error).__name__}: {error})"
         hint = "where headstart wrote them, and nobody changed them since, please report this"

@@ -108,7 +108,8 @@ def differences(results: Results) -> Chart:
 
     def draw(name: str, size: tuple[int, int]) -> str:
         phone = size == _PHONE
-        shown, labels = (short, 176) if phone else (rows, 300)
+        fitting = [replace(row, label=_two_lines(row.label, 40)) for row in rows]
+        shown, labels = (short, 176) if phone else (fitting, 300)
         return rows_chart(name, shown, width=size[0], labels=labels, alt=f"{title}. {note}")
 
     return _chart("differences", title, unit, note, draw, full=True)
@@ -140,7 +141,7 @@ def labels_saved(results: Results) -> Chart | None:
 
     def draw(name: str, size: tuple[int, int]) -> str:
         phone = size == _PHONE
-        shown = [replace(row, label=_short(row.label, 18)) for row in rows] if phone else rows
+        shown = [replace(row, label=_short(row.label, 18 if phone else 30)) for row in rows]
         return savings_chart(name, shown, sizes, width=size[0], labels=140 if phone else 220, alt=f"{title}. {note}")
 
     return _chart("labels-saved", title, "labelled images", note, draw, full=True)
@@ -159,7 +160,9 @@ def _rest(row: Row) -> tuple[Any, ...]:
 
 
 def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    """`text` in so many characters: what its middle held is left out, for names often differ at their end."""
+    tail = (most - 1) // 2
+    return text if len(text) <= most else f"{text[: most - 1 - tail]}…{text[-tail:]}"
 
 
 def _two_lines(label: str, most: int = 24) -> str:

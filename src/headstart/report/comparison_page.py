@@ -23,8 +23,8 @@ _TONES = {"better": "good", "worse": "bad", "inconclusive": "calm"}
 _CHECK_TONES = {"passed": "good", "failed": "bad", "not known": "calm"}
 
 
-def write_comparison_report(folder: str | Path) -> Path:
-    """Write ``report.html`` into a comparison's folder and return its path.
+def write_comparison_report(folder: str | Path, path: Path | None = None) -> Path:
+    """Write the report of a comparison, by default as ``report.html`` into its folder, and return its path.
 
     Raises:
         UserError: There is no comparison, it is damaged, or the file cannot be written.
@@ -35,7 +35,7 @@ def write_comparison_report(folder: str | Path) -> Path:
         detections = read_detections(root)
     except UserError as error:  # pictures alone: the figures are shown without them
         damage = str(error)
-    return _write(root / "report.html", "comparison.html.j2", page_content(results, detections, damage))
+    return _write(path or root / "report.html", "comparison.html.j2", page_content(results, detections, damage))
 
 
 def write_side_by_side(folders: Sequence[str | Path], path: Path) -> Path:
@@ -134,13 +134,14 @@ def tone(results: Results) -> tuple[str, str]:
         return "bad", "Not to be trusted"
     found = {one.map50_95.verdict for one in wording.headline(results)}
     if "worse" in found:
-        color, label = ("warn", "Mixed") if "better" in found else ("bad", "Worse")
+        color, label = ("warn", "Mixed") if "better" in found else ("warn", "Worse in part")
+        color, label = ("bad", "Worse") if found == {"worse"} else (color, label)
     elif "better" in found:
         color, label = "good", "Better" if found == {"better"} else "Better in part"
     else:
         color, label = "calm", "Inconclusive"
     if results.failed_checks:
-        return "warn" if color == "good" else color, f"{label}, not complete"
+        return color if color == "bad" else "warn", f"{label}, not complete"
     return color, label
 
 
@@ -194,7 +195,7 @@ def facts(results: Results) -> list[tuple[str, str, str]]:
     """Figures under the verdict: name, value, remark."""
     data = results.data
     done = [cell for cell in results.cells if cell.state == "done"]
-    left = len(results.cells) - len(done)
+    left = len(results.starts) * len(results.budgets) * len(results.settings.seeds) - len(done)
     sizes = ", ".join(f"{budget.images:,}" for budget in results.budgets)
     sizes_of = {cell.measured.parameters for cell in results.finished()}
     network = f"{min(sizes_of):,} weights each" if len(sizes_of) == 1 else ""
@@ -248,7 +249,8 @@ def _start(start: StartFacts) -> dict[str, Any]:
     if known:
         told = [f"{known.method} from {Path(known.model).name}"]
         told += [f"{count:,} {what}" for count, what in ((known.images, "images"), (known.steps, "steps")) if count]
-        told.append(f"{duration(known.seconds, gap=NO_BREAK)} on {known.device or 'an unknown device'}")
+        spent = "time not known" if known.seconds is None else duration(known.seconds, gap=NO_BREAK)
+        told.append(f"{spent} on {known.device or 'an unknown device'}")
         before = "; ".join(filter(None, [", ".join(told), remarks.carried(start)]))
     before = remarks.made(start) or remarks.longer(start) or before
     weights = Path(start.weights).name if start.weights else "drawn from the seed"

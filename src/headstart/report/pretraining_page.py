@@ -26,6 +26,7 @@ from headstart.run.health import PEAKED, SPREAD, UNIFORM
 
 Floats = NDArray[np.float64]
 
+_LOSS = "as the method computes it"
 _WIDE, _HALF, _PHONE = (1000, 300), (484, 270), (328, 230)
 
 
@@ -42,8 +43,8 @@ class Picture:
     height: int
 
 
-def write_report(run_dir: str | Path) -> Path:
-    """Write ``report.html`` into the run folder and return its path.
+def write_report(run_dir: str | Path, path: Path | None = None) -> Path:
+    """Write the report of a run, by default as ``report.html`` into its folder, and return its path.
 
     Every part is left out or explained where its file is missing or cut short: a report can be drawn of an
     interrupted run, and while one is running.
@@ -53,7 +54,7 @@ def write_report(run_dir: str | Path) -> Path:
     """
     run = find_run(Path(run_dir))
     page = environment().get_template("pretraining.html.j2").render(_content(run))
-    path = run.path / "report.html"
+    path = path or run.path / "report.html"
     write_text(path, page)
     return path
 
@@ -104,7 +105,7 @@ def facts(run: FoundRun) -> list[tuple[str, str, str]]:
     spread, line = _finite(run.column("feature_spread")), _finite(run.column("spread_alarm"))
     if len(spread) and len(line):
         facts.append(("Feature spread", f"{spread[-1] * SPREAD / line[-1]:.0%}", f"of ideal, alarm at {SPREAD:.0%}"))
-    remark = "unreadable" if run.skipped.count else "all could be read" if run.finished else "so far"
+    remark = "unreadable" if run.skipped.count else "of those that were read" if run.finished else "so far"
     facts.append(("Skipped files", f"{run.skipped.count:,}", remark))
     return facts
 
@@ -158,8 +159,8 @@ def _loss(run: FoundRun) -> Chart:
         note += f" Not a number at {len(bad):,} of {len(loss):,} logged steps, first at step {began:,.0f}."
     if len(_finite(loss)) >= 40:
         note += " Faint: as logged; strong: running mean."
-    chart = _chart(run, "loss", "Loss", "nats", note.strip(), "loss", full=True, smoothed=True)
-    return chart if chart.wide or not len(bad) else Chart("loss", "Loss", "nats", note.strip(), full=True)
+    chart = _chart(run, "loss", "Loss", _LOSS, note.strip(), "loss", full=True, smoothed=True)
+    return chart if chart.wide or not len(bad) else Chart("loss", "Loss", _LOSS, note.strip(), full=True)
 
 
 def _health_charts(run: FoundRun) -> list[Chart]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections.abc import Sequence
@@ -237,7 +238,7 @@ def _next_steps(run: FoundRun, tone: str) -> list[Step]:
     weights, settings = _near(run.path / "headstart.pt"), run.path / "finetune.yaml"
     cfg = [f"cfg={_near(settings)}"] if settings.is_file() else []
     train = shlex.join(["yolo", str(task), "train", *cfg, "data=your.yaml", f"model={weights}"])
-    start = f"starts=scratch,coco,ssl={_near(run.path)}"
+    start = _listed("starts", ["scratch", "coco", f"ssl={_near(run.path)}"])
     if labels := run.option("labels"):
         return _with_classes(run, ["yolo", str(task)], f"model={weights}", cfg, str(labels), str(model))
     return [
@@ -259,7 +260,8 @@ def _with_classes(run: FoundRun, yolo: list[str], weights: str, cfg: list[str], 
     detector = run.option("detector")
     known = detector if isinstance(detector, dict) else {}
     predict = shlex.join([*yolo, "predict", weights, f"source={folders[0] if folders else 'your/images'}"])
-    recipe = [f"starts=coco,coco-longer,mine={_near(run.path / 'settings.yaml')},mine-as-is"]
+    own = f"mine={_near(run.path / 'settings.yaml')}"
+    recipe = [_listed("starts", ["coco", "coco-longer", own, "mine-as-is"])]
     recipe += [f"imgsz={size}"] if (size := run.option("imgsz")) else []
     return [
         Step(
@@ -273,6 +275,12 @@ def _with_classes(run: FoundRun, yolo: list[str], weights: str, cfg: list[str], 
             shlex.join(["headstart", "compare", f"data={labels}", f"model={model}", *recipe]),
         ),
     ]
+
+
+def _listed(option: str, items: Sequence[str]) -> str:
+    """A list as one types it: with quotation marks where a comma is in one of them."""
+    plain = not any("," in one for one in items)
+    return f"{option}={','.join(items) if plain else json.dumps(items, ensure_ascii=False)}"
 
 
 def _again(run: FoundRun) -> str:

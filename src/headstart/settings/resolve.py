@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -36,10 +36,13 @@ class Resolved(NamedTuple):
     method: MethodSettings
 
 
-def collect(options: Mapping[str, Any], problems: list[UserError]) -> dict[str, Any]:
+def collect(
+    options: Mapping[str, Any], problems: list[UserError], known: Container[str] | None = None
+) -> dict[str, Any]:
     """The options that were given: those of the file ``cfg``, overridden by the others; old names are the new ones.
 
-    Where a file cannot be read, or an option is given under both names, `problems` gets one more.
+    Of a command that has few options the old names of others, which are not `known`, stay. Where a file cannot be read,
+    or an option is given under both names, `problems` gets one more.
     """
     given = read_cfg(options.get("cfg"), problems)
     given |= {key: value for key, value in options.items() if key != "cfg"}
@@ -50,6 +53,8 @@ def collect(options: Mapping[str, Any], problems: list[UserError]) -> dict[str, 
     if isinstance(given.get("out"), Path):
         given["out"] = str(given["out"])
     for old, new in RENAMED.items():
+        if known is not None and new not in known:
+            continue
         if old in given and new in given:
             problems.append(UserError(f"is the old name of {new}: give one of the two", where=old))
         elif old in given:
@@ -152,7 +157,7 @@ def resolve_options(
     """
     problems: list[UserError] = []
     known = kind.model_fields
-    given = none_meant(known, collect(options, problems))
+    given = none_meant(known, collect(options, problems, known))
     problems += unknown(given, list(known), command)
     built = build(kind, {key: value for key, value in given.items() if key in known}, problems)
     defaults = {key: field.get_default(call_default_factory=True) for key, field in known.items()}

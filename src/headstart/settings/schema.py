@@ -270,7 +270,10 @@ class ReportSettings(Options):
     """What ``headstart report`` needs to know."""
 
     run: list[str] = Field(min_length=1, description="folders of pretrainings and comparisons")
-    out: str = Field("side-by-side.html", description="page that puts several comparisons side by side")
+    out: str | None = Field(
+        None,
+        description="the page: by default report.html in the folder, and side-by-side.html here of several comparisons",
+    )
 
 
 class DemoSettings(Options):
