@@ -82,8 +82,8 @@ def main() -> int:
             starts.append(f"{name}={folder}")
         found = headstart.compare(
             data=data, model=Path(given.model).stem, starts=starts, labels=given.labels, seeds=given.seeds,
-            steps=given.finetune_steps, imgsz=given.finetune_imgsz, batch=16, nbs=16, lr=given.lr, longer=False,
-            device=given.device, out=given.out / "compare",
+            steps=given.finetune_steps, imgsz=given.finetune_imgsz, batch=16, lr=given.lr, longer=False,
+            extra={"nbs": 16}, device=given.device, out=given.out / "compare",
         )  # fmt: skip
     except UserError as error:
         print(f"ablation: {error}", file=sys.stderr)

@@ -186,7 +186,8 @@ def without_downloads(row: Row | None = None) -> Iterator[None]:
     def random_weights(name: str, weights: Any = None, **options: Any) -> nn.Module:
         if row is not None and weights is not None:
             row.note = "Ultralytics downloads ImageNet weights to build it; checked here without them"
-        return build(name, weights=None, **options)
+        made: nn.Module = build(name, weights=None, **options)
+        return made
 
     with mock.patch.object(torchvision.models, "get_model", random_weights):
         yield

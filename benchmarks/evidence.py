@@ -35,6 +35,7 @@ import headstart
 from headstart.comparison import wording
 from headstart.comparison.dataset import read_dataset
 from headstart.comparison.results import read_results
+from headstart.detectors.find import finetuner
 from headstart.errors import UserError
 from headstart.run.display import duration
 
@@ -188,7 +189,7 @@ def thinned(given: argparse.Namespace) -> Path:
     """The dataset with every n-th test image alone; the dataset itself where all are wanted."""
     if given.test_every == 1:
         return Path(given.data)
-    dataset = read_dataset(given.data, "val")
+    dataset = read_dataset(given.data, "val", finetuner(given.model))
     test, train = given.out / "test.txt", given.out / "train.txt"
     given.out.mkdir(parents=True, exist_ok=True)
     test.write_text("".join(f"{image}\n" for image in dataset.test[:: given.test_every]))
@@ -237,7 +238,7 @@ def page(given: argparse.Namespace) -> str:
     ]
     for start in results.starts:
         if known := start.pretraining:
-            length = f"{known.images or 0:,} images, {known.steps or 0:,} steps in {duration(known.seconds)}"
+            length = f"{known.images or 0:,} images, {known.steps or 0:,} steps in {duration(known.seconds or 0.0)}"
             lines.append(
                 f"- {start.name}: {known.method} from {Path(known.model).name}, {length} on {known.device}; "
                 f"{start.leak.words if start.leak else 'leaks not known'}."

@@ -143,7 +143,7 @@ def tests(given: argparse.Namespace, folder: Path, until: float) -> tuple[dict[s
     skipped = [case for case in cases if case.find("skipped") is not None]
     values: dict[str, Any] = {"tests": len(cases), "failed": {}, "skipped": len(skipped)}
     for case in failed:
-        what = case.find("failure") if case.find("failure") is not None else case.find("error")
+        what = next(part for part in case if part.tag in ("failure", "error"))
         values["failed"][f"{case.get('classname')}::{case.get('name')}"] = str(what.get("message"))[:300]
     passed = len(cases) - len(failed) - len(skipped)
     lines = [
@@ -233,7 +233,8 @@ def kept(
     """A turn's figures, or why there are none; those of a turn that was made before are taken from a file."""
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
     if known := next((line for line in lines if line["turn"] == mark), None):
-        return known["found"]
+        found: dict[str, float] | str = known["found"]
+        return found
     if not python:
         return "not installed (--lightly-train PYTHON)"
     if time.monotonic() > until:

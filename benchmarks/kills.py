@@ -212,7 +212,8 @@ class Trials:
             shutil.copytree(self.folder / "simclr-other", out)
         words, log = self.words(out), out.with_suffix(".log")
         log.unlink(missing_ok=True)
-        phases, follows, aimed = [], words, bool(self.phases) or number % 2 == 0
+        phases: list[Any] = []
+        follows, aimed = words, bool(self.phases) or number % 2 == 0
         while True:
             again = not phases or random.random() < AGAIN
             aim = self._aim() if aimed and again else None
@@ -255,7 +256,8 @@ class Trials:
             print(f"--- {' '.join(words)}", flush=True)
             if any(word.startswith("budget=") for word in words):
                 budget.steps_within = lambda *_, **__: STEPS
-            if (parts := sys.modules.get("headstart.pseudolabels.parts")) is not None:
+            parts: Any = sys.modules.get("headstart.pseudolabels.parts")
+            if parts is not None:
                 parts.SECONDS = 0.0  # a part a batch
             taken = self.watch.wrap()
             status = headstart(words)
@@ -324,7 +326,8 @@ def different(whole: Path, out: Path) -> list[str]:
     if (whole / "pseudolabels.pt").is_file():
         labels = [torch.load(one / "pseudolabels.pt", weights_only=True) for one in (whole, out)]
         found += [f"pseudolabels.pt: {name}" for name in unlike(*labels) if name != "seconds"]
-    for one, other in itertools.zip_longest(lines(whole), lines(out), fillvalue={}):
+    nothing: dict[str, Any] = {}
+    for one, other in itertools.zip_longest(lines(whole), lines(out), fillvalue=nothing):
         keys = [key for key in {**one, **other} if key not in CHANGES and one.get(key) != other.get(key)]
         found += [f"metrics.jsonl: {key} at step {one.get('step')}" for key in keys]
     for name in ("skipped.csv", "teacher.json", "handback.json"):

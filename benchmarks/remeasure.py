@@ -17,6 +17,7 @@ from pathlib import Path
 
 from headstart.comparison import wording
 from headstart.comparison.records import AskedSettings, Results
+from headstart.comparison.reference import references_of
 from headstart.comparison.results import compare_all, read_results, scores
 
 
@@ -55,7 +56,8 @@ def remeasured(folder: Path, data: str, device: str) -> Results:
             kept.write_text(json.dumps(known, indent=1))
         done.append(cell.model_copy(update={"figures": cell.measured.model_copy(update=known[mark])}))
     names, budgets = ([one.name for one in found] for found in (results.starts, results.budgets))
-    made = {"scores": tuple(scores(done, names, budgets)), "differences": tuple(compare_all(done, names, budgets))}
+    found = compare_all(done, names, budgets, references_of(results))
+    made = {"scores": tuple(scores(done, names, budgets)), "differences": tuple(found)}
     return results.model_copy(update=made)
 
 

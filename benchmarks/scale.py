@@ -22,6 +22,7 @@ import tarfile
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -86,14 +87,20 @@ def start(arguments: argparse.Namespace) -> None:
     found = time.perf_counter() - began
     with open_cache(arguments.cache, index, AREA, folder=folder, epochs=10) as cache:
         opened = time.perf_counter() - began
-        options = {"batch": 64, "max_area": AREA, "workers": arguments.workers, "seed": 0, "steps": arguments.steps}
+        options: dict[str, Any] = {
+            "batch": 64,
+            "max_area": AREA,
+            "workers": arguments.workers,
+            "seed": 0,
+            "steps": arguments.steps,
+        }
         with ImageLoader(index, **options, reader=cache.reader) as loader:
             batches = iter(loader)
             next(batches)
             first = time.perf_counter() - began
             for _ in range(arguments.steps // 2):
                 next(batches)
-            workers = [child.pid for child in torch.multiprocessing.active_children()]
+            workers = [child.pid for child in torch.multiprocessing.active_children() if child.pid]
             taken = memory([os.getpid(), *workers]) - before
     steps = arguments.rate_steps
     options |= {"steps": steps + 8}

@@ -80,11 +80,12 @@ def option(text: str) -> tuple[str, Any]:
 
 def made(given: argparse.Namespace, name: str) -> Path | None:
     """The checkpoint of a variant; None where it was stopped."""
-    options = dict(VARIANTS[name])
-    folder, steps = given.out / name, given.steps * options.pop("times", 1)
+    options: dict[str, Any] = dict(VARIANTS[name])
+    folder: Path = given.out / name
+    steps = given.steps * options.pop("times", 1)
     if (folder / "headstart.pt").is_file():
         return folder / "headstart.pt"
-    labels = given.out / f"{options.pop('labels', 'few')}.yaml"
+    labels: Path = given.out / f"{options.pop('labels', 'few')}.yaml"
     common = {"imgsz": given.imgsz, "report": False, "cache": "ram", "save_every": 200, "probe_every": 0}
     run = headstart.pretrain(
         data=str(given.out / "learn.txt"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 from headstart.jobs.signature import Option, listed, options
 
@@ -43,7 +44,7 @@ def stub() -> str:
 
 def function(name: str, about: str, returns: str) -> str:
     """One function, with a parameter a line. What must be given may be given without its name."""
-    shown = options(name)
+    shown = options(cast(Any, name))
     needed = [parameter(one) for one in shown if one.default is None]
     others = [parameter(one) for one in shown if one.default is not None]
     parameters = "".join(f"    {line},\n" for line in [*needed, "*", *others])

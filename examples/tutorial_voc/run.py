@@ -1,6 +1,6 @@
 """The tutorial's claim as one command: pretrain, then one epoch from the result and one from COCO, side by side.
 
-python run.py                                                  # Pascal VOC, downloaded by Ultralytics (2.8 GB)
+python run.py                                                  # Pascal VOC, which is on this machine (README.md)
 python run.py --data my.yaml --images my/unlabelled            # any dataset
 python run.py --data my.yaml --images my/unlabelled --coco yolo11n.pt --steps 500 --imgsz 224 --labels 10%
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import headstart
 from headstart.comparison.dataset import read_dataset
+from headstart.detectors.find import finetuner
 
 
 def main() -> int:
@@ -31,7 +32,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/tutorial"))
     given = parser.parse_args()
 
-    dataset = read_dataset(given.data, "val")  # downloads it where its YAML says how
+    dataset = read_dataset(given.data, "val", finetuner(given.model))  # before the hours that follow
     checkpoint = given.out / "pretrain" / "headstart.pt"
     if not checkpoint.is_file():
         run = headstart.pretrain(
