@@ -96,11 +96,12 @@ def pretrain(
     slices: int = ...,
     proposals: str | PathLike[str] | None = ...,
     proposal_imgsz: int = ...,
-    max_objects: int = ...,
+    max_objects: int | None = ...,
     min_score: float = ...,
     max_area: float = ...,
     clusters: int = ...,
     components: int = ...,
+    flip: float = ...,
     letterbox: float = ...,
     mosaic: float = ...,
     zoom: float | None = ...,
@@ -246,12 +247,13 @@ def pretrain(
         proposals: objects: trained detector that finds the objects (a .pt); none: the run's own start, init= or
             model=
         proposal_imgsz: objects: longer side at which images are searched for objects, pixels
-        max_objects: objects: objects that are kept an image at most; selftrain: objects an image at most that the
-            teacher labels
+        max_objects: objects: objects that are kept an image at most; selftrain: labels an image at most; none: 100,
+            or twice your most
         min_score: objects: least score of an object, as a share of the image's best
         max_area: objects: largest object, as a share of the image's area
         clusters: objects: clusters into which the objects are divided by how they look
         components: objects: principal components of the features that are clustered
+        flip: objects, selftrain: chance that a view is mirrored; 0 where left and right tell classes apart
         letterbox: objects, selftrain: images too wide or tall for a crop of view_scale: share of their views that
             show the whole image in a gray square; the others are crops anywhere in it
         mosaic: objects, selftrain: share of the steps with mosaics of four images

@@ -37,6 +37,8 @@ def test_what_is_said() -> None:
     )
     assert Outlook(1_000, 32, 1.98, 0.0, 0.95, crowded).sentence().endswith(f"a trial; {crowded})")
     assert Outlook(1_000, 32, 1.98, 0.0, 0.5).sentence().endswith("(estimate from a trial)")
+    told = "(estimate from a trial; the time in which its teacher labels images comes on top)"
+    assert Outlook(1_000, 32, 1.98, 0.0, 0.5, labels=True).sentence().endswith(told)
 
 
 def test_reading_beside_computing(monkeypatch: pytest.MonkeyPatch) -> None:

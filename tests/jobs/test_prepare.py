@@ -466,3 +466,15 @@ def test_images_have_sides_that_the_maps_fit(
     run = headstart.pretrain(**{**given, "out": str(tmp_path / "run")})
     assert run.ok
     assert headstart.pretrain(**{**given, "out": str(tmp_path / "run"), "resume": True}).ok
+
+
+@pytest.mark.parametrize(("batch", "parts"), [(8, 4), (24, 4)])
+def test_steps_of_fewer_images_are_taken_in_fewer_parts(batch: int, parts: int, tmp_path: Path) -> None:
+    """Without mosaics a step has a quarter of the batch: of 8 images in 4 parts each had none."""
+    data = draw_dataset(tmp_path / "data", unlabelled=6, train=6, val=2, imgsz=64)
+    given = {**SMALL, "data": str(data.parent / "images"), "labels": str(data), "model": "yolo11n.yaml", "imgsz": 64}
+    run = headstart.pretrain(
+        **{**given, "method": "selftrain", "teacher": "none", "steps": 6, "close_mosaic": 0.5, "batch": batch},
+        accumulate=parts, out=str(tmp_path / "run"),
+    )  # fmt: skip
+    assert run.ok

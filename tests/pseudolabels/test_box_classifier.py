@@ -9,7 +9,7 @@ from torch.nn import functional
 from torchvision.transforms.v2.functional import crop, resize
 
 from headstart.images.loader import PixelBatch
-from headstart.pseudolabels.box_classifier import BoxClassifier, fitted, spread
+from headstart.pseudolabels.box_classifier import BoxClassifier, fitted
 from headstart.pseudolabels.labelling import Detections
 from headstart.pseudolabels.looks import SIDE, features, squares
 from headstart.teachers.base import FrozenTeacher
@@ -124,18 +124,36 @@ def test_more_boxes_than_go_at_once_keep_their_order() -> None:
 
 
 def test_of_thousands_of_boxes_some_are_learnt_from() -> None:
-    """Of five, one and three boxes two an image: of five those at 2 and 4, of three those at 1 and 2."""
-    owner = torch.tensor([0] * 5 + [3] + [4] * 3)
-    assert spread(owner, 2).nonzero()[:, 0].tolist() == [2, 4, 5, 7, 8]
-    assert spread(owner, 5).all()
-    assert len(spread(owner[:0], 2)) == 0
     many = torch.tensor([[0.1, 0.3, 0.3, 0.7]]).repeat(500, 1)
-    made = BoxClassifier(colors(), 2)
-    looks = made.looks(
-        batch(scene(40, 40, (LEFT, RED))), detections([5], [LEFT], [0.9]), torch.zeros(500, dtype=torch.int64), many,
-        torch.zeros(500, dtype=torch.int64), most=3,
-    )  # fmt: skip
+    none = torch.zeros(500, dtype=torch.int64)
+    looks = BoxClassifier(colors(), 2).looks(
+        batch(scene(40, 40, (LEFT, RED))),
+        detections([5], [LEFT], [0.9]),
+        none,
+        many,
+        none,
+        torch.arange(500) % 200 == 0,
+    )
     assert len(looks.labels) == len(looks.features) == 3 * 8
+
+
+def test_where_a_mirror_makes_another_class_nothing_is_mirrored() -> None:
+    """Red on the left of a box and green on the right, and the other way round: a mean of colors of the left half."""
+
+    class LeftHalf(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images[..., : images.shape[-1] // 2].mean((2, 3), keepdim=True)
+
+    image = scene(40, 40, ((0.1, 0.1, 0.5, 0.9), RED), ((0.5, 0.1, 0.9, 0.9), GREEN))
+    owner, boxes = torch.zeros(1, dtype=torch.int64), torch.tensor([[0.1, 0.1, 0.9, 0.9]])
+    seen = {}
+    for mirrored in (True, False):
+        made = BoxClassifier(FrozenTeacher(LeftHalf(), "left"), 2, mirrored=mirrored)
+        looks = made.looks(batch(image), detections([], [], []), owner, boxes, torch.tensor([0]))
+        red, green = looks.features[:, 0], looks.features[:, 1]
+        seen[mirrored] = {bool(one > other) for one, other in zip(red.tolist(), green.tolist(), strict=True)}
+        assert len(looks.labels) == (8 if mirrored else 4)
+    assert seen == {True: {True, False}, False: {True}}
 
 
 def test_what_is_no_object_is_learnt_beyond_as_many_boxes_as_there_are_objects() -> None:

@@ -126,3 +126,23 @@ def test_a_part_that_one_cannot_read_is_told_in_all(tmp_path: Path, monkeypatch:
         return str(error.value)
 
     assert in_processes(2, found, tmp_path) == ["data: the disk is gone"] * 2
+
+
+def test_more_objects_than_are_labelled_are_not_named_and_stay() -> None:
+    """Both ways; each image's boxes stand together, as what is moved and taught asks for."""
+    for namer in (colors(), None):
+        labeller = Labeller(Reads(), GIVEN, torch.tensor([0, 1]), 2, least=0.02, most=1, namer=namer)
+        found = labeller.found([2, 0], nn.Conv2d(3, 1, 1), Finds(), 64)
+        assert found.rows.tolist() == [2, 2, 0, 0]
+        assert found.more.tolist() == [False, True, False, True]
+        assert found.looked.tolist() == [2, 0]
+        assert found.scores[found.more].tolist() == pytest.approx([0.03, 0.03]), "as the detector has it"
+
+
+def test_as_many_objects_are_labelled_as_users_label() -> None:
+    owner = torch.zeros(70, dtype=torch.int64)
+    dense = PseudoLabels.gather(2, owner, torch.rand(70, 4), torch.ones(70), owner)
+    known = torch.tensor([0])
+    assert Labeller(None, dense, known, 1, least=0.1, most=None)._most == 140
+    assert Labeller(None, GIVEN, known, 2, least=0.1, most=None)._most == 100
+    assert Labeller(None, dense, known, 1, least=0.1, most=30)._most == 30

@@ -10,17 +10,20 @@ from torchvision.ops import box_iou
 from headstart.detectors.find import load_detector
 from headstart.images.loader import PixelBatch
 from headstart.pseudolabels import labelling
-from headstart.pseudolabels.base import PseudoLabelHead
+from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.labelling import (
     Agreement,
     Detections,
     Labelling,
     agreement,
     average_precision,
+    best_overlaps,
     detect,
+    kept,
     told,
     told_apart,
 )
+from headstart.pseudolabels.taught import Taught
 
 
 class Fixed(PseudoLabelHead):
@@ -212,3 +215,52 @@ def test_average_precision_by_hand() -> None:
     none = found.those(torch.zeros(5, dtype=torch.bool))
     assert average_precision(none, rows, boxes, labels) == 0
     assert average_precision(found, rows[:0], boxes[:0], labels[:0]) == 0
+
+
+def grid(number: int, score: float) -> Fixed:
+    """A head that finds so many objects apart from each other, each a little less sure than the one before."""
+    side = 5
+    across = 60 // side
+    places = torch.tensor([[float(at % across * side), float(at // across * side)] for at in range(number)])
+    boxes = torch.cat([places, places + side - 1], 1)[None]
+    return Fixed(
+        boxes, torch.linspace(score, score - 0.01, number)[None, :, None].expand(-1, -1, 2) * torch.tensor([1, 0.1])
+    )
+
+
+def test_what_is_found_beyond_as_many_as_are_labelled_is_left_open() -> None:
+    """A hundred objects, all as sure: taught as background they would tell the detector that there are twenty."""
+    found, _ = detect(nn.Conv2d(3, 1, 1), grid(100, 0.9), batch((64, 64)), 64, least=0.02, most=20, open_from=0.05)
+    assert len(found.rows) == 100
+    assert found.more.tolist() == [False] * 20 + [True] * 80
+    labelling = Labelling.split(found, 0.4)
+    assert (len(labelling.sure.rows), len(labelling.unsure.rows)) == (20, 80)
+    counts = labelling.counts(["a", "b"])
+    assert (counts["labels"], counts["left_open"], counts["cut"]) == (20, 80, 1)
+    assert "1 images show more objects than max_objects=, and the others are left open: raise it" in told(counts)
+    none = torch.zeros(0, dtype=torch.int64)
+    empty = PseudoLabels.gather(11, none, torch.zeros(0, 4), torch.zeros(0), none)
+    taught = Taught(empty, torch.zeros(11, dtype=torch.bool))
+    _, boxes, labels = taught.with_found(found, kept(found, 0.4)).of(torch.tensor([10]))
+    assert (len(boxes), int((labels == 0).sum()), int((labels == -1).sum())) == (100, 20, 80)
+    on, both = found.on(torch.tensor([10])), Detections.join([found, found])
+    assert on.more.tolist() == found.more.tolist()
+    assert len(both.within.rows) == 40
+    assert len(found.those(found.scores > 0.5).within.rows) == 20
+
+
+def test_what_hardly_scores_is_not_left_open_beyond_them() -> None:
+    found, _ = detect(nn.Conv2d(3, 1, 1), grid(100, 0.04), batch((64, 64)), 64, least=0.02, most=20, open_from=0.05)
+    assert len(found.rows) == 20
+    assert found.beyond is None
+
+
+def test_the_largest_overlap_is_that_with_a_box_of_the_same_image() -> None:
+    random = torch.Generator().manual_seed(0)
+    boxes, others = (torch.rand(number, 4, generator=random).sort(1).values for number in (40, 30))
+    place, owner = torch.arange(40) % 4, torch.arange(30) // 12  # image 3 has none of the others
+    best, which = best_overlaps(boxes, place, others, owner)
+    all_ = box_iou(boxes, others) * (place[:, None] == owner[None])
+    torch.testing.assert_close(best, all_.max(1).values)
+    assert torch.equal(which[best > 0], all_.max(1).indices[best > 0])
+    assert bool((best[place == 3] == 0).all())

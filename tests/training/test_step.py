@@ -162,17 +162,21 @@ class Mean(Method):
         return (one - other + 1).square().mean()
 
 
-def test_a_batch_in_parts_is_the_batch() -> None:
-    """Loss, clipped gradients and weights of a loss that is a mean over images, in one part and in three."""
+@pytest.mark.parametrize(("images", "shares"), [(6, 3), (7, 3), (7, 5), (3, 8)])
+def test_a_batch_in_parts_is_the_batch(images: int, shares: int) -> None:
+    """Loss, clipped gradients and weights of a loss that is a mean over images, in one part and in several.
+
+    Steps without mosaics have fewer images than were shared out: parts may be fewer, and of unlike sizes.
+    """
     found = []
-    for parts in (1, 3):
+    for parts in (1, shares):
         torch.manual_seed(0)
         options = MethodSettings(optimizer="sgd", lr=0.1, momentum=0.0, clip=0.5)
         method = Mean(options, Context(nn.Identity(), (3,)))
         step = Step(method, options, Fabric(accelerator="cpu", devices=1), seed=0, parts=parts)
         random = torch.Generator().manual_seed(3)
-        pixels = torch.randint(0, 255, (6, 3, 20, 20), generator=random, dtype=torch.uint8)
-        batch = PixelBatch(pixels, torch.full((6, 2), 20), torch.arange(6), [])
+        pixels = torch.randint(0, 255, (images, 3, 20, 20), generator=random, dtype=torch.uint8)
+        batch = PixelBatch(pixels, torch.full((images, 2), 20), torch.arange(images), [])
         losses = [step(step.views(batch, Progress(n, 4, 0.0)), Progress(n, 4, 0.0)) for n in range(3)]
         found.append((torch.stack(losses), method.state_dict()))
     torch.testing.assert_close(found[0], found[1])

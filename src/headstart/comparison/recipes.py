@@ -125,6 +125,8 @@ def read_recipe(file: Path, problems: list[UserError]) -> Recipe | None:
         options = {key: value for key, value in options.items() if value is not None or key not in _FILLED}
         # Labels may have chosen the method, and are not among the options any more.
         chosen = {"method": used["method"]} if used.get("labels") and "method" in used else {}
+        if used.get("labels") and "imgsz" in used and "imgsz" not in options:  # by the machine that it was made on
+            options["imgsz"] = used["imgsz"]
         found += (refused := untrusted(chosen, str(file))).values()
         options |= {} if refused else chosen
         found += [_lost(key) for key, value in options.items() if in_memory(value)]

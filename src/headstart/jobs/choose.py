@@ -69,7 +69,9 @@ def chosen_method(
     name = TRAINED if boxes else RANDOM
     _refuse_others(given, name, detector.trained)
     if name == RANDOM:
-        return {**given, "method": name}, ()
+        why = f"method={name}: the head of {detector.name} ({detector.task}) cannot be trained on boxes alone"
+        more = f"; method={UNFIT} trains the neck as well"
+        return {**given, "method": name}, ((f"{why}{more}",) if detector.trained else ())
     why = (
         "method=objects: the run starts from trained weights, which find the objects to learn from "
         "(method=dino is the published recipe)"

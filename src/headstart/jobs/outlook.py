@@ -64,6 +64,7 @@ class Outlook:
         alone: Share of the time that it would take at least, had it the machine for itself: processor time.
         busy: That the machine is busy, in words; "" where it is not.
         imgsz: Side of the images of the steps, pixels.
+        labels: Whether a teacher labels images between the steps, whose time nobody has tried.
     """
 
     steps: int
@@ -73,6 +74,7 @@ class Outlook:
     alone: float = 1.0
     busy: str = ""
     imgsz: int = 0
+    labels: bool = False
 
     @property
     def seconds(self) -> float:
@@ -91,6 +93,7 @@ class Outlook:
         if self.busy:
             least = f", {duration(self.seconds * self.alone)} or more when it is not" if self.alone < _ALONE else ""
             others = f"; {self.busy}{least}"
+        others += "; the time in which its teacher labels images comes on top" if self.labels else ""
         return f"about {duration(self.seconds)}: {', '.join(parts)} (estimate from a trial{others}){less}"
 
 
@@ -133,7 +136,10 @@ def outlook(job: Job, make: Make, arithmetic: Arithmetic) -> Outlook | None:
                 raise
             return None  # told by the run itself, with what else it finds
     alone = min(1.0, taken.alone / taken.clock) if device.type == "cpu" else 1.0
-    return Outlook(job.steps, s.batch_size, taken.clock * share * s.accumulate, search, alone, crowded, s.imgsz)
+    teacher = job.declared.method.needs.labels
+    return Outlook(
+        job.steps, s.batch_size, taken.clock * share * s.accumulate, search, alone, crowded, s.imgsz, teacher
+    )
 
 
 class _InOneError(Exception):

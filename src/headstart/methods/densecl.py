@@ -2,7 +2,9 @@
 
 Wang et al., "Dense Contrastive Learning for Self-Supervised Visual Pre-Training", 2021 (arXiv 2011.09157), on a
 backbone's last map. Negatives come from a queue of earlier batches, as in MoCo. The queue is part of the checkpoints.
-On several devices all have the same queue, into which the projections of all go.
+On several devices all have the same queue, into which the projections of all go. The queue of the dense loss holds the
+cells of the last images, as in lightly's example, where the authors' holds one pooled vector an image: at large sizes
+these are few images.
 
 Batch normalization: student and teacher both stay in training mode, so each view is normalized by its own batch (the
 authors shuffle batches between GPUs). The teacher's weights are the moving average of the student's,

@@ -102,7 +102,7 @@ class HeldOut:
     def _precision(self, found: Detections) -> float:
         rows = self.some()
         owner, boxes, labels = self.given.labels.of(rows)
-        return average_precision(found.on(rows), rows[owner], boxes, labels)
+        return average_precision(found.on(rows).within, rows[owner], boxes, labels)
 
     def judged(self, sure: Detections) -> dict[str, Any]:
         """How far what is taken for objects agrees with the labels of these images; empty where there are none.

@@ -71,6 +71,15 @@ class ImageOrder:
         self._stream.balance(UNLABELLED, self._balanced)
         self._changed = True
 
+    def only(self, progress: Progress, rows: list[int]) -> None:
+        """Have none but these of the unlabelled images come from here to the end of the rounds."""
+        if not rows or self._stream is None:
+            return
+        last = self._plan.between(progress.steps)[1]
+        self._balanced.append(Balance(progress.step + 1, last, rows, [1.0] * len(rows)))
+        self._stream.balance(UNLABELLED, self._balanced)
+        self._changed = True
+
     def changed(self) -> bool:
         """Whether `labelled` has changed it since this was last asked."""
         changed, self._changed = self._changed, False

@@ -60,7 +60,8 @@ class Objects(Method):
     def view_specs(self) -> list[ViewSpec]:
         """One view, as near to a detector's training as crops come: colors and shapes tell objects apart."""
         s = self.settings
-        return [detection_view(self.context.imgsz, s.view_scale, letterbox=s.letterbox, jitter=s.jitter)]
+        spec = detection_view(self.context.imgsz, s.view_scale, letterbox=s.letterbox, jitter=s.jitter, flip=s.flip)
+        return [spec]
 
     def forward(self, views: list[View], progress: Progress) -> Tensor:
         """The loss of the detector's own family: boxes, clusters, distribution of the box's sides."""

@@ -112,7 +112,7 @@ class Settings(DetectionSettings, LabelOptions, TeacherOptions):
     calibrate: bool = Field(
         True, description="move the teacher's boxes by what its boxes on labelled images end beside the labels"
     )
-    max_objects: int = Field(100, ge=1, description="objects an image at most that the teacher labels")
+    max_objects: int | None = Field(None, ge=1, description="labels an image at most; none: 100, or twice your most")
 
 
 # imgsz: that of a detector's own training, since what is handed back finds objects in such images.
@@ -125,12 +125,9 @@ class Selftrain(Method):
     needs = Needs(trains="all", labels=True, teacher=True)
     exports = ("student", "teacher")
     namer = "tf_efficientnet_lite0"
-    with_teacher = (
-        "it names what the detector finds, as in all that was shown of selftrain; teacher=none: it does so itself"
-    )
+    with_teacher = "it names what the detector finds, as in all that was shown; teacher=none: it does so itself"
     without_teacher = (
-        "the detector names what it finds by itself; all that was shown of selftrain is with a network that names it: "
-        "teacher=tf_efficientnet_lite0, of timm"
+        "the detector names what it finds by itself; all that was shown is with teacher=tf_efficientnet_lite0, of timm"
     )
 
     def __init__(self, settings: Settings, context: Context) -> None:
@@ -155,6 +152,7 @@ class Selftrain(Method):
             most=settings.max_objects,
             namer=context.teacher,
             calibrate=settings.calibrate,
+            mirrored=settings.flip > 0,
             seed=context.seed,
         )
         self._plan = SamplingPlan.of(
@@ -194,7 +192,7 @@ class Selftrain(Method):
 
     def _spec(self, imgsz: int) -> ViewSpec:
         s = self.settings
-        return detection_view(imgsz, s.view_scale, letterbox=s.letterbox, jitter=s.jitter)
+        return detection_view(imgsz, s.view_scale, letterbox=s.letterbox, jitter=s.jitter, flip=s.flip)
 
     def order(self, steps: int) -> MixedStream:
         """Labelled images alone, both kinds, labelled ones with those held out; a quarter in steps without mosaics."""
@@ -303,6 +301,7 @@ class Selftrain(Method):
         best = self._history.add({"step": progress.step, **counts, **named_by, **learnt.record(), **judged}, state)
         if self._history.drifted:
             self._go_back()
+            self._order.only(progress, self._unlabelled[self._taught.known[self._unlabelled]].tolist())
             return
         self._taught = self._taught.with_found(found, kept(found, keep))
         self._order.labelled(progress, rows, self._taught.labels)

@@ -20,6 +20,8 @@ from headstart.probes import metrics
 from headstart.probes.labelled import box_features, knn_accuracy, linear_accuracy
 from headstart.settings.schema import PretrainSettings
 
+BOXES = 64
+"""Labelled boxes of an image, evenly over its list: each is compared with each of all images."""
 CELLS = 2_000
 """Cells of the maps from which DSE is computed: its clusters cost time."""
 
@@ -52,7 +54,8 @@ class Samples:
         for path, image in sample_images(images, number, 4 * imgsz**2, skipped):
             pixels.append(_squeezed(image, imgsz))
             there = read_labels(label_path(path), keypoints=keypoints) if labels else Labels(label_path(path))
-            found.append(torch.from_numpy(there.array()))
+            boxes = torch.from_numpy(there.array())
+            found.append(boxes[torch.arange(min(len(boxes), BOXES)) * len(boxes) // max(1, min(len(boxes), BOXES))])
         if not pixels:
             raise UserError("no image can be read of those that were tried", where="data", hint="look at the files")
         owner = torch.tensor([place for place, boxes in enumerate(found) for _ in range(len(boxes))], dtype=torch.long)

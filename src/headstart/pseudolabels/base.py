@@ -81,15 +81,15 @@ class PseudoLabels:
         Returns:
             owner int64 ``(N,)``, the place in the batch; boxes ``(N, 4)``; labels ``(N,)``.
         """
-        owner, taken = self._places(rows)
+        owner, taken = self.places(rows)
         return owner, self.boxes[taken], self.labels[taken]
 
     def select(self, rows: Tensor) -> PseudoLabels:
         """Those of some images alone, for an index cut to these `rows`, int64 ``(n,)`` and rising."""
-        owner, taken = self._places(rows)
+        owner, taken = self.places(rows)
         return self.gather(len(rows), owner, self.boxes[taken], self.scores[taken], self.labels[taken])
 
-    def _places(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def places(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """For every box of some images the place of its image among them, and its own place in `boxes`."""
         number = self.first[rows + 1] - self.first[rows]
         owner = torch.repeat_interleave(torch.arange(len(rows)), number)

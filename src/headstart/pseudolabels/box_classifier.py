@@ -14,10 +14,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.ops import box_iou
 
 from headstart.images.loader import PixelBatch
-from headstart.pseudolabels.labelling import Detections
+from headstart.pseudolabels.labelling import Detections, best_overlaps
 from headstart.pseudolabels.looks import AT_ONCE, SIDE, features, squares
 from headstart.teachers.base import Teacher
 from headstart.views.resize import GRAY
@@ -28,7 +27,8 @@ LEAST_SCORE = 0.02
 """Score from which a detector's box is looked at; below are few objects and many that are none."""
 LEARNT_FROM = [(margin, mirrored) for margin in (1.0, 1.2, 1.5, 2.0) for mirrored in (False, True)]
 NAMED_BY = [(1.2, False), (1.5, True)]
-"""Margin of the square around a box, and whether it is mirrored: of labelled boxes, and of those to be named."""
+"""Margin of the square around a box, and whether it is mirrored: of labelled boxes, and of those to be named. Where a
+mirror makes another class of it, none is."""
 APART = 0.3
 """Intersection over union with every labelled box below which a detector's box shows none of the objects."""
 BESIDE = 7
@@ -60,14 +60,25 @@ class BoxClassifier:
     Args:
         teacher: A trained network; moved to the device of the images.
         classes: How many.
+        mirrored: Whether a class looks the same in a mirror.
     """
 
-    def __init__(self, teacher: Teacher, classes: int) -> None:
+    def __init__(self, teacher: Teacher, classes: int, *, mirrored: bool = True) -> None:
         self.teacher, self.classes = teacher, classes
+        self._learnt_from, self._named_by = (
+            list(dict.fromkeys((margin, other and mirrored) for margin, other in ways))
+            for ways in (LEARNT_FROM, NAMED_BY)
+        )
         self.learnt = (torch.zeros(0),) * 3
 
     def looks(
-        self, batch: PixelBatch, found: Detections, owner: Tensor, boxes: Tensor, labels: Tensor, most: int = 100
+        self,
+        batch: PixelBatch,
+        found: Detections,
+        owner: Tensor,
+        boxes: Tensor,
+        labels: Tensor,
+        some: Tensor | None = None,
     ) -> Looks:
         """What can be learnt from a batch of labelled images.
 
@@ -77,18 +88,18 @@ class BoxClassifier:
             owner: int64 ``(N,)``, rising: place in the batch of the image of each labelled box.
             boxes: ``(N, 4)``, shares of the image's sides.
             labels: int64 ``(N,)``.
-            most: Labelled boxes an image that are learnt from; of more, some from all over the list.
+            some: bool ``(N,)``: the labelled boxes that are learnt from; None: all.
         """
         other = found.owner(batch)
-        overlap = box_iou(found.boxes, boxes) * (other[:, None] == owner[None])
+        overlap, _ = best_overlaps(found.boxes, other, boxes, owner)
         # Beyond the objects, the best few: what a detector is a little sure of, and wrongly.
         sure = rank_of(other) < torch.bincount(owner, minlength=len(batch.indices))[other] + BESIDE
-        apart = (overlap < APART).all(1) & sure
-        some = spread(owner, most)
-        objects = self._features(batch, owner[some], boxes[some], LEARNT_FROM)
-        nothing = self._features(batch, other[apart], found.boxes[apart], NAMED_BY)
-        none = torch.full((int(apart.sum()) * len(NAMED_BY),), self.classes)
-        return Looks(torch.cat([objects, nothing]), torch.cat([labels[some].repeat(len(LEARNT_FROM)), none]))
+        apart = (overlap < APART) & sure
+        some = torch.ones(len(owner), dtype=torch.bool) if some is None else some
+        objects = self._features(batch, owner[some], boxes[some], self._learnt_from)
+        nothing = self._features(batch, other[apart], found.boxes[apart], self._named_by)
+        none = torch.full((int(apart.sum()) * len(self._named_by),), self.classes)
+        return Looks(torch.cat([objects, nothing]), torch.cat([labels[some].repeat(len(self._learnt_from)), none]))
 
     def learn(self, looks: list[Looks]) -> tuple[Tensor, Tensor, Tensor]:
         """Fit it, from the beginning; what it has learnt."""
@@ -113,11 +124,11 @@ class BoxClassifier:
         if not len(found.rows):
             return found
         owner = found.owner(batch)
-        features = self._features(batch, owner, found.boxes, NAMED_BY)
+        features = self._features(batch, owner, found.boxes, self._named_by)
         mean, weight, bias = self.learnt
         with torch.autocast(features.device.type, enabled=False):
             answers = _centered(features, mean) @ weight + bias
-        chances = answers.log_softmax(1).view(len(NAMED_BY), len(owner), -1).mean(0).softmax(1)
+        chances = answers.log_softmax(1).view(len(self._named_by), len(owner), -1).mean(0).softmax(1)
         objects = chances[:, : self.classes]
         if own is not None:
             both = objects * own
@@ -164,19 +175,6 @@ class BoxClassifier:
 
 def _centered(features: Tensor, mean: Tensor) -> Tensor:
     return _SCALE * functional.normalize(features - mean, dim=1)
-
-
-def spread(owner: Tensor, most: int) -> Tensor:
-    """Bool ``(N,)``: at most so many of each owner, evenly over their order.
-
-    Args:
-        owner: int64 ``(N,)``, rising.
-        most: 1 or more.
-    """
-    number = torch.unique_consecutive(owner, return_counts=True)[1]
-    count, rank = number.repeat_interleave(number), rank_of(owner)
-    kept: Tensor = (count <= most) | ((rank + 1) * most // count > rank * most // count)
-    return kept
 
 
 def rank_of(owner: Tensor) -> Tensor:

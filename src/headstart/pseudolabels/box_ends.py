@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from headstart.images.loader import PixelBatch
-from headstart.pseudolabels.labelling import MATCH, Detections
+from headstart.pseudolabels.labelling import MATCH, Detections, best_overlaps
 
 IMAGES = 300
 """Labelled images that are looked at, at most."""
@@ -105,8 +104,7 @@ def off_by(batch: PixelBatch, found: Detections, owner: Tensor, boxes: Tensor, i
         return torch.zeros(0, 6)
     place = found.owner(batch)
     shown = _shown(batch, place, imgsz)
-    overlap = box_iou(found.boxes, boxes) * (place[:, None] == owner[None])
-    best, which = overlap.max(1)
+    best, which = best_overlaps(found.boxes, place, boxes, owner)
     pixels, true = found.boxes * shown, boxes[which] * shown
     told = torch.cat([true - pixels, pixels[:, 2:] - pixels[:, :2]], 1)
     return told[best >= MATCH].float()

@@ -113,15 +113,18 @@ def drift(history: Sequence[Mapping[str, Any]]) -> str:
     """What tells that the teacher has drifted, in words, after the last of its rounds; "" where nothing does.
 
     Where labels are held out it is their agreement that counts: it has fallen below the best so far by more than
-    chance explains (two standard errors, and a tenth at least). Else it is the number of labels of a class an image:
-    fewer than a fifth, or more than five times those of the first pass, of a class that has 20 at least.
+    chance explains: a tenth at least, and two standard errors of the difference of two shares of so many labels, with
+    one right and one wrong added to each (Agresti and Caffo, 2000, doi:10.1080/00031305.2000.10474560), since of a pass
+    that was all right the share alone would tell no error. Else it is the number of labels of a class an image: fewer
+    than a fifth, or more than five times those of the first pass, of a class that has 20 at least.
     """
     first, last = history[0], history[-1]
     best = max(agrees(one) for one in history)
     if best > 0:
         known = max(1, sum(one["known"] for one in last["by_class"].values()))
         fallen = best - agrees(last)
-        if fallen > max(LEAST_FALL, 2 * (best * (1 - best) / known) ** 0.5):
+        shares = ((one * known + 1) / (known + 2) for one in (best, agrees(last)))
+        if fallen > max(LEAST_FALL, 2 * sum(share * (1 - share) / (known + 2) for share in shares) ** 0.5):
             return (
                 f"the teacher has drifted: its labels agreed with the held-out ones to {best:.0%} (F1), and now to "
                 f"{agrees(last):.0%}; the state that agreed best is taken, and its labels are kept"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from headstart.pseudolabels import box_ends
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.box_classifier import AREA, LEAST_SCORE, BoxClassifier, Looks
 from headstart.pseudolabels.box_ends import BoxEnds
+from headstart.pseudolabels.examples import some_boxes, some_images
 from headstart.pseudolabels.labelling import Detections, detect
 from headstart.pseudolabels.search import fitted_from
 from headstart.teachers.base import Teacher
@@ -26,6 +27,8 @@ LEARNT_FROM = 2000
 """Labelled images that a network learns the names of classes from, at most."""
 BOXES = 4000
 """Labelled boxes, likewise: eight looks at each take a minute or two on a core, and some 160 MB."""
+MOST = 100
+"""Objects that are labelled on an image, at most, where none with labels has half as many."""
 _LEAST, _MOST = 0.002, 300  # score and number of boxes on a labelled image among which those that are no object are
 
 
@@ -55,8 +58,9 @@ class Labeller:
         known: int64 ``(K,)``: rows of the labelled images that may be learnt from.
         classes: How many there are.
         least: Least score of what is found.
-        most: Objects an image at most.
+        most: Objects an image at most; None: 100, or twice as many as any image has labels, which may be few of all.
         namer: Network that tells the classes of what the detector finds; None: the detector tells them.
+        mirrored: Whether a class looks the same in a mirror.
         calibrate: Whether boxes are moved to where the labelled images say that objects end.
         seed: Of the choice among many labelled images.
     """
@@ -69,14 +73,15 @@ class Labeller:
         classes: int,
         *,
         least: float,
-        most: int,
+        most: int | None,
         namer: Teacher | None = None,
         calibrate: bool = True,
+        mirrored: bool = True,
         seed: int = 0,
     ) -> None:
         self._read, self._labels, self._known, self._classes = read, labels, known, classes
-        self._least, self._most = least, most
-        self._namer, self._calibrate, self._seed = namer, calibrate, seed
+        self._least, self._most = least, most or max(MOST, 2 * int(labels.first.diff().max()))
+        self._namer, self._calibrate, self._mirrored, self._seed = namer, calibrate, mirrored, seed
 
     def found(
         self,
@@ -107,16 +112,16 @@ class Labeller:
             learnt.ends = self._ends(network, head, imgsz)
         ends = learnt.ends
         if self._namer is None:
-            batches = self._detected(rows, network, head, imgsz, self._least, self._most)
+            batches = self._detected(rows, network, head, imgsz, self._least, self._most, open_from=self._least)
             return self._joined(lambda: [ends.moved(batch, found, imgsz) for batch, found, _ in batches])
         if learnt.classifier is None:
             learnt.classifier = self._classifier(self._namer, network, head, imgsz)
         classifier = learnt.classifier
         least = min(LEAST_SCORE, self._least)
-        batches = self._detected(rows, network, head, imgsz, least, self._most, AREA)
+        batches = self._detected(rows, network, head, imgsz, least, self._most, AREA, open_from=self._least)
         found = self._joined(
             lambda: [
-                ends.moved(batch, classifier.named(batch, found, own if both else None), imgsz)
+                ends.moved(batch, _named(classifier, batch, found, own if both else None), imgsz)
                 for batch, found, own in batches
             ]
         )
@@ -131,7 +136,8 @@ class Labeller:
         """Learnt anew from the labelled images, as the detector itself has."""
         if not self._calibrate or len(self._labels.of(self._known)[0]) < box_ends.LEAST:
             return BoxEnds.learnt(torch.zeros(0, 6))
-        some = self._some(box_ends.IMAGES, Purpose.CALIBRATION_IMAGES)
+        random = draws(self._seed, Purpose.CALIBRATION_IMAGES)
+        some = self._known[torch.randperm(len(self._known), generator=random)[: box_ends.IMAGES]].sort().values.tolist()
         batches = self._detected(some, network, head, imgsz, self._least, self._most)
 
         def look() -> list[Tensor]:
@@ -140,21 +146,19 @@ class Labeller:
         off = [one for own in ranks.of_all(ranks.all_do(look)) for one in own]
         return BoxEnds.learnt(torch.cat([torch.zeros(0, 6), *off]))
 
-    def _some(self, most: int, purpose: Purpose) -> list[int]:
-        """So many of the labelled images, drawn from the seed, rising."""
-        random = draws(self._seed, purpose)
-        rows: list[int] = self._known[torch.randperm(len(self._known), generator=random)[:most]].sort().values.tolist()
-        return rows
-
     def _classifier(self, namer: Teacher, network: nn.Module, head: PseudoLabelHead, imgsz: int) -> BoxClassifier:
         """Learnt anew from the labelled images: what the detector takes for objects changes as it learns."""
-        some = self._some(LEARNT_FROM, Purpose.NAMER_IMAGES)
-        made = BoxClassifier(namer, self._classes)
-        batches = self._detected(some, network, head, imgsz, _LEAST, _MOST, AREA)
-        most = max(1, BOXES // max(1, len(some)))
+        random = draws(self._seed, Purpose.NAMER_IMAGES)
+        some = some_images(self._labels, self._known, LEARNT_FROM, random)
+        boxes = some_boxes(self._labels, some, BOXES, random)
+        made = BoxClassifier(namer, self._classes, mirrored=self._mirrored)
+        batches = self._detected(some.tolist(), network, head, imgsz, _LEAST, _MOST, AREA)
 
         def look() -> list[Looks]:
-            return [made.looks(one, found, *self._labels.of(one.indices), most) for one, found, _ in batches]
+            return [
+                made.looks(one, found, *self._labels.of(one.indices), boxes.of(one.indices)[2] == 1)
+                for one, found, _ in batches
+            ]
 
         looks: list[Looks] = []
         ranks.to_first(ranks.all_do(look), looks.extend)
@@ -170,13 +174,24 @@ class Labeller:
         least: float,
         most: int,
         area: int = 0,
+        open_from: float | None = None,
     ) -> Iterator[tuple[PixelBatch, Detections, Tensor]]:
         """Batches of this process's part of the images, of so many pixels each at most; see `detect`."""
         assert self._read is not None, "there is nothing to read images with"
         device = next(network.parameters()).device
         for batch in self._read(own_part(rows), max(area, fitted_from(imgsz))):
             there = batch.to(device)
-            yield there, *detect(network, head, there, imgsz, least=least, most=most)
+            yield there, *detect(network, head, there, imgsz, least=least, most=most, open_from=open_from)
+
+
+def _named(classifier: BoxClassifier, batch: PixelBatch, found: Detections, own: Tensor | None) -> Detections:
+    """See `BoxClassifier.named`; what is beyond the objects that are labelled is not looked at, and comes last."""
+    if found.beyond is None:
+        return classifier.named(batch, found, own)
+    inside, outside = ~found.beyond, replace(found.those(found.beyond), looked=found.looked[:0])
+    named = classifier.named(batch, found.those(inside), None if own is None else own[inside])
+    both = Detections.join([replace(named, beyond=None), outside])
+    return both.those(both.owner(batch).argsort(stable=True))
 
 
 def own_part(rows: Sequence[int]) -> Sequence[int]:

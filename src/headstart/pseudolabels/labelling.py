@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -58,6 +58,8 @@ class Detections:
         scores: float32 ``(M,)``.
         labels: int64 ``(M,)``.
         looked: int64 ``(R,)``: rows of all images that were looked at.
+        beyond: bool ``(M,)``: found beyond as many objects as are labelled on an image: there is something, which
+            nobody names, so that it is left open. None: nothing was.
     """
 
     rows: Tensor
@@ -65,6 +67,7 @@ class Detections:
     scores: Tensor
     labels: Tensor
     looked: Tensor
+    beyond: Tensor | None = None
 
     @classmethod
     def join(cls, parts: Sequence[Detections]) -> Detections:
@@ -73,13 +76,25 @@ class Detections:
         if not parts:
             none = torch.zeros(0, dtype=torch.int64)
             return cls(none, torch.zeros(0, 4), torch.zeros(0), none, none)
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+        rows, boxes, scores, labels, looked = (torch.cat([getattr(part, name) for part in parts]) for name in names)
+        beyond = torch.cat([part.more for part in parts])
+        return cls(rows, boxes, scores, labels, looked, beyond if beyond.any() else None)
+
+    @property
+    def more(self) -> Tensor:
+        """`beyond` as a tensor, whatever it is."""
+        return torch.zeros(len(self.rows), dtype=torch.bool) if self.beyond is None else self.beyond
+
+    @property
+    def within(self) -> Detections:
+        """Without those that are `beyond`."""
+        return self if self.beyond is None else self.those(~self.beyond)
 
     def on(self, rows: Tensor) -> Detections:
         """Those on some of the images, int64 ``(n,)``."""
         here = torch.isin(self.rows, rows)
         looked = self.looked[torch.isin(self.looked, rows)]
-        return Detections(self.rows[here], self.boxes[here], self.scores[here], self.labels[here], looked)
+        return replace(self.those(here), looked=looked)
 
     def owner(self, batch: PixelBatch) -> Tensor:
         """int64 ``(M,)``: place in the batch of the image of each box, all of which are in it."""
@@ -88,7 +103,8 @@ class Detections:
 
     def those(self, good: Tensor) -> Detections:
         """Some of the boxes; all images stay looked at."""
-        return Detections(self.rows[good], self.boxes[good], self.scores[good], self.labels[good], self.looked)
+        beyond = None if self.beyond is None else self.beyond[good]
+        return Detections(self.rows[good], self.boxes[good], self.scores[good], self.labels[good], self.looked, beyond)
 
 
 @dataclass(frozen=True)
@@ -118,7 +134,8 @@ class Labelling:
             names: Of the classes, which are `told_apart`; those without a label are left out of ``classes``.
 
         Returns:
-            Also ``keep``, the score of each class from which boxes are kept, where they differ.
+            Also ``keep``, the score of each class from which boxes are kept, where they differ; and ``cut``, the
+            number of images with more objects than are labelled on one, where there are any.
         """
         sure, names = self.sure, told_apart(names)
         number = torch.bincount(sure.labels, minlength=len(names)).tolist()
@@ -129,6 +146,7 @@ class Labelling:
             "left_open": len(self.unsure.rows),
             "mean_score": float(sure.scores.mean()) if len(sure.rows) else None,
             "classes": {name: count for name, count in zip(names, number, strict=True) if count},
+            **({"cut": cut} if (cut := len(set(self.unsure.rows[self.unsure.more].tolist()))) else {}),
             **({} if self.keep is None else {"keep": dict(zip(names, self.keep.tolist(), strict=True))}),
         }
 
@@ -136,7 +154,7 @@ class Labelling:
 def kept(found: Detections, keep: float | Tensor) -> Tensor:
     """bool ``(M,)``: whether a box has the score from which it is kept, a number or one for each class, ``(C,)``."""
     good: Tensor = found.scores >= (keep[found.labels].float() if isinstance(keep, Tensor) else keep)
-    return good
+    return good & ~found.more
 
 
 def told(counts: Mapping[str, Any], who: str = "the teacher") -> str:
@@ -147,6 +165,8 @@ def told(counts: Mapping[str, Any], who: str = "the teacher") -> str:
     )
     words += f", mean score {counts['mean_score']:.2f}" if counts["mean_score"] is not None else ""
     words += f"; {counts['left_open']:,} left open"
+    if cut := counts.get("cut"):
+        words += f"; {cut:,} images show more objects than max_objects=, and the others are left open: raise it"
     words += f"; {NAMED[counts['named_by']]}" if counts.get("named_by") in NAMED else ""
     if ends := counts.get("ends"):
         words += f"; boxes moved by {ends['most']:.1f} pixels at one end, as far as they end beside the labels you gave"
@@ -162,7 +182,14 @@ def told(counts: Mapping[str, Any], who: str = "the teacher") -> str:
 
 @torch.no_grad()
 def detect(
-    network: nn.Module, head: PseudoLabelHead, batch: PixelBatch, imgsz: int, *, least: float, most: int
+    network: nn.Module,
+    head: PseudoLabelHead,
+    batch: PixelBatch,
+    imgsz: int,
+    *,
+    least: float,
+    most: int,
+    open_from: float | None = None,
 ) -> tuple[Detections, Tensor]:
     """What a detector in evaluation mode finds on whole images, scaled to fit a gray square.
 
@@ -173,6 +200,7 @@ def detect(
         imgsz: Side of the square in pixels, a multiple of the largest stride.
         least: Least score.
         most: Objects an image at most.
+        open_from: Least score of what is found beyond these, and stays as `Detections.beyond`; None: nothing does.
 
     Returns:
         The boxes, and the scores of all classes of each, float32 ``(M, C)`` on the CPU.
@@ -181,25 +209,58 @@ def detect(
     images, scale = fitted(batch.pixels, batch.sizes, imgsz)
     if next(network.parameters()).is_contiguous(memory_format=torch.channels_last):
         images = images.contiguous(memory_format=torch.channels_last)
-    passes = [head.detections(network(some)) for some in torch.split(images, max(1, AT_ONCE // imgsz**2))]
-    boxes, scores = (torch.cat(each) for each in zip(*passes, strict=True))
     sizes = (batch.sizes.flip(1).float() * scale[:, None]).to(device).repeat(1, 2)
-    best, label = scores.max(2)
-    owner, place = (best >= least).nonzero(as_tuple=True)
-    boxes, best, label, scores = boxes[owner, place], best[owner, place], label[owner, place], scores[owner, place]
+    passes, first = [], 0
+    for some in torch.split(images, max(1, AT_ONCE // imgsz**2)):  # of all scores of all places there is no room
+        boxes, scores = head.detections(network(some))
+        best, label = scores.max(2)
+        own, place = (best >= least).nonzero(as_tuple=True)
+        passes.append((own + first, *(one[own, place] for one in (boxes, best, label, scores))))
+        first += len(some)
+    owner, boxes, best, label, scores = (torch.cat(each) for each in zip(*passes, strict=True))
     boxes = torch.minimum(boxes.clamp_min(0), sizes[owner])
     good = (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)
     owner, boxes, best, label, scores = owner[good], boxes[good], best[good], label[good], scores[good]
     kept = batched_nms(boxes, best, owner, OVERLAP)
     kept = kept[owner[kept].argsort(stable=True)]
     number = torch.bincount(owner[kept], minlength=len(images))
-    rank = torch.arange(len(kept), device=device) - (number.cumsum(0) - number)[owner[kept]]
-    kept = kept[rank < most]
+    beyond = torch.arange(len(kept), device=device) - (number.cumsum(0) - number)[owner[kept]] >= most
+    stay = ~beyond if open_from is None else ~beyond | (best[kept] >= open_from)
+    kept, beyond = kept[stay], beyond[stay].cpu()
     owner = owner[kept]
     shares = boxes[kept] / sizes[owner]
-    rows = batch.indices[owner.cpu()]
-    found = Detections(rows, shares.float().cpu(), best[kept].float().cpu(), label[kept].cpu(), batch.indices.clone())
+    found = Detections(
+        batch.indices[owner.cpu()],
+        shares.float().cpu(),
+        best[kept].float().cpu(),
+        label[kept].cpu(),
+        batch.indices.clone(),
+        beyond if beyond.any() else None,
+    )
     return found, scores[kept].float().cpu()
+
+
+def best_overlaps(boxes: Tensor, place: Tensor, others: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each box the largest intersection over union with one of the others on its image, and which that is.
+
+    Image by image: a batch with a thousand objects an image has more pairs than memory has room for.
+
+    Args:
+        boxes: ``(M, 4)``.
+        place: int64 ``(M,)``: of the image of each.
+        others: ``(N, 4)``.
+        owner: int64 ``(N,)``: place of the image of each of these.
+
+    Returns:
+        ``(M,)``, 0 where an image has no other, and int64 ``(M,)``.
+    """
+    best, which = torch.zeros(len(boxes)), torch.zeros(len(boxes), dtype=torch.int64)
+    for image in torch.unique(place).tolist():
+        mine, theirs = (place == image).nonzero()[:, 0], (owner == image).nonzero()[:, 0]
+        if len(theirs):
+            best[mine], nearest = box_iou(boxes[mine], others[theirs]).max(1)
+            which[mine] = theirs[nearest]
+    return best, which
 
 
 def replaced(labels: PseudoLabels, found: Detections, classes: Tensor) -> PseudoLabels:

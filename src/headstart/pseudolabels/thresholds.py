@@ -44,7 +44,7 @@ class Keep:
         """
         if self._keep != "class":
             return self._keep
-        new = found.on(self._unlabelled)
+        new = found.on(self._unlabelled).within
         if taken and not len(new.looked):
             return torch.tensor([taken["keep"][name] for name in self._names], dtype=torch.float64)
         return thresholds(new, self._known)

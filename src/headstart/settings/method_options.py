@@ -72,6 +72,9 @@ class DetectionSettings(AdamWSettings):
     init_rate: float = Field(1.0, gt=0, le=1, description="from trained weights: factor on lr, unless you give lr")
     clip: float | None = Field(10.0, gt=0, description="largest gradient norm; none: not clipped")
     view_scale: Scale = Field((0.8, 1.0), description="share of the image's area that a view covers")
+    flip: float = Field(
+        0.5, ge=0, le=1, description="chance that a view is mirrored; 0 where left and right tell classes apart"
+    )
     letterbox: float = Field(
         0.5,
         ge=0,

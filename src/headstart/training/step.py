@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -117,16 +117,17 @@ class Step:
             self.fabric._precision.load_state_dict(state["scaler"])
 
     def _gradients(self, views: list[View], progress: Progress) -> Tensor:
-        if self.parts == 1:
-            return self._backward(views, progress)
         *some, last = split_views(views, self.parts)
-        with self.fabric.no_backward_sync(self._module):
-            losses = [self._backward(part, progress) for part in some]
-        return torch.stack([*losses, self._backward(last, progress)]).mean()
+        images = len(views[0].images)
+        with self.fabric.no_backward_sync(self._module) if some else nullcontext():
+            losses = [self._backward(part, progress, images) for part in some]
+        return torch.stack([*losses, self._backward(last, progress, images)]).sum()
 
-    def _backward(self, views: list[View], progress: Progress) -> Tensor:
-        loss: Tensor = self._module(_Input(views, progress))
-        self.fabric.backward(loss if self.parts == 1 else loss / self.parts)
+    def _backward(self, views: list[View], progress: Progress, images: int) -> Tensor:
+        """The loss of a part, by its share of the images of the step."""
+        part: Tensor = self._module(_Input(views, progress))
+        loss = part if len(views[0].images) == images else part * (len(views[0].images) / images)
+        self.fabric.backward(loss)
         return loss.detach()
 
     def compile(self, views: list[View], progress: Progress) -> str:

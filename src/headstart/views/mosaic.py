@@ -98,17 +98,17 @@ def joined(owner: Tensor, boxes: Tensor, labels: Tensor, images: int) -> tuple[T
     return torch.cat(owners), torch.cat(others), torch.cat(named)
 
 
-def detection_view(imgsz: int, scale: tuple[float, float], *, letterbox: float, jitter: float) -> ViewSpec:
+def detection_view(
+    imgsz: int, scale: tuple[float, float], *, letterbox: float, jitter: float, flip: float = 0.5
+) -> ViewSpec:
     """One view, as near to a detector's training as crops come: colors and shapes tell objects apart.
 
     It is sampled as detectors are shown images: on circuit boards one that had learnt from smoothed images drew its
     boxes a tenth too small on others (EXPERIMENTS.md, "Boxes that are too small").
     """
     colors: dict[str, Any] = {"brightness": 0.4, "contrast": 0, "saturation": 0.7, "hue": 0.015}
-    plain: dict[str, Any] = {"gray": 0, "blur": 0}
-    return ViewSpec(
-        "view", imgsz, scale, (0.9, 1.1), letterbox=letterbox, jitter=jitter, sampling="sharp", **colors, **plain
-    )
+    seen: dict[str, Any] = {"flip": flip, "letterbox": letterbox, "jitter": jitter, "gray": 0, "blur": 0}
+    return ViewSpec("view", imgsz, scale, (0.9, 1.1), sampling="sharp", **colors, **seen)
 
 
 def whole(spec: ViewSpec) -> ViewSpec:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from headstart.views.boxes import widest_overlap
@@ -89,17 +90,23 @@ class View:
 
 
 def split_views(views: Sequence[View], parts: int) -> list[list[View]]:
-    """The views of each of so many parts of a batch, all as large."""
+    """The views of each of so many parts of a batch; of fewer, where these would have less than two images.
+
+    Images are dealt out in turn: where they come kind by kind, each part has some of each. Parts differ by one image at
+    most.
+    """
+    parts = max(1, min(parts, len(views[0].images) // 2))
     if parts == 1:
         return [list(views)]
-    share = len(views[0].images) // parts
-    return [[_some(view, slice(part * share, (part + 1) * share)) for view in views] for part in range(parts)]
+    return [[_some(view, slice(part, None, parts)) for view in views] for part in range(parts)]
 
 
 def _some(view: View, at: slice) -> View:
     sizes = None if view.sizes is None else view.sizes[at]
     rows = None if view.rows is None else view.rows[at]
-    return View(view.images[at], view.boxes[at], view.flipped[at], view.spec, sizes, rows)
+    last = view.images.is_contiguous(memory_format=torch.channels_last)
+    images = view.images[at].contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    return View(images, view.boxes[at], view.flipped[at], view.spec, sizes, rows)
 
 
 def needed_area(specs: Sequence[ViewSpec]) -> int:

@@ -55,6 +55,9 @@ class UltralyticsFinetuner(Finetuner):
         problem = model_files.check_name(name)
         if problem is None and not model_files.is_yaml(name):
             problem = UserError(f"{model} is not a model YAML", where="model")
+        if problem is None and not model_files.finds_boxes(name):
+            hint = "compare it with Ultralytics itself; headstart measures detectors, segmenters and pose models"
+            problem = UserError(f"{model} finds no boxes, whose mAP a comparison measures", where="model", hint=hint)
         return [problem] if problem else []
 
     def published(self, model: str) -> str:

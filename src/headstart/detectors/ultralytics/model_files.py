@@ -63,12 +63,21 @@ def is_yaml(model: str) -> bool:
 
 def learns_keypoints(model: str) -> bool:
     """Whether an architecture's head gives poses, as Ultralytics tells it: by the name of its last layer."""
+    return "pose" in _last_layer(model)
+
+
+def finds_boxes(model: str) -> bool:
+    """Whether an architecture's head gives boxes, by the name of its last layer; also where that is not known."""
+    return not any(name in _last_layer(model) for name in ("classify", "semantic", "depth"))
+
+
+def _last_layer(model: str) -> str:
     found = _find(model)
     try:
         content: Any = parse_yaml(found.read_text(encoding="utf-8")) if found else None
-        return "pose" in str(content["head"][-1][-2]).lower()
+        return str(content["head"][-1][-2]).lower()
     except (OSError, ValueError, LookupError, TypeError):
-        return False
+        return ""
 
 
 def yaml_name(model: str) -> str:
