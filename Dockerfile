@@ -1,7 +1,7 @@
 # headstart with all its extras.
 #
 #   docker build -t headstart .
-#   docker run --rm -it --gpus all --shm-size 8g -v "$PWD":/work headstart pretrain data=my/images
+#   docker run --rm -it --gpus all --shm-size 8g -v "$PWD":/work headstart pretrain data=my/images model=yolo11n.pt
 #
 # Without a GPU leave out --gpus all. Files in /work get the user of --user "$(id -u):$(id -g)".
 FROM python:3.12-slim

@@ -209,6 +209,14 @@ def test_no_command_prints_the_commands(capsys, monkeypatch) -> None:
     assert re.fullmatch(r"headstart \d+\.\d+.*\n", page(capsys, monkeypatch, "--version"))
 
 
+def test_the_help_says_what_the_machine_makes_of_a_default(capsys: pytest.CaptureFixture[str]) -> None:
+    from headstart.jobs.prepare import WITHOUT_GPU
+
+    assert cli.main(["pretrain", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"(default: 224; 640 with selftrain, {WITHOUT_GPU} without a GPU)" in said
+
+
 def test_help_of_pretrain_is_one_screen(capsys, monkeypatch) -> None:
     text = page(capsys, monkeypatch, "pretrain", "--help")
     assert len(text.splitlines()) <= 40

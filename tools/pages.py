@@ -16,7 +16,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from headstart.cli import COMMANDS
-from headstart.cli.help import GROUPS, assigned, row
+from headstart.cli.help import GROUPS, assigned, row, shown_first
 from headstart.cli.options import CFG, fields_of, preset_of, read_method
 from headstart.methods import find
 from headstart.settings.method_file import MethodFile
@@ -55,7 +55,8 @@ def options() -> str:
     parts = [HEAD]
     for name, spec in COMMANDS.items():
         parts.append(f"## headstart {name}\n\n{spec.summary[0].upper()}{spec.summary[1:]}.\n")
-        fields = dict(PretrainSettings.model_fields) | {"cfg": CFG} if name == "pretrain" else fields_of(name)
+        shown = {**PretrainSettings.model_fields, **shown_first(), "cfg": CFG}
+        fields = shown if name == "pretrain" else fields_of(name)
         parts += _grouped(name, fields)
         if name == "pretrain":
             parts += [_method(read_method(one)) for one in find.built_in()]

@@ -155,7 +155,7 @@ def pretrain(
         steps: optimizer steps (this or epochs); without either by images, start and machine
         budget: time that pretraining may take, such as 30m, 2h or 45s: sets the steps (in place of them)
         batch: images a step; auto: as many as memory has room for, the method's own number at most
-        imgsz: side of images or global crops, pixels
+        imgsz: side of images or crops, pixels
         local_imgsz: side of the local crops, pixels
         workers: processes that read images; 0 reads in the main process
         cache: where decoded images are kept: on the disk for later runs, in memory, on the training device, or

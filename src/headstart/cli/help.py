@@ -39,6 +39,9 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
 SHOWN_OF = {"labels": "selftrain", "teacher": "objects"}
 """Options of methods that are shown first, each as the method has it that a run with it takes by default."""
 
+_BY_MACHINE = {"imgsz": ", 320 without a GPU"}
+"""What the machine makes of a default."""
+
 _FOOT = {
     "pretrain": "Methods: {methods}, or my.py.\n"
     "A method's options, with its defaults: headstart pretrain --help method=NAME. Everything: --help all.",
@@ -179,6 +182,7 @@ def _default(command: str, name: str, field: FieldInfo, preset: Mapping[str, Any
     if command == "pretrain" and preset is None and name in PretrainSettings.model_fields:
         others = _of_methods(name)
         shown += "".join(f"; {value} with {', '.join(methods)}" for value, methods in others.items())
+        shown += _BY_MACHINE.get(name, "")
     return shown
 
 

@@ -91,7 +91,7 @@ LABELS = "labels=my.yaml teacher=tf_efficientnet_lite0"
 NEXT = (
     f"headstart pretrain data=my/images model=yolo11n.pt {LABELS} out=runs/mine",
     "yolo detect train cfg=runs/mine/finetune.yaml model=runs/mine/headstart.pt data=my.yaml",
-    "headstart compare data=my.yaml starts=coco,coco-longer,mine=runs/mine/settings.yaml,mine-as-is",
+    "headstart compare data=my.yaml model=yolo11n starts=coco,coco-longer,mine=runs/mine/settings.yaml,mine-as-is",
 )
 NAME = "headstart-demo.txt"
 """Marks the folder as a demo's, which ``overwrite=true`` may replace."""

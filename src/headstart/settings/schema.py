@@ -105,7 +105,7 @@ class PretrainSettings(Options):
         64,
         description="images a step; auto: as many as memory has room for, the method's own number at most",
     )
-    imgsz: int = Field(224, ge=32, le=4096, description="side of images or global crops, pixels")
+    imgsz: int = Field(224, ge=32, le=4096, description="side of images or crops, pixels")
     local_imgsz: int = Field(96, ge=32, le=4096, description="side of the local crops, pixels")
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         "auto", description="processes that read images; 0 reads in the main process"
