@@ -214,7 +214,7 @@ def test_the_help_says_what_the_machine_makes_of_a_default(capsys: pytest.Captur
 
     assert cli.main(["pretrain", "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert f"(default: 224; 640 with selftrain, {WITHOUT_GPU} without a GPU)" in said
+    assert f"(default: 224; 640 with selftrain, {WITHOUT_GPU} on a CPU)" in said
 
 
 def test_help_of_pretrain_is_one_screen(capsys, monkeypatch) -> None:

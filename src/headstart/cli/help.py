@@ -39,7 +39,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
 SHOWN_OF = {"labels": "selftrain", "teacher": "objects"}
 """Options of methods that are shown first, each as the method has it that a run with it takes by default."""
 
-_BY_MACHINE = {"imgsz": ", 320 without a GPU"}
+_BY_MACHINE = {"imgsz": ", 320 on a CPU"}
 """What the machine makes of a default."""
 
 _FOOT = {
