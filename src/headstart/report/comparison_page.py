@@ -195,7 +195,8 @@ def facts(results: Results) -> list[tuple[str, str, str]]:
     """Figures under the verdict: name, value, remark."""
     data = results.data
     done = [cell for cell in results.cells if cell.state == "done"]
-    left = len(results.starts) * len(results.budgets) * len(results.settings.seeds) - len(done)
+    wanted = len(results.starts) * len(results.budgets) * len(results.settings.seeds)  # those not begun are no cells
+    left = max(wanted, len(results.cells)) - len(done)
     sizes = ", ".join(f"{budget.images:,}" for budget in results.budgets)
     sizes_of = {cell.measured.parameters for cell in results.finished()}
     network = f"{min(sizes_of):,} weights each" if len(sizes_of) == 1 else ""
