@@ -195,8 +195,8 @@ def test_a_run_that_is_asked_to_stop_while_images_are_labelled_stops_at_once(
     whole = pretrain(**{**given, "out": str(tmp_path / "whole")})
     detected, seen = Labeller._detected, []
 
-    def asked(self: Labeller, *more: Any) -> Any:
-        for found in detected(self, *more):
+    def asked(self: Labeller, *more: Any, **others: Any) -> Any:
+        for found in detected(self, *more, **others):
             os.kill(os.getpid(), number)
             seen.append(found)
             yield found
