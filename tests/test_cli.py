@@ -210,7 +210,7 @@ def test_no_command_prints_the_commands(capsys, monkeypatch) -> None:
 
 
 def test_the_help_says_what_the_machine_makes_of_a_default(capsys: pytest.CaptureFixture[str]) -> None:
-    from headstart.jobs.prepare import WITHOUT_GPU
+    from headstart.settings.length import WITHOUT_GPU
 
     assert cli.main(["pretrain", "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())

@@ -63,8 +63,9 @@ def _options(spec: Spec, words: Sequence[str], incomplete: str) -> Iterator[Sugg
     from headstart.cli.options import CFG, fields_of, settings_of
     from headstart.settings.method_options import MethodSettings
 
-    method = last_value("method", words) or (SHOWN_OF["labels"] if last_value("labels", words) else None)
-    method = method if spec.name == "pretrain" else None
+    method = None
+    if spec.name == "pretrain":
+        method = last_value("method", words) or (SHOWN_OF["labels"] if last_value("labels", words) else None)
     known = fields_of(spec.name, method)
     if spec.name == "pretrain" and method is None:  # options of methods that nobody chose are not offered
         known = {**settings_of(spec.name).model_fields, **MethodSettings.model_fields, **shown_first(), "cfg": CFG}

@@ -15,6 +15,7 @@ from headstart.cli.overview import section, writer
 from headstart.cli.spec import Spec
 from headstart.errors import UserError, did_you_mean
 from headstart.methods import find
+from headstart.settings.length import WITHOUT_GPU
 from headstart.settings.method_file import MethodFile
 from headstart.settings.method_options import MethodSettings
 from headstart.settings.schema import PretrainSettings
@@ -39,7 +40,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
 SHOWN_OF = {"labels": "selftrain", "teacher": "objects"}
 """Options of methods that are shown first, each as the method has it that a run with it takes by default."""
 
-_BY_MACHINE = {"imgsz": ", 320 on a CPU"}
+_BY_MACHINE = {"imgsz": f", {WITHOUT_GPU} on a CPU"}
 """What the machine makes of a default."""
 
 _FOOT = {

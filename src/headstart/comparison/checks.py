@@ -95,15 +95,21 @@ def _check(key: str, claim: str, wrong: Sequence[str], known: bool, evidence: st
 _NOTHING = "no training is done"
 
 
-def _complete(results: Results) -> Check:
+def lacking_of(results: Results) -> tuple[list[tuple[str, str, int]], int]:
+    """Start, budget and seed of the trainings that failed or were not begun, and how many there are to be in all."""
     starts, budgets, seeds = results.starts, results.budgets, results.settings.seeds
     have = {(cell.start, cell.budget, cell.seed) for cell in results.finished()}
     wanted = [(start.name, budget.name, seed) for seed in seeds for budget in budgets for start in starts]
-    lacking = [one for one in wanted if one not in have]
+    return [one for one in wanted if one not in have], len(wanted)
+
+
+def _complete(results: Results) -> Check:
+    starts, budgets, seeds = results.starts, results.budgets, results.settings.seeds
+    lacking, wanted = lacking_of(results)
     named = ", ".join(f"{start} at {budget}, seed {seed}" for start, budget, seed in lacking[:_NAMED])
     more = f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else ""
-    wrong = [f"{len(lacking)} of {len(wanted)} trainings failed or are missing: {named}{more}"] if lacking else []
-    evidence = f"{len(wanted)} trainings: {len(starts)} starts, {len(budgets)} label budgets, {len(seeds)} seeds"
+    wrong = [f"{len(lacking)} of {wanted} trainings failed or are missing: {named}{more}"] if lacking else []
+    evidence = f"{wanted} trainings: {len(starts)} starts, {len(budgets)} label budgets, {len(seeds)} seeds"
     return _check("complete", "Every training is done", wrong, True, evidence)
 
 

@@ -149,8 +149,9 @@ def pretraining_of(start: Start) -> PretrainingFacts | None:
 
 def _run_settings(path: str) -> Path | None:
     """The settings of the run that wrote a checkpoint; None of a checkpoint that lies in no run folder."""
-    settings = Path(path).resolve().parent / "settings.yaml"
-    return settings if Path(path).resolve().name == "headstart.pt" and settings.is_file() else None
+    file = Path(path).resolve()
+    settings = file.parent / "settings.yaml"
+    return settings if file.name == "headstart.pt" and settings.is_file() else None
 
 
 def _facts(folder: Path, content: Any) -> PretrainingFacts:

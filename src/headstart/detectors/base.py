@@ -104,6 +104,12 @@ class Detector(ABC):
     def trunk(self, neck: bool = False) -> Trunk:
         """The layers up to the last backbone map, or with `neck` up to the pyramid `levels`; no weight is copied."""
 
+    def fitting(self, side: int) -> tuple[int, str]:
+        """The least side from `side` on that the maps of its pyramid fit, and what was changed, in words; mostly ""."""
+        up = side + -side % self.largest_stride
+        why = f"a multiple of {self.largest_stride}, the largest stride of {self.name}"
+        return up, "" if up == side else f"{up} in place of {side}: {why}"
+
     def takes(self, side: int) -> bool:
         """Whether the layers of `trunk` up to the backbone's map take images of such a side, tried out."""
         trunk = self.trunk()

@@ -67,12 +67,8 @@ def resolve(options: Mapping[str, Any]) -> CompareSettings:
     ours = {key: value for key, value in given.items() if key not in theirs}
     extras = [part["extra"] for part in parts if part.get("extra") is not None]
     if all(isinstance(one, Mapping) for one in extras):  # what is none is refused with all else
-        further = [{key: value for key, value in part.items() if key in theirs} for part in parts]
-        ours["extra"] = {
-            key: value
-            for part, more in zip(parts, further, strict=True)
-            for key, value in _as_typed({**(part.get("extra") or {}), **more}).items()
-        }
+        further = [{**(part.get("extra") or {}), **{key: part[key] for key in part if key in theirs}} for part in parts]
+        ours["extra"] = _as_typed({**further[0], **further[1]})
     if unread:  # said with all else that is wrong
         ours["cfg"] = options["cfg"]
     return resolve_options(CompareSettings, ours, "compare", _check)

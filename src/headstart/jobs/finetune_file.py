@@ -33,7 +33,7 @@ def write_settings(job: Job, folder: Path) -> Path | None:
     if settings is None:
         return None
     path = folder / NAME
-    command = commands(job, folder / "headstart.pt", path)["train"]
+    command = _train(job, folder / "headstart.pt", path)
     heading = "".join(f"# {line}\n" for line in command.splitlines())  # a folder's name may have several
     write_text(path, heading + text(settings), "backslashreplace")
     return path
@@ -49,11 +49,12 @@ def how_to_go_on(job: Job, checkpoint: Path, settings: Path | None) -> list[str]
 def commands(job: Job, checkpoint: Path, settings: Path | None) -> dict[str, str]:
     """How a checkpoint finds objects (``predict``, where it can), and how a training starts from it (``train``)."""
     predict = job.detector.how_to_predict(checkpoint, _some_images(job)) if job.given else ""
+    return {**({"predict": predict} if predict else {}), "train": _train(job, checkpoint, settings)}
+
+
+def _train(job: Job, checkpoint: Path, settings: Path | None) -> str:
     data = (isinstance(job.options, LabelOptions) and job.options.labels) or "your.yaml"
-    return {
-        **({"predict": predict} if predict else {}),
-        "train": job.detector.how_to_train(checkpoint, settings, data),
-    }
+    return job.detector.how_to_train(checkpoint, settings, data)
 
 
 def _some_images(job: Job) -> str:
@@ -62,10 +63,15 @@ def _some_images(job: Job) -> str:
     first = sources[0].rstrip(os.sep) if sources else ""
     if os.path.isfile(first) and not is_shard_name(first):  # noqa: PTH113 - may be an address
         return first
-    files = (file for path in job.images if not is_shard_name(file := file_of(path)) and not is_address(file))
-    folders = {os.path.dirname(file) for file in files}  # noqa: PTH120 - of many
-    within = sorted(one for one in folders if first and one.startswith(first + os.sep))
-    return first if first in folders else next(iter(within), "your/images")
+    within = ""
+    for path in job.images if first else ():
+        file = file_of(path)
+        folder = "" if is_shard_name(file) or is_address(file) else os.path.dirname(file)  # noqa: PTH120 - of many
+        if folder == first:
+            return first
+        if folder.startswith(first + os.sep):
+            within = min(within or folder, folder)
+    return within or "your/images"
 
 
 def text(settings: Mapping[str, Advised]) -> str:

@@ -45,7 +45,7 @@ from headstart.pseudolabels.fit import Fit
 from headstart.run.folder import RunFolder, new_folder
 from headstart.run.provenance import untested
 from headstart.settings.auto import weights_beside
-from headstart.settings.length import default_steps, published_steps
+from headstart.settings.length import WITHOUT_GPU, default_steps, published_steps
 from headstart.settings.loggers import listed, renamed
 from headstart.settings.method_options import MethodSettings, ProposalOptions
 from headstart.settings.resolve import Resolved, as_plain, build, collect, conflicts, resolve_pretrain
@@ -53,9 +53,6 @@ from headstart.settings.schema import PretrainSettings, truth, which
 from headstart.settings.words import none_meant
 from headstart.training.memory import BatchTrial
 from headstart.trust import SAID
-
-WITHOUT_GPU = 320
-"""Side of the images of a run with labels where there is no GPU, pixels: a quarter of the time of 640."""
 
 
 @dataclass(frozen=True)
@@ -297,22 +294,18 @@ def _fitting(settled: Resolved, detector: Detector, *, backbone: bool) -> tuple[
     A neck joins maps of several strides: of others they do not meet. A trainer rounds them likewise. A backbone alone
     takes most sides, and those of today's recipes stay; that of YOLO12 cuts its map into four strips.
     """
-    stride, told = detector.largest_stride, []
+    told = []
 
     def fitting(options: Any, name: str) -> dict[str, int]:
         side = getattr(options, name, None)
-        if not side or side % stride == 0 or (backbone and detector.takes(side)):
+        up, why = detector.fitting(side or 0)
+        if not side or not why or (backbone and detector.takes(side)):
             return {}
-        up = side + -side % stride
-        told.append(f"{name}={up} in place of {side}: a multiple of {stride}, the largest stride of {detector.name}")
+        told.append(f"{name}={why}")
         return {name: up}
 
-    run = settled.run.model_copy(
-        update={
-            **fitting(settled.run, "imgsz"),
-            **(fitting(settled.run, "local_imgsz") if backbone else {}),
-        }
-    )
+    crops = fitting(settled.run, "local_imgsz") if backbone else {}
+    run = settled.run.model_copy(update=fitting(settled.run, "imgsz") | crops)
     return Resolved(run, settled.method.model_copy(update=fitting(settled.method, "label_imgsz"))), tuple(told)
 
 

@@ -68,9 +68,9 @@ def probe(
             hint = "a run hands its checkpoint back at the end; while it goes on, metrics.jsonl has its probes"
             raise UserError("holds no headstart.pt", where=str(source), hint=hint)
     index, detector = _both(s, path)
-    imgsz, rounded = _side(s.imgsz, detector)
+    imgsz, rounded = detector.fitting(s.imgsz)
     samples = Samples.read(index, number=s.images, imgsz=imgsz, labels=s.labels)
-    said = [*index.notes, *rounded]
+    said = [*index.notes, *([f"imgsz={rounded}"] if rounded else [])]
     if samples.skipped:
         file, reason = samples.skipped[0]
         told = f"{len(samples.skipped)} files could not be read, others were taken: {file} ({reason})"
@@ -80,15 +80,6 @@ def probe(
     trunks = {part: detector.trunk(neck=part == "neck") for part in ("backbone", "neck")}
     with threads_for(1):
         return {part: Probe(trunk.to(device), samples).measure() for part, trunk in trunks.items()}
-
-
-def _side(imgsz: int, detector: Detector) -> tuple[int, tuple[str, ...]]:
-    """The least side from `imgsz` on that the maps of the detector fit, and what was changed, in words."""
-    stride = detector.largest_stride
-    if imgsz % stride == 0:
-        return imgsz, ()
-    up = imgsz + -imgsz % stride
-    return up, (f"imgsz={up} in place of {imgsz}: a multiple of {stride}, the largest stride of {detector.name}",)
 
 
 def _both(s: ProbeSettings, path: Path) -> tuple[ImageIndex, Detector]:

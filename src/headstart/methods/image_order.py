@@ -67,17 +67,18 @@ class ImageOrder:
         repeats = self._repeats(torch.tensor(rows, dtype=torch.int64), labels)
         if repeats is None or self._stream is None:
             return
-        self._balanced.append(Balance(progress.step + 1, self._plan.until(progress), rows, repeats))
-        self._stream.balance(UNLABELLED, self._balanced)
-        self._changed = True
+        self._change(self._stream, Balance(progress.step + 1, self._plan.until(progress), rows, repeats))
 
     def only(self, progress: Progress, rows: list[int]) -> None:
         """Have none but these of the unlabelled images come from here to the end of the rounds."""
         if not rows or self._stream is None:
             return
         last = self._plan.between(progress.steps)[1]
-        self._balanced.append(Balance(progress.step + 1, last, rows, [1.0] * len(rows)))
-        self._stream.balance(UNLABELLED, self._balanced)
+        self._change(self._stream, Balance(progress.step + 1, last, rows, [1.0] * len(rows)))
+
+    def _change(self, stream: MixedStream, balance: Balance) -> None:
+        self._balanced.append(balance)
+        stream.balance(UNLABELLED, self._balanced)
         self._changed = True
 
     def changed(self) -> bool:

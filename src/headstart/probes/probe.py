@@ -55,7 +55,8 @@ class Samples:
             pixels.append(_squeezed(image, imgsz))
             there = read_labels(label_path(path), keypoints=keypoints) if labels else Labels(label_path(path))
             boxes = torch.from_numpy(there.array())
-            found.append(boxes[torch.arange(min(len(boxes), BOXES)) * len(boxes) // max(1, min(len(boxes), BOXES))])
+            some = min(len(boxes), BOXES)
+            found.append(boxes[torch.arange(some) * len(boxes) // max(1, some)])
         if not pixels:
             raise UserError("no image can be read of those that were tried", where="data", hint="look at the files")
         owner = torch.tensor([place for place, boxes in enumerate(found) for _ in range(len(boxes))], dtype=torch.long)

@@ -186,3 +186,10 @@ class PseudoLabelHead(nn.Module, ABC):
     @abstractmethod
     def handed_back(self) -> dict[str, Tensor]:
         """The tensors that go back into the detector, by its own names."""
+
+
+def rank_of(owner: Tensor) -> Tensor:
+    """int64 ``(N,)``: how many of the same owner, int64 ``(N,)`` in which owners stand together, come before."""
+    number = torch.unique_consecutive(owner, return_counts=True)[1]
+    before: Tensor = (number.cumsum(0) - number).repeat_interleave(number)
+    return torch.arange(len(owner), device=owner.device) - before

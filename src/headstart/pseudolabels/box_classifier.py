@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from headstart.images.loader import PixelBatch
+from headstart.pseudolabels.base import rank_of
 from headstart.pseudolabels.labelling import Detections, best_overlaps
 from headstart.pseudolabels.looks import AT_ONCE, SIDE, features, squares
 from headstart.teachers.base import Teacher
@@ -175,13 +176,6 @@ class BoxClassifier:
 
 def _centered(features: Tensor, mean: Tensor) -> Tensor:
     return _SCALE * functional.normalize(features - mean, dim=1)
-
-
-def rank_of(owner: Tensor) -> Tensor:
-    """int64 ``(N,)``: how many of the same owner, int64 ``(N,)`` in which owners stand together, come before."""
-    number = torch.unique_consecutive(owner, return_counts=True)[1]
-    before: Tensor = (number.cumsum(0) - number).repeat_interleave(number)
-    return torch.arange(len(owner)) - before
 
 
 def fitted(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor
 
-from headstart.pseudolabels.base import PseudoLabels
+from headstart.pseudolabels.base import PseudoLabels, rank_of
 
 EACH = 20
 """Images and boxes of a class that come before those of classes with more: a class without any would never be named."""
@@ -61,10 +61,8 @@ def some_boxes(labels: PseudoLabels, rows: Tensor, most: int, random: Generator)
 
 
 def _rank(kind: Tensor) -> Tensor:
-    """int64 ``(N,)``: how many of the same kind, int64 ``(N,)``, come before."""
+    """int64 ``(N,)``: how many of the same kind, int64 ``(N,)`` in any order, come before."""
     order = kind.argsort(stable=True)
-    number = torch.unique_consecutive(kind[order], return_counts=True)[1]
-    before = (number.cumsum(0) - number).repeat_interleave(number)
     rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(kind)) - before
+    rank[order] = rank_of(kind[order])
     return rank

@@ -188,9 +188,8 @@ def _named(classifier: BoxClassifier, batch: PixelBatch, found: Detections, own:
     """See `BoxClassifier.named`; what is beyond the objects that are labelled is not looked at, and comes last."""
     if found.beyond is None:
         return classifier.named(batch, found, own)
-    inside, outside = ~found.beyond, replace(found.those(found.beyond), looked=found.looked[:0])
-    named = classifier.named(batch, found.those(inside), None if own is None else own[inside])
-    both = Detections.join([replace(named, beyond=None), outside])
+    named = classifier.named(batch, found.within, None if own is None else own[~found.beyond])
+    both = Detections.join([named, replace(found.those(found.beyond), looked=found.looked[:0])])
     return both.those(both.owner(batch).argsort(stable=True))
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms, box_iou
 
 from headstart.images.loader import PixelBatch
-from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
+from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels, rank_of
 from headstart.pseudolabels.search import fitted
 
 OVERLAP = 0.6
@@ -223,8 +223,7 @@ def detect(
     owner, boxes, best, label, scores = owner[good], boxes[good], best[good], label[good], scores[good]
     kept = batched_nms(boxes, best, owner, OVERLAP)
     kept = kept[owner[kept].argsort(stable=True)]
-    number = torch.bincount(owner[kept], minlength=len(images))
-    beyond = torch.arange(len(kept), device=device) - (number.cumsum(0) - number)[owner[kept]] >= most
+    beyond = rank_of(owner[kept]) >= most
     stay = ~beyond if open_from is None else ~beyond | (best[kept] >= open_from)
     kept, beyond = kept[stay], beyond[stay].cpu()
     owner = owner[kept]

@@ -18,7 +18,7 @@ from headstart import ranks
 from headstart.detectors.base import evaluating
 from headstart.errors import UserError
 from headstart.images.loader import PixelBatch
-from headstart.pseudolabels.base import ProposalSource, PseudoLabels
+from headstart.pseudolabels.base import ProposalSource, PseudoLabels, rank_of
 from headstart.pseudolabels.cluster import clustered
 from headstart.pseudolabels.looks import looks_of
 from headstart.pseudolabels.parts import Objects, Parts
@@ -213,10 +213,8 @@ def chosen(
     kept = batched_nms(boxes.float(), scores.float(), owner, OVERLAP)  # best first over the batch
     kept = kept[owner[kept].argsort(stable=True)]
     owner, boxes, scores = owner[kept], boxes[kept], scores[kept]
-    number = torch.bincount(owner, minlength=len(sizes))
-    place = torch.arange(len(owner), device=owner.device) - (number.cumsum(0) - number)[owner]
     best = scores.new_zeros(len(sizes)).scatter_reduce(0, owner, scores, "amax")
-    good = (place < search.max_objects) & (scores >= search.min_score * best[owner])
+    good = (rank_of(owner) < search.max_objects) & (scores >= search.min_score * best[owner])
     return owner[good], boxes[good], scores[good]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.comparison import remarks, wording
+from headstart.comparison.checks import lacking_of
 from headstart.comparison.records import Difference, Results
 from headstart.comparison.results import read_results
 from headstart.comparison.shown import Detections, ShownImage, read_detections
@@ -195,8 +196,7 @@ def facts(results: Results) -> list[tuple[str, str, str]]:
     """Figures under the verdict: name, value, remark."""
     data = results.data
     done = [cell for cell in results.cells if cell.state == "done"]
-    wanted = len(results.starts) * len(results.budgets) * len(results.settings.seeds)  # those not begun are no cells
-    left = max(wanted, len(results.cells)) - len(done)
+    left = len(lacking_of(results)[0]) + sum(cell.kind != "main" and cell.state != "done" for cell in results.cells)
     sizes = ", ".join(f"{budget.images:,}" for budget in results.budgets)
     sizes_of = {cell.measured.parameters for cell in results.finished()}
     network = f"{min(sizes_of):,} weights each" if len(sizes_of) == 1 else ""

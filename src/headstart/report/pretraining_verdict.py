@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -232,20 +232,15 @@ def _next_steps(run: FoundRun, tone: str) -> list[Step]:
     if tone == "bad":
         return [Step("Pretrain again, at a third of the learning rate:", _again(run))]
     detector = run.option("detector")
-    task = detector.get("task", "detect") if isinstance(detector, dict) else "detect"
     known = detector if isinstance(detector, dict) else {}
     model = known.get("architecture") or known.get("name") or Path(str(run.option("model", "yolo11n"))).stem
-    weights, settings = _near(run.path / "headstart.pt"), run.path / "finetune.yaml"
-    cfg = [f"cfg={_near(settings)}"] if settings.is_file() else []
-    train = shlex.join(["yolo", str(task), "train", *cfg, "data=your.yaml", f"model={weights}"])
+    labels = run.option("labels")
+    commands = _recorded(run, known, str(labels or "your.yaml"))
+    if labels:
+        return _with_classes(run, commands, str(labels), str(model))
     start = _listed("starts", ["scratch", "coco", f"ssl={_near(run.path)}"])
-    if labels := run.option("labels"):
-        return _with_classes(run, ["yolo", str(task)], f"model={weights}", cfg, str(labels), str(model))
     return [
-        Step(
-            "Fine-tune on your labels:",
-            _here(str(known["train"]), run) if "train" in known else train,
-        ),
+        Step("Fine-tune on your labels:", commands["train"]),
         Step(
             "No collapse means that something was learnt; whether it helps your detector, only a comparison says. "
             "The same training from random weights, from COCO and from here:",
@@ -254,21 +249,27 @@ def _next_steps(run: FoundRun, tone: str) -> list[Step]:
     ]
 
 
-def _with_classes(run: FoundRun, yolo: list[str], weights: str, cfg: list[str], labels: str, model: str) -> list[Step]:
-    """What to do with a detector that has the user's classes, for it has learned from labels."""
+def _recorded(run: FoundRun, detector: Mapping[str, Any], data: str) -> dict[str, str]:
+    """``train`` and ``predict`` as the run recorded them; Ultralytics' own, where an older one did not."""
+    task, weights = str(detector.get("task", "detect")), f"model={_near(run.path / 'headstart.pt')}"
+    settings = run.path / "finetune.yaml"
+    cfg = [f"cfg={_near(settings)}"] if settings.is_file() else []
     folders = [one for one in sources(run) if not one.endswith((".yaml", ".yml"))]
-    detector = run.option("detector")
-    known = detector if isinstance(detector, dict) else {}
-    predict = shlex.join([*yolo, "predict", weights, f"source={folders[0] if folders else 'your/images'}"])
+    commands = {
+        "train": shlex.join(["yolo", task, "train", *cfg, f"data={data}", weights]),
+        "predict": shlex.join(["yolo", task, "predict", weights, f"source={[*folders, 'your/images'][0]}"]),
+    }
+    return commands | {name: _here(str(detector[name]), run) for name in commands if name in detector}
+
+
+def _with_classes(run: FoundRun, commands: Mapping[str, str], labels: str, model: str) -> list[Step]:
+    """What to do with a detector that has the user's classes, for it has learned from labels."""
     own = f"mine={_near(run.path / 'settings.yaml')}"
     recipe = [_listed("starts", ["coco", "coco-longer", own, "mine-as-is"])]
     recipe += [f"imgsz={size}"] if (size := run.option("imgsz")) else []
     return [
-        Step(
-            "It has your classes, and finds objects as it is:",
-            _here(str(known["predict"]), run) if "predict" in known else predict,
-        ),
-        Step("Fine-tune it on your labels:", shlex.join([*yolo, "train", *cfg, f"data={labels}", weights])),
+        Step("It has your classes, and finds objects as it is:", commands["predict"]),
+        Step("Fine-tune it on your labels:", commands["train"]),
         Step(
             "Whether the images without labels helped, only a comparison says. This run as a recipe, made anew from "
             "each list of labels, fine-tuned and as it is, against COCO's weights fine-tuned for as many steps:",

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from math import ceil
 
+WITHOUT_GPU = 320
+"""Side of the images of a run with labels where there is no GPU, pixels: a quarter of the time of 640."""
+
 FEW = 1_000
 """Number of images below which a run is kept short."""
 PASSES = 10

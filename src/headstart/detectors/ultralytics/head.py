@@ -14,15 +14,14 @@ from torch.utils._pytree import tree_map
 
 from headstart import ranks
 from headstart.detectors.base import evaluating
+from headstart.detectors.ultralytics.model_files import BOXLESS
 from headstart.pseudolabels.base import PseudoLabelHead
 
 _CLASS_BRANCHES = ("cv3", "one2one_cv3")
 _BOX_BRANCHES = ("cv2", "one2one_cv2")
 _WHY_NOT = {
     "obb": "its boxes are turned, and an angle cannot be told from upright boxes",
-    "classify": "it finds no boxes",
-    "semantic": "it finds no boxes",
-    "depth": "it finds no boxes",
+    **dict.fromkeys(BOXLESS, "it finds no boxes"),
 }
 
 

@@ -21,6 +21,10 @@ _PUBLISHED = re.compile(r"(yolo|rtdetr|fastsam)[\w.-]*\.pt", re.IGNORECASE)
 _SCALED = re.compile(r"yolo(?:e-)?v?\d+")
 
 
+BOXLESS = ("classify", "semantic", "depth")
+"""Tasks without boxes; the last layer of such a model has the task in its name."""
+
+
 @cache
 def shipped() -> dict[str, Path]:
     """Every model YAML of the installed Ultralytics, by file name without suffix."""
@@ -68,7 +72,7 @@ def learns_keypoints(model: str) -> bool:
 
 def finds_boxes(model: str) -> bool:
     """Whether an architecture's head gives boxes, by the name of its last layer; also where that is not known."""
-    return not any(name in _last_layer(model) for name in ("classify", "semantic", "depth"))
+    return not any(task in _last_layer(model) for task in BOXLESS)
 
 
 def _last_layer(model: str) -> str:
