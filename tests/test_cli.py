@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ import pytest
 import tiny
 
 from headstart import cli
+from headstart.cli.command import FAILED, MISTAKE, main
 from headstart.cli.help import GROUPS
 from headstart.cli.line import as_options
 from headstart.cli.options import fields_of, values
-from headstart.errors import UserError
+from headstart.errors import UserError, forget
 from headstart.jobs.compare import Comparison
 from headstart.jobs.pretrain import Run
 from headstart.methods.find import find as read_method
@@ -370,6 +372,40 @@ def test_output_that_nobody_reads_to_its_end_is_no_failure(tmp_path: Path) -> No
         done = subprocess.run([sys.executable, "-m", "headstart", *words], stdout=write, stderr=subprocess.PIPE)
         os.close(write)
         assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
+@pytest.mark.parametrize("words", [["--help"], ["completion", "bash"], ["cache"]])
+def test_output_that_a_full_disk_does_not_take_is_told(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is what was asked for: the command has failed."""
+    monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path))
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(words) == FAILED
+    assert capsys.readouterr().err == "headstart: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
+def test_an_error_that_nobody_can_be_told_has_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        assert main(["pretrian"]) == MISTAKE
+        forget(full)  # or closing it raises
+
+
+def test_without_a_folder_for_temporary_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before: a traceback of torch, which asks for one as it is imported."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/dev/null/none"])
+    assert main(["pretrain", "data=x"]) == MISTAKE
+    assert capsys.readouterr().err == (
+        "headstart: TMPDIR: there is no folder for temporary files that can be written to\n"
+        "  -> free some space, or set TMPDIR to a folder that can be written to\n"
+    )
 
 
 def test_a_path_that_the_output_cannot_hold(tmp_path: Path) -> None:

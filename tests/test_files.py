@@ -6,25 +6,27 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from headstart import files
+from headstart.aside import Contents
 from headstart.errors import UserError, did_you_mean
 from headstart.files import (
-    Contents,
     OwnedFolder,
     in_use,
     json_line,
-    read_json_lines,
     seal,
     sweep_unfinished,
     write_atomically,
     write_json_lines,
     write_text,
 )
+from headstart.reading import read_json_lines
 from headstart.training import checkpoint
 
 
@@ -116,8 +118,10 @@ write_atomically(Path(sys.argv[1]), write)
 """
 HOLDS = """
 import sys
+import threading
 from pathlib import Path
-from headstart.files import Contents, OwnedFolder
+from headstart.aside import Contents
+from headstart.files import OwnedFolder
 folder = OwnedFolder(Path(sys.argv[1]), Contents("a test", "mark.yaml", (), ()))
 folder.take()
 print("taken", flush=True)
@@ -288,7 +292,7 @@ def test_no_usable_checkpoint(tmp_path, content: bytes | None) -> None:
         checkpoint.newest(tmp_path)[0]
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EIO])
 def test_a_file_system_without_locks_keeps_no_run_from_working(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
@@ -303,9 +307,30 @@ def test_a_file_system_without_locks_keeps_no_run_from_working(
         with pytest.raises(UserError, match="cannot be written"):
             owned.take()
         return
+    # What filelock puts up in place of a lock (Lustre says ENOSYS), of a process that was killed on another machine.
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".lock").write_text("4711\nanother-machine\n")
+    assert owned.refusal() is None
     owned.take()
     owned.release()
     assert owned.refusal() is None
+
+
+def test_what_goes_on_waits_for_what_a_killed_run_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its loader processes hold the lock until they see that it is gone, with versions of filelock before 4.1."""
+    (tmp_path / "mark.yaml").touch()
+    command = [sys.executable, "-c", HOLDS, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as left:
+        assert left.stdout is not None
+        assert left.stdout.readline() == "taken\n"
+        monkeypatch.setattr(files, "PATIENCE", 0.2)
+        with pytest.raises(UserError, match="another run is at work"):
+            owned(tmp_path).take()
+        monkeypatch.setattr(files, "PATIENCE", 60.0)
+        threading.Timer(1.0, left.kill).start()
+        folder = owned(tmp_path)
+        folder.take()
+        folder.release()
 
 
 def test_others_are_kept_out_until_all_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ SOURCE = Path(headstart.__file__).parent
 # From the bottom to the top; a module imports from layers below its own, or from its own folder. A module may stand in
 # a layer of its own, below that of its folder: a contract that others work with.
 LAYERS = [
-    ["errors", "reading", "aside"],
-    ["paths"],
+    ["errors", "aside"],
+    ["paths", "reading"],
     ["files", "machine", "plugins", "ranks", "trust"],
     ["launch"],
     ["settings"],

@@ -1,4 +1,4 @@
-"""What is to be replaced, kept within its own folder until it has been: killed at any point, nothing is lost.
+"""What folders of ours hold, and what is to be replaced in them: kept there until it has been, whatever is killed.
 
 All of it moves into ``.replaced-moving``, which then becomes ``.replaced`` in one step; back again the same way. What
 is to be removed becomes ``.replaced-gone`` first.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 GONE = ".replaced-gone"
@@ -26,6 +27,25 @@ def empty(folder: Path, mark: str, but: str = "") -> None:
         if item.name == but:
             continue
         shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What one kind of folder holds, and so all that may ever be removed from it.
+
+    Attributes:
+        what: What such a folder is, for messages: ``"a run"``.
+        mark: The file that makes it one.
+        files: Names of the files that are written, `mark` among them.
+        folders: Names of the folders that are written.
+        before: Of these the names of what is written before the mark; folders are still empty then.
+    """
+
+    what: str
+    mark: str
+    files: tuple[str, ...]
+    folders: tuple[str, ...]
+    before: tuple[str, ...] = ()
 
 
 class Aside:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 import re
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import IO
 
 # ESC and its kin would be obeyed by a terminal, the marks of direction turn what is read around, and the separators of
 # lines and paragraphs are ends of lines to some.
@@ -75,6 +80,31 @@ class RunError(UserError):
     """
 
 
+def forget(stream: IO[str]) -> None:
+    """Let an output that takes no more take all, so that what is still on its way to it raises nothing at the end."""
+    with suppress(OSError, ValueError):  # what is not of the system has no number
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextmanager
+def arriving() -> Iterator[None]:
+    """See to it that what a command was asked for, and is printed within, arrives on the standard output.
+
+    Raises:
+        BrokenPipeError: Its reader has gone.
+        RunError: It does not arrive: the disk of a file is full, say.
+    """
+    try:
+        yield
+        if sys.stdout is not None:  # it is where it was closed
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        forget(sys.stdout)
+        raise RunError(f"the output cannot be written: {error.strerror or error}") from error
+
+
 def _rebuild(kind: type[UserError], what: str, where: str | None, hint: str | None) -> UserError:
     return kind(what, where=where, hint=hint)
 
@@ -103,6 +133,29 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     kind = f"{type(error).__module__}.{type(error).__name__}"
     return (isinstance(error, RuntimeError) or kind == "cv2.error") and any(word in str(error) for word in _RAN_OUT)
+
+
+GAVE_OUT = (
+    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE
+)  # fmt: skip
+"""What is no mistake of who asked: storage or the system gave out."""
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+_UNREAD = ("unable to mmap", "unable to open file", "nable to allocate memory", "annot allocate memory")
+"""In what torch says where a file that is whole cannot be read."""
+
+
+def gave_out(error: BaseException) -> bool:
+    """Whether storage, the system or memory kept a file from being read: whether it is whole is not known then.
+
+    Not where there is no such file, nor where its own table names a place that it does not have. An error that speaks
+    to the user is looked at by its cause.
+    """
+    if isinstance(error, UserError):
+        return error.__cause__ is not None and gave_out(error.__cause__)
+    if isinstance(error, OSError):
+        return error.errno not in (None, errno.EINVAL, *_NO_FILE)
+    unread = isinstance(error, RuntimeError) and any(word in str(error) for word in _UNREAD)
+    return unread or is_out_of_memory(error)
 
 
 _UNSAID = ("could not create a primitive", "could not execute a primitive")

@@ -8,32 +8,34 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from headstart.aside import GONE, Aside
-from headstart.errors import RunError, UserError
-from headstart.reading import parse_json
+try:
+    import fcntl
+except ImportError:  # Windows, whose locks are of another kind
+    fcntl = None  # type: ignore[assignment]
+
+from headstart.aside import GONE, Aside, Contents
+from headstart.errors import GAVE_OUT, RunError, UserError, gave_out
+from headstart.reading import looked_at
 
 LOCK = ".lock"
 """File in a folder that one process at a time may write to."""
 
-_GAVE_OUT = (
-    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE
-)  # fmt: skip
-"""What is no mistake of who asked: storage or the system gave out."""
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 """What a file system says that knows no locks: it leaves a folder unguarded, which is better than no run at all."""
+PATIENCE = 10.0
+"""Seconds that one that goes on waits for the folder: loader processes of a run that was killed look every five seconds
+whether it is there, and hold its lock until then."""
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 _HINT_OTHER = "choose an empty or new folder"
 
@@ -52,21 +54,26 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         what, hint = _REASONS.get(error.errno or 0, (f"cannot be written: {error.strerror or error}", None))
-        kind = RunError if error.errno in _GAVE_OUT else UserError
+        kind = RunError if error.errno in GAVE_OUT else UserError
         raise kind(what, where=str(path), hint=hint) from error
 
 
-def lock(folder: Path) -> FileLock:
+def lock(folder: Path, patience: float = 0.0) -> FileLock:
     """Take the lock of a folder, until it is released or this process ends.
+
+    Args:
+        folder: The folder.
+        patience: Seconds to wait where another process holds it.
 
     Raises:
         UserError: Another run holds it; or the folder cannot be written to.
     """
     taken = FileLock(folder / LOCK)
-    with explained(folder), suppress(NotImplementedError):
+    with explained(folder):
         no_link(folder / LOCK)
         try:
-            taken.acquire(timeout=0)
+            _ask_for_locks(folder / LOCK)
+            taken.acquire(timeout=patience)
         except Timeout:
             hint = "wait until it has ended, or choose another folder"
             raise UserError("another run is at work in this folder", where=f"out={folder}", hint=hint) from None
@@ -74,6 +81,22 @@ def lock(folder: Path) -> FileLock:
             if error.errno not in _NO_LOCKS:
                 raise
     return taken
+
+
+def _ask_for_locks(path: Path) -> None:
+    """Have the file system of a file, which is made, say whether it has locks; nothing is held that is let go here.
+
+    Where it has none filelock would put up a file that says "locked", and stays for ever where its process is killed.
+
+    Raises:
+        OSError: It has none, or storage fails.
+    """
+    if fcntl is not None:
+        number = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(number, fcntl.LOCK_UN)
+        finally:
+            os.close(number)
 
 
 def in_use(folder: Path) -> UserError | None:
@@ -149,13 +172,24 @@ def write_text(path: Path, text: str, errors: str = "strict") -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors=errors))
 
 
-def content_hash(path: str) -> str:
-    """32 hexadecimal digits of a file's content; "" where it cannot be read."""
-    try:
-        with Path(path).open("rb") as file:
-            return _digest(file, os.fstat(file.fileno()).st_size, 16)
-    except OSError:
-        return ""
+def content_hash(path: str, *, ours: bool = False) -> str:
+    """32 hexadecimal digits of a file's content; "" where there is none, or it may not be read.
+
+    Args:
+        path: The file.
+        ours: Whether something depends on it that would be made anew: it is to be readable then, where it is there.
+
+    Raises:
+        RunError: Storage gave out: whether its content has changed is not known.
+    """
+    with suppress(ValueError), looked_at(path):
+        try:
+            with Path(path).open("rb") as file:
+                return _digest(file, os.fstat(file.fileno()).st_size, 16)
+        except PermissionError:
+            if ours:
+                raise
+    return ""
 
 
 # -- checksums ---------------------------------------------------------------------------------------------------------
@@ -206,6 +240,8 @@ def check_seal(path: Path) -> bool:
     except zipfile.BadZipFile as error:
         raise ValueError(f"it is cut short or no zip file: {str(error).lower()}") from error
     except Exception as error:  # what its damage provokes: a name that is no UTF-8, a method that does not exist
+        if gave_out(error):
+            raise
         raise ValueError(f"its table of contents is damaged: {type(error).__name__}") from error
     if broken:
         raise ValueError(f"the checksum of its part {broken} differs")
@@ -238,45 +274,7 @@ def write_json_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(map(json_line, lines)))
 
 
-def _finite(word: str) -> float | None:
-    return found if math.isfinite(found := float(word)) else None
-
-
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; lines that were cut short or damaged are left out, as is a missing file."""
-    try:
-        text = path.read_bytes().decode("utf-8", errors="replace")
-    except OSError:
-        return []
-    objects = []
-    for line in text.split("\n"):
-        with suppress(ValueError):
-            # NaN is no JSON, and 1e999 no number of ours: a byte of it was changed.
-            if isinstance(found := parse_json(line, parse_constant=lambda _: None, parse_float=_finite), dict):
-                objects.append(found)
-    return objects
-
-
 # -- folders that are ours ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What one kind of folder holds, and so all that may ever be removed from it.
-
-    Attributes:
-        what: What such a folder is, for messages: ``"a run"``.
-        mark: The file that makes it one.
-        files: Names of the files that are written, `mark` among them.
-        folders: Names of the folders that are written.
-        before: Of these the names of what is written before the mark; folders are still empty then.
-    """
-
-    what: str
-    mark: str
-    files: tuple[str, ...]
-    folders: tuple[str, ...]
-    before: tuple[str, ...] = ()
 
 
 class OwnedFolder:
@@ -342,7 +340,7 @@ class OwnedFolder:
             return
         with explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = lock(self.path)
+        self._lock = lock(self.path, PATIENCE if self.begun else 0.0)
         sweep_unfinished(self.path)
         for name in self.contents.folders:
             sweep_unfinished(self.path / name, deep=True)

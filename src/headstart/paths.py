@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +58,17 @@ def home() -> Path:
         hint = "set HOME; HEADSTART_CACHE is where decoded images are kept"
         raise UserError("this user has no home folder to write to", where="HOME", hint=hint)
     return found
+
+
+def temporary_folder() -> Path:
+    """The folder for temporary files.
+
+    Raises:
+        UserError: None can be written to; torch cannot even be imported then.
+    """
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        what = "there is no folder for temporary files that can be written to"
+        hint = "free some space, or set TMPDIR to a folder that can be written to"
+        raise UserError(what, where="TMPDIR", hint=hint) from error

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,9 +18,10 @@ import packs
 from headstart import cli, machine
 from headstart.cli.options import stands_alone
 from headstart.doctor import system
-from headstart.doctor.findings import Finding
+from headstart.doctor.findings import Finding, Report
 from headstart.doctor.start import fit_findings
-from headstart.jobs.doctor import doctor
+from headstart.errors import RunError
+from headstart.jobs.doctor import doctor, show
 from headstart.jobs.scenes import draw_dataset
 from headstart.pseudolabels.fit import Fit
 from headstart.settings.tools import DoctorSettings
@@ -119,6 +122,26 @@ def test_a_folder_that_cannot_be_written_to(
     found = system._folder("runs", tmp_path / "a" / "b", "runs", outcome, "give out=")
     assert (found.outcome, found.do) == (expected, "give out=")
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a limit of POSIX")
+def test_without_a_folder_for_temporary_files_it_looks_all_the_same(tmp_path: Path) -> None:
+    """A limit of no bytes a file is a full disk, in each of the folders that Python tries."""
+    command = 'ulimit -f 0; exec "$0" -m headstart doctor --json'
+    done = subprocess.run(["sh", "-c", command, sys.executable], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    found = {one["about"]: one for one in json.loads(done.stdout)["findings"]}
+    assert found["folders.temporary"]["outcome"] == "wrong"
+    assert found["folders.temporary"]["do"] == "set TMPDIR to a folder that can be written to"
+    assert found["devices.computes"]["outcome"] == "ok"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
+def test_findings_that_a_full_disk_does_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(RunError, match="the output cannot be written: No space left on device"):
+            show(Report(()), True)
 
 
 def test_little_space_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

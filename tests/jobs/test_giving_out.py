@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from headstart.cli.command import main
 from headstart.detectors.handback import Dropped, HandBack, PartCount
 from headstart.errors import UserError
 from headstart.images.loader import _Batches
-from headstart.jobs.pretrain import _Pretraining
+from headstart.jobs.pretrain import _Pretraining, pretrain
 from headstart.run.folder import RunFolder
 from headstart.training.step import Step
 
@@ -52,6 +53,46 @@ def test_a_killed_loader_process_ends_a_run_that_can_be_gone_on_with(
     # Bit for bit the run that nothing happened to.
     ours, other = (torch.load(tmp_path / name / "headstart.pt", weights_only=False)["model"] for name in "ab")
     assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
+def test_a_run_whose_output_takes_no_more_goes_on_to_its_end(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a batch job the file that its output goes to: before, all since the last checkpoint was lost."""
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        assert run(image_folder, tmp_path / "a", "workers=0") == 0
+    assert (tmp_path / "a" / "headstart.pt").is_file()
+    assert "5 steps" in (tmp_path / "a" / "log.txt").read_text()
+
+
+def test_whatever_ends_a_run_is_in_its_log(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its output goes nowhere, that is all that tells."""
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("an odd one")
+
+    monkeypatch.setattr(Step, "_gradients", broken)
+    with pytest.raises(ZeroDivisionError):
+        run(image_folder, tmp_path / "a", "workers=0")
+    log = (tmp_path / "a" / "log.txt").read_text()
+    assert " stopped: Traceback (most recent call last):\n" in log
+    assert log.endswith("\n    ZeroDivisionError: an odd one\n")
+
+
+def test_a_run_that_was_killed_before_it_had_a_folder_begins_by_resume(image_folder: Path, tmp_path: Path) -> None:
+    """As a scheduler starts it again, which cannot know how far it came; without data= there is nothing to begin."""
+    (tmp_path / "b").mkdir()
+    for name in "ab":
+        with pytest.raises(UserError, match="there is no run to resume"):
+            pretrain(out=str(tmp_path / name), resume=True)
+        assert run(image_folder, tmp_path / name, "workers=0", "resume=true") == 0
+        assert "no run had begun in this folder: it begins now" in (tmp_path / name / "log.txt").read_text()
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "mine.txt").touch()
+    assert run(image_folder, tmp_path / "c", "workers=0", "resume=true") == 2
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["mine.txt"]
 
 
 def test_memory_that_runs_out_ends_a_run_with_a_sentence(

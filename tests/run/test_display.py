@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import errno
 import io
 import os
+import re
 import sys
 import time
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 from rich.console import Console
 
+import headstart
 from headstart.errors import RunError
 from headstart.run.display import NO_BREAK, Display, Filling, duration, make_console
 from headstart.run.notebook import in_notebook
@@ -97,6 +101,76 @@ def test_work_goes_on_when_its_reader_has_gone() -> None:
         console.print("a")
         console.print("b")
     assert console.quiet  # rich would have ended the process
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF])
+@pytest.mark.parametrize("terminal", [False, True])
+def test_work_goes_on_when_its_output_takes_no_more(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, number: int
+) -> None:
+    """A log on a disk or quota that is full, and the terminal of a session that has ended."""
+
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setenv("TERM", "xterm")
+    console = make_console(soft_wrap=True)
+    console.file = Stream()
+    console._force_terminal = terminal
+    with Display(3, console=console) as display:
+        for step in (1, 2, 3):
+            display.update(step, 0.1, {"loss": 1.0}, 1.0, ["nan"], 0)
+            display.alarm("something")
+    assert console.quiet
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
+def test_what_a_full_disk_has_not_taken_raises_nothing_at_the_end() -> None:
+    console = make_console()
+    stream = Path("/dev/full").open("w")  # noqa: SIM115 - closing it is what is looked at
+    console.file = stream
+    console.print("a")
+    console.print("b")
+    stream.close()  # as Python does as it ends
+
+
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Console:
+    monkeypatch.setenv("TERM", "xterm")
+    console = make_console(soft_wrap=True)
+    console.file = io.StringIO()
+    console._force_terminal = True
+    return console
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_a_bar_that_ends_early_gives_the_cursor_back(
+    monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """Ctrl-C while objects are searched: the shell had no cursor afterwards."""
+    console = terminal(monkeypatch)
+
+    def search() -> None:
+        with Filling(console, "finding objects") as filling:
+            filling(1, 4)
+            raise error
+
+    with pytest.raises(error):
+        search()
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert printed.count("\x1b[?25l") == 1, "hidden"
+    assert printed.rindex("\x1b[?25h") > printed.rindex("\x1b[?25l"), "shown"
+
+
+def test_bars_are_within_with() -> None:
+    """So that each is stopped, whatever ends it."""
+    loose = [
+        f"{path.name}: {line.strip()}"
+        for path in Path(headstart.__file__).parent.rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "Filling(" in line and not re.search(r"with .*Filling\(|enter_context\(Filling\(|^class ", line)
+    ]
+    assert loose == []
 
 
 @pytest.mark.parametrize("terminal", [False, True])

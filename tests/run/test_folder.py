@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from headstart import files
 from headstart.errors import RunError, UserError
 from headstart.files import OwnedFolder, in_use
 from headstart.run import folder as run
@@ -206,7 +207,8 @@ def test_a_folder_in_use_is_not_taken(tmp_path, overwrite: bool) -> None:
     assert ("there is a run in this folder already" in asked()) is not overwrite
 
 
-def test_a_run_to_go_on_with_is_not_shared(tmp_path) -> None:
+def test_a_run_to_go_on_with_is_not_shared(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(files, "PATIENCE", 0.1)
     first = make(tmp_path)
     second = RunFolder.open(tmp_path)
     with pytest.raises(UserError, match="another run is at work"):

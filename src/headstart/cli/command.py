@@ -9,8 +9,9 @@ import errno
 import io
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import click
 
 from headstart.cli.parser import Asked, Group
 from headstart.cli.spec import Spec
-from headstart.errors import RunError, UserError, is_out_of_memory, printable
+from headstart.errors import RunError, UserError, arriving, is_out_of_memory, printable
+from headstart.paths import temporary_folder
 
 FAILED = 1
 MISTAKE = 2
@@ -40,25 +42,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if completion.answered(COMMANDS):
             return 0
         _write_all_characters()
-        asked = parse(sys.argv[1:] if arguments is None else arguments)
-        status = COMMANDS[asked.command].run(asked.given) if asked else 0
-        if sys.stdout is not None:  # it is where it was closed
-            sys.stdout.flush()
-        return status
+        with arriving():  # help
+            asked = parse(sys.argv[1:] if arguments is None else arguments)
+        if asked and asked.command != "doctor":  # which has a line on it
+            temporary_folder()
+        return COMMANDS[asked.command].run(asked.given) if asked else 0
     except UserError as error:
         if not error.told:
-            print(f"headstart: {error}", file=sys.stderr, flush=True)
+            _tell(error)
         if error.at_once:
             os._exit(FAILED)
         return FAILED if isinstance(error, RunError) else MISTAKE
     except (KeyboardInterrupt, click.Abort) as error:
         if not getattr(error, "told", False):
-            print("headstart: interrupted", file=sys.stderr)
+            _tell("interrupted")
         return INTERRUPTED
     except (MemoryError, RuntimeError) as error:  # torch has no class of its own for the memory of the machine
         if not is_out_of_memory(error):
             raise
-        print("headstart: memory ran out\n  -> use a smaller batch, imgsz or model, or fewer workers", file=sys.stderr)
+        _tell("memory ran out\n  -> use a smaller batch, imgsz or model, or fewer workers")
         return FAILED
     except BrokenPipeError:  # the reader of our output went away, e.g. `headstart pretrain --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -68,8 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         path = str(error.filename)
         shown = path if len(path) < _LONG else f"{path[:_LONG]}…"
-        print(f"headstart: {printable(shown)}: {str(error.strerror).lower()}", file=sys.stderr)
+        _tell(f"{printable(shown)}: {str(error.strerror).lower()}")
         return MISTAKE
+
+
+def _tell(what: object) -> None:
+    """Say how a command ends; where nobody can be told, it ends so all the same."""
+    with suppress(OSError):
+        print(f"headstart: {what}", file=sys.stderr, flush=True)
 
 
 def _write_all_characters() -> None:
@@ -137,13 +145,17 @@ def _report(given: dict[str, Any]) -> int:
     own = Path(s.out) if s.out and len(s.run) == 1 else None
     for folder in s.run:
         try:
-            print(write_report(Path(folder), own))
+            page = write_report(Path(folder), own)
+            with arriving():
+                print(page)
         except UserError as error:
             if len(comparisons) < 2 or not isinstance(error.__cause__, OSError):
                 raise
             print(f"{error}; only the page of all comparisons is drawn", file=sys.stderr)
     if len(comparisons) > 1:
-        print(write_side_by_side(comparisons, Path(s.out or "side-by-side.html")))
+        page = write_side_by_side(comparisons, Path(s.out or "side-by-side.html"))
+        with arriving():
+            print(page)
     return 0
 
 
@@ -151,11 +163,17 @@ def _probe(given: dict[str, Any]) -> int:
     s = _settings("probe", given)
     from headstart.jobs.probe import probe, table
 
-    print(table(probe(**dict(s))))
+    found = table(probe(**dict(s)))
+    with arriving():
+        print(found)
     return 0
 
 
 def _doctor(given: dict[str, Any]) -> int:
+    try:
+        temporary_folder()
+    except UserError:  # the last that was tried: imports ask for one, and that it cannot be written to is found below
+        tempfile.tempdir = str(Path.cwd())
     s = _settings("doctor", given)
     from headstart.jobs.doctor import doctor, show
 
@@ -215,8 +233,10 @@ def _cache(given: dict[str, Any]) -> int:
     s = _settings("cache", given)
     from headstart.jobs.cache import cache
 
-    for line in cache(s):
-        print(printable(line))
+    lines = cache(s)
+    with arriving():
+        for line in lines:
+            print(printable(line))
     return 0
 
 
@@ -224,7 +244,9 @@ def _completion(given: dict[str, Any]) -> int:
     s = _settings("completion", given)
     from headstart.cli import completion
 
-    print(completion.install(s.shell) if s.install else completion.script(s.shell), end="")
+    text = completion.install(s.shell) if s.install else completion.script(s.shell)
+    with arriving():
+        print(text, end="")
     return 0
 
 

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 from headstart.comparison.grid import Cell
 from headstart.detectors.finetuner import FinetuneResult, measured_epochs
-from headstart.files import read_json_lines
-from headstart.reading import parse_json
+from headstart.reading import parse_json, read_json_lines
 from headstart.run.folder import RunFolder
 
 _TEST = 0.4

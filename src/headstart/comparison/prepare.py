@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from headstart.aside import Contents
 from headstart.comparison import label_lists
 from headstart.comparison.budgets import Budget, check_budgets, parse_budgets
 from headstart.comparison.dataset import Dataset, read_dataset
@@ -27,12 +28,12 @@ from headstart.comparison.start_records import PretrainingFacts
 from headstart.comparison.starts import Start, StartFile, build_starts, called_coco, parse_starts, pretraining_of
 from headstart.detectors.find import finetuner
 from headstart.errors import UserError
-from headstart.files import Contents, OwnedFolder, explained, write_text
+from headstart.files import OwnedFolder, explained, write_text
 from headstart.images.dataset_yaml import find_dataset_yaml, shipped
 from headstart.images.index import find_images
 from headstart.images.labels import expected
 from headstart.paths import located
-from headstart.reading import parse_yaml
+from headstart.reading import looked_at, parse_yaml
 from headstart.run.display import make_console
 from headstart.settings.schema import CompareSettings
 
@@ -143,8 +144,9 @@ def _refuse_other(asked: Mapping[str, Any], record: Path) -> None:
 def _changed(asked: Mapping[str, Any], record: Path) -> list[UserError] | None:
     """What makes it another comparison than the one in the folder; None where its record is damaged."""
     try:
-        known = parse_yaml(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        with looked_at(record):
+            known = parse_yaml(record.read_text(encoding="utf-8"))
+    except ValueError:
         known = None
     if not isinstance(known, dict):
         return None

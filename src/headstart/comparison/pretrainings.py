@@ -21,9 +21,9 @@ from headstart.comparison.label_lists import LabelList
 from headstart.comparison.pace import Pace, pace_of
 from headstart.comparison.pool import Slot
 from headstart.comparison.recipes import INDIFFERENT, Recipe, coco_weights, file_marks
-from headstart.errors import UserError
+from headstart.errors import RunError, UserError
 from headstart.files import content_hash, write_text
-from headstart.reading import parse_yaml
+from headstart.reading import looked_at, parse_yaml
 from headstart.run import provenance
 from headstart.trust import trusted
 
@@ -132,15 +132,20 @@ class Pretraining:
         return began == [path.name, ""] and path.resolve().parent == Path.cwd()
 
     def _settings(self) -> dict[str, Any] | None:
-        """What the run's folder says of it; None where that cannot be read."""
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            found = parse_yaml((self.run / "settings.yaml").read_text(encoding="utf-8"))
+        """What the run's folder says of it; None where that is damaged or not there."""
+        path = self.run / "settings.yaml"
+        with suppress(ValueError), looked_at(path):
+            found = parse_yaml(path.read_text(encoding="utf-8"))
             if isinstance(found["options"], dict) and isinstance(found["resolved"], dict):
                 return dict(found)
         return None
 
     def _can_go_on(self) -> bool:
-        """Whether its folder holds what can be gone on from: a run that is damaged beyond that is made anew."""
+        """Whether its folder holds what can be gone on from: a run that is damaged beyond that is made anew.
+
+        Raises:
+            RunError: Storage or memory gave out: nothing may be removed for that.
+        """
         from headstart.training import checkpoint  # torch: for those who have something to go on from
 
         if not self._kept() or self._settings() is None:
@@ -150,13 +155,16 @@ class Pretraining:
             return True  # ended before its first
         try:
             checkpoint.newest(folder)
+        except RunError:
+            raise
         except UserError:
             return False
         return True
 
     def _record(self) -> dict[str, Any]:
-        with suppress(OSError, ValueError):  # none, or a damaged one: the run is made anew
-            found = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
+        path = self.folder / RECORD
+        with suppress(ValueError), looked_at(path):  # none, or a damaged one: the run is made anew
+            found = json.loads(path.read_text(encoding="utf-8"))
             return found if isinstance(found, dict) else {}
         return {}
 

@@ -109,7 +109,8 @@ def file_marks(options: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """
     named = {key: value for key in _FILES if isinstance(value := options.get(key), str)}
     return {
-        key: (Path(value).name if Path(value).is_file() else value, content_hash(value)) for key, value in named.items()
+        key: (Path(value).name if Path(value).is_file() else value, content_hash(value, ours=True))
+        for key, value in named.items()
     }
 
 

@@ -13,8 +13,9 @@ from headstart.comparison.label_lists import LabelList
 from headstart.comparison.starts import StartFile
 from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import FIGURES, FinetuneResult, FinetuneSettings, read_result
-from headstart.errors import UserError
+from headstart.errors import RunError, UserError
 from headstart.files import content_hash, write_text
+from headstart.reading import looked_at
 from headstart.settings.schema import CompareSettings
 
 RECORD = "cell.json"
@@ -60,17 +61,26 @@ class Training:
         return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
 
     def finished(self) -> FinetuneResult | None:
-        """The result of this very training, where it was finished before."""
+        """The result of this very training, where it was finished before; what is damaged is trained again.
+
+        Raises:
+            RunError: Storage gave out: it may have been finished.
+        """
         folder = self.settings.folder
         try:
-            known = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-            marks = _marks(folder)
-            if known["key"] != self.key or known.get("files", marks) != marks or not isinstance(known["device"], str):
-                return None
-            if known.get("content", now := self.labels.content_sha256) != now:  # which older records do not have
-                return None
-            return read_result(folder)
-        except (OSError, ValueError, KeyError, TypeError, UserError):  # what cannot be read is trained again
+            with looked_at(folder / RECORD):
+                known = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+                marks = _marks(folder)
+                if known["key"] != self.key or known.get("files", marks) != marks:
+                    return None
+                if not isinstance(known["device"], str):
+                    return None
+                if known.get("content", now := self.labels.content_sha256) != now:  # which older records do not have
+                    return None
+                return read_result(folder)
+        except RunError:
+            raise
+        except (ValueError, UserError):
             return None
 
     def device(self) -> str:
@@ -87,7 +97,7 @@ class Training:
 
 def _marks(folder: Path) -> dict[str, str]:
     """Of each file that the figures of a training are in: one that was changed behind our back may still be read."""
-    return {name: content_hash(str(folder / name)) for name in FIGURES}
+    return {name: content_hash(str(folder / name), ours=True) for name in FIGURES}
 
 
 def request(

@@ -17,9 +17,9 @@ from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import Finetuner, StartSettings
 from headstart.detectors.handback import PARTS
 from headstart.errors import UserError, did_you_mean
-from headstart.files import content_hash, read_json_lines, write_text
+from headstart.files import content_hash, write_text
 from headstart.paths import located
-from headstart.reading import parse_yaml
+from headstart.reading import parse_yaml, read_json_lines
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from headstart.detectors.finetuner import UNDER_WAY, Arrival, FinetuneSettings
-from headstart.errors import UserError
+from headstart.errors import UserError, gave_out, may_be_out_of_memory
 from headstart.files import check_seal, seal, write_atomically
+from headstart.reading import looked_at, unread
 
 EVERY = 60.0
 """Seconds between two states that are kept, at least."""
@@ -65,12 +66,15 @@ class UnderWay:
 
         Raises:
             UserError: It could not be put back; it is removed then, for the training would fail each time.
+            RunError: Storage or memory gave out, that of a GPU which others use among it; it is kept.
         """
         if (state := self._read()) is None:
             return
         try:
             put_back(state)
         except Exception as error:
+            if gave_out(error) or may_be_out_of_memory(error):
+                raise unread(self.path, error) from error
             self.path.unlink(missing_ok=True)
             what = f"the state that was kept of this training could not be put back: {type(error).__name__}: {error}"
             hint = "it is removed: the same command begins the training again"
@@ -80,13 +84,14 @@ class UnderWay:
         if not self.wanted or not self.path.is_file():
             return None
         try:
-            if not check_seal(self.path):
-                raise ValueError("it has no checksum")
-            found = torch.load(self.path, map_location="cpu", weights_only=True)
-            if other := [name for name, value in self.marks.items() if found[name] != value]:
-                raise ValueError(f"it is of another training: its {', '.join(other)} differ")
-            epoch, seconds, breaks, state = (found[name] for name in ("epoch", "seconds", "breaks", "state"))
-        except Exception as error:  # a damaged file may raise anything
+            with looked_at(self.path):
+                if not check_seal(self.path):
+                    raise ValueError("it has no checksum")
+                found = torch.load(self.path, map_location="cpu", weights_only=True)
+                if other := [name for name, value in self.marks.items() if found[name] != value]:
+                    raise ValueError(f"it is of another training: its {', '.join(other)} differ")
+                epoch, seconds, breaks, state = (found[name] for name in ("epoch", "seconds", "breaks", "state"))
+        except ValueError as error:
             print(f"{self.path} is not used, the training begins again: {error}", flush=True)
             return None
         print(f"going on after epoch {epoch}", flush=True)

@@ -14,7 +14,7 @@ from headstart.doctor.dataset import Part
 from headstart.doctor.findings import Finding, Report, of_error
 from headstart.doctor.pictures import Looks
 from headstart.doctor.start import fit_findings
-from headstart.errors import UserError
+from headstart.errors import UserError, arriving
 from headstart.files import write_text
 from headstart.images.dataset_yaml import SUFFIXES, DatasetYaml, find_dataset_yaml, meant_dataset, read_dataset_yaml
 from headstart.images.index import ImageIndex, find_images
@@ -66,11 +66,12 @@ def show(found: Report, where: bool | str) -> None:
         where: Of the option ``json=``.
 
     Raises:
-        UserError: The file cannot be written.
+        UserError: The file or the output cannot be written.
     """
     text = json.dumps(found.as_dict(), indent=1, ensure_ascii=True)
     if where is True:
-        print(text)
+        with arriving():
+            print(text)
         return
     make_console(soft_wrap=True).print(found.text())
     if where:

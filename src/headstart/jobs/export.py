@@ -8,13 +8,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from headstart.aside import Contents
 from headstart.comparison.results import read_results
 from headstart.detectors.base import Detector
 from headstart.detectors.find import load_detector
 from headstart.errors import UserError
 from headstart.export import formats
 from headstart.export.card import Known, card, python_of
-from headstart.files import Contents, OwnedFolder, write_text
+from headstart.files import OwnedFolder, write_text
 from headstart.paths import expanded
 from headstart.report.run_reader import FoundRun, find_run
 from headstart.settings.tools import ExportSettings

@@ -13,7 +13,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from headstart.errors import UserError
+from headstart.errors import UserError, gave_out
 from headstart.files import check_seal
 from headstart.jobs.export_labels import refusals
 from headstart.jobs.used_files import replaced
@@ -21,6 +21,7 @@ from headstart.launch.places import launched
 from headstart.methods import find
 from headstart.paths import expanded, located
 from headstart.plugins import is_python_file
+from headstart.reading import looked_at, unread
 from headstart.run.display import make_console
 from headstart.run.folder import RunFolder, nothing_yet
 from headstart.settings.loggers import listed, names
@@ -48,8 +49,15 @@ _OBJECT = re.compile(r"live (\w+) \((.*)\)")
 
 
 def killed_early(given: Mapping[str, Any]) -> bool:
-    """Whether the run to go on with was killed before it had settings: its command begins it."""
-    return bool(given.get("out")) and not truth(given.get("overwrite")) and nothing_yet(Path(str(given["out"])))
+    """Whether the run to go on with was killed before it had settings, or even a folder: its command begins it."""
+    if not given.get("out") or truth(given.get("overwrite")):
+        return False
+    folder = Path(str(given["out"]))
+    return nothing_yet(folder) or (bool(given.get("data")) and _vacant(folder))
+
+
+def _vacant(folder: Path) -> bool:
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 
 def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -118,8 +126,9 @@ def searches_again(record: Mapping[str, Any]) -> bool:
 
 def _is_whole(found: Path) -> bool:
     try:
-        check_seal(found)
-    except (OSError, ValueError):
+        with looked_at(found):
+            check_seal(found)
+    except ValueError:
         return False
     return True
 
@@ -128,11 +137,12 @@ def _whole(start: Path) -> Path:
     """The detector that the run began with, as it was written.
 
     Raises:
-        UserError: It is damaged.
+        UserError: It is damaged; or it cannot be read now.
     """
     try:
-        check_seal(start)
-    except (OSError, ValueError) as error:
+        with looked_at(start):
+            check_seal(start)
+    except ValueError as error:
         what = f"the detector that this run began with is damaged: {error}"
         raise UserError(what, where=str(start), hint="bring back a copy of it, or start a new run") from error
     return start
@@ -157,6 +167,7 @@ def command(folder: Path, options: Mapping[str, Any]) -> str:
 
 
 def _read(folder: RunFolder) -> dict[str, Any]:
+    path = folder.path / "settings.yaml"
     try:
         record = folder.read_settings()
         if not isinstance(record["options"], dict) or not isinstance(record["resolved"], dict):
@@ -168,8 +179,10 @@ def _read(folder: RunFolder) -> dict[str, Any]:
         if record["options"].get("budget") and not isinstance(record["resolved"].get("steps", ""), (int, type(None))):
             raise ValueError("resolved has no steps")
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        if gave_out(error):
+            raise unread(path, error) from error
         hint = "bring back a copy of it, or start again with overwrite=true"
-        raise UserError(f"cannot be read: {error}", where=str(folder.path / "settings.yaml"), hint=hint) from error
+        raise UserError(f"cannot be read: {error}", where=str(path), hint=hint) from error
     return record
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from headstart import ranks
 from headstart.detectors.base import Detector
 from headstart.detectors.find import load_detector
-from headstart.errors import UserError
+from headstart.errors import RunError, UserError
 from headstart.images.index import ImageIndex
 from headstart.images.loader import ImageLoader, steps_for
 from headstart.jobs.going_on import FOUND, PARTS, searches_again
@@ -24,6 +24,7 @@ from headstart.jobs.prepare import Job
 from headstart.pseudolabels.base import PseudoLabels, Stored
 from headstart.pseudolabels.parts import Parts
 from headstart.pseudolabels.search import Found, Search, find_pseudolabels, fitted_from
+from headstart.reading import looked_at
 from headstart.run.display import Filling, make_console
 from headstart.run.folder import RunFolder
 from headstart.run.stopping import interruptible
@@ -90,7 +91,8 @@ def pseudolabels_of(job: Job, folder: RunFolder, steps: int, device: torch.devic
         spent = ranks.from_first(parts.seconds)
         # Loading a teacher draws random numbers; the method's heads are to be those of any other run.
         with _stoppable() as asked, torch.random.fork_rng(devices=[]):
-            labels, rows = _search(job, folder, steps, device, workers, parts, asked)
+            with Filling(label="finding objects") as display:
+                labels, rows = _search(job, folder, steps, device, workers, parts, asked, display)
             seconds = ranks.first_does(end)
             if stopped := next(filter(None, ranks.of_all(asked())), None):
                 raise stopped
@@ -118,7 +120,10 @@ def _stored(job: Job, folder: RunFolder) -> Stored | None:
     if not job.record or (job.early and not path.is_file()):
         return None
     try:
-        return PseudoLabels.load(path)
+        with looked_at(path):
+            return PseudoLabels.load(path)
+    except RunError:  # hours of search may lie there
+        raise
     except UserError as error:
         if not searches_again(job.record):
             raise
@@ -184,7 +189,14 @@ def _loaded_by_all(job: Job) -> Tools:
 
 
 def _search(
-    job: Job, folder: RunFolder, steps: int, device: torch.device, workers: int, parts: Parts, asked: Asked
+    job: Job,
+    folder: RunFolder,
+    steps: int,
+    device: torch.device,
+    workers: int,
+    parts: Parts,
+    asked: Asked,
+    display: Filling,
 ) -> tuple[PseudoLabels, Tensor | None]:
     """Pseudo-labels, and the rows of the images that they are for, where the time budget allows no more."""
     s, images = job.run, job.images
@@ -192,7 +204,6 @@ def _search(
     batches = steps_for(1, len(images), s.batch_size)
     batches = batches if s.budget else min(steps, batches)
     total = min(len(images), batches * s.batch_size)
-    display = Filling(label="finding objects")
 
     def tell(line: str) -> None:
         folder.log(line)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from headstart.files import check_seal, seal, write_atomically
+from headstart.reading import looked_at
 
 SECONDS = 30.0
 """Of a search after which what was found is a part: no more than that is searched again after a kill."""
@@ -142,19 +143,23 @@ class Parts:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _take_over(self, folder: Path) -> None:
-        """Use the parts from the first to the last that is whole; the others are removed."""
+        """Use the parts from the first to the last that is whole; the others are removed.
+
+        Raises:
+            RunError: Storage or memory gave out; all are kept.
+        """
         names = sorted(path.name for path in folder.iterdir() if _NAME.fullmatch(path.name))
         for number, name in enumerate(names):
             try:
-                if name != f"part-{number:06d}.pt":
-                    raise ValueError("the one before is missing")
-                check_seal(folder / name)
-                content = _read(folder / name)
-                progress = int(content["batches"]), int(content["images"]), float(content["seconds"])
-                self._keep(content)
-            except Exception as error:  # whatever the damage of a file provokes
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                self.damaged = f"{name} is damaged, what it held is searched again: {reason}"
+                with looked_at(folder / name):
+                    if name != f"part-{number:06d}.pt":
+                        raise ValueError("the one before is missing")
+                    check_seal(folder / name)
+                    content = _read(folder / name)
+                    progress = int(content["batches"]), int(content["images"]), float(content["seconds"])
+                    self._keep(content)
+            except ValueError as error:
+                self.damaged = f"{name} is damaged, what it held is searched again: {error}"
                 for late in names[number:]:
                     with suppress(OSError):
                         (folder / late).unlink()

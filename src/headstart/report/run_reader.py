@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import UserError
-from headstart.files import read_json_lines
-from headstart.reading import parse_json, parse_yaml
+from headstart.reading import parse_json, parse_yaml, read_json_lines
 
 _HEADS = (["path", "reason"], ["path", "note"])
 _MOST_KINDS, _OTHER = 40, "other"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -15,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.segment import Segment
 from rich.text import Text
 
-from headstart.errors import printable
+from headstart.errors import forget, printable
 from headstart.run import notebook
 
 QUIET_SECONDS = 30.0
@@ -32,11 +31,21 @@ class _SafeConsole(Console):
         for one in super().render(renderable, options):
             yield one if one.control else Segment(_encodable(printable(one.text), self.encoding), one.style)
 
+    def _check_buffer(self) -> None:
+        """Print; go on without a word where the output takes no more: the work that is told of is wanted all the same.
+
+        Its reader has gone, the disk of a log is full, the terminal of a session was closed.
+        """
+        try:
+            super()._check_buffer()
+        except OSError:
+            self.on_broken_pipe()
+
     def on_broken_pipe(self) -> None:
-        """Go on without a word: who read the output has gone, and the work that is told of is wanted all the same."""
+        """Print nothing from here on, where rich would end the process."""
         self.quiet = True
-        with suppress(OSError, ValueError):  # what is not of the system has no number
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+        self._buffer.clear()
+        forget(self.file)
 
 
 _PLAIN = str.maketrans({"−": "-", "–": "-", "±": "+-", "…": "...", "’": "'"})
@@ -192,6 +201,8 @@ class Display:
 class Filling:
     """Progress of what is done before the first step: a bar in a terminal or notebook, else a line every half minute.
 
+    Within ``with`` it is left as it is at the end, whatever that is: a bar that nobody stops hides the cursor.
+
     Args:
         console: Where to write; standard error of this process by default.
         label: What is being done.
@@ -210,6 +221,15 @@ class Filling:
         self.label, self.every, self.what = label, every, what
         self._began = self._told = time.perf_counter()
         self._bar: _TerminalBar | notebook.Bar | None = None
+        self._live = False
+
+    def __enter__(self) -> Filling:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
 
     def say(self, message: str) -> None:
         """Print a line."""
@@ -218,20 +238,21 @@ class Filling:
     def __call__(self, done: int, total: int) -> None:
         """`done` of `total` images have been read."""
         if self._bar is None and (bar := make_bar(self.console, self.label, total)):
-            self._bar = bar
+            self._bar, self._live = bar, True
             bar.start()
         if self._bar is not None:
             self._bar.update(done)
             if done == total:
-                self._bar.stop()
+                self.end()
         elif (now := time.perf_counter()) - self._told >= self.every and 0 < done < total:
             self._told = now
             left = duration((now - self._began) / done * (total - done))
             self.console.print(Text(f"{self.label}: {done:,} of {total:,} {self.what}, {left} left"))
 
     def end(self) -> None:
-        """Leave the bar as it is, where there is one: what is counted was estimated."""
-        if self._bar is not None:
+        """Leave the bar as it is, where there is one: what is counted was estimated, or ended early."""
+        if self._bar is not None and self._live:
+            self._live = False
             self._bar.stop()
 
 

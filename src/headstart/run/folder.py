@@ -14,20 +14,19 @@ from typing import Any, TextIO
 
 import yaml
 
+from headstart.aside import Contents
 from headstart.errors import UserError, printable
 from headstart.files import (
     LOCK,
-    Contents,
     OwnedFolder,
     explained,
     in_use,
     json_line,
     no_link,
-    read_json_lines,
     write_json_lines,
     write_text,
 )
-from headstart.reading import parse_yaml
+from headstart.reading import parse_yaml, read_json_lines
 from headstart.run.listing import Listing
 from headstart.run.loggers import Logger, Status, open_loggers
 from headstart.run.provenance import git_state, versions
@@ -145,6 +144,11 @@ class RunFolder:
         run._skipped.read()
         run._noted.read()
         return run
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has settings, which a run is gone on with from."""
+        return self._owned.begun
 
     @property
     def checkpoints(self) -> Path:

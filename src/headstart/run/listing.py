@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from headstart.files import explained, no_link, write_atomically
+from headstart.reading import looked_at
 
 Rows = list[tuple[str, str]]
 _ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
@@ -43,10 +44,12 @@ class Listing:
 
         Raises:
             UserError: The file is to be mended and cannot be written.
+            RunError: Storage gave out: what it lists is not known.
         """
         try:
-            text = self.path.read_bytes().decode(**_ENCODING)
-        except OSError:
+            with looked_at(self.path):
+                text = self.path.read_bytes().decode(**_ENCODING)
+        except ValueError:  # there is none
             return
         self.counts, self._known = Counter(), set()
         whole = self._text([("path", self.column), *self._new(self._whole(text))])

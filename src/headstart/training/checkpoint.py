@@ -18,6 +18,7 @@ from torch import Tensor
 from headstart.detectors.handback import shorten
 from headstart.errors import RunError, UserError
 from headstart.files import check_seal, seal, write_atomically
+from headstart.reading import looked_at
 
 FORMAT = 2
 """2 has a checksum; 1, of versions before 0.2, has none."""
@@ -61,6 +62,7 @@ def newest(folder: Path) -> tuple[dict[str, Any], dict[Path, str]]:
 
     Raises:
         UserError: There is none, or none is whole.
+        RunError: One cannot be read now: storage or memory gave out, and whether it is whole is not known.
     """
     paths = _all(folder)
     if not paths:
@@ -70,9 +72,10 @@ def newest(folder: Path) -> tuple[dict[str, Any], dict[Path, str]]:
     damaged: dict[Path, str] = {}
     for path in reversed(paths):
         try:
-            return _read(path), damaged
-        except Exception as error:  # a torn zip file raises whatever its damage provokes
-            damaged[path] = (str(error).strip() or type(error).__name__).splitlines()[0]
+            with looked_at(path):
+                return _read(path), damaged
+        except ValueError as error:
+            damaged[path] = str(error)
     listed = "; ".join(f"{path.name} ({reason})" for path, reason in damaged.items())
     what = f"no checkpoint of this run is whole: {listed}"
     raise UserError(what, where=str(folder), hint="bring back a copy of one, or start again with overwrite=true")
