@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
+import sys
+import threading
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from headstart import machine
-from headstart.errors import UserError
+from headstart import machine, ranks
+from headstart.comparison import child
+from headstart.errors import RunError, UserError
+from headstart.jobs import together
 from headstart.jobs.checks import check_sharing
-from headstart.launch import devices, places
+from headstart.jobs.prepare import check_options
+from headstart.launch import cores, devices, group, places
 from headstart.launch.beside import Beside
+from headstart.launch.children import PARENT
 from headstart.launch.devices import own_device, processes, training_devices
 from headstart.launch.places import Place, by_hand, told_by
 from headstart.settings.schema import PretrainSettings
+from processes import in_processes
 
 TORCHRUN = {
     "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4",
@@ -45,6 +57,42 @@ SRUN = {
 )
 def test_the_place_that_an_environment_tells(environment: dict[str, str], place: Place | None) -> None:
     assert told_by(environment) == place
+
+
+def test_steps_of_a_job_at_one_time_and_jobs_beside_each_other_have_ports_of_their_own() -> None:
+    ports = set()
+    for job in range(123456, 123464):
+        for step in range(4):
+            place = told_by({**SRUN, "SLURM_JOB_ID": str(job), "SLURM_STEP_ID": str(step)})
+            assert place is not None
+            ports.add(place.port)
+    assert len(ports) == 8 * 4
+    assert all(15_000 <= port < 25_000 for port in ports)
+
+
+@pytest.mark.parametrize("of_this_process", [TORCHRUN, SRUN, {**TORCHRUN, **SRUN, places.TORCHRUN: "7"}])
+def test_a_training_of_a_comparison_is_a_process_alone(
+    of_this_process: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under srun or torchrun, whose words it would have from us, it would wait for others, or join their run."""
+    for name, value in of_this_process.items():
+        monkeypatch.setenv(name, value)
+    assert told_by(os.environ) is not None
+    told = child.environment(1, {})
+    assert told_by(told) is None
+    assert not {"RANK", "LOCAL_RANK", "WORLD_SIZE"} & told.keys(), "what Ultralytics reads"
+
+
+@pytest.mark.parametrize("of_this_process", [TORCHRUN, SRUN])
+def test_a_recipes_batch_is_not_shared_out_to_tasks_of_its_comparison(
+    of_this_process: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """9 images are no multiple of eight."""
+    for name, value in of_this_process.items():
+        monkeypatch.setenv(name, value)
+    options = {"data": "x", "model": "yolo11n.yaml", "method": "simclr", "batch": 9, "device": "cpu"}
+    assert not [problem for problem in check_options(options) if problem.where == "batch"]
+    assert told_by(os.environ) == places.launched()
 
 
 def test_half_an_environment() -> None:
@@ -179,3 +227,151 @@ def test_which_process_ended_and_why(ends: list[str], words: dict[str, str], sec
         process.wait()
     failure = beside.failure(seconds)
     assert str(failure).startswith(told) if told else failure is None
+
+
+def test_a_process_that_ended_well_before_it_joined_is_not_waited_for() -> None:
+    beside = Beside.__new__(Beside)
+    beside._store, beside._processes = Words(), {1: subprocess.Popen(["sh", "-c", "exit 0"])}
+    with pytest.raises(RunError, match="process 1 of the run ended: with exit status 0, before it had joined") as error:
+        beside.wait(60.0)
+    assert "last checkpoint" not in str(error.value)
+
+
+# Whose process it is
+
+
+def test_a_process_whose_parent_was_gone_before_it_looked_ends(tmp_path: Path) -> None:
+    """A comparison that is killed while its training imports: by then another process is the parent."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    code = "import time; from headstart.launch.children import end_with_parent; end_with_parent(0.1); time.sleep(60)"
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, PARENT: str(gone.pid)}, timeout=50)
+    assert done.returncode == 1
+    assert child.environment(1, {})[PARENT] == str(os.getpid())
+
+
+# Cores
+
+BOUND = [frozenset(range(8 * task, 8 * task + 8)) for task in range(4)]
+"""As Slurm binds four tasks of eight cores each."""
+ALL = [frozenset(range(32))] * 4
+
+
+@pytest.mark.parametrize(
+    ("here", "quota", "own"),
+    [
+        (BOUND, float("inf"), 8),
+        (ALL, float("inf"), 8),
+        ([frozenset(range(6))] * 6, float("inf"), 1),  # six sixths, not a little less
+        ([frozenset(range(4)), frozenset(range(2, 6))], float("inf"), 3),  # two of its own, and half of two
+        (ALL, 10.0, 2),
+        (BOUND, 10.0, 2),
+        ([frozenset([0])] * 3, float("inf"), 1),
+    ],
+)
+def test_cores_that_are_bound_to_a_process_are_not_divided_again(
+    here: list[frozenset[int]], quota: float, own: int
+) -> None:
+    assert cores.part(here[0], here, quota) == own
+
+
+def test_loader_processes_go_by_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """16 at most are for one GPU: of 96 cores eight have 12 each, and not an eighth of 16."""
+    cpu, gpu = torch.device("cpu"), torch.device("cuda:1")
+    monkeypatch.setattr(machine, "cores", lambda: 24)
+    assert cores.loader_workers("auto", cpu) == 12
+    assert cores.loader_workers("auto", gpu) == 16
+    assert cores.loader_workers(0, gpu) == 0
+    monkeypatch.setattr(machine, "cores", lambda: 96)
+    assert cores.loader_workers("auto", gpu, 8) == 12
+    assert cores.loader_workers("auto", cpu, 8) == 6
+
+
+@pytest.mark.parametrize(("bound", "each"), [(BOUND, 8), (ALL, 16), ([BOUND[0]] * 2, 4)])
+def test_processes_find_out_together_whose_the_cores_are(
+    bound: list[frozenset[int]], each: int, tmp_path: Path
+) -> None:
+    """8 cores each, half of 32, half of 8. As docs/scale.md counts, a GPU with 8 cores has 8 loader processes."""
+
+    def work(rank: int) -> tuple[int, int]:
+        machine.allowed = lambda: bound[rank]  # in this process alone: a test's is a copy
+        machine.quota = lambda root=None: float("inf")
+        cores.share_cores(2)
+        return cores.own_cores(), cores.loader_workers("auto", torch.device("cuda:0"))
+
+    assert in_processes(2, work, tmp_path) == [(each, each)] * 2
+
+
+# Machines that are started by hand
+
+
+def test_the_first_machine_is_waited_for_until_it_answers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It opens its port when it has looked at its images, which may take hours."""
+    monkeypatch.setattr(group, "QUIET", 0.0)
+    with socket.socket() as first:
+        first.bind(("127.0.0.1", 0))
+        place = Place(4, 8, 0, 4, "127.0.0.1", first.getsockname()[1])
+        opens = threading.Timer(1.5, first.listen)
+        opens.start()
+        group._until_there(place, 60.0)
+        opens.join()
+    said = capsys.readouterr().err
+    assert said.count(f"the first machine does not answer at 127.0.0.1:{place.port}") == 1
+    assert "it is waited for" in said
+
+
+def test_a_first_machine_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert timedelta(days=1) < group.LONG
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = Place(4, 8, 0, 4, "127.0.0.1", free.getsockname()[1])
+    told = f"nodes: the first machine does not answer at 127.0.0.1:{place.port}"
+    with pytest.raises(RunError, match=told):
+        group._until_there(place, 0.0)
+    monkeypatch.setattr(group, "PATIENCE", timedelta(seconds=1))
+    with pytest.raises(RunError, match=told):
+        group._meeting(place)
+
+
+def test_a_port_that_cannot_be_opened_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        place = Place(0, 8, 0, 4, "127.0.0.1", taken.getsockname()[1])
+        with pytest.raises(RunError, match=f"nodes: port {place.port} of 127.0.0.1 cannot be opened"):
+            group._meeting(place)
+
+
+# Runs of a sweep
+
+
+def test_runs_of_a_sweep_are_refused_and_not_dropped(tmp_path: Path) -> None:
+    """``srun -n 2 sh -c 'headstart pretrain seed=$SLURM_PROCID out=runs/$SLURM_PROCID'``"""
+
+    def asked(options: dict[str, Any]) -> tuple[str, bool]:
+        try:
+            together.agreed(options)
+        except UserError as error:
+            return str(error), error.told
+        return "", False
+
+    def work(rank: int) -> list[tuple[str, bool]]:
+        same = {"data": Path("images"), "out": "runs/a", "model": object()}
+        cases: list[dict[str, Any]] = [
+            {**same, "data": "images", "device": f"cuda:{rank}", "cache_dir": f"/local/{rank}"},  # of each machine
+            same if rank == 0 else {},  # the others get all from the first
+            {**same, "seed": rank, "out": f"runs/{rank}"},
+        ]
+        return [asked(case) for case in cases]
+
+    first, second = in_processes(2, work, tmp_path)
+    assert first[:2] == second[:2] == [("", False)] * 2
+    assert first[2][0] == second[2][0]
+    assert first[2][0].startswith("out, seed: not the same in the 2 processes of this one run")
+    assert "out=runs/0 in the first, out=runs/1 in process 1" in first[2][0]
+    assert "env -u SLURM_STEP_NUM_TASKS" in first[2][0]
+    assert (first[2][1], second[2][1]) == (False, True)
+    assert asked({"out": "a"}) == ("", False)
+    assert not ranks.joined()

@@ -102,13 +102,6 @@ def test_shared_memory_is_what_is_free_there(root: Path) -> None:
     assert 0 < machine.shared_memory(root) < 2**60  # type: ignore[operator]
 
 
-def test_workers_go_by_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "cores", lambda: 24)
-    assert machine.loader_workers("auto", CPU) == 12
-    assert machine.loader_workers("auto", torch.device("cuda:1")) == 16
-    assert machine.loader_workers(0, torch.device("cuda:1")) == 0
-
-
 def hardware(monkeypatch: pytest.MonkeyPatch, gpus: int = 0, mps: bool = False) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
@@ -187,6 +180,18 @@ def test_several_where_one_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_fabric_gets_device_and_precision() -> None:
     fabric = make_fabric(Device("cpu"), "bf16")
     assert (str(fabric.device), fabric._precision.precision) == ("cpu", "bf16-mixed")
+
+
+@pytest.mark.parametrize("more", [{}, {"SLURM_STEP_NUM_TASKS": "1"}, {"SLURM_NTASKS_PER_NODE": "8"}])
+def test_a_batch_script_of_slurm_may_have_any_number_of_tasks(
+    more: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of one process in it is none of them: Lightning would refuse ``--ntasks``, or its own number of devices."""
+    said = {"SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_JOB_ID": "1"}
+    for name, value in {**said, **more}.items():
+        monkeypatch.setenv(name, value)
+    fabric = make_fabric(Device("cpu"))
+    assert (fabric.world_size, fabric.global_rank, fabric.local_rank) == (1, 0, 0)
 
 
 def test_the_cpu_decides(monkeypatch: pytest.MonkeyPatch) -> None:

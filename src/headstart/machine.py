@@ -35,11 +35,18 @@ def cores(root: Path = _ROOT) -> int:
     Args:
         root: Where ``/proc`` and ``/sys`` lie.
     """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    shares = [_share_v2(folder) for folder in _groups(root, None)]
-    shares += [_share_v1(folder) for folder in _groups(root, "cpu")]
     # A quota of 2.5 cores keeps 2 threads busy; a third would be held up again and again.
-    return max(1, math.floor(min([float(allowed), *shares])))
+    return max(1, math.floor(min(float(len(allowed())), quota(root))))
+
+
+def allowed() -> frozenset[int]:
+    """Cores that this process may run on, by their numbers."""
+    return frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+
+
+def quota(root: Path = _ROOT) -> float:
+    """Cores that this process's cgroup may keep busy, together with what else is in it; infinity without a quota."""
+    return min([math.inf, *map(_share_v2, _groups(root, None)), *map(_share_v1, _groups(root, "cpu"))])
 
 
 def memory(root: Path = _ROOT) -> int:
@@ -198,13 +205,6 @@ def _reclaimable(stat: Path, prefix: str) -> int:
         lines = [line.split() for line in stat.read_text().splitlines()]
         return sum(int(line[1]) for line in lines if len(line) == 2 and line[0] in wanted)
     return 0
-
-
-def loader_workers(workers: int | Literal["auto"], device: torch.device) -> int:
-    """Processes that read images: as given, or all cores beside a GPU (16 at most), half of them beside a CPU."""
-    if workers != "auto":
-        return workers
-    return min(cores(), 16) if device.type == "cuda" else max(1, cores() // 2)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -199,3 +201,21 @@ def test_the_longest_are_scaled_down_aspect_kept(tmp_path: Path) -> None:
     # 8 x 20,000 pixels each: sides of 400 at most.
     assert sorted(batch.sizes.tolist()) == [[1, 400], [100, 100], [400, 1]]
     assert batch.pixels.shape[2:] == (400, 400)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes are not forked")
+def test_a_script_needs_no_main_guard(good: ImageIndex, tmp_path: Path) -> None:
+    """From Python 3.14 on processes are not forked on Linux unless that is asked for: the script would run again."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"""
+import multiprocessing
+multiprocessing.set_start_method("forkserver", force=True)
+from headstart.images.index import find_images
+from headstart.images.loader import ImageLoader
+with ImageLoader(find_images({str(tmp_path)!r}), batch=2, max_area=None, workers=2, seed=0, steps=5) as loader:
+    print(len(list(loader)))
+"""
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "5\n"), done.stderr

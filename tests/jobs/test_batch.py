@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import resource
 import signal
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,14 @@ def test_bounds(images: int, own: int, most: int) -> None:
 def test_the_largest_views_are_tried(label_imgsz: int | None, step: int) -> None:
     """Burn-in is the first 3,500 of 10,000 steps; before step 3,500 images are labelled."""
     assert batch.largest_step(tiny.build("selftrain", label_imgsz=label_imgsz)).step == step
+
+
+def test_a_step_before_which_images_are_labelled_is_never_tried() -> None:
+    """Another detector labels before the very first one; a training of a thousand images began with it, twice."""
+    made = tiny.build("selftrain", burn_in=0.35)
+    assert batch.largest_step(made).step == 0
+    made._plan = replace(made._plan, burn_in=0.0, labelled_at_once=True)  # type: ignore[has-type]
+    assert batch.largest_step(made).step == 1
 
 
 def limited(pipe: Any, given: dict[str, Any], room: int) -> None:
@@ -189,3 +199,19 @@ def test_what_cannot_be_measured(given: dict[str, Any], monkeypatch: pytest.Monk
     assert batch.measured_batch(found) == BatchTrial(
         16, "batch=16, as there are 24 images: what memory mps has room for cannot be measured"
     )
+
+
+def test_a_trial_ends_whose_run_was_gone_before_it_looked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "_here", lambda *_: time.sleep(60))
+    context = multiprocessing.get_context("fork")
+    gone = context.Process(target=int)
+    gone.start()
+    gone.join()
+    ours, theirs = context.Pipe()
+    trial = context.Process(target=batch._child, args=(theirs, gone.pid, None, CPU, 2, MIB), daemon=True)
+    trial.start()
+    trial.join(30)
+    ended = trial.exitcode
+    trial.kill()
+    ours.close()
+    assert ended == 1

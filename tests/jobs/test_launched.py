@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from headstart import machine
 from headstart.launch import group
 from headstart.machine import cores
 from small import SMALL
@@ -78,6 +79,20 @@ def test_processes_that_torchrun_starts_make_one_run(image_folder: Path, tmp_pat
     assert (tmp_path / "out" / "headstart.pt").is_file()
 
 
+def test_processes_that_are_started_import_nothing_from_the_current_folder(image_folder: Path, tmp_path: Path) -> None:
+    """Nor does the command, as it is installed: a user's queue.py is not Python's."""
+    work = tmp_path / "work"
+    work.mkdir()
+    for name in ("queue", "random", "headstart"):
+        (work / f"{name}.py").write_text("raise SystemExit('a file of the user was imported')")
+    (tmp_path / "small.yaml").write_text(SMALL)
+    own = [f"data={image_folder}", f"model={tmp_path / 'small.yaml'}", f"out={tmp_path / 'out'}"]
+    command = [str(Path(sys.executable).with_name("headstart")), *COMMON.split(), *own, "devices=2", "steps=1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=work, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert steps(tmp_path) == [1]
+
+
 COUNTS = '''
 """What its processes compute with, noted by each."""
 
@@ -134,7 +149,7 @@ def test_threads_are_no_more_than_the_cores_of_a_process(
     given: int, allowed: int, processes: int, used: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A container may use fewer cores than torch sees; and fewer threads that somebody asked for stay so."""
-    monkeypatch.setattr(group, "cores", lambda: allowed)
+    monkeypatch.setattr(machine, "cores", lambda: allowed)
     before = torch.get_num_threads()
     torch.set_num_threads(given)
     try:

@@ -42,7 +42,7 @@ def test_what_is_said() -> None:
 
 
 def test_reading_beside_computing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outlook, "cores", lambda: 4)
+    monkeypatch.setattr(outlook, "own_cores", lambda: 4)
     assert together(2.0, 3.0, 0, "cuda") == 5.0  # in turn
     assert together(2.0, 3.0, 2, "cpu") == 3.5  # readers take a share of the cores
     assert together(2.0, 3.0, 2, "cuda") == 3.0  # hidden

@@ -495,6 +495,46 @@ def test_a_run_that_a_system_ends_at_any_time_goes_on(
     assert record["options"]["resume"] is False
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_run_that_is_stopped_before_it_has_settings_promises_nothing(
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+    replaces: bool,
+) -> None:
+    """While its other processes come up: there is nothing yet that could be gone on with."""
+    out = tmp_path / "cut"
+    before: dict[Path, bytes] = {}
+    if replaces:
+        pretrain(out, images, steps=1)
+        before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        capsys.readouterr()
+
+    def stopped(*_: Any) -> None:
+        os.kill(os.getpid(), number)
+        raise AssertionError("not ended")
+
+    monkeypatch.setattr("headstart.jobs.pretrain.share", stopped)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(out, images, steps=1, overwrite=replaces)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    said = capsys.readouterr().err
+    assert "resume=true" not in said
+    assert "checkpoint" not in said
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    if replaces:
+        assert f"the run that was in {out} before is there again" in said
+    else:
+        assert "stopped before anything was saved: the same command begins it again" in said
+        assert not out.exists()
+
+
 # -- what goes wrong while it runs ------------------------------------------------------------------------------------
 
 

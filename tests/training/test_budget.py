@@ -71,6 +71,7 @@ class Clock:
         self.now, self.seen = 0.0, []  # type: ignore[var-annotated]
         self.method = torch.nn.Linear(1, 1)
         self.method.phases = lambda steps: [range(6000), range(6000, steps)]  # type: ignore[assignment]
+        self.method.long_ahead = lambda progress: False  # type: ignore[assignment]
         monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: self.now))
 
     def views(self, batch: torch.Tensor, progress: Progress) -> list[torch.Tensor]:

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,15 +22,9 @@ from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import FAILED, FinetuneSettings, write_json
 from headstart.errors import UserError
 from headstart.files import no_link
+from headstart.launch.children import command, end_with_parent, for_child
+from headstart.launch.places import alone
 
-# ``python -m`` imports from the current folder first: a torch.py among somebody's data would run.
-_RUN = """\
-import sys
-sys.path = [place for place in sys.path if place]
-import runpy
-sys.argv = sys.argv[1:]
-runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-"""
 _COLORS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 PATIENCE = 10.0
 """Seconds that a process may take to end before it is killed."""
@@ -53,7 +47,7 @@ def run(
     folder: Path | None = None,
     patience: float = PATIENCE,
 ) -> int:
-    """Run ``python -m module arguments`` to its end, but for what `_RUN` says; its output goes to `log`.
+    """Run a module to its end, as `headstart.launch.children.command` starts it; its output goes to `log`.
 
     Ctrl-C at the terminal reaches us alone: the process is told by us, once, so that it can save what it has.
 
@@ -75,9 +69,8 @@ def run(
     """
     no_link(log)
     with log.open("wb") as stream:
-        command = [sys.executable, "-c", _RUN, module, *arguments]
         process = subprocess.Popen(
-            command,
+            command(module, *arguments),
             stdout=stream,
             stderr=stream,
             stdin=subprocess.DEVNULL,
@@ -108,25 +101,14 @@ def _end(process: subprocess.Popen[bytes], patience: float) -> None:
             process.wait()
 
 
-def end_with_parent(every: float = 2.0) -> None:
-    """End this process when the one that started it is gone: it would write into a folder that is used anew."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(every)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def environment(threads: int | None, changes: Mapping[str, str | None]) -> Mapping[str, str]:
     """The child's environment: ours with `changes`, no windows for plots, and as many threads as it may have.
 
+    A training is a process alone, and never one of those that srun or torchrun started beside us.
     Ultralytics sets OMP_NUM_THREADS to 1 where it is not set, in the calling process too, so it is always set here.
     """
     own = {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": str(threads or machine.cores()), "PYTHONUNBUFFERED": "1"}
-    wanted: dict[str, str | None] = {**os.environ, **changes, **own, **trust.for_child()}
+    wanted: dict[str, str | None] = {**os.environ, **alone(), **changes, **own, **for_child(), **trust.for_child()}
     return {key: value for key, value in wanted.items() if value is not None}
 
 
@@ -140,6 +122,8 @@ def main(arguments: Sequence[str]) -> int:
     """Train as the request says; 0 when all went well, else ``failed.json`` beside it says what a user can mend."""
     end_with_parent()
     trust.from_parent()
+    if sys.platform == "linux":  # from Python 3.14 on loader processes would begin without what was changed here
+        multiprocessing.set_start_method("fork", force=True)
     request = Path(arguments[0])
     settings = FinetuneSettings(**json.loads(request.read_text(encoding="utf-8")))
     try:

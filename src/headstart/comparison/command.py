@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 
-from headstart.comparison.child import end_with_parent
+from headstart.launch.children import end_with_parent
 
 if __name__ == "__main__":
     end_with_parent()

@@ -18,6 +18,7 @@ from headstart.detectors.find import finetuner
 from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.images.labels import Keypoints, label_path, read_labels
+from headstart.launch.children import end_with_parent
 
 LEAST_CONFIDENCE = 0.25
 _SHOWN_SIDE = 480
@@ -85,7 +86,7 @@ def detect(
 
 def main(arguments: Sequence[str]) -> int:
     """``python -m headstart.comparison.detections REQUEST.json``; 0 when all went well."""
-    child.end_with_parent()
+    end_with_parent()
     trust.from_parent()
     path = Path(arguments[0])
     asked = json.loads(path.read_text(encoding="utf-8"))

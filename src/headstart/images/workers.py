@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -47,6 +48,8 @@ def produced(dataset: Dataset[Any], order: Sequence[int], workers: int, *, pin: 
         sampler=order,
         num_workers=workers,
         prefetch_factor=AHEAD if workers else None,
+        # As Python did until 3.14: other ways run the user's script again, which then needs a main guard.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         pin_memory=pin,
         worker_init_fn=start_worker,
         generator=torch.Generator(),  # its own: a draw from the global one would set a resumed run apart

@@ -9,8 +9,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -29,9 +27,10 @@ from headstart.jobs.making import make_method
 from headstart.jobs.outlook import spread
 from headstart.jobs.prepare import Job
 from headstart.jobs.search import Tools, loaded, search_batches
+from headstart.launch.children import end_with
+from headstart.launch.cores import loader_workers
 from headstart.launch.devices import make_fabric, own_device, processes, training_devices
 from headstart.launch.group import local_processes
-from headstart.machine import loader_workers
 from headstart.methods.base import Method
 from headstart.methods.schedules import Progress
 from headstart.pseudolabels.base import PseudoLabels
@@ -69,7 +68,7 @@ def measured_batch(job: Job) -> BatchTrial:
         return BatchTrial(batch, f"batch={batch}, as {why}: what memory {device} has room for cannot be measured")
     make_console(stderr=True, soft_wrap=True).print("batch=auto: taking a few steps to see what memory has room for")
     # On a CPU all processes of the machine take from one memory.
-    here = max(local_processes(), len(training_devices(s.device, s.devices))) if device.type == "cpu" else 1
+    here = _local(job) if device.type == "cpu" else 1
     room = int(SHARE * _free(device)) // here
     try:
         tried = _tried(job, device, most, room)
@@ -80,6 +79,11 @@ def measured_batch(job: Job) -> BatchTrial:
         return trial
     batch = trial.batch * shares
     return replace(trial, batch=batch, why=f"batch={batch}, {shares} parts; of one of them {trial.why}")
+
+
+def _local(job: Job) -> int:
+    """Processes that the run has on this machine, or will have."""
+    return max(local_processes(), len(training_devices(job.run.device, job.run.devices)))
 
 
 class _FailedError(Exception):
@@ -124,7 +128,7 @@ def _apart(job: Job, device: torch.device, most: int, room: int) -> Tried:
     """`_here` in a process of its own, which may end in the midst of a batch: then that one does not fit."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(theirs, job, device, most, room), daemon=True)
+    process = context.Process(target=_child, args=(theirs, os.getpid(), job, device, most, room), daemon=True)
     process.start()
     theirs.close()
     tried: Tried = {}
@@ -144,9 +148,9 @@ def _apart(job: Job, device: torch.device, most: int, room: int) -> Tried:
     return tried
 
 
-def _child(pipe: Connection, job: Job, device: torch.device, most: int, room: int) -> None:
+def _child(pipe: Connection, parent: int, job: Job, device: torch.device, most: int, room: int) -> None:
     start_worker(0)
-    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+    end_with(parent, every=1.0)  # no signal reaches this process
     with suppress(OSError):  # where memory runs out all the same, this process is the one to go
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
@@ -157,13 +161,6 @@ def _child(pipe: Connection, job: Job, device: torch.device, most: int, room: in
         _here(job, device, most, room, told)
     except _FailedError as error:
         pipe.send((0, str(error)))
-
-
-def _follow(parent: int) -> None:
-    """End with the process that wants to know: no signal reaches this one."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
 
 
 # -- the trial --------------------------------------------------------------------------------------------------------
@@ -248,12 +245,14 @@ class _Trial:
                 loss = step(views, largest)
                 float(loss.detach())  # waits for the device
         method.to(memory_format=torch.contiguous_format)
-        return held * AHEAD * loader_workers(s.workers, self.device) if self.device.type == "cpu" else 0
+        if self.device.type != "cpu":
+            return 0
+        return held * AHEAD * loader_workers(s.workers, self.device, _local(job))
 
 
 def largest_step(method: Method) -> Progress:
     """A step of the phase with the largest views, at which no more is done, such as labelling images."""
-    starts = [Progress(tried(phase, 1).start, TRIAL, 0.0) for phase in method.phases(TRIAL) if len(phase) > 1]
+    starts = [Progress(tried(phase, 1, method).start, TRIAL, 0.0) for phase in method.phases(TRIAL) if len(phase) > 1]
     return max(starts, key=lambda one: max(spec.size for spec in method.specs_at(one)))
 
 

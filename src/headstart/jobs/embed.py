@@ -28,12 +28,14 @@ from headstart.images.index import ImageIndex, find_images
 from headstart.images.judges import judges_among
 from headstart.images.labels import expected, is_there, keypoints_for, label_path, read_labels, survey
 from headstart.images.members import split
+from headstart.images.resolved import Resolver
 from headstart.images.shards import save_image
 from headstart.jobs.csv_files import write_csv
 from headstart.jobs.export_labels import file_names
 from headstart.jobs.labelled import RowReader
+from headstart.launch.cores import loader_workers
 from headstart.launch.group import threads_for
-from headstart.machine import loader_workers, parse_device
+from headstart.machine import parse_device
 from headstart.paths import expanded
 from headstart.pseudolabels.search import Search
 from headstart.run.display import Filling
@@ -112,11 +114,10 @@ def embed(s: EmbedSettings) -> Embedded:
     search = _search(s, detector, made, device)
     describe = Describer(detector, level=s.level, imgsz=s.imgsz, device=device, search=search, uncertain=uncertain)
     reader = RowReader(images, loader_workers(s.workers, device), skipped=made.skipped)
-    reader.progress = Filling(label="describing images")
     with explained(files["images"]):
         files["images"].parent.mkdir(parents=True, exist_ok=True)
         kept = tempfile.TemporaryFile(dir=files["images"].parent)  # noqa: SIM115 - of a folder that may refuse it
-    with kept:
+    with kept, Filling(label="describing images") as reader.progress:
         found = _described(describe, reader, images, given, made, _about(s, detector))
         rows, features, uncertainty = _kept(found, files, kept)
         _write_duplicates(s, images, rows, features, made, device)
@@ -200,8 +201,8 @@ def _checkpoint(model: str) -> str:
 
 def _labelled(labels: str, images: ImageIndex) -> _Given:
     """The labels of the images of a dataset's train part that have a label file."""
-    dataset = dataset_of(labels)
-    row_of = {str(Path(path).resolve()): row for row, path in enumerate(images)}
+    dataset, resolved = dataset_of(labels), Resolver()
+    row_of = {resolved(path): row for row, path in enumerate(images)}
     classes, keypoints = len(dataset.class_names()), keypoints_for("", dataset.keypoints())
     train = list(find_images([], labels=str(dataset.file)))
     there = [path for path in train if is_there(label_path(path))]
@@ -212,7 +213,7 @@ def _labelled(labels: str, images: ImageIndex) -> _Given:
     found: dict[int, list[Box]] = {}
     for path in known.classes:
         rows = read_labels(label_path(path), classes, keypoints).rows
-        found[row_of[str(Path(path).resolve())]] = [Box(row.box, "label", label=row.label) for row in rows]
+        found[row_of[resolved(path)]] = [Box(row.box, "label", label=row.label) for row in rows]
     if not found:
         raise UserError(f"none of the label files of train can be used: {known.notes[0]}", where=str(dataset.file))
     return _Given(dataset, found, known.notes)

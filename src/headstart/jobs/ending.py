@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,13 +85,16 @@ def ended_early(folder: RunFolder, error: BaseException, *, new: bool, again: st
         new: Whether it began just now.
         again: The command that goes on with it.
     """
-    if isinstance(error, UserError):
+    asked, begun = isinstance(error, KeyboardInterrupt), folder.begun
+    if not asked:  # where nobody reads the output any more, this alone tells
+        words = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error)).rstrip()
         with suppress(UserError):  # on a full disk: `error` says more
-            folder.log(f"stopped: {error}")
-    asked = isinstance(error, KeyboardInterrupt)
+            folder.log(f"stopped: {words}")
     # A system that ends the run will start it again; a person, or an error, has changed the plan.
-    if new and not isinstance(error, Stopped) and folder.put_back():
+    if new and not (begun and isinstance(error, Stopped)) and folder.put_back():
         say(f"the run that was in {folder.path} before is there again, as it was")
+    elif asked and not begun:  # the folder goes
+        say("stopped before anything was saved: the same command begins it again")
     elif asked:
         folder.keep()
         say("stopped; everything up to the last checkpoint is saved. To go on:")

@@ -17,10 +17,10 @@ from headstart.images.loader import ImageLoader
 from headstart.images.readers import FileReader
 from headstart.jobs.prepare import Job
 from headstart.jobs.search import Tools, loaded, search_few
+from headstart.launch.cores import loader_workers, own_cores
 from headstart.launch.devices import make_fabric, own_device
-from headstart.launch.group import local_processes
 from headstart.launch.random_state import kept_random_state
-from headstart.machine import Arithmetic, cores, loader_workers
+from headstart.machine import Arithmetic
 from headstart.methods.base import Method
 from headstart.methods.schedules import Progress
 from headstart.pseudolabels.base import PseudoLabels
@@ -183,7 +183,7 @@ def _step(job: Job, method: Method, images: ImageIndex, few: int, arithmetic: Ar
     each: list[Taken] = []
     for phase in phases:
         # Never a step at which a method does more, such as labelling images.
-        progress = Progress(tried(phase, 1).start, TRIAL, 0.0)
+        progress = Progress(tried(phase, 1, method).start, TRIAL, 0.0)
         specs = tuple(method.specs_at(progress))
         if specs not in taken:  # no matter here which images it reads
             taken[specs] = _at(progress, job, method, images, few, arithmetic)
@@ -226,19 +226,14 @@ def _at(progress: Progress, job: Job, method: Method, images: ImageIndex, few: i
                 break
     method.to(memory_format=torch.contiguous_format)
     read, computed = (median(times[WARMUP:]) / few for times in (reading, computing))
-    here, workers = local_processes(), loader_workers(s.workers, fabric.device)
-    workers = max(1, workers // here) if s.workers == "auto" else workers
-    clock = together(read, computed, workers, fabric.device.type, here)
+    clock = together(read, computed, loader_workers(s.workers, fabric.device), fabric.device.type)
     return Taken(clock, median(threads[WARMUP:]) / few)
 
 
-def together(reading: float, computing: float, workers: int, device: str, processes: int = 1) -> float:
-    """Seconds a step where `workers` read while the device computes.
-
-    On a CPU both share the cores, and so do the `processes` of a run on this machine.
-    """
+def together(reading: float, computing: float, workers: int, device: str) -> float:
+    """Seconds a step where `workers` read while the device computes; on a CPU both share this process's cores."""
     if workers == 0:
         return reading + computing
     if device == "cpu":
-        return computing + reading / max(1.0, cores() / processes)
+        return computing + reading / own_cores()
     return max(computing, reading / workers)

@@ -12,7 +12,9 @@ from headstart import ranks
 from headstart.errors import UserError
 from headstart.jobs import carried
 from headstart.jobs.ending import Run
+from headstart.jobs.going_on import MAY_CHANGE
 from headstart.jobs.prepare import Job
+from headstart.launch.children import PARENT
 from headstart.launch.group import explained, say
 from headstart.launch.places import launched
 from headstart.methods import find
@@ -31,6 +33,44 @@ class Work(Protocol):
 
     def run(self) -> Run:
         """All of it."""
+
+
+def agreed(options: Mapping[str, Any]) -> None:
+    """See that those who were started as one of several were asked for one run: what the others give is not looked at.
+
+    What may be another on each machine is left out; so are the processes that the first one starts, without options.
+
+    Raises:
+        UserError: Runs of their own were meant, as in a sweep; in all of them, and told once.
+    """
+    if not ranks.joined() or PARENT in os.environ:
+        return
+    own = {name: _plain(value) for name, value in options.items() if name == "out" or name not in MAY_CHANGE}
+    with explained():
+        given = ranks.of_all({name: value for name, value in own.items() if value is not None})
+    for rank, one in enumerate(given):
+        if apart := sorted(name for name in one if one[name] != given[0].get(name)):
+            raise _several(apart, [given[0].get(apart[0]), one[apart[0]]], rank, len(given))
+
+
+def _several(names: list[str], values: list[Any], rank: int, world: int) -> UserError:
+    what = f"not the same in the {world} processes of this one run, as srun or torchrun started them: "
+    what += f"{names[0]}={values[0]} in the first, {names[0]}={values[1]} in process {rank}"
+    hint = "for a run of its own in each, begin the command with env -u SLURM_STEP_NUM_TASKS (torchrun: env -u RANK)"
+    error = UserError(what, where=", ".join(names), hint=hint)
+    error.told = not ranks.first()
+    return error
+
+
+def _plain(value: object) -> object:
+    """An option as it can be sent and compared; of an object in memory its class."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return value if value is None or isinstance(value, (str, int, float)) else type(value).__name__
 
 
 @contextmanager

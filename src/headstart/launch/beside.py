@@ -9,11 +9,13 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from headstart import trust
 from headstart.errors import RunError
-from headstart.launch.places import PARENT, TORCHRUN, Place
+from headstart.launch.children import command, for_child
+from headstart.launch.places import TORCHRUN, Place
 
 Store = Any
 """A store of torch.distributed, for which torch declares no types that last."""
@@ -43,21 +45,22 @@ class Beside:
         import torch
 
         self._store, self._over = store, threading.Event()
+        paths = [str(one) or str(Path.cwd()) for one in sys.path]  # what a script can import, they can
         ours = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),  # what a script can import, they can
+            **for_child(),
+            "PYTHONPATH": os.pathsep.join(paths),
             "MASTER_ADDR": place.address,
             "MASTER_PORT": str(port),
             "WORLD_SIZE": str(place.world),
             "LOCAL_WORLD_SIZE": str(place.local_world),
-            PARENT: str(os.getpid()),
             "OMP_NUM_THREADS": str(torch.get_num_threads()),
         }
         ours.pop(TORCHRUN, None)
-        command = [sys.executable, "-m", "headstart", "pretrain", f"trust={str(trust.trusted()).lower()}"]
+        words = command("headstart", "pretrain", f"trust={str(trust.trusted()).lower()}")
         self._processes = {
             place.rank + number: subprocess.Popen(
-                command,
+                words,
                 env={**ours, "RANK": str(place.rank + number), "LOCAL_RANK": str(number)},
                 stdin=subprocess.DEVNULL,
             )
@@ -74,7 +77,10 @@ class Beside:
         until = time.monotonic() + seconds
         while self._processes and not self._store.check([f"here/{rank}" for rank in self._processes]):
             if failure := self.failure(0.0):
-                raise failure
+                raise LostError(failure.what)
+            # Whoever is there ends after this one: with status 0, too, it never was.
+            if gone := [rank for rank, one in self._processes.items() if one.poll() == 0]:
+                raise LostError(lost(gone[0], "with exit status 0, before it had joined").what)
             if time.monotonic() > until:
                 raise RunError("the other processes of the run did not come up in time", where="devices")
             time.sleep(0.05)

@@ -89,19 +89,21 @@ def make_fabric(device: Device, precision: str = "32") -> Fabric:
     # Fabric tells of mixed precision on standard error; the run says it itself, with the reason.
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
     devices: Any = 1 if device.index is None else [device.index]
+    # Asked for one process, too: Fabric would look into the environment itself, and refuse a batch script of Slurm.
+    plugins = [_places(ranks.world(), ranks.rank())]
     if ranks.world() == 1:
-        return Fabric(accelerator=device.kind, devices=devices, precision=kind)
+        return Fabric(accelerator=device.kind, devices=devices, precision=kind, plugins=plugins)
     from lightning_fabric.strategies import DDPStrategy
 
     # Losses leave parts of a network out: a head of the detector, a branch without objects in this step.
     strategy = DDPStrategy(find_unused_parameters=True)
-    fabric = Fabric(accelerator=device.kind, devices=devices, precision=kind, strategy=strategy, plugins=[_joined()])
+    fabric = Fabric(accelerator=device.kind, devices=devices, precision=kind, strategy=strategy, plugins=plugins)
     strategy.setup_environment()  # not `launch`, which starts processes, and sets threads for one alone
     fabric._launched = True
     return fabric
 
 
-def _joined() -> Any:
+def _places(world: int, rank: int) -> Any:
     """What Fabric asks about the processes, which are there: each has one device."""
     from lightning_fabric.plugins.environments import LightningEnvironment
 
@@ -109,13 +111,13 @@ def _joined() -> Any:
         creates_processes_externally = True
 
         def world_size(self) -> int:
-            return ranks.world()
+            return world
 
         def set_world_size(self, size: int) -> None:
             pass
 
         def global_rank(self) -> int:
-            return ranks.rank()
+            return rank
 
         def set_global_rank(self, rank: int) -> None:
             pass
@@ -124,6 +126,6 @@ def _joined() -> Any:
             return 0
 
         def node_rank(self) -> int:
-            return ranks.rank()
+            return rank
 
     return Joined()

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import atexit
 import os
+import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,16 +18,19 @@ from datetime import timedelta
 from typing import Any, cast
 
 from headstart import ranks
-from headstart.errors import UserError
+from headstart.errors import RunError, UserError
 from headstart.launch.beside import GO_ON, GRACE, Beside, LostError, Store, lost, said
+from headstart.launch.children import PARENT, end_with_parent
+from headstart.launch.cores import own_cores, share_cores, unshare_cores
 from headstart.launch.devices import training_devices
-from headstart.launch.places import PARENT, TORCHRUN, Place, by_hand, keep, launched
-from headstart.machine import cores
+from headstart.launch.places import TORCHRUN, Place, by_hand, keep, launched
 
 PATIENCE = timedelta(minutes=10)
 """After which a process that waits for another in a step gives up."""
 LONG = timedelta(days=14)
 """After which one gives up that waits for what the first process does by itself, such as a search for objects."""
+QUIET = 30.0
+"""Seconds after which it is said what is waited for."""
 
 _here = 1
 _store: Store | None = None
@@ -47,7 +50,7 @@ def join_launched() -> None:
     import torch
 
     if PARENT in os.environ:
-        threading.Thread(target=_follow, args=(int(os.environ[PARENT]),), daemon=True).start()
+        end_with_parent(1.0, GRACE)
     store = None if TORCHRUN in os.environ else _meeting(place)
     if store and PARENT in os.environ:
         store.set(f"here/{place.rank}", "")
@@ -76,6 +79,8 @@ def others(device: str | int, devices: str, nodes: int) -> Iterator[None]:
         return
     place = by_hand(nodes, local)
     with _within_machine(nodes == 1), threads_for(local), explained():
+        if place.rank:  # the first machine opens its port once it has looked at its images
+            _until_there(place, LONG.total_seconds())
         store = _meeting(place)
         _beside = Beside(place, place.port or int(store.port), store)
         try:
@@ -107,7 +112,7 @@ def _own_threads(processes: int) -> int:
     """
     import torch
 
-    return min(torch.get_num_threads(), max(1, cores() // processes))
+    return min(torch.get_num_threads(), own_cores(processes))
 
 
 @contextmanager
@@ -124,12 +129,51 @@ def _within_machine(alone: bool) -> Iterator[None]:
         os.environ.pop(name, None)
 
 
+def _until_there(place: Place, seconds: float) -> None:
+    """Wait until the first machine answers. Not in torch's own waiting, which no Ctrl-C ends.
+
+    Raises:
+        RunError: It does not.
+    """
+    began, said = time.monotonic(), False
+    while True:
+        try:
+            socket.create_connection((place.address, place.port), 5.0).close()
+            return
+        except OSError as error:
+            words, waited = f"{_silent(place)} ({error})", time.monotonic() - began
+        if waited > seconds:
+            raise RunError(words, where="nodes", hint=_LOOK)
+        if waited > QUIET and not said:
+            said = True
+            print(f"headstart: {words}; it is waited for: it does once it has looked at its images", file=sys.stderr)
+        time.sleep(min(1.0, seconds))
+
+
+_LOOK = "is its run at work, and do MASTER_ADDR and MASTER_PORT say where?"
+
+
+def _silent(place: Place) -> str:
+    return f"the first machine does not answer at {place.address}:{place.port}"
+
+
 def _meeting(place: Place) -> Store:
-    """Where they leave each other words; the first process keeps it."""
+    """Where they leave each other words; the first process keeps it.
+
+    Raises:
+        RunError: It cannot, or does not answer.
+    """
     import torch.distributed as dist
 
     store: Any = vars(dist)["TCPStore"]  # exported, and not declared so
-    return store(place.address, place.port, place.world, place.rank == 0, PATIENCE, wait_for_workers=False)
+    first = place.rank == 0
+    try:
+        return store(place.address, place.port, place.world, first, PATIENCE, wait_for_workers=False)
+    except (RuntimeError, dist.DistError) as error:
+        if not first:
+            raise RunError(_silent(place), where="nodes", hint=_LOOK) from error
+        what = f"port {place.port} of {place.address} cannot be opened: {str(error).splitlines()[0]}"
+        raise RunError(what, where="nodes", hint="is another run at work there? MASTER_PORT says which port") from error
 
 
 def _join(place: Place, store: Store | None) -> None:
@@ -141,6 +185,7 @@ def _join(place: Place, store: Store | None) -> None:
     both = torch.cuda.is_available() and dist.is_nccl_available()
     dist.init_process_group("cpu:gloo,cuda:nccl" if both else "gloo", timeout=PATIENCE, **where)
     ranks.be_patient(cast("dist.ProcessGroup", dist.new_group(backend="gloo", timeout=LONG)))
+    share_cores(place.local_world)
     _here = place.local_world
     _store = store or dist.distributed_c10d._get_default_store()
 
@@ -151,19 +196,12 @@ def _leave() -> None:
 
     ranks.be_patient(None)
     _here, _store = 1, None
+    unshare_cores()
     with suppress(RuntimeError, AssertionError):  # of what is broken, or was not whole yet
         dist.destroy_process_group()
 
 
 # -- when one ends ----------------------------------------------------------------------------------------------------
-
-
-def _follow(parent: int) -> None:
-    """End with the process that started this one, which cannot tell where it is killed."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    time.sleep(GRACE)  # in which it may end by itself
-    os._exit(1)
 
 
 @contextmanager

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from headstart.errors import UserError
 
-PARENT = "HEADSTART_PARENT"
-"""Of the environment of a process that the first one of its machine started: that one's number."""
 TORCHRUN = "TORCHELASTIC_RUN_ID"
+_RANKS = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "ROLE_RANK", TORCHRUN}
+_TASKS = {"SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Place:
 
 
 _kept: Place | None = None
+_by_itself = False
 
 
 def launched() -> Place | None:
@@ -40,7 +42,18 @@ def launched() -> Place | None:
     Raises:
         UserError: Its environment is half of what is needed.
     """
-    return _kept or told_by(os.environ)
+    return None if _by_itself else _kept or told_by(os.environ)
+
+
+@contextmanager
+def by_itself() -> Iterator[None]:
+    """Look at what a process does that was started as one of nobody's, such as a pretraining of a comparison."""
+    global _by_itself
+    before, _by_itself = _by_itself, True
+    try:
+        yield
+    finally:
+        _by_itself = before
 
 
 def keep(place: Place) -> None:
@@ -52,6 +65,14 @@ def keep(place: Place) -> None:
     _kept = place
     for name in ("RANK", "LOCAL_RANK"):
         os.environ.pop(name, None)
+
+
+def alone() -> Mapping[str, None]:
+    """What is to be gone from the environment of a process, so that it takes itself for no part of this one's run.
+
+    Under srun, and under torchrun, a process has it from the one that starts it.
+    """
+    return dict.fromkeys(sorted(_RANKS | _TASKS))
 
 
 def told_by(e: Mapping[str, str]) -> Place | None:
@@ -74,7 +95,9 @@ def _of_srun(e: Mapping[str, str]) -> Place:
 
     nodes = e.get("SLURM_STEP_NODELIST") or e.get("SLURM_NODELIST") or "127.0.0.1"
     address = e.get("MASTER_ADDR") or SLURMEnvironment.resolve_root_node_address(nodes)
-    port = int(e.get("MASTER_PORT") or 15_000 + int(e.get("SLURM_JOB_ID", 0)) % 10_000)
+    # A job may have several steps at a time; neighbours in the queue have numbers that follow each other.
+    number = int(e.get("SLURM_JOB_ID", 0)) + 1009 * int(e.get("SLURM_STEP_ID", 0))
+    port = int(e.get("MASTER_PORT") or 15_000 + number % 10_000)
     here = e.get("SLURM_STEP_TASKS_PER_NODE", "1").partition("(")[0].partition(",")[0]  # "2(x3)" or "2,1"
     return Place(
         int(e["SLURM_PROCID"]), int(e["SLURM_STEP_NUM_TASKS"]), int(e["SLURM_LOCALID"]), int(here), address, port

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from headstart import ranks
 from headstart.errors import UserError
 from headstart.images.loader import ImageLoader
+from headstart.methods.base import Method
 from headstart.methods.schedules import Progress
 from headstart.run.display import duration
 from headstart.training.step import Step, unchanged
@@ -89,7 +90,7 @@ def measure(
     read = kept = 0.0
     with unchanged(step.method):
         for phase in phases:
-            steps = tried(phase, WARMUP + MOST)
+            steps = tried(phase, WARMUP + MOST, step.method)
             with loader_of(steps) as loader:
                 first, taken = _timed(step, loader, steps, MOST, part)
                 later = _timed(step, loader, steps, LEAST, part)[0] if cached and taken < epoch else first
@@ -98,9 +99,9 @@ def measure(
     return Pace(read, kept, epoch if cached else math.inf)
 
 
-def tried(phase: range, most: int) -> range:
-    """Steps of a phase that are timed: the first, but for the very first of a later one, at which more may be done."""
-    start = phase.start + (phase.start > 0)
+def tried(phase: range, most: int, method: Method) -> range:
+    """Steps of a phase that are timed: the first, but for the very first where more may be done, as in later phases."""
+    start = phase.start + (phase.start > 0 or method.long_ahead(Progress(phase.start, TRIAL, 0.0)))
     return range(start, min(start + most, phase.stop))
 
 

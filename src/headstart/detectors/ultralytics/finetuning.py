@@ -39,9 +39,9 @@ class UltralyticsFinetuner(Finetuner):
     """See `headstart.detectors.finetuner.Finetuner`."""
 
     optimizers = ("SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop")
-    # No downloads, no installs, no trackers, no other processes to wait for.
+    # No downloads, no installs, no trackers.
     environment: ClassVar[Mapping[str, str | None]] = {
-        **dict.fromkeys(("ULTRALYTICS_API_KEY", "RANK", "LOCAL_RANK", "WORLD_SIZE")),
+        "ULTRALYTICS_API_KEY": None,
         **{"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "WANDB_MODE": "disabled"},
     }
 
