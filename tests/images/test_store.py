@@ -258,3 +258,46 @@ def test_memory_is_given_back(images: Path, tmp_path: Path) -> None:
     (left / "lock").touch()
     open_cache("ram", index, AREA, folder=tmp_path).close()
     assert not left.exists()
+
+
+NOTE = "12 bits in 16: scaled by 12 bits, of which Ultralytics sees the high byte"
+
+
+@pytest.fixture
+def deep(images: Path) -> Path:
+    """Two of the images are of 12 bits in 16."""
+    for number in (1, 4):
+        (images / f"{number:02d}.jpg").unlink()
+        picture = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+        cv2.imwrite(str(images / f"{number:02d}.png"), picture)
+    return images
+
+
+def noted(folder: Path, parent: Path, kind: str = "disk", workers: int = 0) -> list[tuple[str, str]]:
+    """What is noted of images in two epochs and more."""
+    index = find_images(folder)
+    with (
+        open_cache(kind, index, AREA, folder=parent, epochs=9) as cache,  # type: ignore[arg-type]
+        ImageLoader(index, batch=4, max_area=AREA, workers=workers, seed=3, steps=9, reader=cache.reader) as loader,
+    ):
+        return sorted((Path(path).name, note) for batch in loader for path, note in batch.notes)
+
+
+@pytest.mark.parametrize(("kind", "workers"), [("disk", 0), ("disk", 2), ("ram", 0), ("device", 0), ("off", 0)])
+def test_what_is_noted_of_images_is_noted_from_any_cache(deep: Path, tmp_path: Path, kind: str, workers: int) -> None:
+    """Before, a second run said nothing of images that came from the store of the first."""
+    for _ in range(2):
+        assert noted(deep, tmp_path, kind, workers) == [("01.png", NOTE), ("04.png", NOTE)]
+
+
+def test_a_note_that_is_lost_costs_a_decoding(deep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = batches(deep, tmp_path)
+    store = opened(deep, tmp_path)[1]
+    (file,) = store.folder.glob("*.note")
+    assert file.read_text() == NOTE
+    file.unlink()
+    decoded = count_decoding(monkeypatch)
+    assert same(first, batches(deep, tmp_path))
+    assert [name for name in decoded if name != "05.jpg"] in (["01.png"], ["04.png"]), "it is there again for both"
+    assert noted(deep, tmp_path) == [("01.png", NOTE), ("04.png", NOTE)]
+    assert not list(store.folder.glob(".*.tmp"))

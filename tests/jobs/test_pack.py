@@ -295,3 +295,45 @@ def test_what_is_validated_on_is_not_packed_to_be_learnt_from(images: Path, tmp_
     made = packed(str(images / "images"), tmp_path / "out", labels=str(images / "my.yaml"))
     assert sum(made.shards.values()) == 16
     assert any("4 images are in val or test" in line for line in made.lines())
+
+
+def _given(labels: Path, *data: Path) -> tuple[set[str], str]:
+    """Two digits of each labelled image that a run has, and what is said of all."""
+    index = find_images([str(one) for one in data], labels=str(labels))
+    given, told = given_labels(str(labels), index)
+    return {Path(index.path(row)).stem[-2:] for row in given.rows.tolist()}, told[0]
+
+
+def test_images_without_labels_stay_so_in_shards(images: Path, tmp_path: Path) -> None:
+    """Before, all that had no label file beside it was an image that shows nothing, and was taught as one."""
+    paths = sorted((images / "images").iterdir(), key=lambda path: path.stem[-2:])
+    (images / "train.txt").write_text("".join(f"{path}\n" for path in paths[:9]))
+    (images / "val.txt").write_text(f"{paths[9]}\n")
+    (images / "my.yaml").write_text("train: train.txt\nval: val.txt\nnames: [a, b b, c]\n")
+    paths[2].write_bytes(b"")
+    paths[3].unlink()
+    packed(str(images / "images"), tmp_path / "out", labels=str(images / "my.yaml"))
+    words = "8 labelled images (3 boxes, 3 classes; 5 show no object), 10 without labels"  # without 3, and without val
+    rows, told = _given(tmp_path / "out/data.yaml", tmp_path / "out")
+    assert (rows, told) == ({f"{number:02d}" for number in (0, 1, 2, 4, 5, 6, 7, 8)}, words)
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    assert _given(tmp_path / "out/data.yaml", tmp_path / "link") == (rows, words), "each member is there once"
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    packed(str(images / "images"), tmp_path / "out", labels=str(images / "my.yaml"), overwrite=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    packed(str(images / "d.yaml"), tmp_path / "out", overwrite=True)
+    assert not (tmp_path / "out/train.txt").exists(), "all are labelled"
+    (tmp_path / "out/train.txt").write_text("mine")
+    packed(str(images / "d.yaml"), tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out/train.txt").read_text() == "mine"
+
+
+def test_val_is_not_packed_where_the_data_name_the_dataset(images: Path, tmp_path: Path) -> None:
+    paths = sorted((images / "images").iterdir(), key=lambda path: path.stem[-2:])
+    for name, some in (("train", paths[:9]), ("val", paths[9:12])):
+        (images / f"{name}.txt").write_text("".join(f"{path}\n" for path in some))
+    (images / "my.yaml").write_text("train: train.txt\nval: val.txt\nnames: [a, b b, c]\n")
+    made = packed([str(images / "my.yaml"), str(images / "images")], tmp_path / "out")
+    assert sum(made.shards.values()) == 17
+    rows, _ = _given(tmp_path / "out/data.yaml", tmp_path / "out")
+    assert rows == {f"{number:02d}" for number in range(9)}

@@ -18,13 +18,16 @@ from headstart.comparison.start_records import PretrainingFacts
 from headstart.errors import UserError
 from headstart.images.decode import bytes_of
 from headstart.images.index import find_images
+from headstart.images.labels import label_path
 from headstart.jobs.doctor import doctor
 from headstart.jobs.embed import embed
 from headstart.jobs.export_labels import export_labels
+from headstart.jobs.pack import pack
+from headstart.jobs.scenes import draw_dataset
 from headstart.methods.base import GivenLabels
 from headstart.pseudolabels.base import PseudoLabels
 from headstart.pseudolabels.labelling import Detections, Labelling
-from headstart.settings.tools import DoctorSettings, EmbedSettings
+from headstart.settings.tools import DoctorSettings, EmbedSettings, PackSettings
 from small import SMALL
 
 
@@ -141,3 +144,26 @@ def test_a_comparison_refuses_shards(data: tuple[Path, Path], tmp_path: Path) ->
     (tmp_path / "d.yaml").write_text(f"train: {shards}/0.tar\nval: {shards}/1.zip\nnames: [a]\n")
     with pytest.raises(UserError, match="is a shard: images with labels are read from files here"):
         headstart.compare(data=str(tmp_path / "d.yaml"), out=str(tmp_path / "c"), plan=True)
+
+
+def test_a_run_with_few_labels_is_the_same_from_files_and_from_shards(tmp_path: Path) -> None:
+    """Before, the images without labels were packed as labelled ones that show nothing."""
+    files = draw_dataset(tmp_path / "data", unlabelled=8, train=8, val=2, imgsz=64)
+    train = sorted((files.parent / "images/train").iterdir())
+    label_path(str(train[3])).unlink()  # which shows nothing, and is labelled all the same
+    pack(PackSettings(data=str(files.parent / "images"), labels=str(files), out=str(tmp_path / "shards")))
+    runs = []
+    for name, data, labels in (
+        ("files", files.parent / "images", files),
+        ("shards", tmp_path / "shards", tmp_path / "shards/data.yaml"),
+    ):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / f"{name}.yaml").write_text(SMALL)
+        fixed = {"model": str(tmp_path / f"{name}.yaml"), "batch": 4, "imgsz": 64, "steps": 8, "workers": 0}
+        fixed |= {"device": "cpu", "precision": "32", "report": False, "teacher": None, "burn_in": 0.5, "cache": "off"}
+        run = headstart.pretrain(data=str(data), labels=str(labels), out=str(tmp_path / f"run {name}"), **fixed)
+        log = (run.folder / "log.txt").read_text()
+        assert "8 labelled images (" in log
+        assert "1 show no object), 8 without labels" in log
+        runs.append(run)
+    assert same(*runs)

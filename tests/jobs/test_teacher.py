@@ -10,6 +10,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from ultralytics import YOLO
@@ -19,6 +21,7 @@ from headstart.errors import RunError, UserError
 from headstart.images.labels import read_labels
 from headstart.jobs import teacher
 from headstart.jobs.pretrain import pretrain
+from headstart.jobs.scenes import draw_dataset
 from headstart.pseudolabels.labeller import Labeller
 
 LABELLED = 8
@@ -235,3 +238,23 @@ def test_storage_that_fails_while_images_are_labelled_costs_no_step(
     assert first > 0
     assert saved == [f"step-{first:08d}.pt"]
     assert run.ok
+
+
+@pytest.mark.parametrize("cache", ["off", "disk"])
+def test_what_the_teacher_alone_reads_is_listed(options: dict[str, Any], tmp_path: Path, cache: str) -> None:
+    """Half of the labelled images judge it, and are learnt from by nobody.
+
+    Without a report or an export nothing is labelled at the end, when alone it was listed what the teacher had met.
+    """
+    data = draw_dataset(tmp_path / "data", unlabelled=4, train=24, val=2, imgsz=64)
+    train = sorted((data.parent / "images/train").iterdir())
+    for path in train:  # the same picture in 12 bits, called as before
+        path.write_bytes(cv2.imencode(".png", cv2.imread(str(path)).astype(np.uint16) << 4)[1].tobytes())
+    train[5].write_text("no image")
+    more = {"data": str(data.parent / "images/unlabelled"), "labels": str(data), "cache": cache, "held_out": 0.5}
+    more |= {"cache_dir": str(tmp_path / "cache"), "steps": 12, "burn_in": 0.5, "rounds": 1, "settle": 0.0}
+    run = pretrain(**{**options, **more})
+    lines = {name: list(csv.reader((run.folder / f"{name}.csv").open()))[1:] for name in ("skipped", "noted")}
+    assert [path for path, _ in lines["skipped"]] == [str(train[5])]
+    assert sorted(path for path, _ in lines["noted"]) == [str(path) for path in train if path != train[5]]
+    assert "23 images: 12 bits in 16" in (run.folder / "log.txt").read_text()

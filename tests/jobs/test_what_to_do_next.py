@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from ultralytics.data.loaders import LoadImagesAndVideos
 
+import packs
 from headstart.detectors.find import load_detector
 from headstart.images.index import find_images
 from headstart.jobs.finetune_file import commands
+from headstart.jobs.labelled import given_labels
+from headstart.settings.method_options import LabelOptions
 
 
 def _source(data: list[str]) -> str:
@@ -46,3 +49,39 @@ def test_shards_are_no_source_of_a_trainer(folder: Path) -> None:
     with tarfile.open(folder / "000000.tar", "w") as file:
         file.add(folder / "flat/1.jpg", "1.jpg")
     assert _source([str(folder / "000000.tar")]) == "your/images"
+
+
+@pytest.mark.parametrize(
+    ("parts", "taken"),
+    [
+        ("train: images\nval: images\n", True),
+        ("train: images\nvalidation: images\n", True),
+        ("train: images\n", False),
+        ("train: images\ntest: images\n", False),
+        ("train: 0.tar\nval: images\n", False),
+        ("train: images\nval: 0.tar\n", False),
+        ("train: shards\nval: images\n", False),
+        ("train: train.txt\nval: images\n", False),
+    ],
+)
+def test_a_training_is_given_the_labels_that_a_trainer_reads(parts: str, taken: bool, tmp_path: Path) -> None:
+    """Ultralytics ends where there is no val, and reads no shards."""
+    for name in ("0.tar", "shards/0.tar"):
+        packs.tar(tmp_path / name, {"1.png": packs.picture(1), "1.txt": b"0 0.5 0.5 0.5 0.5\n"})
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "images/1.png").write_bytes(packs.picture(2))
+    (tmp_path / "labels/1.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "train.txt").write_text("./0.tar/1.png\n")
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool/2.png").write_bytes(packs.picture(3))
+    labels = tmp_path / "my.yaml"
+    labels.write_text(f"{parts}names: [thing]\n")
+    images = find_images(str(tmp_path / "pool"), labels=str(labels))
+    given, _ = given_labels(str(labels), images)
+    options = LabelOptions(labels=str(labels))
+    job: Any = SimpleNamespace(
+        images=images, given=given, options=options, detector=load_detector("yolo11n.yaml"), run=None
+    )
+    command = commands(job, Path("w.pt"), None)["train"]
+    assert f"data={labels if taken else 'your.yaml'}" in command.split()

@@ -272,7 +272,7 @@ def _on_device(
             reader.bad[row] = found.reason
         else:
             reader.keep(row, found.pixels)
-            reader.notes += [(row, note) for note in found.notes]
+            reader.notes += [(row, "; ".join(found.notes))] if found.notes else []
         if progress:
             progress(row + 1, len(index))
     return Cache("device", reader, f"{why} on {device}")

@@ -15,7 +15,7 @@ from typing import Any
 
 from headstart.errors import UserError, did_you_mean
 from headstart.images.braces import names_something
-from headstart.images.members import is_address
+from headstart.images.members import is_address, is_shard_name
 from headstart.paths import expanded
 from headstart.reading import parse_yaml
 
@@ -63,15 +63,16 @@ class DatasetYaml:
             known = [key for key in self.content if isinstance(key, str)]
             hint = did_you_mean(part, known) or f"name the folder of its images as {part}:"
             raise UserError(f"has no {part} images", where=str(self.file), hint=hint)
-        return [name if is_address(name) else os.path.realpath(_below(self.root, name)) for name in self.parts[part]]
+        return [name if is_address(name) else _real(_below(self.root, name)) for name in self.parts[part]]
 
     def there(self, part: str) -> bool:
-        """Whether all paths of a part exist."""
-        return all(_is_there(Path(path)) for path in self.paths(part))
+        """Whether all paths of a part exist; what lies at addresses is taken to."""
+        return all(is_address(path) or _is_there(Path(path)) for path in self.paths(part))
 
     def looked_for(self, part: str) -> str:
         """``" (looked for /a/images, /b/images)"`` for the first path of a part that does not exist; mostly ""."""
-        absent = next((name for name in self.parts[part] if not _is_there(_below(self.root, name))), None)
+        named = [name for name in self.parts[part] if not is_address(name)]
+        absent = next((name for name in named if not _is_there(_below(self.root, name))), None)
         places = list(dict.fromkeys(str((folder / absent).resolve()) for folder in self.looked)) if absent else []
         told = len(places) > 1 or (places and self.shipped)  # one place is in the message already
         return f" (looked for {', '.join(places)})" if told else ""
@@ -308,6 +309,14 @@ def _is_there(path: Path) -> bool:
     with suppress(UserError):  # of too many: said where they are looked for
         return names_something(str(path))
     return False
+
+
+def _real(path: Path) -> str:
+    """Where a path leads to; a link that is called as a shard keeps its name: files of stores have no suffix."""
+    real = os.path.realpath(path)
+    if is_shard_name(path.name) and not is_shard_name(real):
+        return os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
+    return real
 
 
 def _below(root: Path, name: str) -> Path:

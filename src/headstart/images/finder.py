@@ -16,8 +16,9 @@ from headstart.images.dataset_yaml import datasets_in
 from headstart.images.frames import is_video_name
 from headstart.images.globs import expression
 from headstart.images.lists import base_of, text_of
-from headstart.images.members import is_address, is_compressed_name, is_shard_name, one_spelling, split
+from headstart.images.members import is_address, is_compressed_name, is_shard_name, split
 from headstart.images.outputs import whose
+from headstart.images.resolved import Resolver
 from headstart.images.sources import PASSED_OVER, SUFFIXES, Source, absolute, is_read
 
 
@@ -47,7 +48,7 @@ class Finder:
         self.compressed: list[str] = []
         self.watched: dict[str, index_cache.Stamp] = {}
         self.keepable = True
-        self._real_folders: dict[str, str] = {}
+        self._resolved = Resolver()
 
     def add(self, source: Source) -> None:
         """Collect what a source names."""
@@ -62,6 +63,20 @@ class Finder:
             "dataset": self._add_dataset,
         }
         adders[source.kind](source)
+
+    def known_by_shards(self) -> list[str]:
+        """The images found; those in a shard that was found whole as well by the name that this has.
+
+        A list, or a dataset beside it, may reach the shard by another way: its members are there once all the same.
+        """
+        if not self.shards:
+            return list(self.found.values())
+        return [self._within_shard(resolved) or shown for resolved, shown in self.found.items()]
+
+    def _within_shard(self, resolved: str) -> str:
+        member = split(resolved)
+        shard = self.shards.get(member.shard) if member else None
+        return f"{shard}/{member.name}" if member and shard else ""
 
     def nothing(self, names: Sequence[str], skipped: Sequence[tuple[str, str]], told: Sequence[str] = ()) -> UserError:
         """The error for having found no image at all, nor a video or a shard that can be read.
@@ -133,20 +148,7 @@ class Finder:
 
     def _add_file(self, path: str) -> None:
         """A file by its name, or a member of a shard; it need not exist."""
-        if is_address(path):
-            self._keep(path, one_spelling(path))
-            return
         self._keep(path, self._resolved(path))
-
-    def _resolved(self, path: str) -> str:
-        if (member := split(path)) is not None:  # its name is no path of this system
-            return f"{self._resolved(member.shard)}/{member.name}"
-        if os.path.islink(path):  # noqa: PTH114
-            return os.path.realpath(path)
-        folder, name = os.path.split(path)
-        if folder not in self._real_folders:  # resolving a folder costs a look at each of its parents
-            self._real_folders[folder] = os.path.realpath(folder)
-        return os.path.join(self._real_folders[folder], name)  # noqa: PTH118
 
     def _walk(self, root: str) -> Iterator[tuple[str, str]]:
         """(shown, resolved) path of each image under `root`; each folder once, so that links in a circle end."""

@@ -228,26 +228,25 @@ def used_of(videos: Sequence[str], every: float, folder: Path) -> Used:
     used, found = Used([], [], []), list[Footage]()
     sizes = [_megabytes(video) for video in videos]
     before, total = 0.0, int(sum(sizes)) + 1
-    filling = Filling(label="looking through videos", what="MB")
-    for video, size in zip(videos, sizes, strict=True):
+    with Filling(label="looking through videos", what="MB") as filling:
+        for video, size in zip(videos, sizes, strict=True):
 
-        def tell(share: float, before: float = before, size: float = size) -> None:
-            filling(int(before + share * size), total)
+            def tell(share: float, before: float = before, size: float = size) -> None:
+                filling(int(before + share * size), total)
 
-        before += size
+            before += size
 
-        try:
-            one = footage_of(video, every, folder, tell)
-        except DecodeError as error:
-            used.skipped.append((video, error.reason))
-            continue
-        found.append(one)
-        used.frames.extend(one.paths(video))
-        if one.ended:
-            used.skipped.append((video, one.ended))
-        if len(videos) <= _NAMED:
-            used.notes.append(one.said(Path(video).name, every))
-    filling.end()
+            try:
+                one = footage_of(video, every, folder, tell)
+            except DecodeError as error:
+                used.skipped.append((video, error.reason))
+                continue
+            found.append(one)
+            used.frames.extend(one.paths(video))
+            if one.ended:
+                used.skipped.append((video, one.ended))
+            if len(videos) <= _NAMED:
+                used.notes.append(one.said(Path(video).name, every))
     used.notes.extend(_in_words(found, used.skipped, len(videos), every))
     return used
 

@@ -20,8 +20,8 @@ import numpy.typing as npt
 from headstart.errors import UserError
 from headstart.images import catalog, index_cache
 from headstart.images.finder import Finder
-from headstart.images.frames import EVERY
-from headstart.images.members import is_address
+from headstart.images.frames import EVERY, file_of
+from headstart.images.members import is_address, is_shard_name, split
 from headstart.images.sources import (
     SUFFIXES,
     Data,
@@ -210,13 +210,15 @@ def find_images(
     frames, said, skipped = _frames([] if labelled else sorted(finder.videos.values()), every, keep)
     shards = sorted(finder.shards.values())
     members, told, unread = _members([] if labelled else shards, keep)
-    if labelled and not finder.found and (others := [*sorted(finder.shards.values()), *sorted(finder.videos.values())]):
-        raise (no_shards_here if finder.shards else no_frames_here)(_first_of(others), "data")
+    if labelled:
+        _leave_files(finder)
     if not finder.found and not frames and not members:
         raise finder.nothing(names, [*skipped, *unread], told)
     notes = [*finder.notes, *finder.passed_over(), *said, *told]
-    paths, skipped = sorted({*finder.found.values(), *frames, *members}), [*skipped, *unread]
-    index = ImageIndex(paths, names, notes, finder.left_out, skipped, channels, shards if members else ())
+    listed, skipped = finder.known_by_shards(), [*skipped, *unread]
+    holding = sorted({*(shards if members else ()), *_shards_of(listed, sources)})
+    paths = sorted({*listed, *frames, *members})
+    index = ImageIndex(paths, names, notes, finder.left_out, skipped, channels, holding)
     index._tables, index.keypoints = keep or index_cache.default_folder(), keypoints_of(sources)
     finder.watched |= {shard: seen for shard in shards if is_address(shard) and (seen := index_cache.stamp(shard))}
     if path is not None and finder.keepable and index.save(path, finder.watched):
@@ -240,6 +242,27 @@ def _sources(data: Data, labels: str | None, *, labelled: bool) -> list[Source]:
     if problems:
         raise UserError.several(problems)
     return sources
+
+
+def _shards_of(images: Sequence[str], sources: Sequence[Source]) -> set[str]:
+    """The shards of which single members were named: in folders none are."""
+    if all(source.kind in ("folder", "glob", "shard", "address", "video") for source in sources):
+        return set()
+    return {member.shard for path in images if (member := split(path)) is not None}
+
+
+def _leave_files(finder: Finder) -> None:
+    """Leave out the members of shards, and the frames, that lists name; refuse where nothing else is named."""
+    parts = {real: file for real, shown in finder.found.items() if (file := file_of(shown)) != shown}
+    for real in parts:
+        del finder.found[real]
+    others = {*parts.values(), *finder.shards.values(), *finder.videos.values()}
+    if not finder.found and others:
+        shards, videos = (sorted(one for one in others if is_shard_name(one) is kind) for kind in (True, False))
+        raise (no_shards_here if shards else no_frames_here)(_first_of([*shards, *videos]), "data")
+    if parts:
+        what = f"{len(parts):,} images that lists name within shards or videos, such as {min(parts)}"
+        finder.notes.append(f"{what}, were passed over: images with labels are read from files here")
 
 
 def _first_of(paths: Sequence[str]) -> str:

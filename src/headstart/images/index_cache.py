@@ -26,7 +26,7 @@ from headstart.files import write_atomically
 from headstart.images.members import is_address
 from headstart.paths import home
 
-FORMAT = 5
+FORMAT = 6
 FEWEST = 20_000
 """Images from which on an index is kept: fewer are found in a moment."""
 MOST_FOLDERS = 100_000

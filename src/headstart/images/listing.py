@@ -42,26 +42,25 @@ def used_of(shards: Sequence[str], folder: Path) -> Used:
     """
     catalog.look_in(folder)
     used, others, twice, good = Used([], [], []), Counter[str](), 0, 0
-    filling = Filling(label="reading the tables of shards", what="shards")
-    for done, (shard, found) in enumerate(zip(shards, _tables(shards), strict=True), start=1):
-        filling(done, len(shards))
-        if isinstance(found, DecodeError):
-            used.skipped.append((shard, found.reason))
-            continue
-        good, twice = good + 1, twice + found.twice
-        before = len(used.images)
-        for name in found.names():
-            if is_hidden(name):  # as in folders
+    with Filling(label="reading the tables of shards", what="shards") as filling:
+        for done, (shard, found) in enumerate(zip(shards, _tables(shards), strict=True), start=1):
+            filling(done, len(shards))
+            if isinstance(found, DecodeError):
+                used.skipped.append((shard, found.reason))
                 continue
-            if is_image_name(name):
-                used.images.append(Member(shard, name).path)
-            else:
-                others[os.path.splitext(name)[1].lower() or "without suffix"] += 1  # noqa: PTH122
-        found.forget_names()
-        used.skipped.extend(_problems(shard, found))
-        if len(shards) <= _NAMED:
-            used.notes.append(f"{os.path.basename(shard)}: {len(used.images) - before:,} images")  # noqa: PTH119
-    filling.end()
+            good, twice = good + 1, twice + found.twice
+            before = len(used.images)
+            for name in found.names():
+                if is_hidden(name):  # as in folders
+                    continue
+                if is_image_name(name):
+                    used.images.append(Member(shard, name).path)
+                else:
+                    others[os.path.splitext(name)[1].lower() or "without suffix"] += 1  # noqa: PTH122
+            found.forget_names()
+            used.skipped.extend(_problems(shard, found))
+            if len(shards) <= _NAMED:
+                used.notes.append(f"{os.path.basename(shard)}: {len(used.images) - before:,} images")  # noqa: PTH119
     used.notes.extend(_in_words(used, good, others, twice))
     return used
 

@@ -55,10 +55,15 @@ class FileReader:
 
     def read(self, row: int) -> Pixels:
         """Decode image `row`."""
+        pixels, note = self._decoded(row)
+        self.notes += [(row, note)] if note else []
+        return pixels
+
+    def _decoded(self, row: int) -> tuple[Pixels, str]:
+        """The pixels, and what was done to them in words."""
         notes: list[str] = []
         pixels = read_image(self.index.path(row), self.max_area, notes, self.index.channels)
-        self.notes += [(row, note) for note in notes]
-        return pixels
+        return pixels, "; ".join(notes)
 
 
 class StoreReader(FileReader):
@@ -81,10 +86,11 @@ class StoreReader(FileReader):
             info = shards.stamp_of(path)
         except (OSError, ValueError, DecodeError):
             return super().read(row)  # which says what is wrong
-        pixels = self.store.get(row, info)
+        pixels, note = self.store.get(row, info), self.store.note(row)
         if pixels is None:
-            pixels = super().read(row)
-            self.store.put(row, path, info, pixels)
+            pixels, note = self._decoded(row)
+            self.store.put(row, path, info, pixels, note)
+        self.notes += [(row, note)] if note else []
         return pixels
 
 

@@ -126,9 +126,16 @@ def absolute_source(name: str) -> str:
 
 
 def absolute(path: str) -> str:
-    """`path` made absolute; symlinks stay as the user wrote them unless ``..`` makes their meaning depend on them."""
-    upward = os.pardir in path and os.pardir in Path(path).parts  # the first test alone is quick, and mostly enough
-    return os.path.realpath(path) if upward else os.path.abspath(path)  # noqa: PTH100
+    """`path` made absolute; symlinks stay as the user wrote them unless ``..`` makes their meaning depend on them.
+
+    So links are followed up to the last ``..`` alone: labels are looked for beside an image by the name that it has
+    here, not beside the file in a store of DVC, git-annex or Hugging Face that it leads to.
+    """
+    parts = Path(path).parts if os.pardir in path else ()  # this test alone is quick, and mostly enough
+    if os.pardir not in parts:
+        return os.path.abspath(path)  # noqa: PTH100
+    after = len(parts) - parts[::-1].index(os.pardir)
+    return os.path.join(os.path.realpath(os.path.join(*parts[:after])), *parts[after:])  # noqa: PTH118
 
 
 def _source(name: Any) -> Source:

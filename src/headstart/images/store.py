@@ -42,7 +42,7 @@ FORMAT = 1
 SLOT = np.dtype(
     [
         ("segment", "<u8"), ("offset", "<u8"), ("size", "<u8"), ("mtime", "<i8"), ("path", "<u8"), ("sum", "<u8"),
-        ("height", "<u4"), ("width", "<u4"), ("check", "<u4"), ("unused", "<u4"),
+        ("height", "<u4"), ("width", "<u4"), ("check", "<u4"), ("note", "<u4"),
     ]
 )  # fmt: skip
 DECODING = "by the range, bilinear"
@@ -92,6 +92,7 @@ class ImageStore:
         self._maps: dict[int, npt.NDArray[np.uint8]] = {}
         self._writer: BinaryIO | None = None
         self._segment = self._end = self._written = 0
+        self._notes: dict[int, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         state = {"folder": self.folder, "temporary": self.temporary, "full": self.full, "channels": self.channels}
@@ -113,7 +114,9 @@ class ImageStore:
             info: Of the file that holds the image, as it is now.
         """
         slot = self._table[_HEADER + 64 * row : _HEADER + 64 * row + 64]
-        segment, offset, size, mtime, _, total, height, width, check, _ = _LAYOUT.unpack(slot)
+        segment, offset, size, mtime, _, total, height, width, check, note = _LAYOUT.unpack(slot)
+        if note and not self._note_at(note):  # what was done to the image is to be told in this run as well
+            return None
         if not check or check != _check(slot) or (size, mtime) != (info.st_size, info.st_mtime_ns):
             return None
         length = height * width * self.channels
@@ -126,7 +129,12 @@ class ImageStore:
         """Whether image `row` has a slot; whether its file has changed shows when it is read."""
         return bool(self._table[_HEADER + 64 * row + 56 : _HEADER + 64 * row + 60].strip(b"\0"))
 
-    def put(self, row: int, path: str, info: Stamp | os.stat_result, pixels: Pixels) -> None:
+    def note(self, row: int) -> str:
+        """What was done to image `row` when it was decoded, beyond decoding; empty where nothing was."""
+        (number,) = struct.unpack_from("<I", self._table, _HEADER + 64 * row + 60)
+        return self._note_at(number) if number else ""
+
+    def put(self, row: int, path: str, info: Stamp | os.stat_result, pixels: Pixels, note: str = "") -> None:
         """Keep the pixels that the file at `path` had when `info` was read; does nothing on a full disk."""
         if self.full:
             return
@@ -143,10 +151,31 @@ class ImageStore:
             self.full = True
             return
         where = self._segment, self._end, info.st_size, info.st_mtime_ns, path_hash(path), _sum(block)
-        slot = _LAYOUT.pack(*where, *pixels.shape[:2], 0, 0)
-        slot = _LAYOUT.pack(*where, *pixels.shape[:2], _check(slot), 0)
+        number = self._keep_note(note)
+        slot = _LAYOUT.pack(*where, *pixels.shape[:2], 0, number)
+        slot = _LAYOUT.pack(*where, *pixels.shape[:2], _check(slot), number)
         self._table[_HEADER + 64 * row : _HEADER + 64 * row + 64] = slot
         self._end += len(block)
+
+    def _keep_note(self, note: str) -> int:
+        """The number that slots have for a note: each of the few that there are is a file, named by it; 0 for none."""
+        number = zlib.crc32(note.encode()) if note else 0
+        if number and self._note_at(number) != note:
+            temporary = self.folder / f".{secrets.token_hex(8)}.tmp"
+            try:
+                temporary.write_text(note, encoding="utf-8")
+                temporary.replace(self.folder / f"{number:08x}.note")
+            except OSError:  # a full disk: the pixels are worth more than what is said of them
+                return 0
+            self._notes[number] = note
+        return number
+
+    def _note_at(self, number: int) -> str:
+        """The note with a number; empty where it is not there."""
+        if not self._notes.get(number):
+            with suppress(OSError, ValueError):
+                self._notes[number] = (self.folder / f"{number:08x}.note").read_text(encoding="utf-8")
+        return self._notes.get(number, "")
 
     def _block(self, segment: int, offset: int, length: int) -> npt.NDArray[np.uint8] | None:
         if self._owner != os.getpid():

@@ -10,10 +10,11 @@ from pathlib import Path
 import yaml
 
 from headstart.detectors.base import Advised
+from headstart.errors import UserError
 from headstart.files import write_text
-from headstart.images.dataset_yaml import SUFFIXES
+from headstart.images.dataset_yaml import SUFFIXES, dataset_of
 from headstart.images.frames import file_of
-from headstart.images.members import is_address, is_shard_name
+from headstart.images.members import is_address, is_shard_name, split
 from headstart.jobs.prepare import Job
 from headstart.settings.method_options import LabelOptions
 
@@ -53,8 +54,25 @@ def commands(job: Job, checkpoint: Path, settings: Path | None) -> dict[str, str
 
 
 def _train(job: Job, checkpoint: Path, settings: Path | None) -> str:
-    data = (isinstance(job.options, LabelOptions) and job.options.labels) or "your.yaml"
+    labels = job.options.labels if isinstance(job.options, LabelOptions) else None
+    data = labels if labels and _trained_on(job, labels) else "your.yaml"
     return job.detector.how_to_train(checkpoint, settings, data)
+
+
+def _trained_on(job: Job, labels: str) -> bool:
+    """Whether a trainer takes the dataset YAML as it is: it reads files, and ends where there is no ``val``."""
+    try:
+        parts = dataset_of(labels).parts
+    except UserError:  # taken away while the run was at work
+        return False
+    if "val" not in parts or any(map(_is_shard, (*parts.get("train", ()), *parts["val"]))):
+        return False
+    rows = job.given.rows.tolist() if job.given and job.images.shards else []  # a list may name members of shards
+    return not any(split(job.images.path(row)) for row in rows)
+
+
+def _is_shard(name: str) -> bool:
+    return is_address(name) or is_shard_name(name)
 
 
 def _some_images(job: Job) -> str:
@@ -66,7 +84,7 @@ def _some_images(job: Job) -> str:
     within = ""
     for path in job.images if first else ():
         file = file_of(path)
-        folder = "" if is_shard_name(file) or is_address(file) else os.path.dirname(file)  # noqa: PTH120 - of many
+        folder = "" if _is_shard(file) else os.path.dirname(file)  # noqa: PTH120 - of many
         if folder == first:
             return first
         if folder.startswith(first + os.sep):

@@ -40,7 +40,7 @@ from headstart.reading import parse_json
 from headstart.run.display import Filling
 from headstart.settings.tools import PackSettings
 
-STATE, CLASSES, DATASET, SKIPPED = "pack.json", "classes.txt", "data.yaml", "skipped.csv"
+STATE, CLASSES, DATASET, TRAIN, SKIPPED = "pack.json", "classes.txt", "data.yaml", "train.txt", "skipped.csv"
 _REMARK = "# For headstart: Ultralytics reads files, not shards.\n"
 FORMAT = 1
 SMALLEST = 100_000
@@ -105,9 +105,9 @@ def pack(s: PackSettings) -> Packed:
     """
     size = bytes_of_size(s.shard_size)
     images = find_images(s.data, labels=s.labels or None, every=s.every)
-    if s.labels:  # from shards nobody can tell them any more
-        images = without_judges(images, s.data, s.labels)
     labelled = Labelled(s)
+    for dataset in labelled.files:  # from shards nobody can tell val and test any more
+        images = without_judges(images, s.data, dataset)
     folder = expanded(s.out).absolute()
     _refuse_within(images, folder)
     plan = {"format": FORMAT, "images": images.fingerprint(), "shard_size": size, **labelled.plan()}
@@ -218,7 +218,7 @@ def _clear(folder: Path) -> None:
     tables = {path: path.with_name(path.name + BESIDE) for path in shards}
     ours = [one for path, table in tables.items() if path.name in listed or table.is_file() for one in (path, table)]
     ours += [folder / CLASSES] if state.get("classes") else []
-    beginnings = {folder / DATASET: _REMARK, folder / SKIPPED: "path,reason"}
+    beginnings = {folder / DATASET: _REMARK, folder / TRAIN: _REMARK, folder / SKIPPED: "path,reason"}
     ours += [file for file, head in beginnings.items() if _begins(file, head)]
     with explained(folder):
         for path in [*ours, folder / STATE]:
@@ -245,7 +245,7 @@ class _Packing:
     def __init__(self, folder: Path, images: ImageIndex, labelled: Labelled, size: int, state: dict[str, Any]) -> None:
         self.folder, self.images, self.labelled, self.size, self.state = folder, images, labelled, size, state
         self.made = Packed(folder, classes=labelled.names, kept=len(state["shards"]), notes=list(images.notes))
-        self.progress = Filling(label="packing images")
+        self.progress: Filling
         self._last: tuple[int, list[tuple[str, bytes]]] = -1, []
 
     def run(self) -> Packed:
@@ -254,9 +254,9 @@ class _Packing:
             self._leave_relabelled()
         write_text(self.folder / STATE, json.dumps(self.state) + "\n")
         row = self.state["shards"][-1][2] if self.state["shards"] else 0
-        while row < len(self.images):
-            row = self._shard(row)
-        self.progress.end()
+        with Filling(label="packing images") as self.progress:
+            while row < len(self.images):
+                row = self._shard(row)
         self._ending()
         return self.made
 
@@ -313,9 +313,7 @@ class _Packing:
 
     def _read(self, row: int, skipped: list[tuple[str, str]]) -> list[tuple[str, bytes]]:
         path = self.images.path(row)
-        own = saved_name(path)
-        stem, suffix = os.path.splitext(own)  # noqa: PTH122
-        key = f"{row:09d}-{_plain(stem)}"
+        key, suffix = _key(row, path)
         try:
             if parse(path) is not None:
                 from headstart.images.video import as_jpeg  # OpenCV: for those who have videos
@@ -347,17 +345,41 @@ class _Packing:
         if made.classes:
             lines = "".join(f"{' '.join(name.split())}\n" for name in made.classes)
             write_text(self.folder / CLASSES, lines)
-            write_text(self.folder / DATASET, self._dataset())
+            train = self._train()
+            if train is not None:
+                write_text(self.folder / TRAIN, _REMARK + "".join(f"./{member}\n" for member in train))
+            write_text(self.folder / DATASET, self._dataset(list(made.shards) if train is None else TRAIN))
         if made.skipped:
             write_csv(self.folder / SKIPPED, ["path", "reason"], made.skipped)
         write_text(self.folder / STATE, json.dumps({**self.state, "finished": True}) + "\n")
 
-    def _dataset(self) -> str:
+    def _train(self) -> list[str] | None:
+        """The members that are labelled images; None where all are.
+
+        An image without a label file is one that shows nothing where it is of train, and an image without labels where
+        it is not: in the shards both look alike.
+        """
+        bad, begin, train = {path for path, _ in self.state["skipped"]}, 0, list[str]()
+        for shard, _, end, *_ in self.state["shards"]:
+            for row in range(begin, end):
+                path = self.images.path(row)
+                if path not in bad and self.labelled.names_image(path):
+                    train.append(f"{shard}/{''.join(_key(row, path))}")
+            begin = end
+        return train if len(train) < sum(self.made.shards.values()) else None
+
+    def _dataset(self, train: str | list[str]) -> str:
         """``data.yaml`` for ``labels=`` of headstart; it names no ``path``, so that the folder may be moved."""
-        content: dict[str, Any] = {"train": list(self.made.shards), "names": dict(enumerate(self.made.classes))}
+        content: dict[str, Any] = {"train": train, "names": dict(enumerate(self.made.classes))}
         content |= {"channels": self.images.channels} if self.images.channels != 3 else {}
         content |= {"kpt_shape": list(self.labelled.keypoints)} if self.labelled.keypoints else {}
         return _REMARK + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _key(row: int, path: str) -> tuple[str, str]:
+    """What the members of an image share in their names, and the suffix of the image itself."""
+    stem, suffix = os.path.splitext(saved_name(path))  # noqa: PTH122
+    return f"{row:09d}-{_plain(stem)}", suffix
 
 
 def _plain(stem: str) -> str:

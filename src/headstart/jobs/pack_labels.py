@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from headstart.images.dataset_yaml import DatasetYaml, dataset_of, read_dataset_
 from headstart.images.headers import DecodeError
 from headstart.images.index import find_images
 from headstart.images.labels import is_there, label_path
+from headstart.images.resolved import Resolver
 from headstart.images.sources import parse_sources
 from headstart.settings.tools import PackSettings
 
@@ -43,12 +43,17 @@ class Labelled:
                 what = f"{found[0].file} and {other.file} have different classes"
                 raise UserError(what, where="labels", hint="pack them into folders of their own")
         # Labels lie beside the path that train names, which may be a link to the one that data names.
-        self._images = {os.path.realpath(path): path for one in found for path in _train(one)}
+        self._resolved = Resolver()
+        self._images = {self._resolved(path): path for one in found for path in _train(one)}
 
     def plan(self) -> dict[str, Any]:
         """What of it the shards hold: others are not gone on with."""
         classes = {"classes": list(self.names)} if self.files else {}
         return {"labels": self.files, **classes}
+
+    def names_image(self, image: str) -> bool:
+        """Whether an image is a labelled one: one of train without a label file shows nothing."""
+        return self._resolved(image) in self._images
 
     def of(self, image: str) -> bytes | None:
         """The label file of an image; None where it has none.
@@ -56,7 +61,7 @@ class Labelled:
         Raises:
             DecodeError: It cannot be read.
         """
-        named = self._images.get(os.path.realpath(image))
+        named = self._images.get(self._resolved(image))
         if named is None or not is_there(path := label_path(named)):
             return None
         try:

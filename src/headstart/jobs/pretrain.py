@@ -34,11 +34,12 @@ from headstart.jobs.prepare import Job, cache_folder, prepare
 from headstart.jobs.search import pseudolabels_of
 from headstart.jobs.signature import with_signature
 from headstart.jobs.teacher import label_images, write_labels
-from headstart.jobs.together import moved, of_another_machine, share, sharing, taken_part, told_to_others
+from headstart.jobs.together import agreed, moved, of_another_machine, share, sharing, taken_part, told_to_others
 from headstart.jobs.used_files import marks
+from headstart.launch.cores import loader_workers
 from headstart.launch.devices import make_fabric, own_device
-from headstart.launch.group import join_launched, local_processes, others
-from headstart.machine import Arithmetic, choose, loader_workers
+from headstart.launch.group import join_launched, others
+from headstart.machine import Arithmetic, choose
 from headstart.methods.base import Method
 from headstart.probes.probe import during
 from headstart.pseudolabels.base import PseudoLabels
@@ -69,6 +70,7 @@ def pretrain(**options: Any) -> Run:
         UserError: Every problem of the options together, before an image is read; later what cannot be gone on from.
     """
     join_launched()
+    agreed(options)
     if not ranks.first():
         return taken_part(_Pretraining)
     if asked := of_another_machine(options):
@@ -102,13 +104,10 @@ class _Pretraining:
         self.state = ranks.first_does(lambda: saved_state(folder)) if job.record else None
         if job.record:
             folder.truncate_metrics(self._start + 1)
-        s = job.run
-        recorded = job.record["resolved"] if job.record else None
+        s, recorded = job.run, job.record["resolved"] if job.record else None
         self.device = own_device(s.device, s.devices)
         device = torch.device(str(self.device))
         self.workers = loader_workers(s.workers, device)
-        if s.workers == "auto":  # the processes of a machine share its cores
-            self.workers = max(1, self.workers // local_processes())
         self._rows = RowReader(self.images, self.workers)
         self.arithmetic: Arithmetic = choose(s.precision, s.channels_last, s.compile, device, recorded)
         self.fabric: Fabric = make_fabric(self.device, self.arithmetic.precision)
@@ -136,7 +135,7 @@ class _Pretraining:
         probe = self._probe(method)
         with ExitStack() as stack:
             stack.enter_context(synchronized(method, self.fabric.device, s.sync_bn is not False))
-            cache = stack.enter_context(self._cache(method))
+            cache = stack.enter_context(self._cache(method, stack.enter_context(Filling())))
             self._rows.reader, self._rows.area = cache.reader, needed_area(method.view_specs())
             if s.budget:
                 self.steps = self._within_budget(method, cache)
@@ -189,7 +188,7 @@ class _Pretraining:
         made = during(method.student, self.images, self.job.run) if ranks.first() else None
         return (lambda: ranks.first_does(made or dict)) if ranks.from_first(made is not None) else None
 
-    def _cache(self, method: Method) -> Cache:
+    def _cache(self, method: Method, progress: Filling) -> Cache:
         s = self.job.run
         return open_cache(
             s.cache,
@@ -200,7 +199,7 @@ class _Pretraining:
             epochs=2.0 if s.budget else self.steps * s.batch_size / len(self.images),
             device=self.fabric.device,
             workers=self.workers,
-            progress=Filling(),
+            progress=progress,
             processes=ranks.world(),
         )
 
@@ -313,11 +312,12 @@ class _Pretraining:
         self, display: Display, method: Method, outcome: Outcome, labels: PseudoLabels | None, cache: Cache
     ) -> Run:
         """The first process ends the run; all label images, where it has labels."""
+        self._rows.tell(self.folder)
         if outcome.interrupted:
             return ranks.first_does(lambda: self._interrupted(display, outcome, cache))
         handback, advised = ranks.first_does(lambda: self._handed_back(display, method, outcome, cache))
-        device = self.fabric.device
-        labelled = label_images(self.job, method, self.images, self._rows, self.folder, device) if handback.ok else None
+        parts = method, self.images, self._rows, self.folder, self.fabric.device
+        labelled = label_images(self.job, *parts) if handback.ok else None
         return ranks.first_does(lambda: self._finish(display, method, outcome, labels, handback, advised, labelled))
 
     def _interrupted(self, display: Display, outcome: Outcome, cache: Cache) -> Run:

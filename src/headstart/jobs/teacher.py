@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from headstart import ranks
 from headstart.errors import UserError
 from headstart.images.dataset_yaml import dataset_of
 from headstart.images.index import ImageIndex
@@ -45,15 +44,15 @@ def label_images(
     rows = _wanted(job, images)
     if not rows:
         return Labelling.split(Detections.join([]), 1.0) if _exports(job) else None
-    reader.reader, reader.progress = None, Filling(label="labelling")
+    reader.reader = None
     labelled: Labelling | UserError | None
     try:
-        labelled = method.to(device).label(rows, job.run.export)
+        with Filling(label="labelling") as reader.progress:
+            labelled = method.to(device).label(rows, job.run.export)
     except UserError as error:
         labelled = error
     method.to("cpu")
-    for skipped in ranks.of_all(reader.skipped):
-        folder.skip(skipped)
+    reader.tell(folder)
     return labelled
 
 
