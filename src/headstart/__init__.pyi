@@ -95,7 +95,7 @@ def pretrain(
     regularize: float = ...,
     slices: int = ...,
     proposals: str | PathLike[str] | None = ...,
-    proposal_imgsz: int = ...,
+    proposal_imgsz: int | None = ...,
     max_objects: int | None = ...,
     min_score: float = ...,
     max_area: float = ...,
@@ -117,9 +117,10 @@ def pretrain(
     contrast: float = ...,
     variance: float = ...,
     variance_over: Literal["image", "batch"] = ...,
+    naming: Literal["auto", "network", "both"] = ...,
+    calibrate: bool = ...,
     labels: str | PathLike[str] | None = ...,
     export_labels: str | PathLike[str] | None = ...,
-    naming: Literal["auto", "network", "both"] = ...,
     burn_in: float | None = ...,
     settle: float | None = ...,
     labelled: float | None = ...,
@@ -132,7 +133,6 @@ def pretrain(
     balance: float = ...,
     held_out: float = ...,
     label_imgsz: int | None = ...,
-    calibrate: bool = ...,
     invariance: float = ...,
     covariance: float = ...,
     options: Mapping[str, Any] = ...,
@@ -245,8 +245,11 @@ def pretrain(
         regularize: lejepa: weight of the regularizer at 128 images a step
         slices: lejepa: random directions in which the distribution is tested
         proposals: objects: trained detector that finds the objects (a .pt); none: the run's own start, init= or
-            model=
-        proposal_imgsz: objects: longer side at which images are searched for objects, pixels
+            model=; selftrain: trained detector (a .pt) that labels images at once, in place of burn-in; one of
+            other classes finds the objects, and teacher= names them; none: the detector that learns labels them,
+            after burn-in
+        proposal_imgsz: objects: longer side at which images are searched for objects, pixels; selftrain: longer
+            side at which proposals= looks at images, pixels; none: that of its own training
         max_objects: objects: objects that are kept an image at most; selftrain: labels an image at most; none: 100,
             or twice your most
         min_score: objects: least score of an object, as a share of the image's best
@@ -273,12 +276,13 @@ def pretrain(
         variance: pyramid: weight of the floor under the variance of the boxes; vicreg: weight of the floor under
             the variance of each output
         variance_over: pyramid: boxes that must differ from each other
+        naming: selftrain: who tells the class of what is found where there is a teacher=: the network, or both it
+            and the detector; auto: whichever names the held-out labels better, from 30 boxes on, else the network
+        calibrate: selftrain: move the teacher's boxes by what its boxes on labelled images end beside the labels
         labels: selftrain: dataset YAML: train are the labelled images (among data or not), names the classes
         export_labels: selftrain: new folder for the labels that the teacher gave in the end, as an Ultralytics
             dataset, with their scores in a file beside
-        naming: selftrain: who tells the class of what is found where there is a teacher=: the network, or both it
-            and the detector; auto: whichever names the held-out labels better, from 30 boxes on, else the network
-        burn_in: selftrain: first share of the steps, on labelled images; none: 0.35 to 0.65 by their number
+        burn_in: selftrain: first share of the steps, on labelled images; none: by their number (0.35-0.65)
         settle: selftrain: share of the steps, at the end, on labelled images alone, whole, at a tenth of the
             learning rate; none: 0.05, or 0 with fewer than 50 labelled boxes a class
         labelled: selftrain: share of labelled images in the steps between; none: their share of all images, a tenth
@@ -289,7 +293,7 @@ def pretrain(
             weights
         keep: selftrain: score from which what the teacher finds is taken for an object; class: one for each class,
             so that as many are kept as from 0.4 on, and of each class by its share of the labels
-        unsure: selftrain: score below which it is taken for background
+        unsure: selftrain: score below which it is taken for background, up to keep
         mixup: selftrain: share of the mosaics that are mixed with another of their step
         balance: selftrain: how much more often images of rare classes come: 0 as others, 1 so often that all
             classes are about equally frequent, 0.5 as in LVIS; labelled images, and unlabelled ones by the labels
@@ -297,7 +301,6 @@ def pretrain(
         held_out: selftrain: share of the labelled images that the teacher's labels are judged on
         label_imgsz: selftrain: side of the views of burn-in, and at which its teacher looks at images, pixels;
             none: imgsz
-        calibrate: selftrain: move the teacher's boxes by what its boxes on labelled images end beside the labels
         invariance: vicreg: weight of the distance between the two views
         covariance: vicreg: weight of the covariances between outputs
         options: options of a method of your own, by name; they may also be given as they are

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,34 @@ def test_nothing_is_taught_where_a_box_is_left_open(name: str) -> None:
     assert all_of_it.abs().min() > 0
     assert left_open[:, :, :8].abs().max() == 0, "the left half of a map 16 cells wide"
     torch.testing.assert_close(left_open[:, :, 8:], all_of_it[:, :, 8:])
+
+
+def test_the_cells_in_boxes_are_those_whose_middle_lies_in_one() -> None:
+    """Of three images, one of them without a box, 300 boxes each against every cell, one by one."""
+    detector = load_detector("yolo11n.yaml")
+    head = detector.class_head()
+    maps = detector.trunk(neck=True)(torch.rand(3, 3, 96, 160))
+    random = torch.manual_seed(0)
+    corners = (torch.rand(600, 2, 2, generator=random) * 1.4 - 0.2).sort(1).values
+    boxes = torch.cat([(corners * torch.tensor([1.0, 1.0])).flatten(1), torch.tensor([[0.5, 0.5, 0.5, 0.5]] * 4)])
+    boxes[::7, 2:] = boxes[::7, :2] + 0.02  # many with no middle in them
+    owner = torch.tensor([0, 2]).repeat(302)
+    inside = head._inside(maps, owner, boxes[:, [0, 1, 2, 3]])
+    expected = []
+    for stride in (8, 16, 32):
+        for y in range(96 // stride):
+            for x in range(160 // stride):
+                middle = torch.tensor([(x + 0.5) * stride / 160, (y + 0.5) * stride / 96])
+                within = ((boxes[:, :2] <= middle) & (middle <= boxes[:, 2:])).all(1)
+                expected.append([bool(within[owner == image].any()) for image in range(3)])
+    assert torch.equal(inside, torch.tensor(expected).T)
+    assert inside.any()
+    assert not inside.all()
+    assert not inside[1].any()
+    several = torch.zeros(20_000, dtype=torch.int64), torch.tensor([[0.1, 0.1, 0.9, 0.9]]).repeat(20_000, 1)
+    began = time.perf_counter()
+    head._inside(maps, *several)
+    assert time.perf_counter() - began < 1.0, "it does not look at every pair of box and cell"
 
 
 @pytest.mark.parametrize("name", ["yolo11n-obb.yaml", "yolo11n-cls.yaml", "rtdetr-l.yaml", "yolov8s-worldv2.yaml"])

@@ -8,9 +8,10 @@ import torch
 import yaml
 
 from headstart.errors import UserError
+from headstart.images.index import ImageIndex
 from headstart.jobs.going_on import _upgraded, command, continued
 from headstart.jobs.prepare import absolute_paths
-from headstart.jobs.used_files import labels_mark, marks, relabelled
+from headstart.jobs.used_files import labels_mark, marks, relabelled, unchanged
 from headstart.methods.base import GivenLabels
 from headstart.pseudolabels.base import PseudoLabels
 
@@ -164,6 +165,17 @@ def given(rows: list[int], boxes: dict[int, list[tuple[int, float]]], images: in
     corners = torch.tensor([[0.0, 0.0, side, side] for *_, side in flat])
     known = PseudoLabels.gather(images, owners, corners, torch.ones(len(flat)), labels)
     return GivenLabels(("nut", "bolt"), torch.tensor(rows), known)
+
+
+def test_images_that_a_run_with_labels_did_not_begin_with_are_refused() -> None:
+    """Labels of a teacher are kept by the place of the image: with one more before it they would be another's."""
+    images = ImageIndex(["/a/1.png", "/a/2.png", "/a/3.png"])
+    began = {"images": 3, "images_fingerprint": images.fingerprint()}
+    unchanged(began, images)
+    unchanged({}, images)  # of an older version
+    for others in (["/a/0.png", "/a/1.png", "/a/2.png"], ["/a/1.png", "/a/2.png"]):
+        with pytest.raises(UserError, match=f"data: .* has labels for: 3 then, {len(others)} now"):
+            unchanged(began, ImageIndex(others))
 
 
 def test_labels_that_a_run_did_not_begin_with_are_refused() -> None:

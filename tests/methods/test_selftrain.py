@@ -340,6 +340,111 @@ def test_what_is_sure_is_taught_and_what_is_not_is_left_open() -> None:
     assert entry["left_open"] == (unsure in known)
 
 
+@pytest.mark.parametrize(
+    ("keep", "unsure", "kept"), [(0.4, 0.02, [5, -1, -1]), (0.02, 0.05, [5, 5, 5]), (0.3, 0.6, [5, -1, -1])]
+)
+def test_what_is_kept_is_found_however_unsure_it_may_be(keep: float, unsure: float, kept: list[int]) -> None:
+    """Scores of 0.5, 0.03 and 0.03."""
+    made = method(keep=keep, unsure=unsure, rounds=1)
+    rows = sorted(set(made.order(STEPS).of_kind(1, 10, 30)))[:3]
+    Sees(made, {rows[0]: 0.5, rows[1]: 0.03, rows[2]: 0.03})
+    made.before_step(Progress(10, STEPS, 0.0))
+    owner, _, labels = made._taught.of(torch.tensor(rows))
+    assert [int(labels[owner == place].max()) for place in range(3)] == kept
+
+
+def test_a_threshold_for_each_class_has_something_to_choose_from() -> None:
+    assert method(keep="class", unsure=0.6)._labeller._least == 0.2, "the least that is chosen for one"
+
+
+class First:
+    """Another detector, which finds one object of class 3 on every image."""
+
+    knows_classes = True
+
+    def __init__(self) -> None:
+        self.network, self.head, self.imgsz, self.name = torch.nn.Conv2d(3, 1, 1), torch.nn.Module(), 96, "coco"
+        self.head.detections = self.detections  # type: ignore[assignment]
+        self.sizes: list[int] = []
+
+    def _replace(self, **_: Any) -> First:
+        return self
+
+    def detections(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        self.sizes.append(maps.shape[-1])
+        scores = torch.zeros(len(maps), 1, 8)
+        scores[:, 0, 3] = 0.9
+        return torch.tensor([[[24.0, 24, 48, 72]]]).repeat(len(maps), 1, 1), scores
+
+
+def with_first(**options: Any) -> tuple[Selftrain, First]:
+    made, first = method(burn_in=None, settle=0, **options), First()
+    made.context = replace(made.context, finder=first)  # type: ignore[arg-type]
+    made = Selftrain(made.settings, made.context)
+    made._labeller.taught_by = lambda finder: "it finds some"  # type: ignore[method-assign]
+    return made, first
+
+
+def test_another_detector_labels_before_the_first_step() -> None:
+    made, first = with_first(rounds=2)
+    assert made.phases(STEPS) == [range(STEPS)]
+    assert [made.long_ahead(Progress(step, STEPS, 0.0)) for step in (0, 1, 20)] == [True, False, True]
+    weights = {name: one.clone() for name, one in made.teacher.state_dict().items()}
+    made.before_step(Progress(0, STEPS, 0.0))
+    assert set(first.sizes) == {96}
+    rows = torch.tensor(sorted(set(made.order(STEPS).of_kind(1, 0, 20))))
+    owner, _, labels = made._taught.of(rows)
+    assert owner.tolist() == list(range(len(rows)))
+    assert labels.unique().tolist() == [3]
+    assert all(torch.equal(one, weights[name]) for name, one in made.teacher.state_dict().items())
+    assert made._mean.number == 0, "weights that nobody has trained are no part of the mean"
+    told = [sentence for _, sentence in made.news()]
+    assert "40 steps on all images in 2 rounds, by the labels that are found too" in told
+    assert "it finds some" in told
+    assert any(sentence.startswith(f"coco labelled {len(rows)} of {len(rows)} images") for sentence in told)
+    assert made._history.passes[0]["by"] == "coco"
+    looked = len(first.sizes)
+    Sees(made, dict.fromkeys(range(tiny.IMAGES), 0.9))
+    made.before_step(Progress(20, STEPS, 0.0))
+    assert len(first.sizes) == looked, "the second time its own teacher labels"
+    assert "by" not in made._history.passes[1]
+
+
+def test_its_labels_stay_where_those_of_the_teacher_agree_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The held-out labels say so; the weights go on as they are, and are those of no other detector."""
+    monkeypatch.setattr(held_out, "LEAST", 1)
+    shares, f1 = {"precision": 0.5, "recall": 0.5, "by_class": {"a": {"known": 100}}}, iter([0.9, 0.2, 0.2])
+    monkeypatch.setattr(held_out.HeldOut, "judged", lambda self, sure: {"f1": next(f1), **shares})
+    made, _ = with_first(rounds=2, held_out=0.3)
+    made.before_step(Progress(0, STEPS, 0.0))
+    taught = made._taught
+    again = Selftrain(made.settings, made.context)
+    again.load_state_dict(made.state_dict())
+    assert again._history.best.keys() == made._history.best.keys()
+    Sees(made, dict.fromkeys(range(tiny.IMAGES), 0.9))
+    before = {name: one.clone() for name, one in made.student.state_dict().items()}
+    made.before_step(Progress(20, STEPS, 0.0))
+    assert made._history.drifted.endswith("the labels of coco are kept")
+    assert made._taught.labels is taught.labels
+    assert all(torch.equal(one, before[name]) for name, one in made.student.state_dict().items())
+    made.finish(STEPS)
+
+
+def test_what_is_handed_back_is_not_measured_against_another_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_out, "LEAST", 1)
+    made, _ = with_first(rounds=1, held_out=0.3)
+    made._labeller.found = (
+        lambda rows, *_, **__: Detections(  # type: ignore[method-assign, assignment]
+            torch.tensor(rows)[:0], torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long(), torch.tensor(rows)
+        )
+    )
+    made.before_step(Progress(0, STEPS, 0.0))
+    made._history.passes[0]["f1"] = 1.0
+    made.finish(STEPS)
+    assert made._history.judged["recall"] == 0
+    assert not made._history.drifted
+
+
 def test_given_labels_stay_as_they_are() -> None:
     made = method()
     rows = tiny.given_labels().rows
@@ -361,9 +466,13 @@ def passed(f1: float | None = None, known: int = 100, **classes: int) -> dict[st
         ([passed(a=50)], ""),
         ([passed(a=50), passed(a=11)], ""),
         ([passed(a=50), passed(a=9)], "of 'a' it gave 50 labels on 100 images at first, and now 9"),
-        ([passed(a=10), passed(a=51)], "of 'a' it gave 10"),
+        ([passed(a=20), passed(a=101)], "of 'a' it gave 20"),
         ([passed(a=2), passed(a=19)], ""),  # too few to tell
-        ([passed(), passed(b=30)], "of 'b' it gave 0"),
+        ([passed(), passed(b=30)], ""),  # it finds what it did not: from random weights that is what rounds are for
+        ([passed(a=19), passed(a=100)], ""),
+        ([passed(a=50) | {"by": "coco"}, passed(a=9)], ""),  # what another detector found says nothing of its own
+        ([passed(a=50) | {"by": "coco"}, passed(a=40), passed(a=7)], "of 'a' it gave 40"),
+        ([passed(0.9) | {"by": "coco"}, passed(0.7)], "now to 70%; the labels of coco are kept"),
         ([passed(0.8), passed(0.9), passed(0.79, a=90)], "to 90% (F1), and now to 79%"),
         ([passed(0.9), passed(0.81)], ""),
         # Of ten labels, 10 / 12 and 8 / 12 with one right and one wrong more: 2 (0.139 / 12 + 0.222 / 12)^0.5 = 0.35.

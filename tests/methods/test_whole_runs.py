@@ -213,7 +213,38 @@ def test_a_run_goes_on_with_its_own_labels_alone(image_folder: Path, tmp_path: P
     with pytest.raises(UserError, match=r"labels: the labels of .*few.yaml are not those that this run began with: 8 "):
         pretrain(**given, resume=True)
     edited.write_text(before)
+    more = image_folder / "0-new.png"  # before all others
+    shutil.copy(next(image_folder.iterdir()), more)
+    try:
+        with pytest.raises(UserError, match="data: the images are not those that this run began with and has labels"):
+            pretrain(**given, resume=True)
+    finally:
+        more.unlink()
     assert pretrain(**given, resume=True).ok
+
+
+def test_a_detector_of_other_classes_labels_first(image_folder: Path, weights: Path, tmp_path: Path) -> None:
+    """It is read once more where a run goes on, and has to be the same; what it found is not looked for again."""
+    (tmp_path / "small.yaml").write_text(small.SMALL)
+    given = {**SMALL, "data": str(image_folder), "model": str(tmp_path / "small.yaml"), "method": "selftrain"}
+    given |= {"labels": str(labelled(image_folder, tmp_path / "few")), "held_out": 0, "proposal_imgsz": 96}
+    given |= {"proposals": str(weights), "teacher": Patches(), "steps": 4, "rounds": 2, "unsure": 1e-5}
+    whole = tmp_path / "whole"
+    assert pretrain(**given, out=str(whole)).ok
+    end = checkpoint.newest(whole / "checkpoints")[0]
+    passes = end["method"]["_extra_state"]["history"]
+    assert [(one["step"], one.get("by")) for one in passes] == [(0, "yolo11n"), (2, None)]
+    (whole / "checkpoints" / "step-00000004.pt").unlink()
+    pretrain(out=str(whole), resume=True, teacher=Patches())
+    assert same(checkpoint.newest(whole / "checkpoints")[0]["method"], end["method"])
+    record = (
+        json.loads((whole / "teacher.json").read_text()) if (whole / "teacher.json").exists() else {"passes": passes}
+    )
+    assert record["passes"][0]["by"] == "yolo11n"
+    with pytest.raises(UserError, match="proposals: yolo11n finds objects, but does not know your classes"):
+        pretrain(**{**given, "teacher": None}, out=str(tmp_path / "nameless"))
+    with pytest.raises(UserError, match=r"proposals: must be a \.pt checkpoint, not 'yolo11n.yaml'"):
+        pretrain(**{**given, "proposals": "yolo11n.yaml"}, out=str(tmp_path / "other"))
 
 
 def test_a_run_that_was_killed_before_it_had_settings_begins_by_resume(
@@ -228,7 +259,7 @@ def test_a_run_that_was_killed_before_it_had_settings_begins_by_resume(
     with pytest.raises(UserError, match="resume=true begins it"):
         pretrain(**given)
     assert pretrain(**given, resume=True).ok
-    said = "the run in this folder was killed before it had begun: it begins now"
+    said = "no run had begun in this folder: it begins now"
     assert said in capsys.readouterr().err
     assert said in (tmp_path / "run" / "log.txt").read_text()
     assert pretrain(**given, resume=True).ok, "it has begun, and is gone on with"

@@ -69,6 +69,18 @@ def test_the_verdict_says_what_was_trained_labelled_and_right(run: Path) -> None
     assert "only a comparison says" in text
 
 
+def test_another_detector_that_labelled_first_is_named(run: Path) -> None:
+    passes = [{**PASS, "step": 0, "by": "yolo11x"}, PASS]
+    record(run, passes=passes)
+    text = rows(draw(run))
+    assert "step 0, by yolo11x 4,124 2,717" in text
+    assert "The images without labels were labelled by yolo11x and then by a moving average of the detector. A" in text
+    record(run, passes=passes[:1])
+    page = draw(run)
+    assert "without labels were labelled by yolo11x. A box" in page.text
+    assert "yolo11x gave 3,611 labels to 2,717 of 4,124 images; of the labels" in page.text
+
+
 def test_the_tables_of_passes_and_classes(run: Path) -> None:
     text = rows(draw(run))
     assert "step 60 4,124 2,717 3,611 1,377 0.81 65% 80%" in text

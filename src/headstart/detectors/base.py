@@ -96,6 +96,11 @@ class Detector(ABC):
         return self.name
 
     @property
+    def trained_imgsz(self) -> int | None:
+        """Side of the images that its weights were trained on, pixels; None where nobody knows."""
+        return None
+
+    @property
     def largest_stride(self) -> int:
         """Of its pyramid, pixels: sides of images that are no multiple of it are scaled or padded by its trainer."""
         return max(level.stride for level in self.levels)

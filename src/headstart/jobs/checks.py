@@ -87,6 +87,7 @@ def check_method(given: Mapping[str, Any], name: str, method: type[Method]) -> l
         problems += _proposals(given)
     if method.needs.labels:
         problems += _labels(given)
+        problems += _checkpoint(str(given["proposals"]), "proposals") if given.get("proposals") is not None else []
     if given.get("anchor") and random_weights(given):
         hint = "give init= as well"
         problems.append(UserError("random weights are nothing to hold on to", where="anchor", hint=hint))

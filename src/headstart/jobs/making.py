@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import torch
+
+from headstart.detectors.find import load_detector
+from headstart.errors import UserError
 from headstart.jobs.labelled import RowReader
 from headstart.jobs.prepare import Job
 from headstart.jobs.search import teacher_of
 from headstart.methods.anchor import Anchored
 from headstart.methods.base import Context, Method
 from headstart.pseudolabels.base import PseudoLabels
-from headstart.settings.method_options import ProposalOptions
+from headstart.pseudolabels.finder import Finder
+from headstart.settings.method_options import LabellerOptions, ProposalOptions
 
 
 def make_method(job: Job, labels: PseudoLabels | None, rows: RowReader | None = None) -> Method:
@@ -38,7 +43,28 @@ def make_method(job: Job, labels: PseudoLabels | None, rows: RowReader | None = 
         head=head,
         given=job.given,
         trained=detector.trained,
+        finder=_finder(job),
         read=rows,
     )
     method = job.declared.method(job.options, context)
     return Anchored(method, job.options.anchor) if job.options.anchor else method
+
+
+def _finder(job: Job) -> Finder | None:
+    """What labels images the first time, where a detector for that is named; no random number is drawn.
+
+    Raises:
+        UserError: It cannot be loaded, or nobody tells the classes of what it finds.
+    """
+    options = job.options
+    if job.given is None or not isinstance(options, LabellerOptions) or options.proposals is None:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        detector = load_detector(options.proposals, where="proposals")
+    imgsz = options.proposal_imgsz or detector.trained_imgsz or job.run.imgsz
+    finder = Finder.of(detector, job.given.names, imgsz)
+    if not finder.knows_classes and options.teacher is None:
+        what = f"{finder.name} finds objects, but does not know your classes"
+        hint = "give teacher= a network that names what it finds, or a detector of your classes"
+        raise UserError(what, where="proposals", hint=hint)
+    return finder

@@ -33,7 +33,8 @@ from headstart.jobs.choose import (
 from headstart.jobs.fit import fit_of
 from headstart.jobs.going_on import continued, killed_early
 from headstart.jobs.labelled import given_labels
-from headstart.jobs.used_files import relabelled
+from headstart.jobs.used_files import relabelled, unchanged
+from headstart.launch.places import by_itself
 from headstart.machine import parse_device
 from headstart.methods import find
 from headstart.methods.base import GivenLabels
@@ -131,7 +132,8 @@ def check_options(options: Mapping[str, Any]) -> list[UserError]:
         what = "must be 1 here: a comparison trains on one device, and has as many trainings at a time as device= names"
         problems.append(UserError(what, where="devices, nodes"))
     try:
-        _before_loading(given | absolute_paths(given), problems)
+        with by_itself():  # whatever started the comparison
+            _before_loading(given | absolute_paths(given), problems)
     except UserError as error:
         return list(error.parts)
     return []
@@ -183,13 +185,14 @@ def prepare(options: Mapping[str, Any], measure: Callable[[Job], BatchTrial] | N
     torch.manual_seed(resolved.seed)
     detector = load_detector(given.get("model", resolved.model), given.get("init"), channels=images.channels)
     settled, declared, why, fit = _method(given, detector, images, record)
-    more: tuple[str, ...] = ("the run in this folder was killed before it had begun: it begins now",) * begins
+    more: tuple[str, ...] = ("no run had begun in this folder: it begins now",) * begins
     more += (f"init={given['init']} lies beside: the published weights of {resolved.model}",) if beside else ()
     run, length = with_length(settled.run, given, detector.trained, len(images), classes=declared.method.needs.labels)
     known, classed = None, detector
     if labels and declared.method.needs.labels:
         known, told = given_labels(labels, images, detector.task)
         relabelled(record["resolved"] if record else {}, known, labels)
+        unchanged(record["resolved"] if record else {}, images)
         classed = detector.with_classes(known.names, dataset_of(labels).keypoints())
         classed.imgsz = run.imgsz
         more += told

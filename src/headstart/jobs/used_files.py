@@ -9,6 +9,7 @@ from typing import Any
 
 from headstart.errors import UserError
 from headstart.files import content_hash
+from headstart.images.index import ImageIndex
 from headstart.methods.base import GivenLabels, Needs
 
 STARTS = ("model", "init")
@@ -38,7 +39,7 @@ def replaced(
     """
     searches = needs.pseudolabels and not found
     names: tuple[str, ...] = () if saved and not searches else STARTS
-    names += SEARCHES if searches else ()
+    names += SEARCHES if searches or needs.labels else ()
     names += TEACHERS if needs.teacher or searches else ()
     now = marks({name: used.get(name) for name in names if name in began})
     hint = "bring back a copy of the file, or start a new run"
@@ -62,6 +63,23 @@ def labels_mark(given: GivenLabels) -> dict[str, Any]:
     for tensor in (counts, labels.labels, labels.boxes):
         digest.update(tensor.contiguous().numpy().tobytes())
     return {"images": len(rows), "boxes": len(labels.labels), "sha256": digest.hexdigest()}
+
+
+def unchanged(resolved: Mapping[str, Any], images: ImageIndex) -> None:
+    """Refuse images that are not those that a run with labels began with: what it labelled is kept by their order.
+
+    Args:
+        resolved: What its ``settings.yaml`` has under that name.
+        images: The index as it is now.
+
+    Raises:
+        UserError: They are others, or lie elsewhere.
+    """
+    if (began := resolved.get("images_fingerprint")) and began != images.fingerprint():
+        numbers = f"{resolved.get('images'):,} then, {len(images):,} now" if resolved.get("images") else "others"
+        what = f"the images are not those that this run began with and has labels for: {numbers}"
+        hint = "bring back what was there (nothing may be added, removed or moved), or start a new run"
+        raise UserError(what, where="data", hint=hint)
 
 
 def relabelled(resolved: Mapping[str, Any], given: GivenLabels, named: str) -> None:

@@ -25,6 +25,7 @@ from headstart.images.loader import PixelBatch
 from headstart.images.stream import Stream
 from headstart.methods.schedules import Progress
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
+from headstart.pseudolabels.finder import Finder
 from headstart.pseudolabels.labelling import Labelling
 from headstart.teachers.base import Teacher
 from headstart.views.spec import View, ViewSpec
@@ -94,6 +95,7 @@ class Context:
             labels that the user gives.
         given: Labels that the user gives, where it needs them.
         trained: Whether the student starts from trained weights, not from random ones.
+        finder: Where labels are given: a trained detector that labels images the first time, if one is given.
         read: Where labels are given: brings the images at some rows of the index, each once, batch after batch, scaled
             down to so many pixels at most.
     """
@@ -109,6 +111,7 @@ class Context:
     head: PseudoLabelHead | None = None
     given: GivenLabels | None = None
     trained: bool = True
+    finder: Finder | None = None
     read: Callable[[Sequence[int], int], Iterable[PixelBatch]] | None = None
 
     @property

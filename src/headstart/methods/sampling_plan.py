@@ -42,6 +42,7 @@ class SamplingPlan:
         seed: Of the run.
         known: Labelled images that are learnt from before the last part.
         unlabelled: Unlabelled images.
+        labelled_at_once: Whether another detector labels them the first time: none waits for burn-in.
     """
 
     burn_in: float | None
@@ -54,17 +55,27 @@ class SamplingPlan:
     seed: int
     known: int
     unlabelled: int
+    labelled_at_once: bool = False
 
     @classmethod
     def of(
-        cls, settings: Any, *, batch: int, seed: int, known: int, unlabelled: int, boxes_a_class: float
+        cls,
+        settings: Any,
+        *,
+        batch: int,
+        seed: int,
+        known: int,
+        unlabelled: int,
+        boxes_a_class: float,
+        labelled_at_once: bool = False,
     ) -> SamplingPlan:
         """As the options of a method say; the last part, where they do not, by the labelled boxes a class."""
         options = {name: getattr(settings, name) for name in _OPTIONS}
         settle = settings.settle
         if settle is None:
             settle = SETTLE if boxes_a_class >= SETTLED_FROM else 0.0
-        return cls(**options, settle=settle, batch=batch, seed=seed, known=known, unlabelled=unlabelled)
+        kinds = {"known": known, "unlabelled": unlabelled}
+        return cls(**options, settle=settle, batch=batch, seed=seed, **kinds, labelled_at_once=labelled_at_once)
 
     def numbers(self, step: int, steps: int) -> tuple[int, int, int]:
         """Labelled images that are not held out, unlabelled ones, labelled ones with those held out."""
@@ -90,12 +101,15 @@ class SamplingPlan:
 
     def between(self, steps: int) -> tuple[int, int]:
         """The first step with unlabelled images, and the first without them again."""
-        return min(steps, max(1, round(self._burn_in(steps) * steps))), max(0, steps - round(self.settle * steps))
+        least = 0 if self.labelled_at_once else 1  # who is to label has to have learnt something
+        return min(steps, max(least, round(self._burn_in(steps) * steps))), max(0, steps - round(self.settle * steps))
 
     def _burn_in(self, steps: int) -> float:
         """Share of so many steps."""
         if self.burn_in is not None:
             return self.burn_in
+        if self.labelled_at_once:
+            return 0.0
         least, most = BURN_IN
         return min(max(PASSES * self.known / self._images() / max(1, steps), least), most)
 
@@ -111,9 +125,11 @@ class SamplingPlan:
             return ""
         times = first * self._images() / max(1, self.known)
         often = f", each about {times:,.0f} times" if times >= 1.5 else ""
-        parts = [f"burn-in: {first:,} steps on {self.known:,} labelled images{often}"]
+        parts = [f"burn-in: {first:,} steps on {self.known:,} labelled images{often}"] if first else []
         rounds = f" in {self.rounds} rounds" if self.rounds > 1 else ""
-        parts += [f"then {last - first:,} on all images{rounds}, by the teacher's labels too"]
+        then = f"then {last - first:,}" if first else f"{last:,} steps"
+        by = "the labels that are found" if self.labelled_at_once else "the teacher's labels"
+        parts += [f"{then} on all images{rounds}, by {by} too"]
         parts += [f"the last {steps - last:,} on labelled ones alone"] if last < steps else []
         return "; ".join(parts)
 

@@ -33,13 +33,14 @@ from headstart.methods.schedules import Progress
 from headstart.methods.weight_mean import WeightMean, follow
 from headstart.probes import metrics
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
+from headstart.pseudolabels.finder import Finder
 from headstart.pseudolabels.history import History
 from headstart.pseudolabels.labeller import Labeller, Learnt
 from headstart.pseudolabels.labelling import Detections, Labelling, kept, told_apart
 from headstart.pseudolabels.sizes import zoom_of
 from headstart.pseudolabels.taught import Taught
-from headstart.pseudolabels.thresholds import Keep
-from headstart.settings.method_options import DetectionSettings, LabelOptions, TeacherOptions
+from headstart.pseudolabels.thresholds import LEAST, Keep
+from headstart.settings.method_options import DetectionSettings, LabellerOptions, LabelOptions
 from headstart.views.draws import Purpose, draws
 from headstart.views.mixup import mixed
 from headstart.views.mosaic import boxes_in_view, detection_view, mosaics, shown, whole
@@ -49,22 +50,12 @@ SETTLE_RATE = 0.1
 """Learning rate of the last part, in highest rates of the others."""
 
 
-class Settings(DetectionSettings, LabelOptions, TeacherOptions):
+class Settings(DetectionSettings, LabelOptions, LabellerOptions):
     """Options of the selftrain method."""
 
-    teacher: Any = Field(
-        "auto",
-        description="trained network whose features tell the classes of what is found, e.g. a timm model's name; auto: "
-        "tf_efficientnet_lite0, if it is on this machine or can be downloaded; none: the detector names them itself",
-    )
-    naming: Literal["auto", "network", "both"] = Field(
-        "auto",
-        description="who tells the class of what is found where there is a teacher=: the network, or both it and the "
-        "detector; auto: whichever names the held-out labels better, from 30 boxes on, else the network",
-    )
     close_mosaic: float = Field(0.3, ge=0, le=1, description="last share of burn-in and each round without mosaics")
     burn_in: float | None = Field(
-        None, ge=0, le=1, description="first share of the steps, on labelled images; none: 0.35 to 0.65 by their number"
+        None, ge=0, le=1, description="first share of the steps, on labelled images; none: by their number (0.35-0.65)"
     )
     settle: float | None = Field(
         None,
@@ -92,7 +83,7 @@ class Settings(DetectionSettings, LabelOptions, TeacherOptions):
         description="score from which what the teacher finds is taken for an object; class: one for each class, so "
         "that as many are kept as from 0.4 on, and of each class by its share of the labels",
     )
-    unsure: float = Field(0.05, gt=0, le=1, description="score below which it is taken for background")
+    unsure: float = Field(0.05, gt=0, le=1, description="score below which it is taken for background, up to keep")
     mixup: float = Field(0.0, ge=0, le=1, description="share of the mosaics that are mixed with another of their step")
     balance: float = Field(
         0.0,
@@ -109,10 +100,6 @@ class Settings(DetectionSettings, LabelOptions, TeacherOptions):
         ge=32,
         description="side of the views of burn-in, and at which its teacher looks at images, pixels; none: imgsz",
     )
-    calibrate: bool = Field(
-        True, description="move the teacher's boxes by what its boxes on labelled images end beside the labels"
-    )
-    max_objects: int | None = Field(None, ge=1, description="labels an image at most; none: 100, or twice your most")
 
 
 # imgsz: that of a detector's own training, since what is handed back finds objects in such images.
@@ -148,7 +135,7 @@ class Selftrain(Method):
             context.given.labels,
             self._held_out.known,
             len(context.names),
-            least=settings.unsure,
+            least=min(settings.unsure, LEAST if settings.keep == "class" else settings.keep),  # what is kept is found
             most=settings.max_objects,
             namer=context.teacher,
             calibrate=settings.calibrate,
@@ -162,6 +149,7 @@ class Selftrain(Method):
             known=len(self._held_out.known),
             unlabelled=len(self._unlabelled),
             boxes_a_class=len(context.given.labels.labels) / max(1, len(context.names)),
+            labelled_at_once=context.finder is not None,
         )
         kinds = self._held_out.known, self._unlabelled, context.given.rows
         self._order = ImageOrder(self._plan, kinds, settings.balance, context.seed)
@@ -188,7 +176,7 @@ class Selftrain(Method):
     def phases(self, steps: int) -> list[range]:
         """Burn-in is one of its own: it may see larger views, and it reads other images."""
         first, _ = self._plan.between(steps)
-        return [range(first), range(first, steps)] if self._plan.label_steps(steps) else [range(steps)]
+        return [range(first), range(first, steps)] if first and self._plan.label_steps(steps) else [range(steps)]
 
     def _spec(self, imgsz: int) -> ViewSpec:
         s = self.settings
@@ -280,13 +268,21 @@ class Selftrain(Method):
     def _label(self, progress: Progress) -> None:
         """Label the images that come until the next time, and judge the labels on the held-out images."""
         rows = self._order.coming(progress, self._taught.labels)
-        mean = self._mean = self._averaged()
-        self._take(mean, student=False)
+        finder = None if self._history.passes else self.context.finder
+        mean = self._mean if finder else self._averaged()
         imgsz = self.specs_at(progress._replace(step=max(0, progress.step - 1)))[0].size  # what it was trained at
+        if finder:
+            device = next(self.student.parameters()).device
+            by = finder._replace(network=finder.network.to(device), head=finder.head.to(device))
+            self._history.say(self._labeller.taught_by(by))
+        else:
+            self._mean = mean
+            self._take(mean, student=False)
+            by = Finder("", self.teacher, self.teacher_head, imgsz)
         learnt = Learnt()
 
         def look(rows: list[int], both: bool) -> Detections:
-            return self._labeller.found(rows, self.teacher, self.teacher_head, imgsz, learnt, both=both)
+            return self._labeller.found(rows, by.network, by.head, by.imgsz, learnt, both=both)
 
         named_by = self._held_out.who_names(self.settings.naming, look) if self.context.teacher else {}
         both = look([*rows, *self._held_out.rows.tolist()], named_by.get("named_by") == "both")
@@ -297,8 +293,10 @@ class Selftrain(Method):
         counts = Labelling.split(found, keep).counts(self.context.names)
         judged = self._held_out.judged(both.those(kept(both, keep)))
         # Nothing tells of a single round that it was for the worse but labels that are held out.
-        state = mean.record if self.settings.rounds > 1 or len(self._held_out.rows) else None
-        best = self._history.add({"step": progress.step, **counts, **named_by, **learnt.record(), **judged}, state)
+        goes_back = self.settings.rounds > 1 or len(self._held_out.rows)
+        state = (dict if finder else mean.record) if goes_back else None
+        entry = {"step": progress.step, **counts, **named_by, **learnt.record(), **judged}
+        best = self._history.add(entry | ({"by": finder.name} if finder else {}), state)
         if self._history.drifted:
             self._go_back()
             self._order.only(progress, self._unlabelled[self._taught.known[self._unlabelled]].tolist())
@@ -323,7 +321,10 @@ class Selftrain(Method):
     def _go_back(self) -> None:
         """Take teacher and labels of the pass that agreed best; the teacher labels nothing any more."""
         best = self._history.best
-        self._taught, mean = Taught(best["taught"], best["known"]), WeightMean(best["states"], best["number"])
+        self._taught = Taught(best["taught"], best["known"])
+        if "states" not in best:  # labels of another detector; the weights stay what they are
+            return
+        mean = WeightMean(best["states"], best["number"])
         self._take(mean)
         self._mean = mean if self._burn_in_imgsz == self.context.imgsz else WeightMean()
         self._learnt.clear()

@@ -149,7 +149,23 @@ class Stored(NamedTuple):
     seconds: float
 
 
-class PseudoLabelHead(nn.Module, ABC):
+class DetectionHead(nn.Module, ABC):
+    """What finds objects on the maps of a network."""
+
+    @abstractmethod
+    def detections(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """What the head finds, before overlapping boxes are joined; without gradients.
+
+        Args:
+            maps: The pyramid, ``(B, C, h, w)`` each.
+
+        Returns:
+            Boxes float32 ``(B, A, 4)``, x0, y0, x1, y1 in pixels, and the scores of their labels ``(B, A, L)`` in
+            [0, 1].
+        """
+
+
+class PseudoLabelHead(DetectionHead):
     """A detector's head with an output for each label, and the loss that its family trains with.
 
     It shares its layers with the detector; where labels are not the detector's classes, the last ones of the class
@@ -170,18 +186,6 @@ class PseudoLabelHead(nn.Module, ABC):
 
     def advance(self, share: float) -> None:
         """Say how far the training is, from 0 to 1, to a loss that changes on the way."""
-
-    @abstractmethod
-    def detections(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """What the head finds, before overlapping boxes are joined; without gradients.
-
-        Args:
-            maps: The pyramid, ``(B, C, h, w)`` each.
-
-        Returns:
-            Boxes float32 ``(B, A, 4)``, x0, y0, x1, y1 in pixels, and the scores of their labels ``(B, A, L)`` in
-            [0, 1].
-        """
 
     @abstractmethod
     def handed_back(self) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ class History:
         passes: Of each what it labelled, and how far that agrees with labels that are held out.
         drifted: What tells that it has drifted, in words; "" where nothing does.
         best: The state at the pass that agreed best, with its number as ``pass``, and its labels, `PseudoLabels`, as
-            ``taught``; empty before the first.
+            ``taught``; empty before the first. Without ``states`` where another detector labelled: its labels alone.
         judged: How far the detector at the end of the rounds agrees with held-out labels; empty where nobody knows.
     """
 
@@ -37,7 +37,8 @@ class History:
         """One more pass.
 
         Args:
-            entry: `headstart.pseudolabels.labelling.Labelling.counts` and agreement.
+            entry: `headstart.pseudolabels.labelling.Labelling.counts` and agreement; ``by`` whom, if by another
+                detector.
             state: What to go back to where a later pass drifts; None where none follows.
 
         Returns:
@@ -45,7 +46,7 @@ class History:
         """
         self.passes.append(entry)
         self.drifted = drift(self.passes)
-        self._news.append(("info", told(entry)))
+        self._news.append(("info", told(entry, entry.get("by", "the teacher"))))
         self._news += [("alarm", self.drifted)] if self.drifted else []
         if self.drifted or state is None or agrees(entry) < max(agrees(one) for one in self.passes):
             return False
@@ -70,7 +71,8 @@ class History:
         if self.drifted or "f1" not in judged:
             return False
         self.judged = judged
-        self.drifted = drift([*self.passes, judged]) if any(agrees(one) for one in self.passes) else ""
+        own = [one for one in self.passes if "by" not in one]  # one cannot go back to weights that are not its own
+        self.drifted = drift([*own, judged]) if any(agrees(one) for one in own) else ""
         right = judged["precision"]
         given = "gives nothing there" if right is None else f"{right:.0%} of what it gives there is right"
         self.say(f"in the end it finds {judged['recall'] or 0:.0%} of the held-out labels, and {given}")
@@ -116,24 +118,27 @@ def drift(history: Sequence[Mapping[str, Any]]) -> str:
     chance explains: a tenth at least, and two standard errors of the difference of two shares of so many labels, with
     one right and one wrong added to each (Agresti and Caffo, 2000, doi:10.1080/00031305.2000.10474560), since of a pass
     that was all right the share alone would tell no error. Else it is the number of labels of a class an image: fewer
-    than a fifth, or more than five times those of the first pass, of a class that has 20 at least.
+    than a fifth, or more than five times those of the first pass, of a class that had 20 at least there: one that was
+    hardly found, and now is, is what rounds are for. Passes of another detector are not counted against the teacher's.
     """
-    first, last = history[0], history[-1]
-    best = max(agrees(one) for one in history)
+    last, best = history[-1], max(agrees(one) for one in history)
     if best > 0:
         known = max(1, sum(one["known"] for one in last["by_class"].values()))
         fallen = best - agrees(last)
         shares = ((one * known + 1) / (known + 2) for one in (best, agrees(last)))
+        by = max(history, key=agrees).get("by")
+        taken = f"the labels of {by} are kept" if by else "the state that agreed best is taken, and its labels are kept"
         if fallen > max(LEAST_FALL, 2 * sum(share * (1 - share) / (known + 2) for share in shares) ** 0.5):
             return (
                 f"the teacher has drifted: its labels agreed with the held-out ones to {best:.0%} (F1), and now to "
-                f"{agrees(last):.0%}; the state that agreed best is taken, and its labels are kept"
+                f"{agrees(last):.0%}; {taken}"
             )
         return ""
+    first = next(one for one in history if one.get("by") == last.get("by"))
     for name in {*first["classes"], *last["classes"]}:
         before, now = (one["classes"].get(name, 0) / max(1, one["images"]) for one in (first, last))
         counts = first["classes"].get(name, 0), last["classes"].get(name, 0)
-        if max(counts) >= LEAST_COUNT and not before / MANY_TIMES <= now <= before * MANY_TIMES:
+        if counts[0] >= LEAST_COUNT and not before / MANY_TIMES <= now <= before * MANY_TIMES:
             return (
                 f"the teacher has drifted: of {name!r} it gave {counts[0]:,} labels on {first['images']:,} images at "
                 f"first, and now {counts[1]:,} on {last['images']:,}; the state before is taken, and its labels kept"

@@ -10,13 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from headstart import ranks
+from headstart.errors import UserError
 from headstart.images.loader import PixelBatch
 from headstart.pseudolabels import box_ends
-from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
+from headstart.pseudolabels.base import DetectionHead, PseudoLabels
 from headstart.pseudolabels.box_classifier import AREA, LEAST_SCORE, BoxClassifier, Looks
 from headstart.pseudolabels.box_ends import BoxEnds
 from headstart.pseudolabels.examples import some_boxes, some_images
-from headstart.pseudolabels.labelling import Detections, detect
+from headstart.pseudolabels.finder import AnyObject, Finder
+from headstart.pseudolabels.fit import LABELLED, RECALL
+from headstart.pseudolabels.labelling import Detections, detect, hits
 from headstart.pseudolabels.search import fitted_from
 from headstart.teachers.base import Teacher
 from headstart.views.draws import Purpose, draws
@@ -87,7 +90,7 @@ class Labeller:
         self,
         rows: Sequence[int],
         network: nn.Module,
-        head: PseudoLabelHead,
+        head: DetectionHead,
         imgsz: int,
         learnt: Learnt | None = None,
         both: bool = False,
@@ -127,12 +130,40 @@ class Labeller:
         )
         return found.those(found.scores >= self._least)
 
+    def taught_by(self, finder: Finder) -> str:
+        """What a finder finds, in words; one that was taught other things learns what its scores are worth here.
+
+        Raises:
+            UserError: It finds hardly any of the labelled objects.
+        """
+        finder.network.eval()
+        finder.head.eval()
+        random = draws(self._seed, Purpose.NAMER_IMAGES)
+        some = some_images(self._labels, self._known, LEARNT_FROM, random)
+        batches = self._detected(some.tolist(), finder.network, finder.head, -(-finder.imgsz // 32) * 32, _LEAST, _MOST)
+
+        def look() -> Detections:
+            return Detections.join([found for _, found, _ in batches])
+
+        found = Detections.join(ranks.of_all(ranks.all_do(look)))
+        owner, boxes, _ = self._labels.of(some)
+        any_class = torch.zeros(len(boxes), dtype=torch.int64)
+        right = hits(replace(found, labels=torch.zeros_like(found.labels)), some[owner], boxes, any_class)
+        number, objects = int(right.sum()), len(boxes)
+        told = f"{finder.name} finds {number:,} of {objects:,} labelled objects"
+        if objects >= LABELLED and number < RECALL * objects:
+            hint = "give a detector that knows such images, or leave it out"
+            raise UserError(told, where="proposals", hint=hint)
+        if isinstance(finder.head, AnyObject):
+            finder.head.learn(found.scores, right)
+        return f"{told}, and labels the images the first time"
+
     @staticmethod
     def _joined(work: Callable[[], list[Detections]]) -> Detections:
         """What all processes find, in the order of the images."""
         return Detections.join(ranks.of_all(Detections.join(ranks.all_do(work))))
 
-    def _ends(self, network: nn.Module, head: PseudoLabelHead, imgsz: int) -> BoxEnds:
+    def _ends(self, network: nn.Module, head: DetectionHead, imgsz: int) -> BoxEnds:
         """Learnt anew from the labelled images, as the detector itself has."""
         if not self._calibrate or len(self._labels.of(self._known)[0]) < box_ends.LEAST:
             return BoxEnds.learnt(torch.zeros(0, 6))
@@ -146,7 +177,7 @@ class Labeller:
         off = [one for own in ranks.of_all(ranks.all_do(look)) for one in own]
         return BoxEnds.learnt(torch.cat([torch.zeros(0, 6), *off]))
 
-    def _classifier(self, namer: Teacher, network: nn.Module, head: PseudoLabelHead, imgsz: int) -> BoxClassifier:
+    def _classifier(self, namer: Teacher, network: nn.Module, head: DetectionHead, imgsz: int) -> BoxClassifier:
         """Learnt anew from the labelled images: what the detector takes for objects changes as it learns."""
         random = draws(self._seed, Purpose.NAMER_IMAGES)
         some = some_images(self._labels, self._known, LEARNT_FROM, random)
@@ -169,7 +200,7 @@ class Labeller:
         self,
         rows: Sequence[int],
         network: nn.Module,
-        head: PseudoLabelHead,
+        head: DetectionHead,
         imgsz: int,
         least: float,
         most: int,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms, box_iou
 
 from headstart.images.loader import PixelBatch
-from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels, rank_of
+from headstart.pseudolabels.base import DetectionHead, PseudoLabels, rank_of
 from headstart.pseudolabels.search import fitted
 
 OVERLAP = 0.6
@@ -183,7 +183,7 @@ def told(counts: Mapping[str, Any], who: str = "the teacher") -> str:
 @torch.no_grad()
 def detect(
     network: nn.Module,
-    head: PseudoLabelHead,
+    head: DetectionHead,
     batch: PixelBatch,
     imgsz: int,
     *,
@@ -325,7 +325,7 @@ def _share(part: Tensor, whole: Tensor) -> float | None:
     return int(part.sum()) / total if total else None
 
 
-def _right(found: Detections, rows: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
+def hits(found: Detections, rows: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
     """bool ``(M,)``: whether a box takes a known one of its image and class; the best-scored take first."""
     right = torch.zeros(len(found.rows), dtype=torch.bool)
     for row in sorted(set(rows.tolist())):  # image by image: all boxes of thousands of images against all are too many
@@ -348,7 +348,7 @@ def average_precision(found: Detections, rows: Tensor, boxes: Tensor, labels: Te
     """
     if not len(boxes) or not len(found.rows):
         return 0.0
-    right = _right(found, rows, boxes, labels).double()
+    right = hits(found, rows, boxes, labels).double()
     right = right[found.scores.argsort(descending=True, stable=True)]
     precision = right.cumsum(0) / torch.arange(1, len(right) + 1)
     best = precision.flip(0).cummax(0).values.flip(0)
@@ -368,5 +368,5 @@ def agreement(found: Detections, rows: Tensor, boxes: Tensor, labels: Tensor, cl
     looked = set(found.looked.tolist())
     seen = torch.tensor([row in looked for row in rows.tolist()], dtype=torch.bool)
     rows, boxes, labels = rows[seen], boxes[seen], labels[seen]
-    right = found.labels[_right(found, rows, boxes, labels)]
+    right = found.labels[hits(found, rows, boxes, labels)]
     return Agreement(*(torch.bincount(values, minlength=classes) for values in (right, found.labels, labels)))

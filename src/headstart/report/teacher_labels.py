@@ -56,14 +56,16 @@ def teacher_labels(run: FoundRun) -> TeacherLabels | None:
     passes, handed_back = _passes(run), _dict(run.teacher.get("handed_back"))
     if not passes and not handed_back:
         return None
-    rows = [(f"step {_count(one.get('step')):,}", *_numbers(one)) for one in passes]
+    by = [str(one.get("by") or "") for one in passes]
+    rows = [(_when(one), *_numbers(one)) for one in passes]
     if handed_back:
         part = "" if handed_back.get("all") else ", a part of the images"
         rows.append((f"in the end, as handed back{part}", *_numbers({**handed_back, **_in_the_end(run)})))
     keep, unsure = run.teacher.get("keep"), run.teacher.get("unsure")
     least = "the score of its class below" if keep == "class" else f"a score of {keep}"
+    labellers = " and then by ".join(dict.fromkeys(who or "a moving average of the detector" for who in by or [""]))
     note = (
-        f"The images without labels were labelled by a moving average of the detector. A box with {least} "
+        f"The images without labels were labelled by {labellers}. A box with {least} "
         f"and more counts as an object, one below {unsure} as background; what lies between is left open, and nothing "
         "is taught there."
     )
@@ -84,9 +86,11 @@ def teacher_sentence(run: FoundRun) -> str:
     last = passes[-1]
     times = f" (the last of {len(passes)} passes)" if len(passes) > 1 else ""
     if not _count(last.get("labels")):
-        return f"Of {_count(last.get('images')):,} images its teacher labelled none: they taught it nothing{times}."
+        who = last.get("by") or "its teacher"
+        return f"Of {_count(last.get('images')):,} images {who} labelled none: they taught it nothing{times}."
     said = (
-        f"Its teacher gave {_count(last.get('labels')):,} labels to {_count(last.get('with_labels')):,} of "
+        f"{last.get('by') or 'Its teacher'} gave {_count(last.get('labels')):,} labels to "
+        f"{_count(last.get('with_labels')):,} of "
         f"{_count(last.get('images')):,} images{times}"
     )
     recall, precision = _share(last.get("recall")), _share(last.get("precision"))
@@ -137,6 +141,11 @@ def _count(value: Any) -> int:
 
 def _share(value: Any) -> str:
     return f"{value:.0%}" if isinstance(value, (int, float)) else NONE
+
+
+def _when(one: Mapping[str, Any]) -> str:
+    step = f"step {_count(one.get('step')):,}"
+    return f"{step}, by {one['by']}" if one.get("by") else step
 
 
 def _numbers(one: Mapping[str, Any]) -> tuple[str, ...]:

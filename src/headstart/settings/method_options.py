@@ -128,6 +128,35 @@ class ProposalOptions(TeacherOptions):
     components: int = Field(64, ge=1, description="principal components of the features that are clustered")
 
 
+class LabellerOptions(TeacherOptions):
+    """Options of a method that labels images: by the detector that learns, another one, and a network that names."""
+
+    teacher: Any = Field(
+        "auto",
+        description="trained network whose features tell the classes of what is found, e.g. a timm model's name; auto: "
+        "tf_efficientnet_lite0, if it is on this machine or can be downloaded; none: the detector names them itself",
+    )
+    naming: Literal["auto", "network", "both"] = Field(
+        "auto",
+        description="who tells the class of what is found where there is a teacher=: the network, or both it and the "
+        "detector; auto: whichever names the held-out labels better, from 30 boxes on, else the network",
+    )
+    proposals: str | None = Field(
+        None,
+        description="trained detector (a .pt) that labels images at once, in place of burn-in; one of other classes "
+        "finds the objects, and teacher= names them; none: the detector that learns labels them, after burn-in",
+    )
+    proposal_imgsz: int | None = Field(
+        None,
+        ge=32,
+        description="longer side at which proposals= looks at images, pixels; none: that of its own training",
+    )
+    calibrate: bool = Field(
+        True, description="move the teacher's boxes by what its boxes on labelled images end beside the labels"
+    )
+    max_objects: int | None = Field(None, ge=1, description="labels an image at most; none: 100, or twice your most")
+
+
 class LabelOptions(Options):
     """Options of a method that learns from labels of the user as well."""
 

@@ -218,6 +218,12 @@ class UltralyticsDetector(Detector):
             "docs": "https://docs.ultralytics.com",
         }
 
+    @property
+    def trained_imgsz(self) -> int | None:
+        """See `Detector.trained_imgsz`: its checkpoint says so; without, 640, which Ultralytics takes it for."""
+        size = self._origin.get("imgsz") or 640
+        return max(size) if isinstance(size, (list, tuple)) else int(size)
+
     def _train_args(self) -> dict[str, Any]:
         """The arguments that Ultralytics remembers of a checkpoint, and all that is done with it starts with."""
         kept = {name: self._origin[name] for name in ("imgsz", "single_cls") if self._origin.get(name) is not None}

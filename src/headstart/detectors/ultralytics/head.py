@@ -149,12 +149,22 @@ class DetectHead(PseudoLabelHead):
 
     def _inside(self, maps: list[Tensor], owner: Tensor, boxes: Tensor) -> Tensor:
         """bool ``(B, A)``: the middle of the cell lies in one of these boxes of its image."""
-        places = self._places(maps)
-        size = maps[0].new_tensor([maps[0].shape[3], maps[0].shape[2]]).float() * float(self._layer.stride[0])
-        shares = places[:, :2] * places[:, 2:] / size
-        within = (shares >= boxes[:, None, :2]).all(2) & (shares <= boxes[:, None, 2:]).all(2)
-        found = torch.zeros(len(maps[0]), len(places), device=places.device)
-        return found.index_add_(0, owner, within.float()) > 0
+        found = []
+        for one in maps:
+            height, width = one.shape[2:]
+            middles = boxes.float() * boxes.new_tensor([width, height] * 2).float() - 0.5  # in cells, from the first
+            first, after = middles[:, :2].ceil().long(), middles[:, 2:].floor().long() + 1
+            limit = first.new_tensor([width, height])
+            first, after = (torch.minimum(ends.clamp_min(0), limit) for ends in (first, torch.maximum(after, first)))
+            # Corners, of which the sums over all cells before are the boxes over a cell: of thousands of boxes against
+            # every cell there would be billions of pairs.
+            corners = torch.zeros(len(one), height + 1, width + 1, dtype=torch.int32, device=boxes.device)
+            for across, down, sign in ((first, first, 1), (after, after, 1), (first, after, -1), (after, first, -1)):
+                at = owner, down[:, 1], across[:, 0]
+                corners.index_put_(at, torch.full_like(owner, sign, dtype=torch.int32), accumulate=True)
+            over = corners.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)[:, :height, :width]
+            found.append((over > 0).flatten(1))
+        return torch.cat(found, 1)
 
     def _loss(self, device: torch.device) -> tuple[Any, list[Any]]:
         """The family's criterion for boxes and classes, which is bound to a device, and its parts, one a branch."""
