@@ -278,6 +278,7 @@ def pretrain(
         variance_over: pyramid: boxes that must differ from each other
         naming: selftrain: who tells the class of what is found where there is a teacher=: the network, or both it
             and the detector; auto: whichever names the held-out labels better, from 30 boxes on, else the network
+            (both with proposals= of your classes)
         calibrate: selftrain: move the teacher's boxes by what its boxes on labelled images end beside the labels
         labels: selftrain: dataset YAML: train are the labelled images (among data or not), names the classes
         export_labels: selftrain: new folder for the labels that the teacher gave in the end, as an Ultralytics

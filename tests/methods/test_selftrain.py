@@ -367,7 +367,7 @@ class First:
         self.head.detections = self.detections  # type: ignore[assignment]
         self.sizes: list[int] = []
 
-    def _replace(self, **_: Any) -> First:
+    def to(self, _: Any) -> First:
         return self
 
     def detections(self, maps: Tensor) -> tuple[Tensor, Tensor]:
@@ -702,6 +702,20 @@ def test_without_enough_held_out_boxes_the_network_names() -> None:
     made.before_step(Progress(10, STEPS, 0.0))
     assert made._history.passes[0]["named_by"] == "network"
     assert [both for _, both in seen.asked] == [False]
+
+
+@pytest.mark.parametrize(
+    ("knows", "naming", "by"), [(True, "auto", "both"), (False, "auto", "network"), (True, "network", "network")]
+)
+def test_another_detector_of_the_users_classes_has_a_say_in_them(knows: bool, naming: str, by: str) -> None:
+    made, first = with_first(teacher="hog", naming=naming, rounds=2)
+    first.knows_classes = knows
+    seen = made._labeller = Names(made, "both")
+    seen.taught_by = lambda finder: ""  # type: ignore[attr-defined]
+    made.before_step(Progress(0, STEPS, 0.0))
+    assert made._history.passes[0]["named_by"] == by
+    made.before_step(Progress(20, STEPS, 0.0))
+    assert made._history.passes[1]["named_by"] == "network", "of its own teacher's finds"
 
 
 def test_phases_are_burn_in_and_the_rest() -> None:

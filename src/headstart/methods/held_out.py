@@ -79,7 +79,9 @@ class HeldOut:
         """int64 ``(S,)``, rising: `MOST` of the images at most, from all over them."""
         return self.rows[:: max(1, -(-len(self.rows) // MOST))]
 
-    def who_names(self, naming: str, found: Callable[[list[int], bool], Detections]) -> dict[str, Any]:
+    def who_names(
+        self, naming: str, found: Callable[[list[int], bool], Detections], unless: str = "network"
+    ) -> dict[str, Any]:
         """Which way of naming is taken, and how precise each is where that decided.
 
         A detector with few labels a class only spoils what a network says, and one with many adds to it: which of
@@ -88,12 +90,16 @@ class HeldOut:
         Args:
             naming: ``network``, ``both``, or ``auto``: whichever is more precise here.
             found: What is found on the images at some rows, named by both or by the network alone.
+            unless: Who names where these images are too few to tell: both, where the detector was taught the classes
+                by more than the labels at hand.
 
         Returns:
             ``named_by``, network or both; ``naming_precision``, of each way, where they were compared.
         """
-        if naming != "auto" or self.boxes < NAMED_FROM:
-            return {"named_by": "both" if naming == "both" else "network"}
+        if naming != "auto":
+            return {"named_by": naming}
+        if self.boxes < NAMED_FROM:
+            return {"named_by": unless}
         rows = self.some().tolist()
         precision = {name: self._precision(found(rows, name == "both")) for name in ("network", "both")}
         named_by = max(precision, key=precision.__getitem__)  # the network where they are equal

@@ -272,8 +272,7 @@ class Selftrain(Method):
         mean = self._mean if finder else self._averaged()
         imgsz = self.specs_at(progress._replace(step=max(0, progress.step - 1)))[0].size  # what it was trained at
         if finder:
-            device = next(self.student.parameters()).device
-            by = finder._replace(network=finder.network.to(device), head=finder.head.to(device))
+            by = finder.to(next(self.student.parameters()).device)
             self._history.say(self._labeller.taught_by(by))
         else:
             self._mean = mean
@@ -284,7 +283,8 @@ class Selftrain(Method):
         def look(rows: list[int], both: bool) -> Detections:
             return self._labeller.found(rows, by.network, by.head, by.imgsz, learnt, both=both)
 
-        named_by = self._held_out.who_names(self.settings.naming, look) if self.context.teacher else {}
+        unless = "both" if finder and finder.knows_classes else "network"
+        named_by = self._held_out.who_names(self.settings.naming, look, unless) if self.context.teacher else {}
         both = look([*rows, *self._held_out.rows.tolist()], named_by.get("named_by") == "both")
         found = both.on(torch.tensor(rows, dtype=torch.int64))
         if imgsz != self.specs_at(progress)[0].size:  # weights that see images at another size are no part of the mean

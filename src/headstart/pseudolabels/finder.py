@@ -39,6 +39,10 @@ class Finder(NamedTuple):
         """Whether it knows the user's classes."""
         return not isinstance(self.head, AnyObject)
 
+    def to(self, device: torch.device) -> Finder:
+        """The same, whose weights are moved there."""
+        return self._replace(network=self.network.to(device), head=self.head.to(device))
+
     @classmethod
     def of(cls, detector: Detector, names: Sequence[str], imgsz: int) -> Finder:
         """Of a trained detector.

@@ -139,7 +139,8 @@ class LabellerOptions(TeacherOptions):
     naming: Literal["auto", "network", "both"] = Field(
         "auto",
         description="who tells the class of what is found where there is a teacher=: the network, or both it and the "
-        "detector; auto: whichever names the held-out labels better, from 30 boxes on, else the network",
+        "detector; auto: whichever names the held-out labels better, from 30 boxes on, else the network (both with "
+        "proposals= of your classes)",
     )
     proposals: str | None = Field(
         None,
