@@ -133,6 +133,7 @@ def test_what_a_full_disk_has_not_taken_raises_nothing_at_the_end() -> None:
     console.print("a")
     console.print("b")
     stream.close()  # as Python does as it ends
+    assert console.quiet
 
 
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Console:
