@@ -378,7 +378,7 @@ class First:
 
 
 def with_first(**options: Any) -> tuple[Selftrain, First]:
-    made, first = method(burn_in=None, settle=0, **options), First()
+    made, first = method(burn_in=None, settle=0, proposals="coco.pt", **options), First()
     made.context = replace(made.context, finder=first)  # type: ignore[arg-type]
     made = Selftrain(made.settings, made.context)
     made._labeller.taught_by = lambda finder: "it finds some"  # type: ignore[method-assign]
@@ -408,6 +408,13 @@ def test_another_detector_labels_before_the_first_step() -> None:
     made.before_step(Progress(20, STEPS, 0.0))
     assert len(first.sizes) == looked, "the second time its own teacher labels"
     assert "by" not in made._history.passes[1]
+
+
+def test_labels_of_another_detector_that_are_lost_are_not_made_by_one_that_knows_nothing() -> None:
+    made, _ = with_first()
+    made.context = replace(made.context, finder=None)
+    with pytest.raises(UserError, match="proposals: the labels that this run began with are lost"):
+        made.before_step(Progress(0, STEPS, 0.0))
 
 
 def test_its_labels_stay_where_those_of_the_teacher_agree_less(monkeypatch: pytest.MonkeyPatch) -> None:

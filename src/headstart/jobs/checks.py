@@ -87,7 +87,8 @@ def check_method(given: Mapping[str, Any], name: str, method: type[Method]) -> l
         problems += _proposals(given)
     if method.needs.labels:
         problems += _labels(given)
-        problems += _checkpoint(str(given["proposals"]), "proposals") if given.get("proposals") is not None else []
+        if given.get("proposals") is not None and not truth(given.get("resume")):  # it may have done its part
+            problems += _checkpoint(str(given["proposals"]), "proposals")
     if given.get("anchor") and random_weights(given):
         hint = "give init= as well"
         problems.append(UserError("random weights are nothing to hold on to", where="anchor", hint=hint))

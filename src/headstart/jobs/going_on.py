@@ -113,10 +113,16 @@ def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict
         used |= {"devices": "1", "nodes": 1}
     began = record["resolved"].get("files")
     saved = any(folder.checkpoints.glob("step-*.pt"))
+    found = labelled_before(folder.path) if needs.labels else found
     if changed := replaced(began or {}, used, needs, saved=saved, found=found):
         raise UserError.several(changed)
     kept = {key: value for key, value in given.items() if key in MAY_CHANGE}
     return {**used, **kept, "resume": True, "overwrite": False}, record
+
+
+def labelled_before(folder: Path) -> bool:
+    """Whether a run has a checkpoint of a step: what was to label images before the first one has done so."""
+    return any(int(path.stem.rpartition("-")[2]) for path in (folder / "checkpoints").glob("step-*.pt"))
 
 
 def searches_again(record: Mapping[str, Any]) -> bool:

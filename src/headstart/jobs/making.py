@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from headstart.detectors.find import load_detector
 from headstart.errors import UserError
+from headstart.jobs.going_on import labelled_before
 from headstart.jobs.labelled import RowReader
 from headstart.jobs.prepare import Job
 from headstart.jobs.search import teacher_of
@@ -51,13 +54,17 @@ def make_method(job: Job, labels: PseudoLabels | None, rows: RowReader | None = 
 
 
 def _finder(job: Job) -> Finder | None:
-    """What labels images the first time, where a detector for that is named; no random number is drawn.
+    """What labels images the first time, where a detector for that is named and they are still to be labelled.
+
+    No random number is drawn.
 
     Raises:
         UserError: It cannot be loaded, or nobody tells the classes of what it finds.
     """
     options = job.options
     if job.given is None or not isinstance(options, LabellerOptions) or options.proposals is None:
+        return None
+    if job.record is not None and labelled_before(Path(str(job.run.out))):
         return None
     with torch.random.fork_rng(devices=[]):
         detector = load_detector(options.proposals, where="proposals")

@@ -35,11 +35,12 @@ def replaced(
         used: Its options now.
         needs: Of its method.
         saved: Whether it has a checkpoint.
-        found: Whether it has its pseudo-labels; without, what searches is needed: the start itself, or `SEARCHES`.
+        found: Whether it has its pseudo-labels, or those of another detector; without, what finds them is needed: the
+            start itself, or `SEARCHES`.
     """
     searches = needs.pseudolabels and not found
     names: tuple[str, ...] = () if saved and not searches else STARTS
-    names += SEARCHES if searches or needs.labels else ()
+    names += SEARCHES if searches or (needs.labels and not found) else ()
     names += TEACHERS if needs.teacher or searches else ()
     now = marks({name: used.get(name) for name in names if name in began})
     hint = "bring back a copy of the file, or start a new run"

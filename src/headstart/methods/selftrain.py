@@ -149,7 +149,7 @@ class Selftrain(Method):
             known=len(self._held_out.known),
             unlabelled=len(self._unlabelled),
             boxes_a_class=len(context.given.labels.labels) / max(1, len(context.names)),
-            labelled_at_once=context.finder is not None,
+            labelled_at_once=settings.proposals is not None,
         )
         kinds = self._held_out.known, self._unlabelled, context.given.rows
         self._order = ImageOrder(self._plan, kinds, settings.balance, context.seed)
@@ -268,11 +268,11 @@ class Selftrain(Method):
     def _label(self, progress: Progress) -> None:
         """Label the images that come until the next time, and judge the labels on the held-out images."""
         rows = self._order.coming(progress, self._taught.labels)
-        finder = None if self._history.passes else self.context.finder
-        mean = self._mean if finder else self._averaged()
+        first = self.settings.proposals is not None and not self._history.passes  # another detector labels
+        mean = self._mean if first else self._averaged()
         imgsz = self.specs_at(progress._replace(step=max(0, progress.step - 1)))[0].size  # what it was trained at
-        if finder:
-            by = finder.to(next(self.student.parameters()).device)
+        if first:
+            by = Finder.needed(self.context.finder).to(next(self.student.parameters()).device)
             self._history.say(self._labeller.taught_by(by))
         else:
             self._mean = mean
@@ -283,7 +283,7 @@ class Selftrain(Method):
         def look(rows: list[int], both: bool) -> Detections:
             return self._labeller.found(rows, by.network, by.head, by.imgsz, learnt, both=both)
 
-        unless = "both" if finder and finder.knows_classes else "network"
+        unless = "both" if first and by.knows_classes else "network"
         named_by = self._held_out.who_names(self.settings.naming, look, unless) if self.context.teacher else {}
         both = look([*rows, *self._held_out.rows.tolist()], named_by.get("named_by") == "both")
         found = both.on(torch.tensor(rows, dtype=torch.int64))
@@ -294,9 +294,9 @@ class Selftrain(Method):
         judged = self._held_out.judged(both.those(kept(both, keep)))
         # Nothing tells of a single round that it was for the worse but labels that are held out.
         goes_back = self.settings.rounds > 1 or len(self._held_out.rows)
-        state = (dict if finder else mean.record) if goes_back else None
+        state = (dict if first else mean.record) if goes_back else None
         entry = {"step": progress.step, **counts, **named_by, **learnt.record(), **judged}
-        best = self._history.add(entry | ({"by": finder.name} if finder else {}), state)
+        best = self._history.add(entry | ({"by": by.name} if first else {}), state)
         if self._history.drifted:
             self._go_back()
             self._order.only(progress, self._unlabelled[self._taught.known[self._unlabelled]].tolist())

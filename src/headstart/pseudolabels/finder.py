@@ -39,6 +39,18 @@ class Finder(NamedTuple):
         """Whether it knows the user's classes."""
         return not isinstance(self.head, AnyObject)
 
+    @staticmethod
+    def needed(finder: Finder | None) -> Finder:
+        """The one that is to label now.
+
+        Raises:
+            UserError: There is none: the run has labelled before, and has lost its checkpoints.
+        """
+        if finder is None:
+            hint = "start a new run, or again with overwrite=true"
+            raise UserError("the labels that this run began with are lost", where="proposals", hint=hint)
+        return finder
+
     def to(self, device: torch.device) -> Finder:
         """The same, whose weights are moved there."""
         return self._replace(network=self.network.to(device), head=self.head.to(device))
