@@ -46,7 +46,7 @@ def make_method(job: Job, labels: PseudoLabels | None, rows: RowReader | None = 
         head=head,
         given=job.given,
         trained=detector.trained,
-        finder=_finder(job),
+        finder=None if rows is None else _finder(job),
         read=rows,
     )
     method = job.declared.method(job.options, context)

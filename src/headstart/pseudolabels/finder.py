@@ -26,7 +26,7 @@ class Finder(NamedTuple):
         name: For messages.
         network: What its head reads the maps of.
         head: Gives the scores of the user's classes, or of one for any object.
-        imgsz: Longer side at which it looks at images, pixels.
+        imgsz: Longer side at which it looks at images, pixels, a multiple of 32.
     """
 
     name: str
@@ -62,8 +62,9 @@ class Finder(NamedTuple):
         Args:
             detector: With classes that are among others all of `names`, or without.
             names: The user's classes, by index.
-            imgsz: Longer side at which it looks at images, pixels.
+            imgsz: Longer side at which it looks at images, pixels; rounded up to a multiple of 32.
         """
+        imgsz = -(-imgsz // 32) * 32
         own = {name: number for number, name in detector.names.items()}
         if all(name in own for name in names) and len(own) == len(detector.names):
             try:

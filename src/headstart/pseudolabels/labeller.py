@@ -140,7 +140,7 @@ class Labeller:
         finder.head.eval()
         random = draws(self._seed, Purpose.NAMER_IMAGES)
         some = some_images(self._labels, self._known, LEARNT_FROM, random)
-        batches = self._detected(some.tolist(), finder.network, finder.head, -(-finder.imgsz // 32) * 32, _LEAST, _MOST)
+        batches = self._detected(some.tolist(), finder.network, finder.head, finder.imgsz, _LEAST, _MOST)
 
         def look() -> Detections:
             return Detections.join([found for _, found, _ in batches])
