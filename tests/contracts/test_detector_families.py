@@ -89,6 +89,17 @@ def test_random_weights_are_drawn_from_the_seed_and_not_called_trained(detector:
     assert all(torch.equal(one, again.module.state_dict()[name]) for name, one in detector.module.state_dict().items())
 
 
+def test_a_fine_tuning_is_advised_to_mirror_as_the_run_did(detector: Any) -> None:
+    """Where the family's trainer reads settings from a file; others are told by the documentation."""
+    for detects in (True, False):
+        usual = detector.finetune_settings(160, 20, detects=detects)
+        own = detector.finetune_settings(160, 20, detects=detects, flip=0.0)
+        assert (usual is None) == (own is None)
+        if own is not None:
+            added = own.keys() - usual.keys()
+            assert [own[name].value for name in added] == [0.0]
+
+
 def test_graft_changes_all_or_nothing(detector: Any) -> None:
     given = changed(detector)
     name = next(iter(given))

@@ -9,14 +9,17 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import yaml
+from ultralytics.cfg import DEFAULT_CFG_DICT
 from ultralytics.data.loaders import LoadImagesAndVideos
 
 import packs
 from headstart.detectors.find import load_detector
 from headstart.images.index import find_images
-from headstart.jobs.finetune_file import commands
+from headstart.jobs.finetune_file import commands, finetune_settings, text
 from headstart.jobs.labelled import given_labels
-from headstart.settings.method_options import LabelOptions
+from headstart.methods import selftrain
+from headstart.settings.method_options import LabelOptions, MethodSettings
 
 
 def _source(data: list[str]) -> str:
@@ -85,3 +88,18 @@ def test_a_training_is_given_the_labels_that_a_trainer_reads(parts: str, taken: 
     )
     command = commands(job, Path("w.pt"), None)["train"]
     assert f"data={labels if taken else 'your.yaml'}" in command.split()
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize(("flip", "advised"), [(0.0, 0.0), (0.25, 0.25), (0.5, None), (None, None)])
+def test_a_fine_tuning_mirrors_as_the_run_did(flip: float | None, advised: float | None, labelled: bool) -> None:
+    """Where left and right tell classes apart they do so in the training that follows; Ultralytics mirrors half."""
+    options = MethodSettings() if flip is None else selftrain.Settings(flip=flip)
+    given = SimpleNamespace(rows=[1, 2]) if labelled else None
+    detector, run = load_detector("yolo11n.yaml"), SimpleNamespace(imgsz=160)
+    job: Any = SimpleNamespace(given=given, options=options, detector=detector, run=run)
+    settings = finetune_settings(job)
+    assert settings is not None
+    found = yaml.safe_load(text(settings))
+    assert found.get("fliplr") == advised
+    assert DEFAULT_CFG_DICT["fliplr"] == 0.5, "what is not written down"

@@ -119,6 +119,7 @@ def _origin(start: Start, dataset: Dataset, model: str) -> dict[str, Any]:
         "kind": LONGER.get(start.kind, start.kind),
         "model": model,
         "names": list(dataset.names),
+        "kpt_shape": dataset.others.get("kpt_shape"),
         "weights": content_hash(start.path) if start.path else "",
         "versions": dict(finetuner(model).versions()),
         "way": _WAY,
@@ -194,7 +195,7 @@ _LONGER = "-longer"
 RESERVED = ("scratch", "coco", "coco-backbone", "scratch-longer", "coco-longer")
 
 
-_WAY = 2
+_WAY = 3
 """Of building starts: those that were built in another way are built anew."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 

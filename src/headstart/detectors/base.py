@@ -201,7 +201,7 @@ class Detector(ABC):
         """
 
     def finetune_settings(
-        self, imgsz: int, labelled: int = 300, *, detects: bool = False
+        self, imgsz: int, labelled: int = 300, *, detects: bool = False, flip: float | None = None
     ) -> Mapping[str, Advised] | None:
         """Settings of the family's own trainer with which a start from here does best, for a file that it reads.
 
@@ -209,6 +209,7 @@ class Detector(ABC):
             imgsz: Side of the images that the run was pretrained with, pixels.
             labelled: Labelled images to fine-tune on, for what depends on their number.
             detects: Whether the start was trained on the user's classes, and detects them.
+            flip: Chance with which the run mirrored what it saw, where that is the user's to say; None where it is not.
 
         Returns:
             By the trainer's own names; None where it reads no such file.

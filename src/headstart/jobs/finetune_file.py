@@ -16,16 +16,18 @@ from headstart.images.dataset_yaml import SUFFIXES, dataset_of
 from headstart.images.frames import file_of
 from headstart.images.members import is_address, is_shard_name, split
 from headstart.jobs.prepare import Job
-from headstart.settings.method_options import LabelOptions
+from headstart.settings.method_options import DetectionSettings, LabelOptions
 
 NAME = "finetune.yaml"
 
 
 def finetune_settings(job: Job) -> Mapping[str, Advised] | None:
     """The settings; None where the detector's trainer reads none."""
+    # Where left and right tell classes apart, they do so in the training that follows, too.
+    flip = job.options.flip if isinstance(job.options, DetectionSettings) else None
     if job.given:
-        return job.detector.finetune_settings(job.run.imgsz, len(job.given.rows), detects=True)
-    return job.detector.finetune_settings(job.run.imgsz)
+        return job.detector.finetune_settings(job.run.imgsz, len(job.given.rows), detects=True, flip=flip)
+    return job.detector.finetune_settings(job.run.imgsz, flip=flip)
 
 
 def write_settings(job: Job, folder: Path) -> Path | None:

@@ -12,11 +12,15 @@ from headstart.detectors.base import Advised
 
 BATCH, STEPS = 16, 600
 """Of the longer of the measured trainings."""
+FLIP = 0.5
+"""Chance with which Ultralytics mirrors an image, left to right."""
 FEW_STEPS = 100
 """Of the training of a start that detects already, which sees whole images."""
 
 
-def settings(imgsz: int, labelled: int, *, measured: bool, detects: bool = False) -> Mapping[str, Advised]:
+def settings(
+    imgsz: int, labelled: int, *, measured: bool, detects: bool = False, flip: float | None = None
+) -> Mapping[str, Advised]:
     """The settings of a training from a start that was pretrained at `imgsz`, on so many `labelled` images.
 
     Args:
@@ -24,6 +28,7 @@ def settings(imgsz: int, labelled: int, *, measured: bool, detects: bool = False
         labelled: Number of images.
         measured: Whether such a detector was trained so; the figures are those of ``task=detect``.
         detects: Whether the start detects the user's classes already: it needs little more, and at a low rate.
+        flip: Chance with which the pretraining mirrored its views, None where that is no option of it.
     """
     if detects:
         steps, source = FEW_STEPS, "EXPERIMENTS.md (one seed)"
@@ -46,6 +51,9 @@ def settings(imgsz: int, labelled: int, *, measured: bool, detects: bool = False
     else:
         closed = f"Ultralytics' 10 last epochs, a third of a shorter training. {seen}: 10; others not measured"
         augmentation = {"close_mosaic": Advised(min(10, max(1, epochs // 3)), closed)}
+    if flip is not None and flip != FLIP:
+        mirrored = f"flip={flip:g} of the pretraining; the default of {FLIP} mirrors half of the images. Not measured"
+        augmentation |= {"fliplr": Advised(flip, mirrored)}
     return {
         "epochs": Advised(
             epochs,

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from headstart.detectors.base import Advised, Detector, Level, Trunk
-from headstart.detectors.handback import PARTS, HandBack, Part
-from headstart.detectors.tensors import own_state
+from headstart.detectors.handback import PARTS, HandBack, Part, shorten
+from headstart.detectors.tensors import own_state, same_bits
 from headstart.detectors.ultralytics import advice, model_files
+from headstart.detectors.ultralytics.class_rows import class_names, found_by_name
 from headstart.detectors.ultralytics.handback import verify
 from headstart.detectors.ultralytics.head import DetectHead, has_pseudolabel_head, proposals, why_no_class_head
 from headstart.detectors.ultralytics.odd_paths import is_plain
@@ -154,15 +155,16 @@ class UltralyticsDetector(Detector):
         with quiet():
             module = with_classes(self.module, names, keypoints)
             module.load(self.module, verbose=False)
-        module.names = dict(enumerate(names))
         own, taken = own_state(module), own_state(self.module)
         head = [name for name in own if self.part_of(name) == "head"]
-        fits = sum(name in taken and taken[name].shape == own[name].shape for name in head)
+        kept = sum(name in taken and same_bits(taken[name], own[name]) for name in head)
+        moved = found_by_name(own, taken, names, class_names(self.module))
+        rest = f"of the rest the rows of {shorten(moved)}, by their names" if moved else "the rest random"
         made = copy(self)
         made._hold(module)
         # Handed on, it would make one class of the user's.
         made._origin = {key: value for key, value in self._origin.items() if key != "single_cls"}
-        made.notes += (f"head for {len(names)} classes: {fits} of {len(head)} tensors kept, the rest random",)
+        made.notes += (f"head for {len(names)} classes: {kept} of {len(head)} tensors kept, {rest}",)
         return made
 
     def propose(self, images: Tensor) -> Tensor:
@@ -187,6 +189,11 @@ class UltralyticsDetector(Detector):
         check_trainable(other, init, where="init", channels=self.channels)
         other = self._for_channels(other, True)
         self.start_from(own_state(other), init)
+        own, given = own_state(self.module), own_state(other)
+        head = [name for name in own if self.part_of(name) == "head"]
+        if all(name in given and same_bits(own[name], given[name]) for name in head):  # it finds what that one finds
+            self.names = dict(enumerate(class_names(other)))
+            self.module.names = dict(self.names)  # type: ignore[assignment]
 
     def save(self, path: Path, info: Mapping[str, Any]) -> None:
         """See `Detector.save`."""
@@ -233,12 +240,12 @@ class UltralyticsDetector(Detector):
         return {**size, "task": self.task}
 
     def finetune_settings(
-        self, imgsz: int, labelled: int = 300, *, detects: bool = False
+        self, imgsz: int, labelled: int = 300, *, detects: bool = False, flip: float | None = None
     ) -> Mapping[str, Advised] | None:
         """See `Detector.finetune_settings`; a classifier's training knows neither boxes nor mosaics."""
         if self.task == "classify":
             return None
-        return advice.settings(imgsz, labelled, measured=self.task == "detect", detects=detects)
+        return advice.settings(imgsz, labelled, measured=self.task == "detect", detects=detects, flip=flip)
 
     def how_to_train(self, path: Path, settings: Path | None = None, data: str = "your.yaml") -> str:
         """See `Detector.how_to_train`."""

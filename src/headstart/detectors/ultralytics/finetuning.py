@@ -32,6 +32,22 @@ _FIXED = {
     "cfg": "give the arguments themselves",
     "mode": "this trains",
     "task": "the start knows its task",
+    "split": "the figures are those of the test images; the comparison's own split= says which these are",
+}
+# Arguments that have to stay as they are without being given -> what does not fit a comparison, and what to do.
+_UNSET = {
+    "single_cls": (
+        "the starts have the classes of data, so some of their tensors would not arrive",
+        "give a dataset YAML of one class, whose labels are all of class 0",
+    ),
+    "distill_model": (
+        "a teacher beside the network is trained with it, and a start does not arrive in the two",
+        "start from what a teacher made: a run or recipe with method=distill",
+    ),
+    "quantize": (
+        "trainings and figures of a comparison are not quantized",
+        "quantize the detector afterwards, when it is exported",
+    ),
 }
 
 
@@ -76,7 +92,7 @@ class UltralyticsFinetuner(Finetuner):
         return super().optimizer_problems(optimizer)
 
     def extra_problems(self, extra: Mapping[str, Any]) -> list[UserError]:
-        """Fields of our own, fixed ones, those that Ultralytics does not have, and values that it refuses."""
+        """Fields of our own, fixed ones, those that Ultralytics does not have, and values that it or we refuse."""
         known = ultralytics_arguments()
         problems = []
         for key, value in extra.items():
@@ -89,6 +105,9 @@ class UltralyticsFinetuner(Finetuner):
                 problems.append(UserError("Ultralytics has no such argument", where=f"extra.{key}", hint=hint))
             elif refused := _refused(key, value):
                 problems.append(UserError(refused, where=f"extra.{key}"))
+            elif key in _UNSET and value != known[key]:
+                what, hint = _UNSET[key]
+                problems.append(UserError(what, where=f"extra.{key}", hint=hint))
         return problems
 
     def data_problems(self, model: str, content: Mapping[str, Any]) -> list[UserError]:

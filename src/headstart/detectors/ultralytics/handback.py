@@ -54,19 +54,20 @@ def verify(path: Path, module: nn.Module, part_of: Callable[[str], Part], traine
     )
 
 
-def load_into(yolo: Any, run: str | Path, trust: bool = False) -> HandBack:
+def load_into(yolo: Any, run: Any, trust: bool = False) -> HandBack:
     """Load what a run pretrained into a live Ultralytics object, so that its ``train()`` starts from it.
 
-    The object may have other classes or another task than the run; its backbone must be the run's. Head and, where
-    the run did not train it, neck stay as they are.
+    The object may have other classes or another task than the run; its backbone must be the run's. What the run did
+    not train stays as it is; so does a neck or a head that does not fit as a whole. With a head come the names of the
+    classes that it finds: ``train()`` looks for its own among them.
 
     Args:
         yolo: A YOLO, RTDETR, YOLOWorld or YOLOE object.
-        run: A run folder, or its ``headstart.pt``.
+        run: What `headstart.pretrain` returned, a run folder, or its ``headstart.pt``.
         trust: Whether code that the checkpoint holds may run.
 
     Returns:
-        What was loaded, by part; a neck that does not fit is in ``dropped`` and is left as it was.
+        What was loaded, by part; a neck or a head that does not fit is in ``dropped`` and is left as it was.
 
     Raises:
         UserError: No such run, or another backbone.
@@ -76,7 +77,8 @@ def load_into(yolo: Any, run: str | Path, trust: bool = False) -> HandBack:
         >>> headstart.load_into(yolo, "out")
         >>> yolo.train(data="my.yaml")
     """
-    path = Path(run) / "headstart.pt" if Path(run).is_dir() else Path(run)
+    named = Path(getattr(run, "folder", run))
+    path = named / "headstart.pt" if named.is_dir() else named
     if not path.is_file():
         raise UserError(f"{path} does not exist", where="run", hint="give the out= folder of a finished pretraining")
     if not isinstance(getattr(yolo, "model", None), nn.Module):
@@ -87,7 +89,10 @@ def load_into(yolo: Any, run: str | Path, trust: bool = False) -> HandBack:
     trained: list[Part] = (given.ckpt.get("headstart") or {}).get("trained", [])
     if not trained:
         raise UserError(f"{path} holds no pretrained weights", where="run", hint="give a run's headstart.pt")
-    return _load(yolo, own_state(given.model), splitter(given.model), trained, path)
+    found = _load(yolo, own_state(given.model), splitter(given.model), trained, path)
+    if found.parts["head"].arrived:
+        yolo.model.names = dict(given.model.names)
+    return found
 
 
 def _load(

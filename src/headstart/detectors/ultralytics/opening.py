@@ -124,7 +124,8 @@ def with_channels(source: Any, channels: int) -> Any:
     As Ultralytics does it when a training begins: of the filters of the first layer those of red, green and blue are
     kept for the first channels and the others are random; for one channel they are summed.
     """
-    made = with_classes(source, list(source.names), source.yaml.get("kpt_shape"), channels)
+    numbers = [str(at) for at in range(len(source.names))]  # the classes are the same, each where it was
+    made = with_classes(source, numbers, source.yaml.get("kpt_shape"), channels)
     made.load(source, verbose=False)
     made.names = source.names
     return made
@@ -133,7 +134,10 @@ def with_channels(source: Any, channels: int) -> Any:
 def with_classes(
     source: Any, names: Sequence[Any], keypoints: Sequence[int] | None, channels: int | None = None
 ) -> Any:
-    """A network of the same kind with another number of classes, random weights.
+    """A network of the same kind for other classes, random weights.
+
+    It has their names before any weights are loaded, as in Ultralytics' trainer: its ``load`` puts the row of a class
+    layer where the class is, by name, wherever both networks have names.
 
     Args:
         source: A detector's network.
@@ -145,7 +149,9 @@ def with_classes(
     more: dict[str, Any] = {}
     if "data_kpt_shape" in signature(kind.__init__).parameters and keypoints is not None:
         more["data_kpt_shape"] = list(keypoints)
-    return kind(deepcopy(source.yaml), ch=channels or channels_of(source), nc=len(names), verbose=False, **more)
+    made = kind(deepcopy(source.yaml), ch=channels or channels_of(source), nc=len(names), verbose=False, **more)
+    made.names = dict(enumerate(names))
+    return made
 
 
 def first_layer(source: Any, made: Any) -> str:

@@ -2,8 +2,9 @@
 
 The class branch of many detectors is as wide as they have classes, within limits, and Ultralytics rebuilds it at the
 width of the checkpoint that a training starts from. Starts with other class counts would be different networks. Here
-every start is first a model of the YAML's own class count, then given the user's classes as Ultralytics does it. A
-checkpoint that has the user's classes already brings its class layers, too: they are loaded into that model.
+every start is first a model of the YAML's own class count, then given the user's classes as Ultralytics does it: rows
+of class layers by the names of the classes. A checkpoint that has the user's classes already brings its class layers
+as a whole: they are loaded into that model.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from headstart.detectors.base import refuse_not_finite
 from headstart.detectors.finetuner import Built, StartSettings
 from headstart.detectors.handback import Part, shorten
 from headstart.detectors.tensors import built, differences, own_state
+from headstart.detectors.ultralytics.class_rows import class_names, rows_by_name
 from headstart.detectors.ultralytics.detector import UltralyticsDetector
 from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter, with_classes
 from headstart.detectors.ultralytics.undisturbed import undisturbed
@@ -39,19 +41,22 @@ def build_start(settings: StartSettings, path: Path) -> Built:
         if weights is not None:
             opened = open_checkpoint(weights, "starts", "connect this machine, or give the file: starts=coco=path.pt")
             other, foreign = opened.model, _foreign(opened)
-            classified = _class_names(other) == list(names)
+            classified = class_names(other) == list(names)
             check_trainable(other, weights, where="starts")
             given = _fitting(source, other, model, weights, parts)
             refuse_not_finite(given, weights, where="starts")
             source.load_state_dict(given, strict=False)
-            source.names = other.names
+            whole = "head" in parts and len(other.names) == len(source.names)
+            if whole:
+                source.names = other.names  # target's class rows come from it by name
         torch.manual_seed(settings.seed)
         target = with_classes(source, names, settings.kpt_shape)
         target.load(source, verbose=False)
         if classified:
             given = {**given, **_class_layers(target, other, parts)}
             target.load_state_dict(given, strict=False)
-        target.names = dict(enumerate(names))
+        elif weights is not None and "head" in parts and not whole:
+            target.load_state_dict(rows_by_name(target, source, other), strict=False)
         detector = UltralyticsDetector(live, target)
         detector.trained = weights is not None
         detector.save(path, {"seed": settings.seed, "weights": weights, "parts": list(parts) if weights else []})
@@ -68,7 +73,7 @@ _CLASSES = {"detect": 80, "segment": 80, "pose": 1}
 def _foreign(opened: Any) -> str:
     """Why a checkpoint is not of COCO, in words: what it says of itself; "" where it says nothing against that."""
     content = getattr(opened, "ckpt", None) or {}
-    names, expected = _class_names(opened.model), _CLASSES.get(opened.task)
+    names, expected = class_names(opened.model), _CLASSES.get(opened.task)
     if expected and len(names) != expected:
         return f"it has {len(names)} classes ({shorten(names)}), and COCO has {expected}"
     if content.get("headstart"):
@@ -95,11 +100,6 @@ def _fitting(source: nn.Module, other: nn.Module, model: str, weights: str, part
             hint="compare starts of one architecture, or name it with model=",
         )
     return {name: tensor for name, tensor in state.items() if name not in wrong and part_of(name) in parts}
-
-
-def _class_names(module: Any) -> list[str]:
-    names = module.names
-    return [str(name) for name in (names.values() if isinstance(names, dict) else names)]
 
 
 def _class_layers(target: nn.Module, other: nn.Module, parts: Sequence[Part]) -> dict[str, Tensor]:
