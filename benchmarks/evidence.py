@@ -101,7 +101,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--labels", default="1%,5%,20%")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--steps", type=int, help="least optimizer steps of every fine-tuning, in place of the epochs")
+    parser.add_argument("--steps", type=int, help="least batches of every fine-tuning, in place of the epochs")
     parser.add_argument("--nbs", type=int, help="images from which Ultralytics makes an update; by default its own 64")
     parser.add_argument("--imgsz", type=int, default=224)
     parser.add_argument("--lr", default="[0.001]", help="one rate, or a list to choose from")

@@ -354,9 +354,10 @@ def compare(
         labels: label budgets: shares of the labelled images, or counts
         seeds: how many seeds, or the seeds themselves as [0, 1, 2]
         epochs: epochs of every fine-tuning (this or steps; default: 100)
-        steps: least optimizer steps of every fine-tuning: whole epochs, as many at each budget
+        steps: least batches of every fine-tuning, rounded up to whole epochs, as many at each budget; Ultralytics
+            makes an update of nbs (64) images, so of several batches where these are smaller
         imgsz: side of the images, pixels
-        batch: images a step
+        batch: images a batch
         optimizer: SGD, Adam, AdamW, or another optimizer of the detector's own trainer
         lr: learning rates; of several, each start gets the one that does best on a validation part of its labelled
             images (the first where they are equal); one alone saves the search

@@ -236,6 +236,27 @@ def test_one_seed_tells_nothing_of_seeds() -> None:
     assert {one.key for one in content.checks if one.outcome == "not known"} == {"seeds", "spread"}
 
 
+@pytest.mark.parametrize(
+    ("starts", "seeds", "done", "said"),
+    [
+        (["scratch", "coco"], [0], [0], ("there is one seed", "there is one seed")),
+        (
+            ["scratch", "coco"], [0, 1, 2], [0],
+            ("no start was trained with two seeds", "no start and its reference were trained with two seeds"),
+        ),
+        (["coco"], [0, 1, 2], [0, 1, 2], ("no two seeds of a start gave the same figures", "there is one start")),
+        (["coco"], [0], [0], ("there is one seed", "there is one start")),
+        (["scratch", "coco"], [0, 1, 2], [], ("no training is done", "no training is done")),
+    ],
+)  # fmt: skip
+def test_why_nothing_is_known_of_the_seeds(
+    starts: list[str], seeds: list[int], done: list[int], said: tuple[str, str]
+) -> None:
+    content = fake_comparison.results(starts, seeds, cells=fake_comparison.every_cell(starts, done))
+    assert tuple(check(content, key).evidence for key in ("seeds", "spread")) == said
+    assert check(content, "spread").outcome == "not known"
+
+
 def test_nothing_done() -> None:
     content = fake_comparison.results(STARTS, SEEDS, cells=[])
     outcomes = {one.key: one.outcome for one in content.checks}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from headstart.comparison.leaks import leak_of, pretraining_images
+from headstart.comparison.leaks import leak_of
+from headstart.comparison.origins import pretraining_images
 from headstart.comparison.start_records import PretrainingFacts
 from headstart.comparison.starts import Start
 from headstart.images.index import find_images

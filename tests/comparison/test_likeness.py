@@ -94,6 +94,32 @@ def test_copies_are_found_among_their_neighbors(frames: Any, tmp_path: Path, nam
     assert len(found) >= 0.9 * len(right)
 
 
+@pytest.mark.parametrize(("here", "beside"), [(3, 0), (5, 0), (9, 0), (2, 1), (1, 3)])
+def test_several_copies_do_not_hide_each_other(frames: Any, tmp_path: Path, here: int, beside: int) -> None:
+    """Of each of some test images so many are on the other side, and so many among the test images themselves."""
+    images, test, others = frames
+    sides = [others, test]
+    for number in range(here + beside):
+        saved = [jpeg(92 - 3 * number)(image) for image in images[::2]]
+        made = thumbnails(write(tmp_path, f"copy{number}-", saved, ".jpg"))
+        to = sides[number >= here]
+        sides[number >= here] = Thumbnails((*to.paths, *made.paths), np.concatenate([to.values, made.values]))
+    found = look_alike(sides[1], sides[0])
+    known = dict(zip(test.paths[::2], range(len(images)), strict=False))
+    own = [(known[one], Path(other).stem) for one, other in found if one in known]
+    assert all(name.startswith("copy") and int(name[-3:]) == at for at, name in own), "frames are no copies"
+    assert len({at for at, _ in own}) >= 0.9 * len(known)
+    assert len(own) >= 0.8 * here * len(known)
+
+
+def test_a_camera_that_stands_still_for_long_makes_no_copies(tmp_path: Path) -> None:
+    """More frames that differ in their noise alone than are looked at: the next thing looked at is none beyond them."""
+    random, moving = np.random.default_rng(3), recording(0, 25.0)
+    still = [np.clip(moving[0] + random.normal(0, 3, moving[0].shape), 0, 255).astype(np.uint8) for _ in range(20)]
+    test = thumbnails(write(tmp_path / "test", "a", [still[0], *moving[10:30]]))
+    assert look_alike(test, thumbnails(write(tmp_path / "train", "b", [*still[1:], *moving[31:]]))) == []
+
+
 def test_plain_images_are_no_copies_of_each_other(tmp_path: Path) -> None:
     """Black frames, and walls that differ in their noise alone."""
     random = np.random.default_rng(0)
@@ -110,11 +136,11 @@ def test_the_nearest_are_those_of_a_plain_search(monkeypatch: pytest.MonkeyPatch
     some, others = (random.normal(0, 20, (count, 1024)).astype(np.float16) for count in (5, 30))
     distances = np.sqrt(((some[:, None].astype(float) - others[None].astype(float)) ** 2).mean(2))
     found = nearest(some, others)
-    np.testing.assert_array_equal(found.rows, distances.argsort(1)[:, :6])
-    np.testing.assert_allclose(found.distances, np.sort(distances, 1)[:, :6], rtol=1e-4)
+    np.testing.assert_array_equal(found.rows, distances.argsort(1)[:, :12])
+    np.testing.assert_allclose(found.distances, np.sort(distances, 1)[:, :12], rtol=1e-4)
     few = nearest(some, others[:2])
     assert np.isinf(few.distances[:, 2:]).all()
-    assert nearest(some[:0], others).rows.shape == (0, 6)
+    assert nearest(some[:0], others).rows.shape == (0, 12)
 
 
 def test_it_is_fast_enough() -> None:

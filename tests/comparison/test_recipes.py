@@ -19,6 +19,7 @@ from headstart.comparison import child, cost, prepare, pretrainings, recipe_plan
 from headstart.comparison.child import Stopped
 from headstart.comparison.pool import Slot
 from headstart.comparison.recipes import INDIFFERENT, read_recipe
+from headstart.comparison.results import read_results
 from headstart.comparison.starts import build_start, build_starts
 from headstart.errors import UserError
 from headstart.images.labels import label_path
@@ -252,11 +253,80 @@ def test_what_is_done_is_kept_and_what_changed_is_made_anew(
     test = (found.folder / "labels/test.txt").read_text().split()[0]
     label_path(test).write_text(label_path(test).read_text().rstrip() + "  \n")
     assert again(seeds=3) == [], "a test label is none of its business"
+    for record in (found.folder / "pretrainings").glob("*/pretraining.json"):  # as an earlier version wrote it
+        content = json.loads(record.read_text())
+        del content["meaning"]
+        record.write_text(json.dumps(content))
+    assert again(seeds=3) == []
     content = yaml.safe_load(recipe.read_text())
     recipe.write_text(yaml.safe_dump({**content, "steps": 41}))
     assert len(again(seeds=3)) == 6
     assert len(again(seeds=3, unlabelled=str(tmp_path / "copy/images/unlabelled"))) == 6
     assert {one["data"] for one in pretraining.asked} == {str(tmp_path / "copy/images/unlabelled")}
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_labels_that_mean_something_else_make_another_pretraining(
+    fakes: Fakes, options: dict[str, Any], recipe: Path, data: Path, tmp_path: Path, labels: bool
+) -> None:
+    """The names of two classes swapped: the numbers in the label files are the same."""
+    shutil.copytree(data.parent, tmp_path / "copy")
+    options |= {"data": tmp_path / "copy" / data.name, "labels": "100%", "seeds": 1}
+    if not labels:
+        recipe.write_text(yaml.safe_dump({"method": "dino", "steps": 40, "batch": 8, "imgsz": 64}))
+    headstart.compare(**options)
+    content = yaml.safe_load(options["data"].read_text())
+    names = content["names"] if isinstance(content["names"], list) else list(content["names"].values())
+    options["data"].write_text(yaml.safe_dump({**content, "names": [names[1], names[0], *names[2:]]}))
+    training, pretraining = fakes
+    training.asked.clear()
+    pretraining.asked.clear()
+    headstart.compare(**options)
+    assert [(one["node"], one["resume"]) for one in pretraining.asked] == [("mine-100pc-seed0", False)] * labels
+    assert len(training.asked) == 2, "of a method without labels the trainings alone"
+
+
+def test_ctrl_c_keeps_trainings_of_recipes_that_nobody_had_looked_at(fakes: Fakes, options: dict[str, Any]) -> None:
+    training, pretraining = fakes
+    assert headstart.compare(**{**options, "labels": "25%", "jobs": 1}).ok
+    first = read_results(options["out"])
+    training.asked.clear()
+    pretraining.asked.clear()
+
+    def stop(settings: Any) -> bool:
+        if len(training.asked) > 1:
+            raise Stopped
+        return False
+
+    training.fail = stop
+    assert headstart.compare(**{**options, "labels": "25%", "jobs": 1, "seeds": [2, 0, 1]}).interrupted
+    now = read_results(options["out"])
+    new = [cell for cell in now.finished() if cell.seed == 2]
+    assert [cell.shown for cell in new] == ["coco at 25%, seed 2"]
+    key = lambda cell: (cell.start, cell.seed)  # noqa: E731
+    assert sorted((c for c in now.finished() if c not in new), key=key) == sorted(first.finished(), key=key)
+    assert [one["node"] for one in pretraining.asked] == ["mine-25pc-seed2"]
+    (mine,) = [one for one in now.starts if one.name == "mine"]
+    assert mine.recipe is not None
+    assert [(one.seed, one.state) for one in mine.recipe.runs] == [(2, "done"), (0, "done"), (1, "done")]
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_ctrl_c_in_a_pretraining_more_keeps_the_figures(fakes: Fakes, options: dict[str, Any], jobs: int) -> None:
+    """Whether those that are done were to be looked at with it, or after it."""
+    given = {**options, "labels": "25%", "jobs": jobs}
+    assert headstart.compare(**given).ok
+    before = {name: (options["out"] / name).read_bytes() for name in ("results.json", "results.md", "report.html")}
+
+    def stop(asked: dict[str, Any]) -> None:
+        raise Stopped
+
+    fakes[1].fail = stop
+    assert headstart.compare(**{**given, "seeds": [2, 0, 1]}).interrupted
+    assert {name: (options["out"] / name).read_bytes() for name in before} == before
+    (options["out"] / "results.json").unlink()
+    assert headstart.compare(**{**given, "seeds": [2, 0, 1]}).interrupted
+    assert len(read_results(options["out"]).finished()) == 4, "all that is there"
 
 
 def test_a_run_that_was_stopped_goes_on(fakes: Fakes, options: dict[str, Any]) -> None:
@@ -569,6 +639,33 @@ def test_coco_longer_follows_a_recipe(fakes: Fakes, options: dict[str, Any]) -> 
     # 40 steps show 16 images each: 40 batches of 16. At 25 % an epoch is one batch, at 100 % two.
     epochs = {one.name: one.epochs for one in training.asked}
     assert (epochs["coco-longer-25pc-seed0"], epochs["coco-longer-100pc-seed0"]) == (44, 24)
+
+
+@pytest.mark.parametrize("failing", [{0}, {1}, {0, 1, 2}])
+def test_coco_longer_is_of_one_length_where_a_pretraining_fails(
+    fakes: Fakes, options: dict[str, Any], recipe: Path, failing: set[int]
+) -> None:
+    """Of two recipes the longer one fails for some seeds: what is missing are its own trainings alone."""
+    training, pretraining = fakes
+    long = recipe.with_name("long.yaml")
+    long.write_text(yaml.safe_dump(yaml.safe_load(recipe.read_text()) | {"steps": 80}))
+
+    def fail(asked: dict[str, Any]) -> None:
+        if asked["steps"] == 80 and asked["seed"] in failing:
+            raise UserError("out of memory", where="a log")
+
+    pretraining.fail = fail
+    starts = f"{options['starts']},long={long},coco-longer"
+    found = headstart.compare(**{**options, "starts": starts, "labels": "25%", "seeds": 3, "jobs": 1})
+    # 80 steps that show 16 images each are 80 batches of 16, and at 25 % an epoch is one batch; 40 of the other recipe.
+    more = 40 if len(failing) == 3 else 80
+    longer = {one.seed: one.epochs for one in training.asked if one.name.startswith("coco-longer")}
+    assert longer == dict.fromkeys((0, 1, 2), 4 + more)
+    assert [check.key for check in found.failed_checks] == ["complete"]
+    assert {line.partition(":")[0] for line in found.failed} == {f"long, 25%, seed {seed}" for seed in failing}
+    assert found.results is not None
+    (coco,) = [one for one in found.results.starts if one.name == "coco-longer"]
+    assert [(one.follows, one.steps) for one in coco.longer] == [("mine" if more == 40 else "long", more)]
 
 
 def test_test_images_among_what_a_recipe_learns_from_are_refused(

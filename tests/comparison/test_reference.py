@@ -7,7 +7,8 @@ from typing import Any
 
 import fake_comparison
 import pytest
-from test_wording import compared, scored
+from fake_comparison import scored
+from test_wording import compared
 
 from headstart.comparison import remarks, wording
 from headstart.comparison.reference import labels_needed
@@ -46,12 +47,57 @@ def test_the_labels_that_a_start_is_worth() -> None:
     assert large.needed == pytest.approx(297 * (1190 / 297) ** 0.8, abs=0.05)
     assert large.interval == (pytest.approx(594.5, abs=0.05), None)
     assert remarks.worth(large) == (
-        "dino with 1,190 labelled images does as well as coco with 902 (95 % bootstrap interval over seeds, too narrow "
-        "with few of them: 594 to more than 1,190)"
+        "dino with 1,190 labelled images does as well as coco with 902 (95 % bootstrap interval over 2 seeds, too "
+        "narrow with few of them: 594 to more than 1,190)"
     )
     assert remarks.worth(small).endswith(
-        "with 132 (95 % bootstrap interval over seeds, too narrow with few of them: 132)"
+        "with 132 (95 % bootstrap interval over 2 seeds, too narrow with few of them: 132)"
     )
+
+
+@pytest.mark.parametrize(
+    ("lacking", "seeds", "ends", "needed"),
+    [
+        # 0.3 is half of the way from 0.1 with 59 to 0.5 with 1,190 images.
+        ({("5%", 1), ("5%", 2)}, (0, 1, 2), (59, 1190), math.sqrt(59 * 1190)),
+        ({("5%", 1)}, (0, 1, 2), (59, 1190), math.sqrt(59 * 1190)),
+        # A third of the way from 0.2 with 297 to 0.5: of five trainings at the largest budget one is missing.
+        ({("20%", 4)}, (0, 1, 2, 3), (59, 1190), 297 * (1190 / 297) ** (1 / 3)),
+        ({("1%", 0), ("20%", 0)}, (1, 2), (59, 1190), 297 * (1190 / 297) ** (1 / 3)),
+        # Without two budgets there is no curve: what is left of the seeds has to do.
+        ({("5%", 1), ("5%", 2), ("20%", 1), ("20%", 2)}, (0,), (59, 1190), 297 * (1190 / 297) ** (1 / 3)),
+        ({("5%", 0), ("5%", 1), ("20%", 1), ("20%", 2), ("1%", 2), ("1%", 0)}, None, None, None),
+    ],
+)
+def test_a_training_that_is_missing_takes_few_of_the_others_with_it(
+    lacking: set[tuple[str, int]], seeds: tuple[int, ...] | None, ends: tuple[int, int], needed: float
+) -> None:
+    """A budget that lacks seeds is left out of the curve where more of what was trained is used so."""
+    many = 5 if ("20%", 4) in lacking else 3
+    curve = {"1%": 0.1, "5%": 0.2, "20%": 0.5}
+    coco = [scored("coco", budget, [score] * many) for budget, score in curve.items()]
+    kept = [[cell for cell in group if (cell.budget, cell.seed) not in lacking] for group in coco]
+    found = compared(*kept, scored("dino", "1%", [0.3] * many)).labels_worth
+    if seeds is None:
+        assert found == ()
+        return
+    (one,) = found
+    assert (one.seeds, (one.least, one.most)) == (seeds, ends)
+    assert one.needed == pytest.approx(needed, abs=0.05)
+    assert ("one seed has no interval" in remarks.worth(one)) == (len(seeds) == 1)
+
+
+def test_rows_of_other_ranges_in_one_chart() -> None:
+    """dino lacks the seeds that coco has at the largest budget; a start's own range is where its arrow stands."""
+    coco = [scored("coco", budget, [score] * 2) for budget, score in (("1%", 0.1), ("5%", 0.2))]
+    content = compared(
+        *coco, scored("coco", "20%", [0.5, 0.5])[:1],
+        scored("dino", "1%", [0.6, 0.6]), scored("coco+dino", "1%", [0.6])[:1], starts=["coco", "dino", "coco+dino"],
+    )  # fmt: skip
+    assert {one.start: one.most for one in content.labels_worth} == {"dino": 297, "coco+dino": 1190}
+    chart = comparison_charts.labels_saved(content)
+    assert chart is not None
+    assert "more than the 297 to 1,190 that coco was trained with" in chart.note
 
 
 def test_one_budget_or_no_coco_tells_no_labels() -> None:

@@ -25,7 +25,7 @@ from ultralytics.utils import SETTINGS_FILE
 import headstart
 from headstart.cli.command import parse
 from headstart.cli.options import values
-from headstart.comparison import cost, leaks, pace, prepare, runner
+from headstart.comparison import cost, leaks, origins, pace, prepare, runner
 from headstart.comparison.child import Stopped
 from headstart.comparison.dataset import read_dataset
 from headstart.comparison.facts import facts
@@ -797,10 +797,11 @@ def test_test_images_in_the_pretraining_are_an_error(
 @pytest.mark.parametrize(
     ("looked", "named", "outcome", "words"),
     [
-        (0, 3, "not known", "3 of its 1,000 pretraining images were named by unlabelled=, and none of these is a"),
-        (5, 3, "not known", "5 of its 1,000 pretraining images are still there, and none of these is a"),
-        (5, 1000, "passed", "none of 1,000 pretraining images is a"),
-        (1000, 3, "passed", "none of 1,000 pretraining images is a"),
+        (0, 3, "not known", "its pretraining images are not there any more"),
+        (0, 1000, "not known", "its pretraining images are not there any more"),
+        (5, 3, "not known", "5 of its 1,000 pretraining images are still there, and none of these is a test image"),
+        (5, 1000, "not known", "5 of its 1,000 pretraining images are still there, and none of these is a test image"),
+        (1000, 3, "passed", "none of 1,000 pretraining images is a test image"),
     ],
 )
 def test_a_part_of_the_pretraining_images_leaves_a_leak_unknown(
@@ -811,7 +812,7 @@ def test_a_part_of_the_pretraining_images_leaves_a_leak_unknown(
         device="cpu",
     )  # fmt: skip
     found = leaks.leak_of(Start("ssl", "checkpoint", "a.pt"), run, ["a.jpg"] * looked, named)
-    assert (found.outcome, found.words) == (outcome, f"{words} test image")
+    assert (found.outcome, found.words) == (outcome, words), "its run folder names its images, and unlabelled= others"
 
 
 def test_identical_seeds_fail(fake: FakeTraining, options: dict[str, Any]) -> None:
@@ -960,7 +961,7 @@ def test_images_that_are_not_those_of_the_pretraining_tell_nothing(data: Path) -
         folder="runs/a", data=(folder,), images=6, method="selftrain", model="yolo11n.yaml", steps=10, seconds=1.0,
         device="cpu", fingerprint=find_images(folder).fingerprint(),
     )  # fmt: skip
-    images, start = leaks.pretraining_images(known), Start("ssl", "checkpoint", "a.pt")
+    images, start = origins.pretraining_images(known), Start("ssl", "checkpoint", "a.pt")
     assert leaks.leak_of(start, known, images, 0).outcome == "passed"
     other = leaks.leak_of(start, known.model_copy(update={"fingerprint": "0" * 32}), images, 0)
     assert other.outcome == "not known"

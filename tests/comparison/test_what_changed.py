@@ -14,13 +14,16 @@ from PIL import Image, ImageOps
 from test_runner import FakeTraining
 
 import headstart
-from headstart.comparison import prepare, runner
+from headstart import report
+from headstart.comparison import prepare, runner, wording
 from headstart.comparison.child import Stopped
 from headstart.comparison.label_lists import held_out_part
 from headstart.comparison.results import read_results
 from headstart.comparison.shown import Detections, ShownImage, there, write_detections
 from headstart.comparison.starts import build_starts
 from headstart.detectors.finetuner import FinetuneSettings
+from headstart.errors import UserError
+from headstart.images.labels import label_path
 from headstart.jobs.scenes import draw_dataset
 
 
@@ -56,6 +59,30 @@ def test_an_image_that_was_replaced_makes_other_trainings(fake: FakeTraining, op
     assert asked_again(fake, options) == 0
 
 
+def test_an_image_that_was_replaced_makes_another_training_of_one_under_way(
+    fake: FakeTraining, options: dict[str, Any]
+) -> None:
+    """Stopped by Ctrl-C: the mark by which a training knows what was kept of it is another, and the same otherwise."""
+    stopped = {**options, "seeds": 1, "starts": "scratch"}
+
+    def stop(settings: FinetuneSettings) -> bool:
+        raise Stopped
+
+    fake.fail = stop
+    marks = []
+    image = next((options["data"].parent / "images/train").iterdir())
+    for side in (None, 80):
+        if side:
+            ImageOps.invert(Image.open(image).convert("RGB")).resize((side, side)).save(image)
+        for _ in range(2):
+            assert headstart.compare(**stopped).interrupted
+        marks.append({one.key for one in fake.asked})
+        fake.asked.clear()
+    assert [len(some) for some in marks] == [1, 1]
+    assert marks[0] != marks[1]
+    assert "" not in marks[0] | marks[1]
+
+
 def test_other_names_make_other_trainings_and_older_records_are_kept(
     fake: FakeTraining, options: dict[str, Any]
 ) -> None:
@@ -73,6 +100,44 @@ def test_other_names_make_other_trainings_and_older_records_are_kept(
     assert asked_again(fake, options) == 4
 
 
+def test_a_comparison_of_an_earlier_version_is_gone_on_with(fake: FakeTraining, options: dict[str, Any]) -> None:
+    """Its compare.yaml lacks the options that came since: what it did then is what their defaults do."""
+    headstart.compare(**options)
+    record = options["out"] / "compare.yaml"
+    content = yaml.safe_load(record.read_text())
+    record.write_text(yaml.safe_dump({k: v for k, v in content.items() if k not in ("start_lr", "reference", "split")}))
+    assert asked_again(fake, options) == 0
+    record.write_text(yaml.safe_dump({k: v for k, v in content.items() if k != "lr_val"}))
+    with pytest.raises(UserError, match=r"lr_val: was 0\.2 when the comparison began, is 0\.3 now"):
+        headstart.compare(**{**options, "lr_val": 0.3})
+
+
+def test_a_start_is_added_with_a_rate_of_its_own(fake: FakeTraining, options: dict[str, Any], weights: Path) -> None:
+    headstart.compare(**options)
+    more = {**options, "starts": f"{options['starts']},mine={weights}", "start_lr": {"mine": 0.0001}}
+    assert asked_again(fake, more) == 2
+    assert {(one.name.split("-")[0], one.lr0) for one in fake.asked} == {("mine", 0.0001)}
+    assert asked_again(fake, more) == 0
+    # Left out, or changed, it would be trained anew without a word; where the start is left out, its rate is, too.
+    with pytest.raises(UserError, match=r"mine had 0\.0001 when the comparison began, has none of its own now"):
+        headstart.compare(**{**more, "start_lr": {}})
+    with pytest.raises(UserError, match=r"start_lr: mine had 0\.0001 when the comparison began, has 0\.0002 now"):
+        headstart.compare(**{**more, "start_lr": {"mine": 0.0002}})
+    assert asked_again(fake, options) == 0
+
+
+def test_that_nothing_will_be_compared_is_said_before(
+    fake: FakeTraining, options: dict[str, Any], weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A start alone is what others are added to: with `scratch` beside it nothing of it is trained again."""
+    told = "coco is the only start: it is trained and measured, and compared with nothing"
+    assert asked_again(fake, {**options, "starts": f"coco={weights}"}) == 2
+    said = capsys.readouterr().err
+    assert said.index(told) < said.index("cells: 2")
+    assert asked_again(fake, options) == 2
+    assert told not in capsys.readouterr().err
+
+
 def test_ctrl_c_before_anything_was_looked_at_keeps_the_figures(fake: FakeTraining, options: dict[str, Any]) -> None:
     """A start more, stopped in the search for its rate: what was finished before is still in results.json."""
     given = {**options, "lr": [0.001, 0.01]}
@@ -88,6 +153,86 @@ def test_ctrl_c_before_anything_was_looked_at_keeps_the_figures(fake: FakeTraini
     fake.fail = lambda settings: False
     assert headstart.compare(**given).ok
     assert len([cell for cell in read_results(options["out"]).cells if cell.kind == "main"]) == 4
+
+
+def stop_after(fake: FakeTraining, count: int) -> None:
+    """Ctrl-C when so many trainings have ended; their figures are others than before."""
+    fake.asked.clear()
+
+    def stop(settings: FinetuneSettings) -> bool:
+        if len(fake.asked) > count:
+            raise Stopped
+        return False
+
+    fake.fail = stop
+    fake.random = lambda settings: [99, settings.seed, *map(ord, settings.name)]
+
+
+def test_figures_of_labels_that_were_corrected_do_not_outlive_ctrl_c(
+    fake: FakeTraining, options: dict[str, Any]
+) -> None:
+    given = {**options, "labels": "50%,100%", "jobs": 1, "pictures": 1}
+    assert headstart.compare(**given).ok
+    first = read_results(options["out"])
+    (options["out"] / "detections.json").write_text("{}")
+    names = ("50pc-seed0", "50pc-seed1", "100pc-seed0")
+    lists = [(options["out"] / f"labels/{name}.txt").read_text() for name in names]
+    label = label_path(next(image for image in lists[2].split() if image not in lists[0] + lists[1]))
+    label.write_text(label.read_text().rstrip() + "  \n")
+    # At half of the images nothing has changed; at all of them the first of four is trained anew, and the rest are not.
+    stop_after(fake, 1)
+    assert headstart.compare(**given).interrupted
+    now = read_results(options["out"])
+    assert [cell.shown for cell in now.finished() if cell.budget == "100%"] == ["scratch at 100%, seed 0"]
+    (anew,) = now.of("scratch", "100%")
+    assert anew.figures not in [cell.figures for cell in first.finished()]
+    for start in ("scratch", "coco"):
+        assert now.of(start, "50%") == first.of(start, "50%")
+    assert [check.key for check in now.failed_checks] == ["complete"]
+    table = (options["out"] / "results.md").read_text()
+    assert f"{anew.measured.map50_95:.3f}" in table
+    assert wording.markdown(now) == table
+    assert not (options["out"] / "report.html").exists(), "it showed the figures of the labels as they were"
+    assert not (options["out"] / "detections.json").exists(), "likewise the detectors"
+
+
+def test_ctrl_c_with_one_training_more_keeps_what_nobody_had_looked_at(
+    fake: FakeTraining, options: dict[str, Any]
+) -> None:
+    given = {**options, "lr": [0.001, 0.01], "jobs": 1}
+    assert headstart.compare(**given).ok
+    first = read_results(options["out"])
+    stop_after(fake, 1)
+    # No rate is searched for again: the trainings of the seed that comes first are those that are stopped.
+    assert headstart.compare(**{**options, **given, "seeds": [0, 2, 1]}).interrupted
+    now = read_results(options["out"])
+    assert sorted(cell.shown for cell in now.finished()) == sorted(
+        [*(cell.shown for cell in first.finished()), "scratch at 100%, seed 2"]
+    )
+    assert {(one.start, one.lr) for one in now.rates} == {(one.start, one.lr) for one in first.rates}
+    assert wording.markdown(now) == (options["out"] / "results.md").read_text()
+    assert not (options["out"] / "report.html").exists()
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_no_page_of_other_figures_is_left(
+    fake: FakeTraining, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, drawn: bool
+) -> None:
+    """Where none is asked for, and where it cannot be drawn."""
+
+    def fail(*given: Any) -> Path:
+        raise OSError("no room")
+
+    page = options["out"] / "report.html"
+    assert headstart.compare(**options).report == page
+    fake.random = lambda settings: [99, settings.seed, *map(ord, settings.name)]
+    image = next((options["data"].parent / "images/train").iterdir())
+    ImageOps.invert(Image.open(image).convert("RGB")).resize((80, 80)).save(image)
+    if drawn:
+        monkeypatch.setattr(report, "write_report", fail)
+    assert headstart.compare(**{**options, "report": drawn}).report is None
+    assert not page.exists()
+    assert wording.markdown(read_results(options["out"])) == (options["out"] / "results.md").read_text()
 
 
 def test_trainings_that_were_moved_to_another_disk_and_linked(

@@ -6,6 +6,7 @@ import io
 
 import fake_comparison
 import pytest
+from fake_comparison import scored
 from rich.console import Console
 
 from headstart.comparison import wording
@@ -13,22 +14,6 @@ from headstart.comparison.records import CellResult, Difference, Results
 from headstart.comparison.statistics import detectable, paired
 
 STARTS = ["scratch", "coco", "dino"]
-
-
-def scored(start: str, budget: str, scores: list[float]) -> list[CellResult]:
-    """Trainings that end with these scores, seed by seed; their curves differ from each other."""
-    return [
-        fake_comparison.cell(
-            start,
-            budget,
-            seed,
-            epochs=2,
-            curve=((1, 1.0, 0.01 * score, 0.0), (2, 2.0, score, score)),
-            map50_95=score,
-            map50=score,
-        )
-        for seed, score in enumerate(scores)
-    ]
 
 
 def compared(*groups: list[CellResult], starts: list[str] | None = None) -> Results:
@@ -71,6 +56,14 @@ def test_scratch_trained_for_as_long_is_a_reference_and_comes_before_scratch() -
         "dino against scratch-longer: better at 5% of the labels (+1.0 points of mAP50-95, 95 % interval +0.89 to "
         "+1.2); against scratch: better at 5% of the labels (+3.1 points, 95 % interval +2.9 to +3.2)."
     )
+
+
+def test_a_start_alone_is_not_called_a_failure() -> None:
+    """What others are added to later; with two starts it says which trainings lack."""
+    alone = compared(scored("coco", "5%", [0.3, 0.31]), starts=["coco"])
+    assert alone.verdict == "Nothing is compared yet: coco is the only start. Another can be added."
+    lacking = compared(scored("coco", "5%", [0.3, 0.31]), starts=["coco", "dino"])
+    assert lacking.verdict.startswith("Nothing can be compared yet: no start and its reference were both trained")
 
 
 def test_budgets_with_one_verdict_are_put_together() -> None:

@@ -13,6 +13,7 @@ from headstart.cli.command import parse
 from headstart.cli.options import values
 from headstart.comparison.budgets import Budget, parse_budgets
 from headstart.comparison.starts import Start, parse_starts
+from headstart.detectors.ultralytics.finetuning import ultralytics_arguments
 from headstart.errors import UserError
 from headstart.jobs.compare_options import command, resolve
 from headstart.settings import schema
@@ -122,6 +123,13 @@ def test_budgets() -> None:
         ({"mosaic": 2}, "extra.mosaic: 'mosaic=2' is an invalid value"),
         ({"extra": {"box": "x"}}, "extra.box: 'box=x' is of invalid type"),
         ({"weight_decay": None}, "extra.weight_decay: 'weight_decay=None' is invalid"),
+        # Each ended all trainings in their first step, or had the comparison called worthless after the last one.
+        ({"single_cls": True}, "extra.single_cls: the starts have the classes of data"),
+        ({"single_cls": True}, "give a dataset YAML of one class, whose labels are all of class 0"),
+        ({"distill_model": "yolo11x.pt"}, "extra.distill_model: a teacher beside the network"),
+        ({"quantize": 8}, "extra.quantize: trainings and figures of a comparison are not quantized"),
+        ({"extra": {"split": "train"}}, "extra.split: cannot be changed: the figures are those of the test images"),
+        ({"single_cls": False, "distill_model": None, "quantize": None}, None),
         ({"starts": "scratchh"}, "did you mean 'scratch' or 'scratch-longer'?"),
         ({"starts": "coco-longer"}, "coco-longer is fine-tuned for as many steps as a pretrained start takes in all"),
         ({"starts": "coco-longer=w.pt"}, "starts from the weights of coco"),
@@ -134,6 +142,17 @@ def test_budgets() -> None:
         ({"labels": "0%"}, "'0%' is not a label budget"),
         ({"labels": "5%,5%"}, "a budget is there twice"),
         ({"seeds": [1, 1]}, "seeds: holds a value twice"),
+        ({"seeds": "0,00"}, "seeds: holds a value twice"),
+        ({"seeds": ["1", 1]}, "seeds: holds a value twice"),
+        ({"seeds": [2147483646, 2147483645]}, None),
+        ({"lr": "0.001,1e-3"}, "lr: holds a value twice"),
+        ({"lr": [0.001, "0.0010"]}, "lr: holds a value twice"),
+        ({"lr": [0.001, 0.0010000001]}, "lr: holds a value twice"),  # folders are named by six digits
+        ({"lr": [0.001, 0.00101]}, None),
+        ({"lr": ["x", "x"]}, "lr: must be a number"),
+        ({"longer": True, "starts": "coco"}, "longer: no start is scratch, of which it is a longer training"),
+        ({"longer": True}, None),
+        ({"longer": "auto", "starts": "coco"}, None),
         ({"seeds": 0}, "seeds: names nothing"),
         ({"seeds": -1}, "seeds: must be at least 1, not -1"),
         ({"seeds": 2024}, "seeds: must be 1,000 at most, or the seeds themselves as [2024], not 2024"),
@@ -161,6 +180,13 @@ def test_what_is_refused(given: dict[str, Any], change: dict[str, Any], message:
     with pytest.raises(UserError) as caught:
         resolve({**given, **change})
     assert message in str(caught.value)
+
+
+def test_one_longer_training_beside_all_of_them_is_refused(given: dict[str, Any]) -> None:
+    more = {**given, "starts": f"{given['starts']},scratch-longer"}
+    assert resolve(more).longer == "auto"
+    with pytest.raises(UserError, match="longer: scratch-longer is that training already, at every budget and seed"):
+        resolve({**more, "longer": "True"})
 
 
 def test_all_problems_together(given: dict[str, Any]) -> None:
@@ -263,3 +289,12 @@ def test_the_command_that_goes_on_asks_for_the_same(tmp_path: Path) -> None:
     # What was stopped while it planned is not to train when it is typed as printed.
     assert "plan" not in words.given
     assert "plan=true" in shlex.split(command(resolve({**given, "plan": True}), Path("runs/a b")))
+
+
+def test_steps_are_batches_and_not_updates() -> None:
+    """Ultralytics gathers the gradients of `nbs` images: with batch=16, 2,500 batches are about 625 updates."""
+    told = schema.CompareSettings.model_fields["steps"].description or ""
+    assert "optimizer step" not in told
+    assert "batches" in told
+    assert "whole epochs" in told
+    assert f"nbs ({ultralytics_arguments()['nbs']}) images" in told

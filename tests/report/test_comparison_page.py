@@ -13,6 +13,7 @@ from typing import Any
 import fake_comparison
 import fake_run
 import pytest
+from fake_comparison import scored
 from test_pretraining_page import Page
 
 from headstart import cli
@@ -22,6 +23,7 @@ from headstart.comparison.wording import few_objects
 from headstart.errors import UserError
 from headstart.files import explained
 from headstart.report import comparison_page, is_comparison, write_report
+from headstart.report.cards import comparison_card
 from headstart.report.comparison_charts import _two_lines, budgets, classes, curves, differences
 from headstart.report.comparison_page import _detectors, _longer
 from headstart.report.rendering import environment
@@ -136,7 +138,7 @@ def test_was_it_fair_says_what_the_facts_say(page: Page, folder: Path) -> None:
     assert {outcome for outcome, _ in shown.values()} == {"passed"}
     assert "All that follows" not in page.text
     assert shown["The start arrived whole in every training"][1].startswith("499 tensors bitwise equal")
-    assert "Better" in page.text
+    assert "Inconclusive" in page.text, "against COCO; it is far better than scratch"
     assert "failed-checks" not in page.ids
 
 
@@ -314,15 +316,56 @@ def test_a_folder_may_have_a_comma_in_its_name(tmp_path: Path) -> None:
         (["better", "inconclusive"], False, ("good", "Better in part")),
         (["inconclusive"], True, ("warn", "Inconclusive, not complete")),
         (["worse"], True, ("bad", "Worse, not complete")),
+        ([], False, ("calm", "Nothing compared")),
+        ([], True, ("warn", "Nothing compared, not complete")),
     ],
 )
 def test_the_word_of_the_verdict(
     verdicts: list[str], missing: bool, said: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = [SimpleNamespace(map50_95=SimpleNamespace(verdict=one)) for one in verdicts]
+    found = [SimpleNamespace(reference="coco", map50_95=SimpleNamespace(verdict=one)) for one in verdicts]
     monkeypatch.setattr(comparison_page.wording, "headline", lambda results: found)
     results: Any = SimpleNamespace(trusted=True, failed_checks=[1] if missing else [])
     assert comparison_page.tone(results) == said
+
+
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        ((0.05, -0.05, 0.01), ("calm", "Inconclusive")),  # better than scratch alone, as COCO's weights are
+        ((-0.100, -0.101, -0.102), ("bad", "Worse")),
+        ((0.100, 0.101, 0.102), ("good", "Better")),
+    ],
+)
+def test_the_word_is_about_the_start_that_is_measured_against(
+    points: tuple[float, ...], said: tuple[str, str], tmp_path: Path
+) -> None:
+    """Far better than scratch each time; page, card and pages side by side show the same."""
+    worth = {"scratch": (0.1, 0.12, 0.115), "coco": (0.4, 0.41, 0.42)}
+    worth["dino"] = tuple(one + more for one, more in zip(worth["coco"], points, strict=True))
+    cells = [
+        cell
+        for start, scores in worth.items()
+        for budget in fake_comparison.BUDGETS
+        for cell in scored(start, budget, list(scores))
+    ]
+    content = fake_comparison.write_comparison(tmp_path, starts=list(worth), cells=cells)
+    found = {one.reference: one.map50_95.verdict for one in content.differences if one.start == "dino"}
+    assert found["scratch"] == "better"
+    assert comparison_page.tone(content) == said
+    pill = f'<p class="pill {said[0]}">{said[1]}</p>'
+    for page in (write_report(tmp_path).read_text(), comparison_card(tmp_path, content)):
+        assert pill in page
+    assert pill in comparison_page.write_side_by_side([tmp_path, tmp_path], tmp_path / "both.html").read_text()
+
+
+def test_steps_are_called_batches() -> None:
+    """They are rounded up to whole epochs, and an update of Ultralytics takes several."""
+    content = fake_comparison.results(starts=["coco"], seeds=[0])
+    told = content.settings.model_copy(update={"steps": 2500, "epochs": None})
+    assert comparison_page.setup(content.model_copy(update={"settings": told})) == (
+        "yolo11n on fod-a.yaml, at least 2,500 batches at 320 px, batch 16, AdamW"
+    )
 
 
 def test_trainings_that_were_not_begun_are_missing() -> None:

@@ -57,8 +57,11 @@ class CellLoggers:
         named = Named(cell.folder.rpartition("/")[2], self._group, self._folder)
         named = named if cell.kind == "main" else named._replace(name=f"{cell.kind}-{named.name}")
         done = [*known, *(key for key, one in todo.items() if self._logged(key, one, own, named, cell))]
-        own.mkdir(parents=True, exist_ok=True)
-        write_text(own / LOGGED, json.dumps({"mark": mark, "loggers": done}) + "\n")
+        try:
+            own.mkdir(parents=True, exist_ok=True)
+            write_text(own / LOGGED, json.dumps({"mark": mark, "loggers": done}) + "\n")
+        except (OSError, UserError) as error:  # the trainings are worth more than a note that they were logged
+            self._say(f"which trainings were logged is not kept: {error}; they are logged again with the next command")
 
     def _say(self, message: str) -> None:
         """Show a line, but for what was said of another training already: each has the same place to log to."""

@@ -326,9 +326,16 @@ def _seeds(results: Results) -> Check:
                 for other in twins
             ]
     known = any(len(group) > 1 for group in groups.values())
-    evidence = "no two seeds of a start gave the same figures" if known else "there is one seed"
+    evidence = "no two seeds of a start gave the same figures" if known else _one_seed(results, "no start was")
     evidence = evidence if groups else "nothing was made of a seed" if results.finished() else _NOTHING
     return _check("seeds", "Every seed makes another training", wrong, known, evidence)
+
+
+def _one_seed(results: Results, what: str) -> str:
+    """Why seeds cannot be compared, where no training is, or none of what was."""
+    if not results.finished():
+        return _NOTHING
+    return "there is one seed" if len(results.settings.seeds) == 1 else f"{what} trained with two seeds"
 
 
 def _given(results: Results) -> set[str]:
@@ -354,8 +361,17 @@ def _varied(results: Results) -> Check:
         for one in several
         if len(set(one.map50_95.differences)) == 1 and one.map50_95.mean
     ]
-    evidence = "no difference is the same in all seeds" if several else "there is one seed"
+    evidence = "no difference is the same in all seeds" if several else _no_spread(results)
     return _check("spread", "Every difference varies with the seed", wrong, bool(several), evidence)
+
+
+def _no_spread(results: Results) -> str:
+    """Why no difference has several seeds to vary with."""
+    if len(results.starts) == 1:
+        return "there is one start"
+    if any(len(one.seeds) > 1 for one in results.differences):
+        return "no seed changes what is measured as it is"
+    return _one_seed(results, "no start and its reference were")
 
 
 def _device(results: Results) -> Check:

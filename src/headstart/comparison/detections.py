@@ -8,17 +8,21 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headstart import trust
 from headstart.comparison import child
 from headstart.comparison.pool import Slot
-from headstart.comparison.shown import FILE, Detections, FoundBox, LabelBox, ShownImage, write_detections
+from headstart.comparison.shown import FILE, Detections, FoundBox, LabelBox, ShownImage, there, write_detections
 from headstart.detectors.find import finetuner
 from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.images.labels import Keypoints, label_path, read_labels
 from headstart.launch.children import end_with_parent
+
+if TYPE_CHECKING:
+    from headstart.comparison.launcher import Launcher
+    from headstart.comparison.prepare import Prepared
 
 LEAST_CONFIDENCE = 0.25
 _SHOWN_SIDE = 480
@@ -35,6 +39,34 @@ def choose_images(test: Sequence[str], count: int, keypoints: Keypoints | None =
 def has_objects(image: str, keypoints: Keypoints | None = None) -> bool:
     """Whether an image has labels that can be used."""
     return bool(read_labels(label_path(image), keypoints=keypoints).rows)
+
+
+def show(
+    prepared: Prepared, launcher: Launcher, weights: Mapping[str, Path], budget: str, seed: int, *, changed: bool
+) -> None:
+    """Write ``detections.json``, unless there is one of these detectors; no page shows one of others.
+
+    Args:
+        prepared: The comparison.
+        launcher: Where it is made.
+        weights: Start -> its trained checkpoint.
+        budget: The label budget that they were trained with.
+        seed: Their seed.
+        changed: Whether something was trained since.
+
+    Raises:
+        UserError: It could not be made; with the end of its log.
+    """
+    s, folder, keypoints = prepared.settings, prepared.folder, prepared.dataset.keypoints
+    images = choose_images(prepared.dataset.test, s.pictures, keypoints)
+    made = there(folder, budget, seed, weights, images, changed=changed)
+    if made or not images or not weights:
+        return
+    model = finetuner(s.model).architecture(s.model)
+    launcher.run_one(
+        "detections",
+        lambda place, stop: detect(folder, model, weights, images, s.imgsz, place, stop, keypoints, budget, seed),
+    )
 
 
 def detect(

@@ -54,7 +54,7 @@ class Cell:
 
 
 def epochs_for(settings: CompareSettings, images: int) -> int:
-    """Epochs of a training on so many images: as given, or as many as make the steps."""
+    """Epochs of a training on so many images: as given, or as many as make the steps, which are batches."""
     if settings.steps is not None:
         return max(1, math.ceil(settings.steps / math.ceil(images / settings.batch)))
     return settings.epochs or EPOCHS

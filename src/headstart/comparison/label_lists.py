@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,7 @@ class LabelList:
         own_annotations_sha256: Of what those of this list hold.
         content_sha256: Of how many bytes the images of both lists have, and of what else the dataset YAML says of them
             (names of the classes, keypoints): other images or names make it another training.
+        meaning_sha256: Of the latter alone, which is what the numbers in the label files mean.
         counts: Images and objects of this list, and of what its trainings are measured on.
     """
 
@@ -51,6 +53,7 @@ class LabelList:
     annotations_sha256: str
     own_annotations_sha256: str
     content_sha256: str
+    meaning_sha256: str
     counts: UsedFacts
 
     def check(self) -> None:
@@ -141,9 +144,14 @@ def write_list(
     measured = len(both) - len(images)
     counts = UsedFacts(train=_counted(images, dataset), test=_counted(both[len(images) :], dataset))
     sizes = image_sizes(both) if sizes is None else sizes
-    about = json.dumps([[sizes[image] for image in both], list(dataset.names), dataset.others], default=str)
-    hashes = file_hash(path), file_hash(test), held, own, hashlib.sha256(about.encode()).hexdigest()
+    meaning = [list(dataset.names), dataset.others]
+    about = (_hashed([[sizes[image] for image in both], *meaning]), _hashed(meaning))
+    hashes = file_hash(path), file_hash(test), held, own, *about
     return LabelList(path, yaml, labels, len(images), measured, *hashes, counts)
+
+
+def _hashed(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
 
 
 def _counted(images: Sequence[str], dataset: Dataset) -> CountFacts:

@@ -6,7 +6,6 @@ check; frames of one recording on both sides are told, and leave open what the f
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,14 +14,12 @@ from typing import NamedTuple
 from headstart.comparison import likeness
 from headstart.comparison.dataset import Dataset
 from headstart.comparison.likeness import Thumbnails
+from headstart.comparison.origins import Behind, began_with, behind, of_run, pretraining_images
 from headstart.comparison.recipes import RecipeStart
 from headstart.comparison.start_records import LeakFacts, PretrainingFacts
 from headstart.comparison.starts import LONGER, Start
 from headstart.errors import UserError, few
-from headstart.images.frames import EVERY, file_of
-from headstart.images.index import ImageIndex, find_images
-from headstart.images.judges import without_judges
-from headstart.images.members import is_address
+from headstart.images.index import find_images
 from headstart.images.shards import hash_of, size_of
 from headstart.run.display import make_console
 
@@ -70,17 +67,22 @@ def look_for_leaks(
         UserError: Files of the same content are on both sides; with examples.
     """
     own = _own_images(starts, pretrainings, recipes)
+    more = {start.name: _behind(start, pretrainings, recipes) for start in starts}
+    taken = any(not one.recipe.options.get("data") for one in recipes.values())
     groups: dict[str, Sequence[str]] = {f"train of {dataset.yaml.name}": dataset.pool}
     groups |= {"unlabelled": named} if named else {}
     groups |= {f"the {'images' if name in recipes else 'pretraining'} of {name}": paths for name, paths in own.items()}
+    groups |= {f"what {key} of {name} learnt from": of for name, one in more.items() for key, of in one.images.items()}
     refuse_leaks(dataset.test, groups)
     looks = _Looks(dataset.test, [path for paths in groups.values() for path in paths], cache)
     found = {}
     for start in [one for one in starts if LONGER.get(one.kind, one.kind) != "scratch"]:
+        known, behind = pretrainings.get(start.name), more[start.name]
         images = own.get(start.base if start.kind == "recipe" else start.name, [])
-        leak = leak_of(start, pretrainings.get(start.name), images, len(named))
-        seen = [*images, *(named if LONGER.get(start.kind, start.kind) == "checkpoint" else [])]
-        found[start.name] = looks.judged(leak, seen, "pretraining images")
+        # What a recipe learns from says nothing of weights that were there before it.
+        of_it = [] if taken or not _takes_named(start, known) else named
+        seen = [*images, *of_it, *(path for of in behind.images.values() for path in of)]
+        found[start.name] = looks.judged(leak_of(start, known, images, len(of_it), behind), seen, "pretraining images")
     clean = LeakFacts(outcome="passed", words=f"none of {len(dataset.pool):,} labelled images is a test image")
     test = looks.judged(clean, dataset.pool, "labelled images")
     beside = looks.beside(dataset.pool)
@@ -89,6 +91,14 @@ def look_for_leaks(
     said += [recordings.words] if beside else []
     said += [f"{name}: {leak.words}" for name, leak in found.items() if leak.outcome == "failed"]
     return Leaks(test, recordings, found, (*looks.notes([*dataset.pool, *dataset.test]), *said))
+
+
+def _behind(start: Start, pretrainings: Mapping[str, PretrainingFacts], recipes: Mapping[str, RecipeStart]) -> Behind:
+    """What a start brings in beside the images of its own pretraining."""
+    if start.kind == "recipe":
+        return behind(recipes[start.base].recipe.options)
+    known = pretrainings.get(start.name)
+    return behind(began_with(known)) if known else Behind({}, ())
 
 
 def _own_images(
@@ -164,58 +174,48 @@ def _shown(pairs: Sequence[tuple[str, str]]) -> str:
     return few([f"{one} and {other}" for one, other in pairs])
 
 
-def leak_of(start: Start, known: PretrainingFacts | None, images: Sequence[str], named: int) -> LeakFacts:
+def leak_of(
+    start: Start, known: PretrainingFacts | None, images: Sequence[str], named: int, more: Behind | None = None
+) -> LeakFacts:
     """What is known of a start's pretraining where no test image was found by content.
 
     Args:
         start: The start.
         known: What its run folder tells.
         images: Of its pretraining, as far as they are there.
-        named: How many images the user named.
+        named: How many images the user named as those of its pretraining.
+        more: What else it brings in.
     """
-    used = known.images or 0 if known else 0
     if start.kind == "recipe":
-        return LeakFacts(outcome="passed", words=f"none of {len(images):,} images that it learns from is a test image")
-    if LONGER.get(start.kind, start.kind) != "checkpoint":
+        leak = LeakFacts(outcome="passed", words=f"none of {len(images):,} images that it learns from is a test image")
+    elif LONGER.get(start.kind, start.kind) != "checkpoint":
         return LeakFacts(outcome="not known", words="the images behind published weights are not known")
-    seen = max(len(images), named)
-    if 0 < seen < used:
-        where = "are still there" if seen == len(images) else "were named by unlabelled="
-        words = f"{seen:,} of its {used:,} pretraining images {where}, and none of these is a test image"
-        return LeakFacts(outcome="not known", words=words)
-    if (
-        known
-        and known.fingerprint
-        and seen
-        and seen == len(images)
-        and _index(known).fingerprint() != known.fingerprint
-    ):
-        words = "the images that are there now are not those of its pretraining, and none of these is a test image"
-        return LeakFacts(outcome="not known", words=words)
-    if seen:
-        return LeakFacts(outcome="passed", words=f"none of {seen:,} pretraining images is a test image")
-    gone = "its pretraining images are not there any more" if known else "its pretraining images are not known"
-    return LeakFacts(outcome="not known", words=gone)
+    else:
+        leak = _of_named(known, named) if known is None or _takes_named(start, known) else of_run(known, images)
+    if more is None or not (more.images or more.unknown):
+        return leak
+    told = [leak.words]
+    if of := [name for name in more.images if not any(name in words for words in more.unknown)]:
+        many = len({path for name in of for path in more.images[name]})
+        told.append(f"nor is one of the {many:,} behind {' and '.join(of)}")
+    outcome = "not known" if more.unknown else leak.outcome
+    return LeakFacts(outcome=outcome, words="; ".join([*told, *more.unknown]))
 
 
-def pretraining_images(known: PretrainingFacts | None) -> list[str]:
-    """The images of a pretraining, labelled ones among them, where they are still where it found them."""
-    if known is None or not known.data:
-        return []
-    try:
-        # Relative paths were relative to the folder that the pretraining was started in: as a rule, this one.
-        return [path for path in _index(known) if is_address(path) or os.path.exists(file_of(path))]  # noqa: PTH110
-    except UserError:
-        return []
+def _takes_named(start: Start, known: PretrainingFacts | None) -> bool:
+    """Whether ``unlabelled=`` can say what a start was pretrained on: nothing else does."""
+    return LONGER.get(start.kind, start.kind) == "checkpoint" and not (known and known.data)
 
 
-def _index(known: PretrainingFacts) -> ImageIndex:
-    """The images of a pretraining as its options name them now, without those that it left out to judge the outcome."""
-    every, labels = EVERY if known.every is None else known.every, known.carriers.get("labels")
-    images = find_images(list(known.data), labels=labels, every=every)
-    if labels is None or len(images) == known.images:  # earlier versions left none out
-        return images
-    return without_judges(images, known.data, labels)
+def _of_named(known: PretrainingFacts | None, named: int) -> LeakFacts:
+    used = known.images or 0 if known else 0
+    if not named:
+        return LeakFacts(outcome="not known", words="its pretraining images are not known")
+    if named < used:
+        words = f"{named:,} of its {used:,} pretraining images were named by unlabelled=, and none of these is a test"
+        return LeakFacts(outcome="not known", words=f"{words} image")
+    words = f"none of {named:,} pretraining images, named by unlabelled=, is a test image"
+    return LeakFacts(outcome="passed", words=words)
 
 
 def on_both_sides(test: Sequence[str], others: Iterable[str]) -> list[tuple[str, str]]:

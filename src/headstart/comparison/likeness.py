@@ -3,8 +3,9 @@
 Every image becomes a thumbnail of 32 x 32 gray levels less their mean; the distance of two is the root mean square of
 their differences. Hashes of so few bits as is usual fail on plain ground, where all images have the same; a fixed
 distance fails on frames of a video, whose neighbors are nearer than copies elsewhere. So a copy must also be much
-nearer than what else is near the image: of 180 frames of a video with the frames beside them on the other side, 2 were
-taken for copies, and 95 to 100 % of the copies saved anew, halved or enlarged were found.
+nearer than what else is near the image, though not than other copies: of 180 frames of a video with the frames beside
+them on the other side, 2 were taken for copies, and 95 to 100 % of the copies saved anew, halved or enlarged were
+found.
 """
 
 from __future__ import annotations
@@ -36,14 +37,17 @@ PEAK = 6.0
 CONTRAST = 0.3
 """Distance of a copy, as a share of the image's own contrast: plain images are all near each other."""
 NEARER = 0.4
-"""Distance and greatest difference of a copy, as shares of those of the `OTHERS`-th nearest other image."""
+"""Distance and greatest difference of a copy, as shares of those of an image near it that is no copy."""
 OTHERS = 2
+"""Copies that are told without a gap behind them: the next nearest is held to be none."""
 _FLAT = 0.5
 """Contrast in gray levels below which an image, such as a black frame, looks like too many others."""
-_NEAREST = 6
+_NEAREST = 12
+"""Of so many that are near an image all but one may be copies of it."""
 _BLOCK = 4096
 
 Vectors = npt.NDArray[np.float16]
+Distances = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -182,19 +186,37 @@ def look_alike(test: Thumbnails, others: Thumbnails, near: Nearest | None = None
     pairs = []
     for row, at in enumerate(suspects):
         images = np.concatenate([others.values[near.rows[at]], test.values[beside.rows[row]]])
-        far = np.concatenate([near.distances[at], np.where(beside.rows[row] == at, np.inf, beside.distances[row])])
-        peaks = [_peak(test.values[at], image) for image in images]
+        own = np.where(beside.rows[row] == at, np.inf, beside.distances[row])
+        far = np.concatenate([near.distances[at], own])
         order = np.argsort(far, kind="stable")
-        reference = order[OTHERS]
-        greatest = NEARER * peaks[reference] if np.isfinite(far[reference]) else PEAK
-        pairs += [
-            (test.paths[at], others.paths[near.rows[at, one]])
-            for one in order[:OTHERS]
-            if one < len(near.rows[at])  # the rest are test images
-            and far[one] < min(limit[at], NEARER * far[reference])
-            and peaks[one] < min(PEAK, greatest)
-        ]
+        peaks = np.array([_peak(test.values[at], images[one]) for one in order])
+        # Beyond the last of either list there may be images that are not in it.
+        whole = far[order] <= min(near.distances[at, -1], beside.distances[row, -1])
+        copies = order[_copies(far[order], peaks, whole, limit[at])]
+        pairs += [(test.paths[at], others.paths[near.rows[at, one]]) for one in copies if one < len(near.rows[at])]
     return pairs
+
+
+def _copies(far: Distances, peaks: Distances, whole: npt.NDArray[np.bool_], limit: float) -> npt.NDArray[np.bool_]:
+    """Which of the images near a test image are copies of it.
+
+    Up to `OTHERS` of them are held against the next one. More hide each other so, and are told by a gap behind the last
+    of them: the distances of frames grow step by step.
+
+    Args:
+        far: ``(K,)`` distances, the nearest first; infinity where there are fewer images.
+        peaks: ``(K,)`` greatest differences.
+        whole: ``(K,)`` whether nothing that is nearer is missing.
+        limit: Distance of a copy at most.
+    """
+    greatest = NEARER * peaks[OTHERS] if np.isfinite(far[OTHERS]) else PEAK
+    places = np.arange(len(far))
+    found = (places < OTHERS) & (far < NEARER * far[OTHERS]) & (peaks < greatest)
+    for behind in range(OTHERS + 1, len(far)):
+        if whole[behind] and np.isfinite(far[behind]) and far[behind - 1] < NEARER * far[behind]:
+            found |= (places < behind) & (peaks < NEARER * peaks[behind])
+    copies: npt.NDArray[np.bool_] = found & (far < limit) & (peaks < PEAK)
+    return copies
 
 
 def _peak(one: Vectors, other: Vectors) -> float:

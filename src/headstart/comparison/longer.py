@@ -9,7 +9,7 @@ from headstart.comparison.start_records import PretrainingFacts
 
 
 def finetuning_steps(epochs: int, images: int, batch: int) -> int:
-    """Steps of a training: batches, the last of an epoch may be smaller."""
+    """Steps of a training: batches, the last of an epoch may be smaller; an update may take several."""
     return epochs * math.ceil(images / batch)
 
 

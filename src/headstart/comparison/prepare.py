@@ -41,9 +41,11 @@ from headstart.settings.schema import CompareSettings
 _MAY_CHANGE = {
     *("starts", "labels", "seeds", "unlabelled", "longer", "device", "jobs", "workers", "out", "plan"),
     *("launcher", "ray", "overwrite", "pictures", "report", "trust", "loggers", "reference"),
+    "start_lr",  # of starts that are added: see `_other_rates`
 }
 _TRAININGS = ("cells", "search", "longer", PRETRAININGS)
 """Folders that hold trainings: without any, nothing is lost by other options."""
+_ANOTHER_NAME = "with another rate it is another start: give it another name, as mine2=previous.pt"
 _LOOKS = "thumbnails.npz"
 CONTENTS = Contents(
     what="a comparison",
@@ -135,7 +137,7 @@ def _refuse_other(asked: Mapping[str, Any], record: Path) -> None:
         told = f"{record} is damaged and is written anew; trainings that these options do not ask for are made anew"
         make_console(stderr=True, soft_wrap=True).print(told, markup=False)
     if problems:
-        hint = "starts, labels and seeds may be added; for the rest choose another out="
+        hint = "starts (with rates of their own), labels and seeds may be added; for the rest choose another out="
         hint += "" if asked["plan"] else ", or overwrite=true"
         problems.append(UserError(f"{record.parent} holds another comparison", where="out", hint=hint))
         raise UserError.several(problems)
@@ -151,10 +153,24 @@ def _changed(asked: Mapping[str, Any], record: Path) -> list[UserError] | None:
     if not isinstance(known, dict):
         return None
     now = {**asked, "data": _absolute(asked["data"])}
+    # An earlier version had fewer options, and did what their defaults say now.
+    before = {key: field.get_default() for key, field in CompareSettings.model_fields.items()} | known
     return [
-        UserError(f"was {known.get(key)!r} when the comparison began, is {value!r} now", where=key)
+        UserError(f"was {before[key]!r} when the comparison began, is {value!r} now", where=key)
         for key, value in now.items()
-        if key not in _MAY_CHANGE and known.get(key) != value
+        if key not in _MAY_CHANGE and before[key] != value
+    ] + _other_rates(asked, known)
+
+
+def _other_rates(asked: Mapping[str, Any], known: Mapping[str, Any]) -> list[UserError]:
+    """Starts that had a rate of their own and have another now: their trainings would be made anew without a word."""
+    rates, now = known.get("start_lr"), asked["start_lr"]
+    names = {start.name for start in parse_starts(asked["starts"], asked["model"])[0]}
+    told = {name: f"has {now[name]:g} now" if name in now else "has none of its own now" for name in names}
+    return [
+        UserError(f"{name} had {rate:g} when the comparison began, {told[name]}", where="start_lr", hint=_ANOTHER_NAME)
+        for name, rate in (rates if isinstance(rates, dict) else {}).items()
+        if name in names and isinstance(rate, (int, float)) and now.get(name) != rate
     ]
 
 
@@ -180,7 +196,7 @@ def prepare(settings: CompareSettings, folder: Path) -> Prepared:
     _refuse_unlabelled_test(dataset)
     named = list(find_images(settings.unlabelled)) if settings.unlabelled else []
     leaks = look_for_leaks(dataset, starts, pretrainings, recipes, named, folder / "labels" / _LOOKS)
-    sizes = _sizes(settings, pretrainings, recipes)
+    sizes = [*_sizes(settings, pretrainings, recipes), *_alone(starts)]
     dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *named_by, *sizes, *leaks.notes))
     lists, search = _write_lists(settings, dataset, budgets, folder / "labels")
     there = _with_coco([start for start in starts if start.kind != "recipe"], settings, recipes)
@@ -245,6 +261,12 @@ def _with_coco(starts: list[Start], settings: CompareSettings, recipes: Mapping[
     wanted = any("model" not in one.recipe.options and "init" not in one.recipe.options for one in recipes.values())
     there = Path(coco).is_file() or any(start.path == coco for start in starts)
     return starts if there or not wanted else [*starts, Start("coco", "coco", coco)]
+
+
+def _alone(starts: Sequence[Start]) -> list[str]:
+    """That a start which is alone, as a baseline that others are added to later, is compared with nothing."""
+    told = "is the only start: it is trained and measured, and compared with nothing; the same command with more starts"
+    return [f"{starts[0].name} {told} keeps its trainings"] if len(starts) == 1 else []
 
 
 def _foreign(starts: Sequence[Start], files: Mapping[tuple[str, int], StartFile], seed: int) -> list[str]:

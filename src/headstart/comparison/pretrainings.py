@@ -98,13 +98,18 @@ class Pretraining:
 
     @property
     def key(self) -> str:
-        """Equal for runs that must give the same, but for what files hold: recipe, labels, seed, images, version."""
+        """Equal for runs that must give the same, but for what files hold and labels mean: recipe, labels, seed, ..."""
         lists = [self.labels.sha256, self.labels.own_annotations_sha256] if self.labels else []
         left = {"data", "labels", *INDIFFERENT, *file_marks(self.options)}
         asked = {name: value for name, value in self.options.items() if name not in left}
         content: dict[str, Any] = {"asked": asked, "lists": lists, "images": self.images}
         content |= {"version": provenance.versions().get("headstart")}
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+    @property
+    def _meaning(self) -> str:
+        """Mark of what the numbers in its label files mean; "" without labels."""
+        return self.labels.meaning_sha256 if self.labels else ""
 
     def finished(self) -> bool:
         """Whether this very run was finished before, and what it handed back is as it was."""
@@ -123,6 +128,8 @@ class Pretraining:
         known, now = self._record(), file_marks(self.options)
         began = known.get("files")
         if known.get("key") != self.key or not isinstance(began, dict) or began.keys() != now.keys():
+            return False
+        if known.get("meaning", self._meaning) != self._meaning:  # which older records do not have
             return False
         return all(began[name] == [*mark] or self._fetched(name, began[name]) for name, mark in now.items())
 
@@ -196,7 +203,7 @@ class Pretraining:
         return self.checkpoint
 
     def _note(self, **more: float | str) -> None:
-        content = {"key": self.key, "files": file_marks(self.options), **more}
+        content = {"key": self.key, "files": file_marks(self.options), "meaning": self._meaning, **more}
         write_text(self.folder / RECORD, json.dumps(content, indent=1) + "\n")
 
 

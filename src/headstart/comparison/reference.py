@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -115,7 +116,7 @@ def labels_worth(facts: Facts, done: Sequence[CellResult]) -> list[LabelsWorth]:
     """For every pretrained start and budget, the labels with which the reference does as well.
 
     The interval is a 95 % percentile bootstrap over seeds, the same seeds drawn for start and reference; always the
-    same for the same figures.
+    same for the same figures. Where trainings of the reference are missing, see `_in_common`.
     """
     reference, sizes = reference_of(facts), {budget.name: budget.images for budget in facts.budgets}
     scores: dict[str, dict[str, dict[int, float]]] = {}
@@ -143,12 +144,12 @@ def _worth(
     curve: Mapping[str, Mapping[int, float]],
     sizes: Mapping[str, int],
 ) -> LabelsWorth | None:
-    seeds = sorted(set(own).intersection(*curve.values()))
+    seeds, budgets = _in_common(own, curve)
     if not any(own[seed] for seed in seeds):
         return None
-    images = [sizes[name] for name in curve]
+    images = [sizes[name] for name in budgets]
     ours = np.array([own[seed] for seed in seeds])
-    theirs = np.array([[one[seed] for seed in seeds] for one in curve.values()])
+    theirs = np.array([[curve[name][seed] for seed in seeds] for name in budgets])
     needed = labels_needed(images, theirs.mean(axis=1), float(ours.mean()))
     interval = None
     if len(seeds) > 1:
@@ -167,6 +168,20 @@ def _worth(
         needed=_finite(needed),
         interval=interval,
     )
+
+
+def _in_common(own: Mapping[int, float], curve: Mapping[str, Mapping[int, float]]) -> tuple[list[int], list[str]]:
+    """Seeds, and two or more budgets at which the reference has them all: those with the most trainings of it.
+
+    A training that is missing at one budget would else take its seed from all the others. Of two ways that use as many,
+    the one with more seeds.
+    """
+    found = []
+    for pair in combinations(curve, 2):
+        seeds = set(own).intersection(*(curve[name] for name in pair))
+        budgets = [name for name, trained in curve.items() if seeds <= set(trained)]
+        found.append((sorted(seeds), budgets))
+    return max(found, key=lambda one: (len(one[0]) * len(one[1]), len(one[0])))
 
 
 def _finite(value: float) -> float | None:

@@ -13,8 +13,9 @@ from headstart.run.display import duration
 
 COST_HEADERS = ("labels", "start", "search", "pretraining", "fine-tuning", "in all", "steps in all")
 COST_NOTE = (
-    "One training with each start, the mean over seeds; steps of a pretraining count by the images that the network is "
-    "shown, at the batch of the fine-tuning. A search for learning rates, which every start has, is left out."
+    "One training with each start, the mean over seeds; a step of a fine-tuning is a batch, and steps of a pretraining "
+    "count by the images that the network is shown, at that batch. A search for learning rates, which every start has, "
+    "is left out."
 )
 
 
@@ -44,7 +45,7 @@ def worth(one: LabelsWorth) -> str:
         return f"{text} (one seed has no interval)"
     low, high = (_number(end, one) for end in one.interval)
     ends = f"{low} to {high}" if low != high else low
-    return f"{text} (95 % bootstrap interval over seeds, too narrow with few of them: {ends})"
+    return f"{text} (95 % bootstrap interval over {len(one.seeds)} seeds, too narrow with few of them: {ends})"
 
 
 def _images(one: LabelsWorth) -> str:

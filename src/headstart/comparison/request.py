@@ -8,8 +8,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from headstart.comparison.checks import figures_of
 from headstart.comparison.grid import Cell
 from headstart.comparison.label_lists import LabelList
+from headstart.comparison.pool import Done
+from headstart.comparison.records import CellResult
 from headstart.comparison.starts import StartFile
 from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import FIGURES, FinetuneResult, FinetuneSettings, read_result
@@ -54,6 +57,12 @@ class Training:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
+    def mark(self) -> str:
+        """Likewise of one that goes on: for images that have been replaced since, which no older record of a finished
+        training tells, it begins again."""
+        return hashlib.sha256(f"{self.key} {self.labels.content_sha256}".encode()).hexdigest()
+
+    @property
     def settings_sha256(self) -> str:
         """Equal for trainings that were asked for the same but for start, list, seed, rate and length."""
         varied = (*_NOT_PART_OF_THE_RESULT, "start", "data", "seed", "lr0", "epochs")
@@ -93,6 +102,27 @@ class Training:
         content |= {"files": _marks(self.settings.folder), "content": self.labels.content_sha256}
         content |= {"start_sha256": self.start.sha256, "seconds": result.seconds, "device": device}
         write_text(self.settings.folder / RECORD, json.dumps(content, indent=1) + "\n")
+
+
+def record_of(done: Done[Training, FinetuneResult]) -> CellResult:
+    """What ``results.json`` says of a training that ended, or was not begun."""
+    task, figures, error = done.task, None, done.error
+    if done.result is not None:
+        try:
+            figures = figures_of(done.result, task.device())
+        except UserError as problem:
+            error = str(problem)
+    return CellResult(
+        **dataclasses.asdict(task.cell),
+        folder=f"{PARENTS[task.cell.kind]}/{task.cell.name}",
+        labels_sha256=task.labels.sha256,
+        start_sha256=task.start.sha256,
+        settings_sha256=task.settings_sha256,
+        state="done" if figures else "failed" if error else "missing",
+        error=error,
+        figures=figures,
+        meant=task.labels.counts,
+    )
 
 
 def _marks(folder: Path) -> dict[str, str]:

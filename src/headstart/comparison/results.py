@@ -33,7 +33,7 @@ from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.reading import parse_json
 
-FILE = "results.json"
+FILE, TABLE, PAGE = "results.json", "results.md", "report.html"
 SETTINGS = "compare.yaml"
 """What a comparison was asked for: it is there from the beginning."""
 _NAMED = 5
@@ -146,8 +146,13 @@ def _reached(name: str, budget: str, group: Sequence[CellResult], finals: dict[i
 
 
 def write_results(folder: Path, content: Results) -> Path:
-    """Write ``results.json`` into the comparison's folder."""
+    """Write ``results.json`` into the comparison's folder, and the same figures as a table for a README.
+
+    A page that is there shows what was there before: it is removed, and may be drawn of these figures.
+    """
     path = folder / FILE
+    (folder / PAGE).unlink(missing_ok=True)
+    write_text(folder / TABLE, wording.markdown(content), "backslashreplace")
     ordered = {"format": FORMAT, **plain(content)}
     text = json.dumps(ordered, indent=1, ensure_ascii=False, allow_nan=False)
     # Of a path that is no UTF-8 what people read: readers of JSON refuse half of a surrogate pair.

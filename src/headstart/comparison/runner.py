@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.text import Text
 
 from headstart.comparison import detections, grid, results, shown
-from headstart.comparison.checks import figures_of
 from headstart.comparison.child import Stopped
 from headstart.comparison.facts import Made, facts
 from headstart.comparison.finetune import finetune
@@ -23,7 +22,7 @@ from headstart.comparison.pool import Done, Slot
 from headstart.comparison.prepare import Prepared
 from headstart.comparison.pretrainings import Node, Pretraining, node_of, nodes, pretraining
 from headstart.comparison.records import CellResult, RateChoice, Results
-from headstart.comparison.request import PARENTS, Training, request
+from headstart.comparison.request import PARENTS, Training, record_of, request
 from headstart.comparison.start_records import PretrainingFacts
 from headstart.comparison.starts import Start, StartFile, build_start, pretraining_of, unclassified
 from headstart.detectors.find import finetuner
@@ -99,10 +98,11 @@ class Running:
 
     def _train_seeds(self, seeds: Sequence[int], rates: Rates) -> list[Done[Training, FinetuneResult]]:
         """Pretrain for some seeds, and train their cells."""
+        p = self.prepared
         self._pretrain(search=False, seeds=seeds)
-        p, more = self.prepared, self._more(search=False)
-        every = grid.main_cells(p.settings, p.starts, p.budgets, len(p.dataset.pool), rates, more)
-        main = [cell for cell in every if cell.seed in seeds]
+        if any(start.longer for start in p.starts) and any(one.error for one in self.made.values()):
+            self._pretrain(search=False, seeds=p.settings.seeds)  # how long one that failed takes, the others may tell
+        main = [cell for cell in self._asked(rates) if cell.seed in seeds]
         lost = {cell: why for cell in main if (why := self._why_not(cell, rates))}
         self._lose(lost)
         return self._train("cells", [cell for cell in main if cell not in lost])
@@ -267,7 +267,7 @@ class Running:
                 self.under_way()
             self.say(f"{what}: {len(trainings)}{ready}; {self.launcher.why}")
         for one in (one for one in trainings if one.cell in known):
-            self.log(self._record(Done(one, known[one.cell])))
+            self.log(record_of(Done(one, known[one.cell])))
         left = [one.cell for one in todo]
         # A terminal has a line for each that has ended; in a notebook a bar shows that it is at work.
         bar = notebook.Bar(what, len(todo)) if todo and notebook.in_notebook() else None
@@ -284,7 +284,7 @@ class Running:
         self._trained += len(outcome)
         fresh = {one.task.cell: one for one in outcome}
         done = [fresh.get(one.cell) or Done(one, known[one.cell]) for one in trainings]
-        self.records += [self._record(one) for one in done]
+        self.records += [record_of(one) for one in done]
         if stopped:
             raise Interrupted
         return done
@@ -299,7 +299,7 @@ class Running:
         else:
             text = f"FAILED: {done.error.splitlines()[0]}"
         self.say(f"  {cell.shown}: {text}{self._left(left)}", style="" if done.result else "bold red")
-        self.log(self._record(done))
+        self.log(record_of(done))
 
     def _left(self, left: Sequence[Cell]) -> str:
         """How many are left and how long they take, by what those that are done took; for the end of a line."""
@@ -315,61 +315,57 @@ class Running:
         p = self.prepared
         return p.search[cell.budget].test_images if cell.kind == "search" else len(p.dataset.test)
 
-    def _record(self, done: Done[Training, FinetuneResult]) -> CellResult:
-        task, figures, error = done.task, None, done.error
-        if done.result is not None:
-            try:
-                figures = figures_of(done.result, task.device())
-            except UserError as problem:
-                error = str(problem)
-        return CellResult(
-            **dataclasses.asdict(task.cell),
-            folder=f"{PARENTS[task.cell.kind]}/{task.cell.name}",
-            labels_sha256=task.labels.sha256,
-            start_sha256=task.start.sha256,
-            settings_sha256=task.settings_sha256,
-            state="done" if figures else "failed" if error else "missing",
-            error=error,
-            figures=figures,
-            meant=task.labels.counts,
-        )
-
     def _detections(self, done: Sequence[Done[Training, FinetuneResult]]) -> None:
         """What the detectors of the largest budget and the first seed find; a failure costs the pictures alone."""
         p = self.prepared
-        keypoints, budget, seed = p.dataset.keypoints, p.budgets[-1].name, p.settings.seeds[0]
-        images = detections.choose_images(p.dataset.test, p.settings.pictures, keypoints)
+        budget, seed = p.budgets[-1].name, p.settings.seeds[0]
         weights = {
             one.task.cell.start: one.task.settings.folder / LAST
             for one in done
             if one.result and (one.task.cell.budget, one.task.cell.seed) == (budget, seed)
         }
-        made = shown.there(p.folder, budget, seed, weights, images, changed=bool(self._trained))
-        if made or not images or not weights:
-            return
-        model = finetuner(p.settings.model).architecture(p.settings.model)
         try:
-            self.launcher.run_one(
-                "detections",
-                lambda place, stop: detections.detect(
-                    p.folder, model, weights, images, p.settings.imgsz, place, stop, keypoints, budget, seed
-                ),
-            )
+            detections.show(p, self.launcher, weights, budget, seed, changed=bool(self._trained))
         except UserError as error:
             self.say(str(error), style="bold red")
 
     def _write_more(self) -> None:
-        """Write what was finished, unless the file that is there holds more.
+        """Write what was finished, now or before, unless that is what is there.
 
         A comparison that was given more to do may be stopped before it has looked at what was done before.
         """
+        if self._trained:  # pictures that are there may be of detectors that are there no more
+            (self.prepared.folder / shown.FILE).unlink(missing_ok=True)
         try:
             known = results.read_results(self.prepared.folder)
-            before = sum(cell.state == "done" for cell in known.cells if cell.kind == "main")
         except UserError:  # none yet, or none that can be read
-            before = 0
-        if sum(cell.state == "done" for cell in self.records if cell.kind == "main") >= before:
+            known = None
+        before = known.rates if known else ()
+        rates = {(one.start, one.budget): one.lr for one in (*before, *self.chosen)}
+        self._look_before(rates, before)
+        now = {_which(cell): cell for cell in self.records if (cell.kind, cell.state) == ("main", "done")}
+        asked = {_which(cell) for cell in self._asked(rates)}
+        if known is None or now != {_which(cell): cell for cell in known.finished() if _which(cell) in asked}:
             self._write()
+
+    def _look_before(self, rates: Rates, before: Sequence[RateChoice]) -> None:
+        """Record trainings that nobody has looked at, were finished before and are still asked for, and their rates."""
+        p, seen = self.prepared, {_which(cell) for cell in self.records if cell.kind == "main"}
+        for run in [pretraining(p, node) for node in nodes(p, search=False, seeds=p.settings.seeds)]:
+            known = self.made.get(run.node)
+            if known is None or not (known.file or known.error):  # nobody has come to it, or it was stopped beside one
+                self.made[run.node] = self._started(run, "") if run.finished() else Made(run)
+        left = [cell for cell in self._asked(rates) if _which(cell) not in seen and not self._why_not(cell, rates)]
+        found = [Done(one, result) for one in map(self._training, left) if (result := one.finished())]
+        self.records += map(record_of, found)
+        given = {(one.task.cell.start, one.task.cell.budget) for one in found}
+        given -= {(one.start, one.budget) for one in self.chosen}
+        self.chosen += [one for one in before if (one.start, one.budget) in given]
+
+    def _asked(self, rates: Rates) -> list[Cell]:
+        """The cells of all seeds."""
+        p = self.prepared
+        return grid.main_cells(p.settings, p.starts, p.budgets, len(p.dataset.pool), rates, self._more(search=False))
 
     def _write(self) -> Results:
         known = facts(self.prepared, self.launcher.why, self.made, self._most(search=False))
@@ -382,10 +378,14 @@ class Running:
         self.console.print(Text(message, style=style))
 
 
+def _which(cell: Cell | CellResult) -> tuple[str, str, int]:
+    return cell.start, cell.budget, cell.seed
+
+
 def _train_one(training: Training, place: Slot, stop: threading.Event) -> FinetuneResult:
     """Train one cell, its start and its label list as they were when the comparison was prepared."""
     training.labels.check()
-    settings = dataclasses.replace(training.settings, device=place.device, threads=place.threads, key=training.key)
+    settings = dataclasses.replace(training.settings, device=place.device, threads=place.threads, key=training.mark)
     result = finetune(settings, stop, place)
     training.record(result, "cpu" if place.device == "cpu" else "mps" if place.device == "mps" else "cuda")
     return result

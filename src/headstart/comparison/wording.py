@@ -35,6 +35,8 @@ def sentence(results: Results) -> str:
     if not results.trusted:
         return f"These figures cannot be trusted: {failed[0].evidence}."
     found = headline(results)
+    if len(results.starts) == 1:
+        return f"Nothing is compared yet: {results.starts[0].name} is the only start. Another can be added."
     if not found:
         return "Nothing can be compared yet: no start and its reference were both trained with the same seed."
     names = list(dict.fromkeys(one.reference for one in found))

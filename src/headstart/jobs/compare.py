@@ -16,7 +16,7 @@ from headstart.comparison.prepare import open_folder, prepare
 from headstart.comparison.recipe_plans import plan_recipes
 from headstart.comparison.records import CellResult, Check, Results
 from headstart.comparison.runner import Interrupted, Running
-from headstart.files import OwnedFolder, write_text
+from headstart.files import OwnedFolder
 from headstart.jobs import compare_options
 from headstart.jobs.ending import say
 from headstart.jobs.recipes import lengths
@@ -166,9 +166,8 @@ def _show_plan(prepared: Any, launcher: Launcher) -> None:
 
 
 def _conclude(settings: CompareSettings, folder: Path, content: Results, running: Running) -> Path | None:
-    """Table, Markdown, report, verdict."""
+    """Table, report, verdict."""
     console = make_console()
-    write_text(folder / "results.md", wording.markdown(content), "backslashreplace")
     console.print(wording.table(content))
     for check in content.failed_checks:
         running.say(f"FAILED CHECK: {check.claim}: {check.evidence}", style="bold red")

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from headstart.comparison.budgets import parse_budgets
 from headstart.comparison.launcher import launcher_problems
-from headstart.comparison.starts import parse_starts
+from headstart.comparison.starts import Start, parse_starts
 from headstart.detectors.find import finetuner
 from headstart.detectors.finetuner import Finetuner
 from headstart.errors import UserError, did_you_mean
@@ -121,9 +121,22 @@ def _check_family(given: Mapping[str, Any], model: str, trainer: Finetuner) -> l
         from headstart.jobs.recipes import check_recipes  # finds out what is wrong as pretraining does: imports torch
 
         problems += check_recipes(starts, given)
+    problems += _check_longer(given, starts)
     problems += trainer.optimizer_problems(str(given["optimizer"]))
     extra = given["extra"]
     return problems + (trainer.extra_problems({str(k): v for k, v in extra.items()}) if isinstance(extra, dict) else [])
+
+
+def _check_longer(given: Mapping[str, Any], starts: Sequence[Start]) -> list[UserError]:
+    """``longer=true`` where there would be no such training: it would be left out without a word."""
+    kinds = {start.kind for start in starts}
+    if str(given["longer"]).lower() != "true" or not kinds:
+        return []
+    if "scratch-longer" in kinds:
+        what = "scratch-longer is that training already, at every budget and seed"
+        return [UserError(what, where="longer", hint="leave longer out")]
+    what = "no start is scratch, of which it is a longer training"
+    return [] if "scratch" in kinds else [UserError(what, where="longer", hint="add scratch to the starts")]
 
 
 def _further(given: Mapping[str, Any]) -> set[str]:
@@ -142,9 +155,18 @@ def _check_lists(given: Mapping[str, Any]) -> list[UserError]:
     for name, found in values.items():
         if isinstance(found, list) and not found:
             problems.append(UserError("names nothing", where=name))
-        elif name in ("seeds", "lr") and len({str(one) for one in _list(found)}) < len(_list(found)):
+        elif name in ("seeds", "lr") and len({_as_number(one) for one in _list(found)}) < len(_list(found)):
             problems.append(UserError("holds a value twice", where=name))
     return problems
+
+
+def _as_number(value: Any) -> str:
+    """What a number is written as, alike for 0.001 and 1e-3; rates, of which folders are named, with six digits."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return str(value)  # the settings complain of it
+    return str(int(number)) if number.is_integer() else f"{number:g}"
 
 
 def _list(value: Any) -> list[Any]:

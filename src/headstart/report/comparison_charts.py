@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -126,16 +126,17 @@ def labels_saved(results: Results) -> Chart | None:
     found = results.labels_worth
     if not found:
         return None
-    index, reference, most, least = _index(results), found[0].reference, found[0].most, found[0].least
+    index, reference = _index(results), found[0].reference
+    least, most = _span([one.least for one in found]), _span([one.most for one in found])
     rows = [
-        Saving(f"{o.budget}: {o.start}", index[o.start], o.images, o.needed or most, not o.needed, _ends(o))
+        Saving(f"{o.budget}: {o.start}", index[o.start], o.images, o.needed or o.most, not o.needed, _ends(o))
         for o in found
     ]
     title = f"Labels for which {reference} does as well"
     note = (
         f"Ring: labelled images of the start; mark: those with which {reference} comes to the same mAP50-95, read off "
-        f"its own curve; bar: 95 % interval, a bootstrap over seeds. An arrow: more than the {most:,} that {reference} "
-        f"was trained with; a mark at {least:,}: these or fewer."
+        f"its own curve; bar: 95 % interval, a bootstrap over seeds. An arrow: more than the {most} that {reference} "
+        f"was trained with; a mark at {least}: these or fewer."
     )
     sizes = [budget.images for budget in results.budgets]
 
@@ -145,6 +146,12 @@ def labels_saved(results: Results) -> Chart | None:
         return savings_chart(name, shown, sizes, width=size[0], labels=140 if phone else 220, alt=f"{title}. {note}")
 
     return _chart("labels-saved", title, "labelled images", note, draw, full=True)
+
+
+def _span(numbers: Sequence[int]) -> str:
+    """Starts that lack trainings are read off other budgets."""
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _ends(one: LabelsWorth) -> tuple[float, float] | None:

@@ -125,22 +125,24 @@ def page_content(results: Results, detections: Detections | None, damage: str = 
 def setup(results: Results) -> str:
     """What was trained, in a line."""
     s = results.settings
-    length = f"{s.steps} steps" if s.steps else f"{s.epochs or 100} epochs"
+    length = f"at least {s.steps:,} batches" if s.steps else f"{s.epochs or 100} epochs"
     return f"{s.model} on {Path(results.data.yaml).name}, {length} at {s.imgsz} px, batch {s.batch}, {s.optimizer}"
 
 
 def tone(results: Results) -> tuple[str, str]:
-    """Color and words for the verdict."""
+    """Color and words for the verdict: of its start against the reference that it is measured against first."""
     if not results.trusted:
         return "bad", "Not to be trusted"
-    found = {one.map50_95.verdict for one in wording.headline(results)}
+    about = wording.headline(results)
+    # Not against the others, too: nearly every start is better than random weights.
+    found = {one.map50_95.verdict for one in about if one.reference == about[0].reference}
     if "worse" in found:
         color, label = ("warn", "Mixed") if "better" in found else ("warn", "Worse in part")
         color, label = ("bad", "Worse") if found == {"worse"} else (color, label)
     elif "better" in found:
         color, label = "good", "Better" if found == {"better"} else "Better in part"
     else:
-        color, label = "calm", "Inconclusive"
+        color, label = "calm", "Inconclusive" if about else "Nothing compared"
     if results.failed_checks:
         return color if color == "bad" else "warn", f"{label}, not complete"
     return color, label

@@ -205,10 +205,13 @@ class CompareSettings(Options):
     seeds: Seeds = Field([0, 1, 2], description="how many seeds, or the seeds themselves as [0, 1, 2]")
     epochs: int | None = Field(None, ge=1, description="epochs of every fine-tuning (this or steps; default: 100)")
     steps: int | None = Field(
-        None, ge=1, description="least optimizer steps of every fine-tuning: whole epochs, as many at each budget"
+        None,
+        ge=1,
+        description="least batches of every fine-tuning, rounded up to whole epochs, as many at each budget; "
+        "Ultralytics makes an update of nbs (64) images, so of several batches where these are smaller",
     )
     imgsz: int = Field(640, ge=32, le=4096, description="side of the images, pixels")
-    batch: int = Field(16, ge=1, description="images a step")
+    batch: int = Field(16, ge=1, description="images a batch")
     optimizer: str = Field("AdamW", description="SGD, Adam, AdamW, or another optimizer of the detector's own trainer")
     lr: Rates = Field(
         [1e-3, 3e-4, 3e-3],
