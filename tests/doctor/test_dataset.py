@@ -97,6 +97,25 @@ def test_what_is_on_both_sides(scenes: Path) -> None:
     assert found["copies.val.train.alike"].details == (f"{val / '00001.jpg'} and {train / '00002.jpg'}",)
 
 
+def test_of_very_many_images_all_are_compared_by_content(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 5 as the most that are decoded, of 12 those at 0, 2, 4, 7 and 9: the copied one is not among them."""
+    monkeypatch.setattr(pictures, "MOST", 5)
+    train, val = scenes / "images" / "train", scenes / "images" / "val"
+    sound = found_in(scenes)
+    assert sound["images.train.read"].outcome == "unknown"
+    assert "copies.val.train" not in sound
+    told = sound["copies.val.train.looked"]
+    assert told.outcome == "unknown"
+    assert "5 of 6 images of val and 5 of 12 images of train were compared" in told.words
+    assert "none is on both sides" in told.words
+    shutil.copy(train / "00001.jpg", val / "00000.jpg")
+    found = found_in(scenes)
+    assert wrong(found) == {"copies.val.train.content"}
+    assert found["copies.val.train.content"].details == (f"{val / '00000.jpg'} and {train / '00001.jpg'}",)
+    assert found["copies.val.train.content"].words.startswith("1 of 6 images of val")
+    assert "none is on both sides" not in found["copies.val.train.looked"].words
+
+
 def test_frames_of_one_recording_on_both_sides(tmp_path: Path) -> None:
     """A camera that moves over ground: every second frame is held out; each looks most like one beside it."""
     random = np.random.default_rng(0)
@@ -106,13 +125,11 @@ def test_frames_of_one_recording_on_both_sides(tmp_path: Path) -> None:
         frame = ground[:, 12 * number : 12 * number + 160].astype(np.uint8)
         cv2.imwrite(str(tmp_path / f"frame_{number:03d}.png"), cv2.merge([frame] * 3))
     frames = sorted(map(str, tmp_path.iterdir()))
-    held_out, others = pictures.look_at(frames[1::2]).made, pictures.look_at(frames[::2]).made
+    held_out, others = pictures.look_at(frames[1::2]), pictures.look_at(frames[::2])
     (found,) = pictures.copy_findings("val", "train", held_out, others)
     assert (found.about, found.outcome) == ("copies.val.train.recordings", "note")
     assert found.facts["images"] == 20
-    apart = pictures.copy_findings(
-        "val", "train", *(pictures.look_at(some).made for some in (frames[24:], frames[:16]))
-    )
+    apart = pictures.copy_findings("val", "train", pictures.look_at(frames[24:]), pictures.look_at(frames[:16]))
     assert [one.outcome for one in apart] == ["ok"]
 
 

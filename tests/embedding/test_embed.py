@@ -134,14 +134,21 @@ def test_what_is_there_is_not_replaced_unasked(drawn: Path, tmp_path: Path, monk
         embedded(drawn, tmp_path / "g.parquet")
 
 
-def test_images_that_a_trainer_leaves_out_are_not_labelled(drawn: Path, tmp_path: Path) -> None:
+def test_images_whose_label_files_have_errors_are_not_to_be_labelled(drawn: Path, tmp_path: Path) -> None:
     shutil.copytree(drawn / "scenes", tmp_path / "scenes")
     first, *_, last = sorted((tmp_path / "scenes" / "labels" / "train").iterdir())
     last.write_text(first.read_text() + "0 .5 .5 7 7\n")
     made = embedded(drawn, tmp_path / "f.parquet", labels=str(tmp_path / "scenes" / "scenes.yaml"), next=99)
     assert sum(table(tmp_path / "f.parquet")["labelled"].to_pylist()) == 3
-    assert str(tmp_path / "scenes" / "images" / "train" / f"{last.stem}.jpg") in made.chosen
-    assert any(note.startswith("1 of 4 images are left out for their label files: ") for note in made.notes)
+    image = str(tmp_path / "scenes" / "images" / "train" / f"{last.stem}.jpg")
+    rows = table(tmp_path / "f.parquet").to_pylist()
+    assert [row["labelled"] for row in rows if row["image"] == image] == [False]
+    assert len(made.chosen) == len(rows) - 4 == len(set(made.chosen) - {image})
+    (note,) = [note for note in made.notes if "label files" in note]
+    number = len(last.read_text().splitlines())
+    assert note.startswith(f"1 of 4 images of train have errors in their label files: {last}: line {number} has a")
+    assert "mend them" in note
+    assert "left out" not in note
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])

@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from headstart.detectors.find import load_detector
+from headstart.embedding import features
 from headstart.embedding.features import Box, Describer, one_against_two, pooled
 from headstart.images.loader import PixelBatch
+from headstart.pseudolabels.search import Search
+from headstart.settings.method_options import ProposalOptions
 
 LIMIT = torch.tensor([100.0, 100.0, 100.0, 100.0])
 
@@ -75,3 +78,35 @@ def test_a_real_detector_describes_images_and_boxes(level: str, width: int) -> N
     assert float(torch.nn.functional.cosine_similarity(found.features[0], found.box_features[0], dim=0)) > 0.95
     alone = describe(batch([(128, 128), (64, 128)]), None)
     assert torch.equal(alone.features, found.features)
+
+
+def test_passes_are_as_large_as_pixels_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of five images two a pass, or all at once: the same is said of each, and labels stay with their images."""
+    torch.manual_seed(0)
+    device = torch.device("cpu")
+    search = Search.of(ProposalOptions(proposal_imgsz=128), 0)
+    describe = Describer(
+        load_detector("yolo11n.yaml"), level="neck", imgsz=128, device=device, search=search, uncertain=True
+    )
+    # Of random weights the least rounding tells which boxes are kept.
+    found = torch.tensor([[[0.0, 0, 20, 20, 1], [10, 25, 40, 39, 1]]])
+    monkeypatch.setattr(describe.detector, "propose", lambda images: found * images.mean((2, 3))[:, :1, None])
+    passes: list[int] = []
+    describe.trunk.register_forward_pre_hook(lambda _, given: passes.append(len(given[0])))
+    images = batch([(128, 128), (64, 128), (128, 40), (100, 128), (128, 128)])
+    labels = {3: [Box((0.0, 0.0, 0.5, 0.5), "label", 1)]}
+    whole = describe(images, labels)
+    monkeypatch.setattr(features, "AT_ONCE", 2 * 128**2 + 1)
+    parts = describe(images, labels)
+    assert passes == [5, 2, 2, 1]
+    assert (parts.rows, parts.sizes) == (whole.rows, whole.sizes)
+    assert parts.boxes[3] == labels[3]
+    scores = [[[box.score for box in some] for some in made.boxes] for made in (whole, parts)]
+    assert scores[1] == [pytest.approx(some) for some in scores[0]]
+    assert [len(some) for some in scores[0]] == [2, 2, 2, 1, 2]
+    assert len({one[0] for one in scores[0]}) == 5
+    torch.testing.assert_close(parts.features, whole.features)
+    torch.testing.assert_close(parts.box_features, whole.box_features, atol=1e-4, rtol=1e-4)
+    assert parts.uncertainty == pytest.approx(whole.uncertainty, abs=1e-5)
+    monkeypatch.setattr(features, "AT_ONCE", 1)  # one that is too large by itself is looked at all the same
+    assert describe(images).rows == whole.rows

@@ -26,6 +26,8 @@ def test_evenly_spread(tmp_path: Path) -> None:
     write(tmp_path, 20, set())
     assert taken(tmp_path, 5) == [0, 4, 8, 12, 16]
     assert taken(tmp_path, 50) == list(range(20))
+    assert taken(tmp_path, 11) == [0, 1, 3, 5, 7, 9, 10, 12, 14, 16, 18], "up to the end, where it does not divide"
+    assert taken(tmp_path, 19) == [0, *range(1, 19)]
 
 
 def test_the_neighbour_in_place_of_a_broken_one(tmp_path: Path) -> None:

@@ -7,19 +7,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils import signal_handling
 
 from headstart import machine
 from headstart.errors import RunError
 from headstart.images import decode
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.loader import ImageLoader, PixelBatch
-from headstart.images.workers import produced
+from headstart.images.workers import _is_torchs, produced
 
 
 def draw(folder: Path, shapes: list[tuple[int, int]]) -> ImageIndex:
@@ -64,6 +67,47 @@ def test_a_worker_that_is_killed_is_told_at_the_next_batch_and_never_in_mid_step
     assert "workers=0" in str(told.value)
     assert "--shm-size" in str(told.value)
     assert not children()
+
+
+@pytest.fixture
+def on_deaths() -> Iterator[None]:
+    """Whatever is called when a process ends is put back, and torch's word that it has set its own."""
+    before, said = signal.getsignal(signal.SIGCHLD), signal_handling._SIGCHLD_handler_set
+    signal_handling._SIGCHLD_handler_set = False
+    yield
+    signal.signal(signal.SIGCHLD, before)
+    signal_handling._SIGCHLD_handler_set = said
+
+
+@pytest.mark.parametrize("torchs_within", [False, True])
+@pytest.mark.usefixtures("on_deaths")
+def test_what_the_user_does_when_a_process_ends_is_done_again(torchs_within: bool) -> None:
+    """Also where a loader of the user's has put torch's handler around it, and where one is made later."""
+    ended: list[int] = []
+    signal.signal(signal.SIGCHLD, lambda number, _: ended.append(number))
+    if torchs_within:
+        assert list(DataLoader(range(2), num_workers=1, multiprocessing_context="fork"))
+    before = signal.getsignal(signal.SIGCHLD)
+    assert _is_torchs(before) is torchs_within
+    items = produced(Numbers(), [1, 2], 1)
+    assert next(items) == 1
+    assert signal.getsignal(signal.SIGCHLD) is (signal.SIG_DFL if torchs_within else before), "torch would raise in it"
+    assert list(items) == [2]
+    assert signal.getsignal(signal.SIGCHLD) is before
+    ended.clear()
+    subprocess.run(["true"], check=True)
+    assert ended == [signal.SIGCHLD]
+    if not torchs_within:
+        loader = iter(DataLoader(range(2), num_workers=1, multiprocessing_context="fork"))
+        assert _is_torchs(signal.getsignal(signal.SIGCHLD)), "a loader of the user's has it"
+        assert len(list(loader)) == 2
+
+
+class Numbers(Dataset[int]):
+    """Each its own place."""
+
+    def __getitem__(self, place: int) -> int:
+        return place
 
 
 def test_workers_leave_sigterm_to_the_main_process(good: ImageIndex) -> None:
@@ -161,6 +205,7 @@ def greatest_growth(work) -> int:
         os.waitpid(pid, 0)
         return int(answer)
     try:
+        torch.set_num_threads(1)  # threads of OpenMP do not come through a fork: it would wait for them
         before = _virtual("VmSize")
         work()
         os.write(write, str(_virtual("VmPeak") - before).encode())

@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from headstart.probes import labelled
 from headstart.probes.labelled import FOLDS, box_features, knn_accuracy, linear_accuracy
 
 
@@ -61,6 +63,37 @@ def test_linear_accuracy_against_the_normal_equations() -> None:
     found = linear_accuracy(*(torch.from_numpy(one) for one in (features, classes, owner)), ridge=0.5)
     assert found == pytest.approx(right / 60)
     assert 0.4 < found < 0.95
+
+
+@pytest.mark.parametrize(("boxes", "width"), [(40, 8), (12, 30)])
+def test_either_form_of_ridge_regression_is_the_other(boxes: int, width: int) -> None:
+    """With more boxes than features, and with fewer, against weights of numpy's least squares on rows for the ridge."""
+    random = np.random.default_rng(1)
+    known, wanted = random.normal(size=(boxes, width)), random.normal(size=(boxes, 3))
+    rows = np.concatenate([known, np.sqrt(0.7 * boxes) * np.eye(width)])
+    expected = np.linalg.lstsq(rows, np.concatenate([wanted, np.zeros((width, 3))]), rcond=None)[0]
+    found = labelled.ridge_weights(torch.from_numpy(known), torch.from_numpy(wanted), 0.7 * boxes)
+    torch.testing.assert_close(found, torch.from_numpy(expected), atol=1e-6, rtol=1e-6)
+
+
+def test_no_matrix_of_all_boxes_against_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many boxes: of blocks of neighbours as of all at once, and never as many equations as boxes."""
+    random = torch.Generator().manual_seed(0)
+    features, classes = torch.randn(300, 6, generator=random), torch.randint(0, 3, (300,), generator=random)
+    features[classes == 1] += 1.5
+    owner = torch.arange(300) // 4
+    whole = knn_accuracy(features, classes, owner)
+    largest, solve = [0], torch.linalg.solve
+
+    def solved(equations: Tensor, answers: Tensor) -> Tensor:
+        largest[0] = max(largest[0], len(equations))
+        return solve(equations, answers)
+
+    monkeypatch.setattr(torch.linalg, "solve", solved)
+    monkeypatch.setattr(labelled, "BLOCK", 7)
+    assert knn_accuracy(features, classes, owner) == whole
+    assert linear_accuracy(features, classes, owner) > 0.4
+    assert largest == [6]
 
 
 def test_linear_accuracy_of_one_image_is_unknown() -> None:

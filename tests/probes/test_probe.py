@@ -170,6 +170,13 @@ def test_what_is_refused(scenes: Path, options: dict[str, Any], said: str) -> No
     assert said in str(caught.value)
 
 
+def test_each_part_is_measured_once(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fed: list[int] = []
+    monkeypatch.setattr("headstart.probes.probe.measures", lambda maps, samples: fed.append(len(maps)) or {})
+    assert probe("yolo11n.yaml", scenes, images=4, imgsz=64) == {"backbone": {}, "neck": {}}
+    assert fed == [1, 3]
+
+
 def test_maps_that_do_not_meet_are_no_end_of_it(scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """224 pixels are 3.5 cells of a stride of 64: the neck could not join its maps."""
     found = probe(source="yolov8n-p6.yaml", data=str(scenes), images=4)

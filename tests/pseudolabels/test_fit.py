@@ -89,3 +89,5 @@ def test_more_labels_than_objects_are_kept_do_not_count_against_a_detector() -> 
     many = torch.tensor([[0.0, 0.5, 0.2, 0.9]] * 9)
     fit = measured(bright, labels=lambda path: torch.cat([boxes(path), many]))
     assert (fit.labelled, fit.found) == (24, 8)
+    assert fit.beyond == 80
+    assert "8 of 24 labelled objects (56 more are on images that show more objects than max_objects=" in fit.sentence()

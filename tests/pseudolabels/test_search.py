@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from headstart.errors import UserError
 from headstart.images.loader import PixelBatch
 from headstart.pseudolabels.base import PseudoLabels
-from headstart.pseudolabels.search import Found, Search, chosen, find_pseudolabels, fitted
+from headstart.pseudolabels.search import Found, Search, chosen, find_pseudolabels, fitted, together
 from headstart.teachers.base import Teacher
 from headstart.views.resize import GRAY
 
@@ -161,3 +161,8 @@ def test_what_is_said_of_a_search(best: float, warned: bool) -> None:
         f"3 objects on 5 images (0.6 an image), 3 images without; 2 clusters; median score of the best {best}"
     )
     assert [line.startswith("that detector is hardly sure") for line in lines[1:]] == [True] * warned
+
+
+def test_large_images_are_looked_at_few_at_a_time() -> None:
+    """By hand: at most 32, and at most the 13.1 million pixels of 32 images of 640."""
+    assert [together(side) for side in (64, 640, 1280, 2048, 4096)] == [32, 32, 8, 3, 1]

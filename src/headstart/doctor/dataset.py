@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -43,6 +44,7 @@ class Part:
         unlabelled: Images without a label file.
         dropped: Why images are left out, one line each: file, line and reason.
         ineffective: Lines and files that have no effect.
+        not_poses: Why a pose model would leave out images that are used, where the data set is one of poses.
         notes: What was passed over when its images were looked for.
     """
 
@@ -54,6 +56,7 @@ class Part:
     unlabelled: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     ineffective: list[str] = field(default_factory=list)
+    not_poses: list[str] = field(default_factory=list)
     notes: tuple[str, ...] = ()
 
     @property
@@ -87,11 +90,19 @@ def read_part(found: DatasetYaml, name: str, classes: int | None, keypoints: Key
             part.dropped += told
             continue
         part.ineffective += told
+        if keypoints and not keypoints.learnt:
+            part.not_poses += _why_no_pose(labels.path, classes, keypoints)
         part.objects[image] = [Object(row.label, row.box) for row in labels.rows]
         part.classes.update(row.label for row in labels.rows)
         if not labels.path.is_file():
             part.unlabelled.append(image)
     return part
+
+
+def _why_no_pose(path: Path, classes: int | None, keypoints: Keypoints) -> list[str]:
+    """Why a pose model would leave out the image of a label file, in a line; empty where it would not."""
+    poses = read_labels(path, classes, keypoints._replace(learnt=True))
+    return [f"{path}: {problem}" for problem in poses.problems if problem.drops_image][:1]
 
 
 def label_findings(part: Part) -> list[Finding]:
@@ -114,6 +125,11 @@ def label_findings(part: Part) -> list[Finding]:
     if part.ineffective:
         words = f"{name}: {len(part.ineffective):,} lines or files of labels have no effect"
         found.append(Finding(f"{about}.ineffective", "note", words, details=tuple(part.ineffective)))
+    if part.not_poses:
+        words = f"{name}: a pose model would leave out {len(part.not_poses):,} of {number:,} images for their label "
+        words += "files, whose boxes a detector takes"
+        do = "give model= a pose model (yolo11n-pose.pt) if poses are to be learnt: these are then held to be wrong"
+        found.append(Finding(f"{about}.pose", "note", words, do, tuple(part.not_poses)))
     return [*found, *_no_objects(part), _used(part)]
 
 
@@ -216,10 +232,15 @@ def _counted(names: Sequence[str], train: Counter[int], counts: Mapping[str, Map
     return Finding("classes", "ok", words, facts={"counts": counts})
 
 
-def named_classes(found: DatasetYaml) -> tuple[tuple[str, ...], Keypoints | None, list[Finding]]:
-    """Class names and keypoints, and what is wrong with these."""
+def named_classes(found: DatasetYaml, *, poses: bool) -> tuple[tuple[str, ...], Keypoints | None, list[Finding]]:
+    """Class names and keypoints, and what is wrong with these.
+
+    Args:
+        found: The dataset YAML.
+        poses: Whether the keypoints are to be learnt; else label files may have boxes alone.
+    """
     try:
-        return found.class_names(), keypoints_for("pose", found.keypoints()), []
+        return found.class_names(), keypoints_for("pose" if poses else "", found.keypoints()), []
     except UserError as error:
         return (), None, of_error("classes.names", error)
 

@@ -34,31 +34,43 @@ class Looks(NamedTuple):
 
     Attributes:
         made: Thumbnails of those that can be read.
-        left: How many were not looked at, of very many.
+        images: Paths of all of them, also of those that were not looked at, of very many.
     """
 
     made: Thumbnails
-    left: int
+    images: Sequence[str]
+
+    @property
+    def looked(self) -> int:
+        """How many were looked at."""
+        return len(self.made.paths) + len(self.made.unread)
+
+    @property
+    def left(self) -> int:
+        """How many were not."""
+        return len(self.images) - self.looked
 
 
 def look_at(images: Sequence[str]) -> Looks:
-    """Decode images to small ones; of more than `MOST`, evenly spread ones."""
-    every = -(-len(images) // MOST) if images else 1
-    looked = images[::every]
-    return Looks(likeness.thumbnails(looked), len(images) - len(looked))
+    """Decode images to small ones; of more than `MOST`, so many evenly spread ones."""
+    return Looks(likeness.thumbnails(_spread(images)), images)
+
+
+def _spread(images: Sequence[str]) -> Sequence[str]:
+    """All, or `MOST` evenly over their order."""
+    return images if len(images) <= MOST else [images[at * len(images) // MOST] for at in range(MOST)]
 
 
 def read_findings(name: str, looks: Looks) -> list[Finding]:
     """Images that cannot be read."""
-    made = looks.made
-    total = len(made.paths) + len(made.unread)
-    unread = tuple(f"{path}: {reason}" for path, reason in made.unread)
+    unread = tuple(f"{path}: {reason}" for path, reason in looks.made.unread)
+    left = f" ({looks.left:,} more were not looked at)" if looks.left else ""
     if not unread:
-        left = f" ({looks.left:,} more were not looked at)" if looks.left else ""
-        return [Finding(f"images.{name}.read", "ok", f"{name}: all of {total:,} images can be read{left}")]
-    words = f"{name}: {len(unread):,} of {total:,} images cannot be read"
+        words = f"{name}: all of {looks.looked:,} images can be read{left}"
+        return [Finding(f"images.{name}.read", "unknown" if left else "ok", words)]
+    words = f"{name}: {len(unread):,} of {looks.looked:,} images cannot be read{left}"
     do = "take them out or save them anew: they are skipped"
-    return [Finding(f"images.{name}.read", lost(len(unread), total), words, do, unread)]
+    return [Finding(f"images.{name}.read", lost(len(unread), looks.looked), words, do, unread)]
 
 
 def refused_findings(name: str, looks: Looks, number: int, refused: Mapping[str, str]) -> list[Finding]:
@@ -105,8 +117,6 @@ def video_findings(images: ImageIndex) -> list[Finding]:
 
 def sizes_of(images: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Width and height of each image whose header can be read; of more than `MOST`, of evenly spread ones."""
-    every = -(-len(images) // MOST) if images else 1
-
     videos: dict[str, tuple[int, int]] = {}
 
     def one(path: str) -> tuple[int, int] | None:
@@ -119,7 +129,7 @@ def sizes_of(images: Sequence[str]) -> dict[str, tuple[int, int]]:
             return None
         return header.width, header.height
 
-    looked = images[::every]
+    looked = _spread(images)
     with ThreadPoolExecutor(max(1, machine.cores())) as pool:
         return {path: size for path, size in zip(looked, pool.map(one, looked), strict=True) if size}
 
@@ -185,30 +195,34 @@ def _named(paths: Sequence[str], sizes: Mapping[str, tuple[int, int]]) -> tuple[
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def copy_findings(held_out: str, other: str, test: Thumbnails, others: Thumbnails) -> list[Finding]:
+def copy_findings(held_out: str, other: str, measured: Looks, trained: Looks) -> list[Finding]:
     """Images that are measured on and trained on: by content, by what they show, and as frames beside others.
+
+    All are compared by content, which needs no decoding; by what they show, those that were looked at.
 
     Args:
         held_out: What is measured on, for words: ``val``.
         other: What is trained on: ``train``.
-        test, others: Their images.
+        measured, trained: Their images.
     """
     about = f"copies.{held_out}.{other}"
-    same = on_both_sides(test.paths, others.paths)
+    test, others = measured.made, trained.made
+    whole = _usable(measured)
+    same = on_both_sides(whole, _usable(trained))
     known = {one for one, _ in same}
     near = likeness.nearest(test.values, others.values)
     alike = [pair for pair in likeness.look_alike(test, others, near) if pair[0] not in known]
     known |= {one for one, _ in alike}
     beside = [pair for pair in likeness.beside_each_other(test, others, near) if pair[0] not in known]
     found = []
-    for kind, some, words in (
-        ("content", same, f"of {held_out} have the content of an image of {other}"),
-        ("alike", alike, f"of {held_out} look the same as one of {other}, saved anew or resized"),
+    for kind, some, number, words in (
+        ("content", same, len(whole), f"of {held_out} have the content of an image of {other}"),
+        ("alike", alike, len(test.paths), f"of {held_out} look the same as one of {other}, saved anew or resized"),
     ):
         if some:
             count = len({one for one, _ in some})
             do = "take them out on one side: a score on images that were trained on says nothing"
-            told = f"{count:,} of {len(test.paths):,} images {words}"
+            told = f"{count:,} of {number:,} images {words}"
             found.append(Finding(f"{about}.{kind}", "wrong", told, do, pairs(some), {"images": count}))
     if beside:
         words = (
@@ -217,7 +231,21 @@ def copy_findings(held_out: str, other: str, test: Thumbnails, others: Thumbnail
         words += "them by number, as frames of one recording do"
         do = "put whole recordings on one side: on new ones the score may be lower"
         found.append(Finding(f"{about}.recordings", "note", words, do, pairs(beside), {"images": len(beside)}))
-    if not found:
+    if measured.left or trained.left:
+        looked = " and ".join(
+            f"{some.looked:,} of {len(some.images):,} images of {name}"
+            for name, some in ((held_out, measured), (other, trained))
+        )
+        words = "all were compared by content, and none is on both sides; " if not found else ""
+        words += f"by what they show, and as frames beside each other, {looked} were compared: of the others it is not "
+        found.append(Finding(f"{about}.looked", "unknown", f"{words}known"))
+    elif not found:
         words = f"no image of {held_out} is one of {other}: by content, by what they show, as frames beside each other"
         found.append(Finding(about, "ok", words))
     return found
+
+
+def _usable(some: Looks) -> list[str]:
+    """Without those that cannot be read: empty files are all the same."""
+    unread = {path for path, _ in some.made.unread}
+    return [path for path in some.images if path not in unread]

@@ -82,7 +82,7 @@ def _measured(fit: Fit, model: str) -> Finding:
     words = (
         f"{model} finds {fit.found} of {fit.labelled} labelled objects on {fit.images} images, whatever their class "
     )
-    words += f"({fit.found / fit.labelled:.0%}, 95 % interval {low:.0%} to {high:.0%}); {again}"
+    words += f"({fit.found / fit.labelled:.0%}, 95 % interval {low:.0%} to {high:.0%}){fit.left_out()}; {again}"
     return Finding("start.measure", "ok", words, facts={**facts, "interval": [low, high]})
 
 
@@ -90,10 +90,10 @@ def _likely(fit: Fit) -> tuple[str, str, tuple[str, str]]:
     """Which start, how sure, and both in words."""
     if fit.labelled < LABELLED:  # as `Fit.ok`: too few labels to decide by
         return ("open", "none", OPEN) if fit.ok else ("coco", "weak", COCO)
-    share = fit.found / fit.labelled
-    if share < RECALL:
+    if fit.found < RECALL * fit.labelled:
         return "coco", "weak", COCO
-    return ("objects", "weak", OBJECTS) if share >= LIKE_MEASURED else ("open", "none", OPEN)
+    like = fit.found >= LIKE_MEASURED * (fit.beyond or fit.labelled)  # crowded images were not compared
+    return ("objects", "weak", OBJECTS) if like else ("open", "none", OPEN)
 
 
 def interval(hits: int, draws: int, z: float = 1.96) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from headstart.detectors.base import Detector, evaluating
 from headstart.images.loader import PixelBatch
 from headstart.probes.labelled import box_features
 from headstart.pseudolabels.base import PseudoLabelHead
-from headstart.pseudolabels.labelling import OVERLAP
+from headstart.pseudolabels.labelling import AT_ONCE, OVERLAP
 from headstart.pseudolabels.search import Search, chosen, fitted
 
 LEAST = 0.1
@@ -53,6 +53,19 @@ class Described:
     box_features: Tensor
     uncertainty: list[float] | None
 
+    @classmethod
+    def join(cls, parts: Sequence[Described]) -> Described:
+        """What is known of the images of several, at least one."""
+        known = [part.uncertainty for part in parts if part.uncertainty is not None]
+        return cls(
+            [row for part in parts for row in part.rows],
+            [size for part in parts for size in part.sizes],
+            torch.cat([part.features for part in parts]),
+            [boxes for part in parts for boxes in part.boxes],
+            torch.cat([part.box_features for part in parts]),
+            [one for some in known for one in some] if known else None,
+        )
+
 
 class Describer:
     """Describes images with a detector, which is left as it was.
@@ -84,22 +97,34 @@ class Describer:
         self.trunk: nn.Module = detector.trunk(neck=level == "neck").to(device)
         self.pyramid: nn.Module | None = detector.trunk(neck=True).to(device) if uncertain else None
 
+    @property
+    def together(self) -> int:
+        """Images that go through the network in one pass."""
+        return max(1, AT_ONCE // self.imgsz**2)
+
     @torch.no_grad()
     def __call__(self, batch: PixelBatch, labels: Mapping[int, Sequence[Box]] | None = None) -> Described:
-        """Describe a batch.
+        """Describe a batch, in passes of as many images as there is room for at their size.
 
         Args:
             batch: Images, each once.
             labels: Row of the index -> its labelled boxes; the others get the detector's own.
         """
-        rows = batch.indices.tolist()
-        images, scale = fitted(batch.pixels.to(self.device), batch.sizes, self.imgsz)
-        extent = batch.sizes.flip(1).float() * scale[:, None]  # width and height of what is image, in pixels
+        pixels, sizes, indices = (torch.split(one, self.together) for one in (batch.pixels, batch.sizes, batch.indices))
+        parts = zip(pixels, sizes, indices, strict=True)
+        return Described.join([self._in_one_pass(*part, labels or {}) for part in parts])
+
+    def _in_one_pass(
+        self, pixels: Tensor, sizes: Tensor, indices: Tensor, labels: Mapping[int, Sequence[Box]]
+    ) -> Described:
+        rows = indices.tolist()
+        images, scale = fitted(pixels.to(self.device), sizes, self.imgsz)
+        extent = sizes.flip(1).float() * scale[:, None]  # width and height of what is image, in pixels
         with evaluating(self.trunk):
             maps = [one.float() for one in self.trunk(images)]
         boxes = self._detections(images, extent.to(self.device)) if self.search else [[] for _ in rows]
         for place, row in enumerate(rows):
-            if labels is not None and row in labels:
+            if row in labels:
                 boxes[place] = list(labels[row])
         shares = extent.repeat(1, 2) / self.imgsz
         placed = [
@@ -108,7 +133,7 @@ class Describer:
         ]
         return Described(
             rows,
-            batch.sizes.tolist(),
+            sizes.tolist(),
             pooled(maps, extent / self.imgsz).cpu(),
             boxes,
             box_features(maps, placed).cpu(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, pairwise
 
 import torch
 from torch import Tensor
@@ -29,8 +29,12 @@ def sample_images(
     Yields:
         Path, and uint8 (C, H, W), RGB where C is 3, scaled down to `max_area` pixels where it is larger.
     """
-    step = max(1, len(images) // number)
-    positions = (at for offset in range(step) for at in range(offset, len(images), step))
+    bounds = [place * len(images) // number for place in range(number + 1)]
+    longest = -(-len(images) // number)
+    # The first image of each stretch, then the second one of each ...
+    positions = (
+        first + offset for offset in range(longest) for first, last in pairwise(bounds) if first + offset < last
+    )
     found = 0
     for at in islice(positions, TRIES * number):
         if found == number:

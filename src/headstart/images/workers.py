@@ -54,22 +54,25 @@ def produced(dataset: Dataset[Any], order: Sequence[int], workers: int, *, pin: 
         worker_init_fn=start_worker,
         generator=torch.Generator(),  # its own: a draw from the global one would set a resumed run apart
     )
-    items = _started(loader)
+    before = _on_deaths()
+    items = _started(loader, before)
     try:
         while (item := _next(items, workers)) is not _END:
             yield item
     finally:
         _end(items)
+        if _is_torchs(before):  # of a loader of the user's; a handler of theirs may be within it
+            _set_on_deaths(before)
 
 
-def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+def _started(loader: DataLoader[Any], before: Any) -> Iterator[Any]:
     try:
         with _signals_held():
             items = iter(loader)
     except OSError as error:  # no locks without shared memory, no processes without memory
         what = f"loader processes cannot be started: {error.strerror or error}"
         raise RunError(what, where="workers", hint=_HELP) from None
-    _leave_deaths_to_next()
+    _leave_deaths_to_next(before)
     return items
 
 
@@ -131,14 +134,33 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _leave_deaths_to_next() -> None:
+def _leave_deaths_to_next(before: Any) -> None:
     """Take back the handler with which torch raises in whatever line runs when a worker dies, in the midst of a step
-    too: asked for the next item, it looks after its workers all the same, every few seconds."""
-    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
-        return
-    handler = signal.getsignal(signal.SIGCHLD)
-    if getattr(handler, "__module__", "").startswith("torch.utils.data"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    too: asked for the next item, it looks after its workers all the same, every few seconds.
+
+    Args:
+        before: The handler before the workers were started, which is the user's, or none.
+    """
+    if _is_torchs(_on_deaths()):
+        _set_on_deaths(signal.SIG_DFL if _is_torchs(before) or before is None else before)
+        # Torch sets its handler once a process: a loader of the user's, later on, is to have it.
+        torchs = sys.modules.get("torch.utils.data._utils.signal_handling")
+        if torchs is not None and hasattr(torchs, "_SIGCHLD_handler_set"):
+            torchs._SIGCHLD_handler_set = False  # type: ignore[attr-defined]
+
+
+def _on_deaths() -> Any:
+    """What is called where a process that was started here ends; None where that is nobody's to say."""
+    return signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+
+
+def _set_on_deaths(handler: Any) -> None:
+    if threading.current_thread() is threading.main_thread():  # no other one may, torch neither
+        signal.signal(signal.SIGCHLD, handler)
+
+
+def _is_torchs(handler: Any) -> bool:
+    return (getattr(handler, "__module__", None) or "").startswith("torch.utils.data")
 
 
 def start_worker(_: int) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from headstart.detectors.base import Detector
-from headstart.detectors.find import finetuner, load_detector
 from headstart.doctor import dataset, pictures, system
 from headstart.doctor.dataset import Part
 from headstart.doctor.findings import Finding, Report, of_error
@@ -19,13 +17,12 @@ from headstart.files import write_text
 from headstart.images.dataset_yaml import SUFFIXES, DatasetYaml, find_dataset_yaml, meant_dataset, read_dataset_yaml
 from headstart.images.index import ImageIndex, find_images
 from headstart.jobs.fit import fit_of
+from headstart.jobs.named_model import ModelHere
 from headstart.machine import parse_device
 from headstart.run.display import make_console
-from headstart.settings.auto import weights_beside
 from headstart.settings.method_options import ProposalOptions
 from headstart.settings.schema import PretrainSettings
 from headstart.settings.tools import DoctorSettings
-from headstart.trust import granted
 
 UNLABELLED = "images"
 MANY = 5_000
@@ -41,6 +38,7 @@ def doctor(s: DoctorSettings) -> Report:
         UserError: What was named is not there.
     """
     parse_device(s.device)
+    model = ModelHere(s.model, trust=s.trust)
     file, index = _sources(s)
     unlabelled = tuple(index or ())
     sections = [("Machine", (*system.version_findings(), *system.device_findings(), *system.folder_findings()))]
@@ -48,13 +46,13 @@ def doctor(s: DoctorSettings) -> Report:
         return Report(tuple(sections))
     parts: dict[str, Part] = {}
     if file is not None:
-        found, names, parts = _labels(file)
+        found, names, parts = _labels(file, model)
         sections.append((f"Labels of {file}", tuple(found)))
         sections.append(("Classes", tuple(dataset.class_findings(names, parts) if names and parts else ())))
     images = {name: part.images for name, part in parts.items()} | ({UNLABELLED: unlabelled} if unlabelled else {})
     videos = pictures.video_findings(index) if index else []
-    sections.append(("Images", (*videos, *_images(images, parts, s))))
-    sections.append(("Start", tuple(_start(s, images, parts, str(file or "")))))
+    sections.append(("Images", (*videos, *_images(images, parts, s, model))))
+    sections.append(("Start", tuple(_start(s, model, images, parts, str(file or "")))))
     return Report(tuple((title, some) for title, some in sections if some))
 
 
@@ -96,13 +94,14 @@ def _sources(s: DoctorSettings) -> tuple[Path | None, ImageIndex | None]:
     return file, find_images(named, every=s.every) if named else None
 
 
-def _labels(file: Path) -> tuple[list[Finding], tuple[str, ...], dict[str, Part]]:
+def _labels(file: Path, model: ModelHere) -> tuple[list[Finding], tuple[str, ...], dict[str, Part]]:
     """What is found in the label files of a data set; its class names, and the parts that could be read."""
     try:
         found = read_dataset_yaml(file)
     except UserError as error:
         return of_error("data", error), (), {}
-    names, keypoints, told = dataset.named_classes(found)
+    poses = "kpt_shape" in found.content and model.poses  # which opens the model's file
+    names, keypoints, told = dataset.named_classes(found, poses=poses)
     parts: dict[str, Part] = {}
     for name in _parts(found):
         try:
@@ -119,7 +118,9 @@ def _parts(found: DatasetYaml) -> list[str]:
     return ["train", "val", *(["test"] if "test" in found.parts else [])]
 
 
-def _images(images: Mapping[str, Sequence[str]], parts: Mapping[str, Part], s: DoctorSettings) -> list[Finding]:
+def _images(
+    images: Mapping[str, Sequence[str]], parts: Mapping[str, Part], s: DoctorSettings, model: ModelHere
+) -> list[Finding]:
     """Whether they can be read, their sizes, and the same ones on both sides."""
     looks: dict[str, Looks] = {}
     found: list[Finding] = []
@@ -129,21 +130,15 @@ def _images(images: Mapping[str, Sequence[str]], parts: Mapping[str, Part], s: D
         looks[name] = pictures.look_at(paths)
         found += pictures.read_findings(name, looks[name])
         if name in parts:
-            found += pictures.refused_findings(name, looks[name], len(paths), _refused(s.model, paths))
+            found += pictures.refused_findings(name, looks[name], len(paths), model.rejected(paths))
     sizes = pictures.sizes_of([path for paths in images.values() for path in paths])
     found += pictures.size_findings(sizes)
     if "train" in parts:
         found += pictures.object_findings(parts["train"], sizes, s.imgsz)
     for held_out in [name for name in ("val", "test") if name in looks]:
         for other in [name for name in ("train", UNLABELLED) if name in looks]:
-            found += pictures.copy_findings(held_out, other, looks[held_out].made, looks[other].made)
+            found += pictures.copy_findings(held_out, other, looks[held_out], looks[other])
     return found
-
-
-def _refused(model: str, images: Sequence[str]) -> dict[str, str]:
-    with suppress(UserError):  # of no family, or of one that is not fine-tuned: the start says so
-        return finetuner(model).rejected(images)
-    return {}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -152,21 +147,21 @@ def _refused(model: str, images: Sequence[str]) -> dict[str, str]:
 
 
 def _start(
-    s: DoctorSettings, images: Mapping[str, Sequence[str]], parts: Mapping[str, Part], file: str
+    s: DoctorSettings, model: ModelHere, images: Mapping[str, Sequence[str]], parts: Mapping[str, Part], file: str
 ) -> list[Finding]:
     """How well the weights know the images."""
     labelled = parts["train"].labelled if "train" in parts else []
     looked = labelled or [path for name in ("train", UNLABELLED) for path in images.get(name, ())]
     if not looked:
         return []
-    path = s.model if Path(s.model).is_file() else weights_beside(f"{Path(s.model).stem}.yaml")
-    if path is None:
+    detector = model.detector
+    if detector is None or model.path is None:
         words = f"{s.model} is not on this machine: how well it knows these images was not measured"
         return [Finding("start", "unknown", words, "give model= a trained detector's .pt (COCO's, say)")]
     try:
-        with granted(s.trust):
-            detector = load_detector(path)
-        return _measured(s, detector, path, looked, bool(labelled), file)
+        if isinstance(detector, UserError):
+            raise detector
+        return _measured(s, detector, model.path, looked, bool(labelled), file)
     except UserError as error:
         return [Finding("start", "unknown", f"not measured: {error.what}", error.hint or "")]
 

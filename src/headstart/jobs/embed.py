@@ -20,7 +20,7 @@ from headstart.detectors.find import load_detector
 from headstart.embedding import neighbors, selection, tables
 from headstart.embedding.features import Box, Described, Describer
 from headstart.embedding.neighbors import Features
-from headstart.errors import UserError
+from headstart.errors import UserError, few
 from headstart.files import explained, write_atomically
 from headstart.images.dataset_yaml import DatasetYaml, dataset_of
 from headstart.images.frames import file_of
@@ -33,6 +33,7 @@ from headstart.images.shards import save_image
 from headstart.jobs.csv_files import write_csv
 from headstart.jobs.export_labels import file_names
 from headstart.jobs.labelled import RowReader
+from headstart.jobs.named_model import checkpoint
 from headstart.launch.cores import loader_workers
 from headstart.launch.group import threads_for
 from headstart.machine import parse_device
@@ -83,10 +84,18 @@ class Embedded:
 
 @dataclass(frozen=True)
 class _Given:
-    """What the user labelled: its YAML, row of each labelled image -> its boxes, and what of the labels has no use."""
+    """What the user labelled.
+
+    Attributes:
+        dataset: Its YAML.
+        boxes: Row of each labelled image -> its boxes.
+        to_mend: Rows of images that a trainer leaves out for errors in their label files.
+        notes: What of the labels has no use.
+    """
 
     dataset: DatasetYaml
     boxes: dict[int, list[Box]]
+    to_mend: frozenset[int]
     notes: tuple[str, ...] = ()
 
 
@@ -105,7 +114,7 @@ def embed(s: EmbedSettings) -> Embedded:
     images = find_images(s.data, labels=s.labels or None, every=s.every)
     given = _labelled(s.labels, images) if s.labels else None
     with granted(s.trust):
-        detector = load_detector(_checkpoint(s.model), channels=images.channels)
+        detector = load_detector(checkpoint(s.model), channels=images.channels)
     detector.module.to(device)
     made = Embedded(files, skipped=list(images.skipped), notes=[*images.notes, *(given.notes if given else ())])
     uncertain = _uncertain(s, detector, given)
@@ -113,7 +122,8 @@ def embed(s: EmbedSettings) -> Embedded:
         made.notes.append(f"{s.model} has random weights: its features say little")
     search = _search(s, detector, made, device)
     describe = Describer(detector, level=s.level, imgsz=s.imgsz, device=device, search=search, uncertain=uncertain)
-    reader = RowReader(images, loader_workers(s.workers, device), skipped=made.skipped)
+    workers = loader_workers(s.workers, device)  # what waits to be described takes memory, too
+    reader = RowReader(images, workers, skipped=made.skipped, together=describe.together)
     with explained(files["images"]):
         files["images"].parent.mkdir(parents=True, exist_ok=True)
         kept = tempfile.TemporaryFile(dir=files["images"].parent)  # noqa: SIM115 - of a folder that may refuse it
@@ -190,15 +200,6 @@ def _beside(out: Path, name: str) -> Path:
     return out.with_name(f"{out.stem}.{name}")
 
 
-def _checkpoint(model: str) -> str:
-    """The file that ``model=`` names; of a run what it handed back."""
-    if not Path(model).is_dir():
-        return model
-    if not (Path(model) / "headstart.pt").is_file():
-        raise UserError("holds no headstart.pt", where=f"model={model}", hint="a run hands it back at the end")
-    return str(Path(model) / "headstart.pt")
-
-
 def _labelled(labels: str, images: ImageIndex) -> _Given:
     """The labels of the images of a dataset's train part that have a label file."""
     dataset, resolved = dataset_of(labels), Resolver()
@@ -216,7 +217,16 @@ def _labelled(labels: str, images: ImageIndex) -> _Given:
         found[row_of[resolved(path)]] = [Box(row.box, "label", label=row.label) for row in rows]
     if not found:
         raise UserError(f"none of the label files of train can be used: {known.notes[0]}", where=str(dataset.file))
-    return _Given(dataset, found, known.notes)
+    to_mend = frozenset(row_of[resolved(path)] for path in known.dropped)
+    if not to_mend:
+        return _Given(dataset, found, to_mend, known.notes)
+    read = (read_labels(label_path(path), classes, keypoints) for path in known.dropped)
+    errors = [f"{one.path}: {next(each for each in one.problems if each.drops_image)}" for one in read]
+    told = (
+        f"{len(errors):,} of {len(there):,} images of train have errors in their label files: {few(errors)}. They are "
+        "described as images without labels, and are not among those to label next: mend them"
+    )
+    return _Given(dataset, found, to_mend, (told, *known.notes[1:]))  # the first says that they are left out
 
 
 def _uncertain(s: EmbedSettings, detector: Detector, given: _Given | None) -> bool:
@@ -348,7 +358,8 @@ def _write_next(
     made: Embedded,
     device: torch.device,
 ) -> None:
-    labelled = [place for place, row in enumerate(rows) if given and row in given.boxes]
+    # Those to mend are labelled soon, and by less work: what looks like them is not to be labelled either.
+    labelled = [place for place, row in enumerate(rows) if given and (row in given.boxes or row in given.to_mend)]
     judges = judges_among(images, s.data, given.dataset) if given else set()
     if judges:
         made.notes.append(f"{len(judges):,} images of val or test are described, and not among those to label next")

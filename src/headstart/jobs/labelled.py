@@ -190,6 +190,7 @@ class RowReader:
         skipped: Path of each image that could not be read, and why.
         noted: Path of each that was read in a way worth knowing, and what was done.
         progress: Called with the number of images that were brought, and of all that were asked for.
+        together: Images of a batch at most.
     """
 
     images: ImageIndex
@@ -199,10 +200,11 @@ class RowReader:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     noted: list[tuple[str, str]] = field(default_factory=list)
     progress: Callable[[int, int], None] | None = None
+    together: int = TOGETHER
 
     def __call__(self, rows: Sequence[int], area: int) -> Iterable[PixelBatch]:
         """Batches of them; see `headstart.methods.base.Context.read`."""
-        batch = min(TOGETHER, max(1, len(rows)))
+        batch = min(TOGETHER, self.together, max(1, len(rows)))
         kept = self.reader is not None and area <= self.area
         with ImageLoader(
             self.images,

@@ -13,7 +13,7 @@ from headstart.images.index import ImageIndex, find_images
 from headstart.jobs.signature import plain
 from headstart.launch.group import threads_for
 from headstart.machine import parse_device
-from headstart.probes.probe import Probe, Samples
+from headstart.probes.probe import Samples, measured
 from headstart.run.display import make_console
 from headstart.settings.resolve import resolve_options
 from headstart.settings.schema import ProbeSettings
@@ -79,7 +79,7 @@ def probe(
         make_console(stderr=True, soft_wrap=True).print(line, markup=False)
     trunks = {part: detector.trunk(neck=part == "neck") for part in ("backbone", "neck")}
     with threads_for(1):
-        return {part: Probe(trunk.to(device), samples).measure() for part, trunk in trunks.items()}
+        return {part: measured(trunk.to(device), samples) for part, trunk in trunks.items()}
 
 
 def _both(s: ProbeSettings, path: Path) -> tuple[ImageIndex, Detector]:

@@ -13,6 +13,10 @@ SAME_CLASS_OF = 5
 """Neighbors that vote on a box."""
 FOLDS = 4
 """Parts of the images, of which each is measured by what was learned from the others."""
+BLOCK = 1_024
+"""Boxes that are compared with all others at once: all against all of thousands do not fit into memory."""
+_IMAGES = 8
+"""Images whose boxes are cut out of a map at once: those of all of them take many times what the map does."""
 
 
 def box_features(maps: list[Tensor], boxes: list[Tensor]) -> Tensor:
@@ -25,8 +29,11 @@ def box_features(maps: list[Tensor], boxes: list[Tensor]) -> Tensor:
     parts = []
     for one in maps:
         scale = torch.tensor([one.shape[-1], one.shape[-2]] * 2, device=one.device)
-        placed = [found.to(one.device) * scale for found in boxes]
-        parts.append(functional.normalize(roi_align(one.float(), placed, 3, aligned=True).mean((2, 3)), dim=1))
+        means = []
+        for at in range(0, len(boxes), _IMAGES):
+            placed = [found.to(one.device) * scale for found in boxes[at : at + _IMAGES]]
+            means.append(roi_align(one[at : at + _IMAGES].float(), placed, 3, aligned=True).mean((2, 3)))
+        parts.append(functional.normalize(torch.cat(means), dim=1))
     return torch.cat(parts, 1)
 
 
@@ -47,13 +54,16 @@ def knn_accuracy(features: Tensor, classes: Tensor, owner: Tensor, k: int = SAME
     if len(features) < 2 or bool((owner == owner[0]).all()):
         return math.nan
     direction = functional.normalize(features.float(), dim=1)
-    cosines = (direction @ direction.T).masked_fill(owner[:, None] == owner[None], -math.inf)
-    best = cosines.topk(min(k, len(features) - 1), dim=1)
-    votes = torch.zeros(len(features), int(classes.max()) + 1, device=features.device)
-    # An image of many boxes may leave fewer than k others: what is no neighbor has no vote.
-    weights = torch.where(best.values.isfinite(), best.values.clamp_min(0) + 1e-6, 0.0)
-    votes.scatter_add_(1, classes[best.indices], weights)
-    return float((votes.argmax(1) == classes).float().mean())
+    right, number = 0, int(classes.max()) + 1
+    for block in torch.split(torch.arange(len(features), device=features.device), BLOCK):
+        cosines = (direction[block] @ direction.T).masked_fill_(owner[block, None] == owner[None], -math.inf)
+        best = cosines.topk(min(k, len(features) - 1), dim=1)
+        votes = torch.zeros(len(block), number, device=features.device)
+        # An image of many boxes may leave fewer than k others: what is no neighbor has no vote.
+        weights = torch.where(best.values.isfinite(), best.values.clamp_min(0) + 1e-6, 0.0)
+        votes.scatter_add_(1, classes[best.indices], weights)
+        right += int((votes.argmax(1) == classes[block]).sum())
+    return right / len(features)
 
 
 def linear_accuracy(features: Tensor, classes: Tensor, owner: Tensor, ridge: float = 1.0) -> float:
@@ -82,9 +92,26 @@ def linear_accuracy(features: Tensor, classes: Tensor, owner: Tensor, ridge: flo
         mean, std = known.mean(0), known.std(0, correction=0).clamp_min(1e-6)
         known, asked = (known - mean) / std, (features[measured].double() - mean) / std
         middle = wanted[~measured].mean(0)
-        # The dual form: as many equations as boxes, of which there are fewer than features.
-        grams = known @ known.T
-        grams.diagonal().add_(ridge * len(known) + 1e-9)
-        answers = asked @ (known.T @ torch.linalg.solve(grams, wanted[~measured] - middle)) + middle
+        answers = asked @ ridge_weights(known, wanted[~measured] - middle, ridge * len(known) + 1e-9) + middle
         right += int((answers.argmax(1) == classes[measured]).sum())
     return right / len(classes)
+
+
+def ridge_weights(known: Tensor, wanted: Tensor, penalty: float) -> Tensor:
+    """Weights ``(D, K)`` of ridge regression, by the smaller of its two systems of equations.
+
+    Args:
+        known: ``(N, D)``.
+        wanted: ``(N, K)``.
+        penalty: On the squares of the weights; above 0.
+    """
+    boxes, width = known.shape
+    if boxes > width:  # as many equations as features; the others grow with the cube of the boxes
+        squares = known.T @ known
+        squares.diagonal().add_(penalty)
+        weights: Tensor = torch.linalg.solve(squares, known.T @ wanted)
+        return weights
+    grams = known @ known.T
+    grams.diagonal().add_(penalty)
+    shares: Tensor = torch.linalg.solve(grams, wanted)
+    return known.T @ shares

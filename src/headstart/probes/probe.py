@@ -15,7 +15,7 @@ from headstart.errors import UserError
 from headstart.images.index import ImageIndex
 from headstart.images.labels import Labels, keypoints_for, label_path, read_labels
 from headstart.images.samples import sample_images
-from headstart.launch.random_state import kept_random_state
+from headstart.launch.random_state import undrawn
 from headstart.probes import metrics
 from headstart.probes.labelled import box_features, knn_accuracy, linear_accuracy
 from headstart.settings.schema import PretrainSettings
@@ -69,33 +69,36 @@ def _squeezed(image: Tensor, size: int) -> Tensor:
     return pixels.round().clamp(0, 255).byte()
 
 
-class Probe:
-    """Measures one trunk on fixed samples; leaves it, and all random numbers, as they were.
+@torch.no_grad()
+def measured(trunk: nn.Module, samples: Samples, batch: int = 32) -> dict[str, float]:
+    """Spread, RankMe and DSE of the last map; with labels how well boxes are told apart on all maps.
+
+    The trunk, and all random numbers, stay as they were.
 
     Args:
         trunk: Called with images float (B, 3, S, S) in [0, 1], gives maps.
         samples: What it is fed.
         batch: Images at once.
     """
+    device = next(trunk.parameters()).device
+    with evaluating(trunk):
+        parts = [trunk(part.to(device).float() / 255) for part in torch.split(samples.pixels, batch)]
+    maps = [torch.cat(level).float().cpu() for level in zip(*parts, strict=True)]
+    return measures(maps, samples)
+
+
+class Probe:
+    """Measures one trunk as it is trained, and remembers what it began with; the arguments are those of `measured`."""
 
     def __init__(self, trunk: nn.Module, samples: Samples, batch: int = 32) -> None:
         self.trunk, self.samples, self.batch = trunk, samples, batch
-        first = self.measure()
+        first = measured(trunk, samples, batch)
         # The lines that alarms compare with; the same in a resumed run, which begins with the same weights.
         self._start = {f"{name}_start": first[name] for name in ("probe_rankme", "probe_knn") if name in first}
 
     def __call__(self) -> dict[str, float]:
         """The measures now, and where they were before the first step."""
-        return {**self.measure(), **self._start}
-
-    @torch.no_grad()
-    def measure(self) -> dict[str, float]:
-        """Spread, RankMe and DSE of the last map; with labels how well boxes are told apart on all maps."""
-        device = next(self.trunk.parameters()).device
-        with evaluating(self.trunk):
-            parts = [self.trunk(part.to(device).float() / 255) for part in torch.split(self.samples.pixels, self.batch)]
-        maps = [torch.cat(level).float().cpu() for level in zip(*parts, strict=True)]
-        return measures(maps, self.samples)
+        return {**measured(self.trunk, self.samples, self.batch), **self._start}
 
 
 def during(student: nn.Module, images: ImageIndex, settings: PretrainSettings) -> Probe | None:
@@ -131,6 +134,6 @@ def dse(cells: Tensor) -> float:
     """
     tokens = cells.flatten(2).transpose(1, 2)
     tokens = tokens[:: max(1, tokens.shape[0] * tokens.shape[1] // CELLS)]
-    with kept_random_state(cells.device):  # a seed is one of the device, too
+    with undrawn():  # a seed is one of every device, too, wherever the map is
         torch.manual_seed(0)
         return -float(DSERegularizer()(tokens))

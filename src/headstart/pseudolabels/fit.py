@@ -42,6 +42,7 @@ class Fit:
         again: Share of the best objects that were found again on the mirrored and on the smaller image.
         labelled: Objects that labels name, at most as many an image as are kept.
         found: How many of these a proposal covers, at an intersection over union of 0.5.
+        beyond: Objects that labels name in all; None for `labelled`.
     """
 
     source: str
@@ -50,6 +51,7 @@ class Fit:
     again: float
     labelled: int = 0
     found: int = 0
+    beyond: int | None = None
 
     @property
     def ok(self) -> bool:
@@ -63,11 +65,17 @@ class Fit:
         word = "fit" if self.ok else "do not fit"
         start = f"the objects that {self.source} finds {word} these images, by a look at {self.images}: "
         if self.labelled >= LABELLED:
-            return f"{start}they hold {self.found:,} of {self.labelled:,} labelled objects"
+            return f"{start}they hold {self.found:,} of {self.labelled:,} labelled objects{self.left_out()}"
         return (
             f"{start}{self.again:.0%} of the best ones are found again when the image is mirrored and made smaller "
             f"(least {AGAIN:.0%}), their median score is {self.score:.2g} (least {UNSURE:g})"
         )
+
+    def left_out(self) -> str:
+        """What is said beside `labelled` of crowded images, on which not all objects are looked for; "" of others."""
+        if (more := (self.beyond or 0) - self.labelled) <= 0:
+            return ""
+        return f" ({more:,} more are on images that show more objects than max_objects= keeps)"
 
     def as_dict(self) -> dict[str, Any]:
         """As ``settings.yaml`` keeps it."""
@@ -94,7 +102,7 @@ def look(
     """
     smaller = max(64, round(_SMALLER * search.imgsz / 32) * 32)
     best: list[float] = []
-    again = labelled = found = 0
+    again = labelled = found = beyond = 0
     for path, pixels in samples:
         boxes, scores = _objects(source, pixels, search, search.imgsz, device)
         best.append(float(scores[0]) if len(scores) else 0.0)
@@ -103,11 +111,12 @@ def look(
         reduced, _ = _objects(source, pixels, search, smaller, device)
         again += int(all(_covered(boxes[:1], other) for other in (mirrored, reduced)))
         if labels is not None and len(wanted := labels(path)):
+            beyond += len(wanted)
             labelled += min(len(wanted), search.max_objects)
             found += min(_covered(wanted, boxes), search.max_objects)
     number = max(1, len(best))
     score = float(torch.tensor(best or [0.0]).median())
-    return Fit(source.name, len(best), score, again / number, labelled, found)
+    return Fit(source.name, len(best), score, again / number, labelled, found, beyond)
 
 
 def _objects(

@@ -32,8 +32,8 @@ from headstart.views.spec import SHARP
 UNSURE = 0.02
 """Median of the images' best scores below which that is said; COCO's detector has 0.17 on FOD-A, whose debris it was
 never taught and finds."""
-AT_ONCE = 32
-"""Images of a batch that are looked at together: a batch is that of all devices, and has no bound."""
+AT_ONCE, _PIXELS = 32, 32 * 640**2
+"""Images of a batch that are looked at together, and pixels of them: a batch is that of all devices, of any size."""
 OVERLAP = 0.5
 """Intersection over union from which two boxes are one object."""
 
@@ -153,6 +153,11 @@ def find_pseudolabels(
     return ranks.first_does(lambda: _clustered(source, kept, searched, search))
 
 
+def together(imgsz: int) -> int:
+    """Images that are looked at together at this side, at least one."""
+    return max(1, min(AT_ONCE, _PIXELS // imgsz**2))
+
+
 def _look(
     source: ProposalSource, features: nn.Module, batch: PixelBatch, fresh: int, search: Search, device: torch.device
 ) -> Look:
@@ -160,7 +165,7 @@ def _look(
     places: dict[int, int] = {}
     for place, row in enumerate(batch.indices[: max(0, fresh)].tolist()):
         places.setdefault(row, place)
-    few = torch.split(torch.tensor(list(places.values()), dtype=torch.int64), AT_ONCE)
+    few = torch.split(torch.tensor(list(places.values()), dtype=torch.int64), together(search.imgsz))
     found = [_of_images(source, features, batch, some, search, device) for some in few if len(some)]
     rows = torch.tensor(list(places), dtype=torch.int64)
     return Look(Objects.joined(found) if found else None, rows, len(batch.indices), batch.skipped)

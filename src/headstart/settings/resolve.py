@@ -280,10 +280,11 @@ def as_plain(value: Any) -> Any:
         return [as_plain(item) for item in value]
     if isinstance(value, dict):
         return {str(key): as_plain(item) for key, item in value.items()}
-    if isinstance(value, str):
-        return str(value)
-    if value is None or isinstance(value, (int, float, bool)):
+    if value is None or isinstance(value, bool):
         return value
+    for kind in (str, int, float):  # what derives from them, such as NumPy's float64, YAML knows no more than others
+        if isinstance(value, kind):
+            return kind(value)
     if isinstance(value, Path):
         return str(value)
     origin = getattr(value, "ckpt_path", None) or getattr(value, "cfg", None)
@@ -293,3 +294,8 @@ def as_plain(value: Any) -> Any:
 def in_memory(value: Any) -> bool:
     """Whether a stored value stands for an object that a file cannot hold."""
     return isinstance(value, dict) and "in_memory" in value
+
+
+def readable(value: Any) -> Any:
+    """A stored value as a person reads it: of an object in memory the file that it was made from, or its class."""
+    return str(value.get("origin") or value["in_memory"]) if in_memory(value) else value

@@ -26,8 +26,8 @@ class DoctorSettings(Options):
     every: float = Field(0.5, ge=0, description=EVERY)
     model: str = Field(
         "yolo11n.pt",
-        description="trained detector, a .pt on this machine: how well it knows the images is measured on 64 of them; "
-        "nothing is downloaded",
+        description="trained detector on this machine, a .pt or a finished run's folder: how well it knows the images "
+        "is measured on 64 of them; nothing is downloaded",
     )
     imgsz: int = Field(640, ge=32, le=4096, description="side that a training scales images to, pixels")
     device: str = Field("auto", description="auto, cpu, cuda, mps, or the index of a GPU")
