@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from headstart.errors import UserError
+from headstart.jobs.signature import with_signature
 from headstart.launch.random_state import CPU, kept_random_state, random_state, set_random_state
 
 
@@ -40,6 +42,31 @@ def test_what_is_drawn_meanwhile_does_not_count() -> None:
     with pytest.raises(ZeroDivisionError), kept_random_state(CPU):
         draw()[0] / 0
     assert draw() == second
+
+
+def test_a_pretraining_leaves_the_random_numbers_of_the_process_where_they_were() -> None:
+    """It seeds torch, and one that goes on sets Python's and NumPy's, too; also where it ends with an error."""
+
+    def seeding(**options: Any) -> list[float]:
+        random.seed(1)
+        np.random.seed(2)
+        torch.manual_seed(3)
+        drawn = draw()
+        if "fails" in options:
+            raise UserError("it failed")
+        return drawn
+
+    made = with_signature("pretrain")(seeding)
+    state = random_state(CPU)
+    expected = [draw() for _ in range(3)]
+    set_random_state(state, CPU)
+    found, first = [draw()], made()
+    found.append(draw())
+    with pytest.raises(UserError):
+        made(fails=True)
+    found.append(draw())
+    assert found == expected
+    assert first == made() == seeding(), "what it draws itself is as ever"
 
 
 def test_states_of_gpus_that_are_not_there_are_passed_over() -> None:

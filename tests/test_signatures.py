@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 import headstart
 from headstart.errors import UserError
@@ -74,6 +76,35 @@ def test_what_python_gives_is_made_plain() -> None:
         plain({"batch": 1, "options": {"batch": 2}})
     with pytest.raises(UserError, match="options: must be a dictionary"):
         plain({"options": ["cells"]})
+
+
+def test_numbers_of_numpy_and_torch_are_made_pythons_own() -> None:
+    module = torch.nn.Linear(1, 1)
+    given = {
+        "lr": np.float64(0.5), "seed": np.int64(3), "report": np.True_, "momentum": np.float32(0.25),
+        "batch": np.array(8), "steps": torch.tensor(7), "model": module, "method": np.str_("dino"),
+        "view_scale": (np.float64(0.5), 1.0), "seeds": np.arange(3), "labels": ["10%", np.int32(40)],
+        "recipes": {"a": {"lr": np.float32(0.5), "s": [torch.tensor(0.25), Path("c")], np.str_("b"): (np.int8(1),)}},
+        "options": {"cells": np.uint8(2)},
+    }  # fmt: skip
+    expected = {
+        "lr": 0.5, "seed": 3, "report": True, "momentum": 0.25, "batch": 8, "steps": 7, "model": module,
+        "method": "dino", "view_scale": (0.5, 1.0), "seeds": [0, 1, 2], "labels": ["10%", 40],
+        "recipes": {"a": {"lr": 0.5, "s": [0.25, "c"], "b": (1,)}}, "cells": 2,
+    }  # fmt: skip
+    found = plain(given)
+    assert found == expected
+
+    def own(value: Any) -> None:
+        if isinstance(value, dict):
+            own([*value, *value.values()])
+        elif isinstance(value, (list, tuple)):
+            for one in value:
+                own(one)
+        else:
+            assert value is module or type(value) in (bool, int, float, str), type(value)
+
+    own(found)
 
 
 def test_options_of_ones_own_method_reach_the_settings(tmp_path: Path) -> None:

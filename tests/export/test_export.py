@@ -20,9 +20,10 @@ from headstart.detectors.find import load_detector
 from headstart.detectors.torchvision.detector import TorchvisionDetector
 from headstart.errors import RunError, UserError
 from headstart.export import formats
-from headstart.export.card import text
+from headstart.export.card import Known, card, text
 from headstart.files import OwnedFolder
 from headstart.jobs.export import CONTENTS, Exported, export
+from headstart.report.run_reader import find_run
 from headstart.settings.tools import ExportSettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "export.md"
@@ -269,3 +270,47 @@ def test_a_full_disk_is_said_in_words(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(UserError, match="the disk is full"):
         formats.write_safetensors(tmp_path / "a.safetensors", {"a": torch.ones(2)}, {})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("model", "trained", "said"),
+    [
+        ({"in_memory": "YOLO", "origin": "/home/me/yolo11n.pt"}, True, "yolo11n.pt"),
+        ({"in_memory": "YOLO", "origin": "yolo11n.yaml"}, False, "yolo11n.yaml (random weights)"),
+        ({"in_memory": "YOLO", "origin": "yolo11n.yaml"}, True, "yolo11n.yaml"),  # trained, or loaded into, since
+        (
+            {"in_memory": "YOLO", "origin": "yolo11n.yaml"},
+            None,
+            "yolo11n.yaml (random weights)",
+        ),  # an earlier version's
+        ({"in_memory": "YOLO", "origin": None}, None, "YOLO"),
+        ("yolo11n", False, "yolo11n (random weights)"),
+    ],
+)
+def test_the_card_says_what_a_detector_in_memory_was_made_from(
+    model: object, trained: bool | None, said: str, tmp_path: Path
+) -> None:
+    folder = fake_run.write_run(tmp_path / "run")
+    fake_run.write_settings(folder, model=model, init=None, teacher={"in_memory": "Net", "origin": None})
+    settings = yaml.safe_load((folder / "settings.yaml").read_text())
+    if trained is not None:
+        settings["resolved"]["detector"]["trained"] = trained
+    (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
+    body = card(Known(load_detector("yolo11n.yaml"), "onnx", "m.onnx", "", "", find_run(folder)))
+    assert f"| started from | {said} |" in body
+    assert "| teacher | Net |" in body
+    assert "in_memory" not in body.replace("\\", "")
+
+
+@pytest.mark.parametrize(("kind", "said"), [("onnx", False), ("safetensors", True)])
+def test_images_are_normalized_once(kind: str, said: bool) -> None:
+    """By who uses the tensors of a torchvision backbone, and within an ONNX graph, which begins with that."""
+    detector = load_detector("torchvision:fasterrcnn_mobilenet_v3_large_320_fpn")
+    trunk, images = detector.trunk().eval(), torch.rand(1, 3, 64, 64)
+    mean, std = (torch.tensor(values)[:, None, None] for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    with torch.no_grad():  # what is written as ONNX is the trunk
+        within = trunk.backbone["body"]((images - mean) / std)
+        torch.testing.assert_close(trunk(images)[-1], list(within.values())[-1])
+    body = card(Known(detector, kind, "m", "", ""))
+    assert ("normalized as the detector's own transform does" in body) == said
+    assert "Images are RGB, float, in [0, 1]" in body

@@ -752,6 +752,27 @@ def test_a_comparisons_report_that_cannot_be_drawn_is_said(tmp_path: Path, monke
     assert said == ["report could not be drawn: ValueError: no fonts; headstart report 'a b' draws it"]
 
 
+@pytest.mark.parametrize("last", [True, False])
+def test_a_budget_is_measured_as_the_run_computes(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: bool
+) -> None:
+    """Weights with the channels last take less time: a run would be too short by that."""
+    seen: list[set[bool]] = []
+
+    def lies(method: torch.nn.Module) -> set[bool]:
+        weights = (one for one in method.parameters() if one.dim() == 4 and min(one.shape) > 1)
+        return {one.is_contiguous(memory_format=torch.channels_last) for one in weights}
+
+    def measured(step: Step, *_: Any, **__: Any) -> float:
+        seen.append(lies(step.method))
+        return 1.0
+
+    monkeypatch.setattr("headstart.training.budget.measure", measured)
+    monkeypatch.setattr("headstart.training.budget.steps_within", lambda *_, **__: 1)
+    pretrain(tmp_path / "a", images, steps=None, budget="1h", channels_last=last)
+    assert seen == [{last}]
+
+
 def test_a_budget_bounds_the_search_for_objects(
     image_folder: Path, run: headstart.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -13,7 +13,8 @@ import headstart
 import packs
 from gone import gone_at
 from headstart.comparison import likeness
-from headstart.comparison.leaks import on_both_sides, pretraining_images
+from headstart.comparison.leaks import on_both_sides
+from headstart.comparison.origins import pretraining_images
 from headstart.comparison.start_records import PretrainingFacts
 from headstart.errors import UserError
 from headstart.images.decode import bytes_of

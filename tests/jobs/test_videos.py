@@ -14,7 +14,7 @@ import torch
 import headstart
 from gone import gone_at
 from headstart.comparison import likeness
-from headstart.comparison.leaks import pretraining_images
+from headstart.comparison.origins import pretraining_images
 from headstart.comparison.recipes import read_recipe
 from headstart.comparison.start_records import PretrainingFacts
 from headstart.images.decode import read_image

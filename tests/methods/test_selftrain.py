@@ -19,7 +19,7 @@ from headstart.methods.sampling_plan import SamplingPlan
 from headstart.methods.schedules import Progress
 from headstart.methods.selftrain import Selftrain, Settings
 from headstart.pseudolabels.base import PseudoLabels
-from headstart.pseudolabels.history import drift
+from headstart.pseudolabels.history import History, drift
 from headstart.pseudolabels.labeller import Labeller
 from headstart.pseudolabels.labelling import Detections
 from headstart.settings import words
@@ -63,9 +63,19 @@ def test_every_cycle_ends_without_mosaics() -> None:
     assert closed == [*range(5, 10), *range(17, 24), *range(31, 40)]
 
 
-@pytest.mark.parametrize(("boxes", "share"), [(49.9, 0.0), (50.0, 0.05)])
-def test_few_labels_are_not_learnt_by_heart_in_a_last_part(boxes: float, share: float) -> None:
-    given: dict[str, Any] = {"batch": 8, "seed": 0, "known": 9, "unlabelled": 9, "boxes_a_class": boxes}
+@pytest.mark.parametrize(
+    ("boxes", "share"),
+    [
+        ({0: 49}, 0.0),
+        ({0: 50}, 0.05),
+        ({0: 60, 7: 39}, 0.0),  # 49.5 boxes a class
+        ({3: 100, 17: 99, 79: 1}, 0.05),  # of three of 80 names: 66.7, whatever the others are
+        ({}, 0.0),
+    ],
+)
+def test_few_labels_are_not_learnt_by_heart_in_a_last_part(boxes: dict[int, int], share: float) -> None:
+    classes = torch.tensor([label for label, number in boxes.items() for _ in range(number)], dtype=torch.int64)
+    given: dict[str, Any] = {"batch": 8, "seed": 0, "known": 9, "unlabelled": 9, "classes": classes}
     assert SamplingPlan.of(Settings(), **given).settle == share
     assert SamplingPlan.of(Settings(settle=0.2), **given).settle == 0.2
 
@@ -81,7 +91,13 @@ def test_few_labels_are_not_learnt_by_heart_in_a_last_part(boxes: float, share: 
     ],
 )
 def test_burn_in_lasts_until_labels_alone_are_used_up(labelled: int, steps: int, burn_in: int) -> None:
-    given: dict[str, Any] = {"batch": 64, "seed": 0, "known": labelled, "unlabelled": 4000, "boxes_a_class": 9.0}
+    given: dict[str, Any] = {
+        "batch": 64,
+        "seed": 0,
+        "known": labelled,
+        "unlabelled": 4000,
+        "classes": torch.zeros(9).long(),
+    }
     plan = SamplingPlan.of(Settings(), **given)
     assert plan.between(steps) == (burn_in, steps)
     assert plan.numbers(burn_in - 1, steps) == (16, 0, 0)
@@ -100,7 +116,7 @@ def test_burn_in_lasts_until_labels_alone_are_used_up(labelled: int, steps: int,
     ],
 )
 def test_it_says_what_the_steps_learn_from(options: dict[str, Any], told: str) -> None:
-    given: dict[str, Any] = {"batch": 64, "seed": 0, "known": 40, "unlabelled": 9, "boxes_a_class": 9.0}
+    given: dict[str, Any] = {"batch": 64, "seed": 0, "known": 40, "unlabelled": 9, "classes": torch.zeros(9).long()}
     plan = SamplingPlan.of(Settings(burn_in=0.5, settle=options.pop("settle", 0.0), **options), **given)
     assert told in plan.told(200)
     assert replace(plan, unlabelled=0).told(200) == ""
@@ -150,7 +166,13 @@ def test_of_small_batches_both_kinds_come_by_turns(
     batch: int, known: int, unlabelled: int, step: int, labelled: int
 ) -> None:
     """In ten steps, of 200 in one round after 100 of burn-in; the last 30 have no mosaics."""
-    more: dict[str, Any] = {"batch": batch, "seed": 0, "known": known, "unlabelled": unlabelled, "boxes_a_class": 9.0}
+    more: dict[str, Any] = {
+        "batch": batch,
+        "seed": 0,
+        "known": known,
+        "unlabelled": unlabelled,
+        "classes": torch.zeros(9).long(),
+    }
     plan = SamplingPlan.of(Settings(burn_in=0.5, close_mosaic=0.3), **more)
     first = step if step == 100 else 180
     numbers = [plan.numbers(one, 200) for one in range(first, first + 10)]
@@ -431,10 +453,63 @@ def test_its_labels_stay_where_those_of_the_teacher_agree_less(monkeypatch: pyte
     Sees(made, dict.fromkeys(range(tiny.IMAGES), 0.9))
     before = {name: one.clone() for name, one in made.student.state_dict().items()}
     made.before_step(Progress(20, STEPS, 0.0))
-    assert made._history.drifted.endswith("the labels of coco are kept")
+    told = "the labels of coco are kept, and the weights stay as they are, for there is no earlier state of its own"
+    assert told in made._history.drifted
     assert made._taught.labels is taught.labels
     assert all(torch.equal(one, before[name]) for name, one in made.student.state_dict().items())
     made.finish(STEPS)
+
+
+@pytest.mark.parametrize("third", ["ends", "labels"])
+def test_where_its_own_rounds_drift_the_best_of_its_own_states_comes_back(
+    third: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another detector's labels agreed best; the weights to go back to are those of the first round all the same."""
+    monkeypatch.setattr(held_out, "LEAST", 1)
+    shares, f1 = {"precision": 0.5, "recall": 0.5, "by_class": {"a": {"known": 200}}}, iter([0.9, 0.82, 0.55])
+    monkeypatch.setattr(held_out.HeldOut, "judged", lambda self, sure: {"f1": next(f1), **shares})
+    made, _ = with_first(rounds=2 if third == "ends" else 3, held_out=0.3)
+    _, second, last = [*sorted(made._plan.label_steps(STEPS)), STEPS][:3]
+    made.before_step(Progress(0, STEPS, 0.0))
+    taught = made._taught
+    Sees(made, dict.fromkeys(range(tiny.IMAGES), 0.9))
+    made.before_step(Progress(second, STEPS, 0.0))
+    assert not made._history.drifted
+    good = {name: one.clone() for name, one in made.handed_back("teacher").items()}
+    made.load_state_dict(made.state_dict())
+    with torch.no_grad():
+        for one in [*made.student.parameters(), *made.teacher.parameters()]:
+            one.add_(1.0)
+    if third == "ends":
+        made.finish(last)
+    else:
+        made.before_step(Progress(last, STEPS, 0.0))
+    assert "and now to 55%; the labels of coco are kept, and of the teacher's own states" in made._history.drifted
+    assert torch.equal(made._taught.labels.boxes, taught.labels.boxes)
+    for which in made.exports:
+        for name, one in made.handed_back(which).items():
+            assert torch.equal(one, good[name]), name
+    assert made._history.taken is made._history.passes[1]
+
+
+def test_states_of_earlier_versions_are_gone_back_to() -> None:
+    """They kept the weights beside the labels, and before that in an entry of their own."""
+    labels = PseudoLabels.gather(1, torch.tensor([0]), torch.rand(1, 4), torch.ones(1), torch.tensor([0])).tensors()
+    one = {"history": [passed(0.9)], "drifted": "", "judged": {}}
+    best = {"pass": 0, "taught": labels, "known": torch.ones(1).bool()}
+    mean = {"states": {"teacher": {"a": torch.ones(1)}}, "number": 2}
+    for state in (mean, {"mean": mean}):
+        again = History.restored({**one, "best": {**best, **state}})
+        assert again.own == {"pass": 0, **mean}
+        assert again.best.keys() == {"pass", "taught", "known"}
+    assert History.restored({**one, "best": best}).own == {}, "of another detector"
+    assert History.restored({**one, "best": {}}).record() == History([passed(0.9)]).record()
+
+
+def test_which_class_an_alarm_names_is_not_left_to_chance() -> None:
+    names = [f"class {number}" for number in range(50)]
+    history = [passed(**dict.fromkeys(names, 100)), passed(**dict.fromkeys(names, 1))]
+    assert "of 'class 0' it gave" in drift(history)
 
 
 def test_what_is_handed_back_is_not_measured_against_another_detector(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -479,7 +554,7 @@ def passed(f1: float | None = None, known: int = 100, **classes: int) -> dict[st
         ([passed(a=19), passed(a=100)], ""),
         ([passed(a=50) | {"by": "coco"}, passed(a=9)], ""),  # what another detector found says nothing of its own
         ([passed(a=50) | {"by": "coco"}, passed(a=40), passed(a=7)], "of 'a' it gave 40"),
-        ([passed(0.9) | {"by": "coco"}, passed(0.7)], "now to 70%; the labels of coco are kept"),
+        ([passed(0.9) | {"by": "coco"}, passed(0.7)], "to 90% (F1), and now to 70%"),
         ([passed(0.8), passed(0.9), passed(0.79, a=90)], "to 90% (F1), and now to 79%"),
         ([passed(0.9), passed(0.81)], ""),
         # Of ten labels, 10 / 12 and 8 / 12 with one right and one wrong more: 2 (0.139 / 12 + 0.222 / 12)^0.5 = 0.35.
@@ -701,6 +776,27 @@ def test_a_round_that_was_for_the_better_stays(monkeypatch: pytest.MonkeyPatch) 
     assert made.teacher_record()["judged"]["f1"] == 1
     assert made.teacher_record()["drifted"] == ""
     assert all(torch.equal(one, expected[name]) for name, one in made.handed_back("teacher").items())
+
+
+@pytest.mark.parametrize(("export", "settle", "f1"), [("student", 0, 0), ("teacher", 0, 1), ("student", 0.25, 1)])
+def test_what_is_handed_back_is_judged(export: str, settle: float, f1: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the end the student, where it is that; before a last part the mean, which both go on from."""
+    monkeypatch.setattr(held_out, "LEAST", 1)
+    options = {"teacher": "hog", "held_out": 0.4, "naming": "network", "rounds": 1, "settle": settle, "export": export}
+    made = method(**options)
+
+    class OfTheTeacher(Names):
+        def found(self, rows: Any, network: Any = None, *_: Any, **__: Any) -> Detections:
+            self.right = "both" if network is made.student else "network"
+            return super().found(rows)
+
+    made._labeller = OfTheTeacher(made, "network")
+    made.before_step(Progress(10, STEPS, 0.0))
+    if settle:
+        made.before_step(Progress(30, STEPS, 0.0))
+    made.finish(STEPS)
+    assert made.teacher_record()["judged"]["f1"] == f1
+    assert bool(made.teacher_record()["drifted"]) == (f1 == 0), "whoever gets it is given the better state"
 
 
 def test_without_enough_held_out_boxes_the_network_names() -> None:

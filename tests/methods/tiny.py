@@ -118,6 +118,7 @@ def build(name: str, preset: str | None = None, channels: int = 3, **options: An
         head=_head(needs, resolved) if needs.trains == "all" else None,
         given=given_labels() if needs.labels else None,
         read=lambda rows, area: read(rows, area, channels),
+        export=run.export,
     )
     return declared.method(resolved.method, context).train()
 

@@ -307,6 +307,33 @@ def test_weights_that_are_not_finite_are_named_and_not_resumed(run: Path) -> Non
     assert (meant["lr"], meant["lr_for"]) == (0.0003, None)
 
 
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("origin", ["yolo11n.pt", None])
+def test_a_run_of_an_object_in_memory_is_suggested_as_it_can_be_repeated(
+    run: Path, origin: str | None, kept: bool
+) -> None:
+    """From the detector that the run keeps, else from where it came; no command where neither is known."""
+    model = {"in_memory": "YOLO", "origin": origin}
+    fake_run.write_settings(run, model=model)
+    content = json.loads((run / "handback.json").read_text())
+    (run / "handback.json").write_text(json.dumps({**content, "ok": False, "not_finite": ["model.0.conv.weight"]}))
+    if kept:
+        (run / "start.pt").write_bytes(b"")
+    page = draw(run)
+    again = [words for words in page.codes if words.startswith("headstart pretrain")]
+    if kept or origin:
+        asked = parse(again[0].split()[1:])
+        assert asked is not None
+        meant = collect(values(asked.command, asked.given), [])
+        assert meant["model"] == (str((run / "start.pt").resolve()) if kept else origin)
+        assert meant["data"] == "airfield/images"
+    else:
+        assert again == []
+        assert "Of this run model was an object in memory, which no command can name" in page.text
+        assert "lr=0.0003, lr_for=None" in page.text
+    assert page.text.count("in_memory") == page.text.count("model.in_memory") == 1, "in the table of settings alone"
+
+
 def test_what_arrived_is_counted_and_not_what_was_trained(run: Path) -> None:
     assert "207 of 207 backbone tensors went back into headstart.pt" in draw(run).text
     content = json.loads((run / "handback.json").read_text())

@@ -169,6 +169,18 @@ def test_next_is_to_predict_and_to_train_on_these_labels(run: Path) -> None:
     assert "data=few labels.yaml" in compare
 
 
+def test_a_recipe_with_an_object_in_memory_is_not_suggested(run: Path) -> None:
+    """A comparison refuses it; what to write in its place is said."""
+    objects = {"model": {"in_memory": "YOLO", "origin": "a.pt"}, "teacher": {"in_memory": "Net", "origin": None}}
+    fake_run.write_settings(run, method="selftrain", labels="few labels.yaml", data=["pool.yaml"], **objects)
+    (run / "start.pt").write_bytes(b"")
+    page = draw(run)
+    assert not [words for words in page.codes if words.startswith("headstart compare")]
+    assert "Of this run model and teacher were objects in memory, which a recipe cannot be: copy" in page.text
+    assert f"(model: {(run / 'start.pt').resolve()}, teacher: the path of one)" in page.text
+    assert "led by teacher=Net" in page.text
+
+
 def test_the_sheets_stand_with_the_labels(run: Path) -> None:
     (run / "assets").mkdir()
     for name in ("sure", "least-sure", "open"):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import yaml
@@ -136,6 +137,7 @@ def test_objects_in_memory_are_told_again() -> None:
     assert as_plain(Net()) == {"in_memory": "Net", "origin": "a.pt"}
     assert in_memory(as_plain(Net()))
     assert as_plain((1, "b", Path("c"), None)) == [1, "b", "c", None]
+    assert yaml.safe_load(yaml.safe_dump(as_plain([np.float64(0.5), np.str_("a"), True]))) == [0.5, "a", True]
     assert not in_memory("live YOLO (a.pt)")
 
 

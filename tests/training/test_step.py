@@ -162,6 +162,24 @@ class Mean(Method):
         return (one - other + 1).square().mean()
 
 
+def test_parts_are_told_apart() -> None:
+    """What a method draws for a part is of that part: mosaics of all parts would be alike else."""
+    seen = []
+
+    class Noting(Mean):
+        def forward(self, views: list[View], progress: Progress) -> torch.Tensor:
+            seen.append(progress)
+            return super().forward(views, progress)
+
+    options = MethodSettings(optimizer="sgd", lr=0.1, momentum=0.0)
+    step = Step(
+        Noting(options, Context(nn.Identity(), (3,))), options, Fabric(accelerator="cpu", devices=1), 0, parts=3
+    )
+    batch = PixelBatch(torch.zeros(6, 3, 20, 20, dtype=torch.uint8), torch.full((6, 2), 20), torch.arange(6), [])
+    step(step.views(batch, Progress(2, 4, 0.5)), Progress(2, 4, 0.5))
+    assert seen == [Progress(2, 4, 0.5, part) for part in range(3)]
+
+
 @pytest.mark.parametrize(("images", "shares"), [(6, 3), (7, 3), (7, 5), (3, 8)])
 def test_a_batch_in_parts_is_the_batch(images: int, shares: int) -> None:
     """Loss, clipped gradients and weights of a loss that is a mean over images, in one part and in several.

@@ -75,9 +75,13 @@ def card(known: Known) -> str:
 
 
 def _normalized(known: Known) -> str:
+    """What is to be done to images in [0, 1] before they are given to what the file holds."""
     if known.format == "timm":
         return ", less timm's mean and divided by its deviation"
-    return "" if known.detector.license == "AGPL-3.0" else ", normalized as the detector's own transform does"
+    # An ONNX graph is the whole trunk, which normalizes; tensors are those of the layers behind that.
+    if known.format == "onnx" or known.detector.license == "AGPL-3.0":
+        return ""
+    return ", normalized as the detector's own transform does"
 
 
 def _made(known: Known) -> list[str]:
@@ -104,12 +108,13 @@ def _made(known: Known) -> list[str]:
 
 
 def _start(run: FoundRun) -> str:
-    init, model = run.option("init"), run.option("model")
-    return (
-        _names(init)
-        if init
-        else _names(model) + (" (random weights)" if str(model).endswith((".yaml", ".yml")) else "")
-    )
+    """What the run began with. An object that was made from a YAML may have been trained since: the run knows."""
+    init, model, detector = run.option("init"), run.option("model"), run.option("detector")
+    if init:
+        return _names(init)
+    trained = detector.get("trained") if isinstance(detector, dict) else None
+    random = str(model).endswith((".yaml", ".yml")) if trained is None else not trained
+    return _names(model) + (" (random weights)" if random else "")
 
 
 def _handed_back(run: FoundRun) -> str:

@@ -29,7 +29,7 @@ from headstart.jobs.prepare import Job
 from headstart.jobs.search import Tools, loaded, search_batches
 from headstart.launch.children import end_with
 from headstart.launch.cores import loader_workers
-from headstart.launch.devices import make_fabric, own_device, processes, training_devices
+from headstart.launch.devices import layout_of, make_fabric, own_device, processes, training_devices
 from headstart.launch.group import local_processes
 from headstart.methods.base import Method
 from headstart.methods.schedules import Progress
@@ -229,8 +229,7 @@ class _Trial:
         job, s, arithmetic = self.job, self.job.run, self.arithmetic
         images = job.images if self.labels is None else self.images
         method = make_method(job, self.labels)
-        layout = torch.channels_last if arithmetic.channels_last else torch.contiguous_format
-        method.to(memory_format=layout)
+        method.to(memory_format=layout_of(arithmetic))
         area, held = needed_area(method.view_specs()), 0
         largest = largest_step(method)
         with (

@@ -44,6 +44,7 @@ def facts_of(job: Job, images: ImageIndex, steps: int, fabric: Fabric, arithmeti
             "architecture": _architecture(job),
             **_commands(job),
             "task": detector.task,
+            "trained": detector.trained,
             "classes": len(detector.names),
             "channels": detector.channels,
             "backbone": {"stride": detector.backbone.stride, "width": detector.backbone.width},

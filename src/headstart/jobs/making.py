@@ -48,6 +48,7 @@ def make_method(job: Job, labels: PseudoLabels | None, rows: RowReader | None = 
         trained=detector.trained,
         finder=None if rows is None else _finder(job),
         read=rows,
+        export=s.export,
     )
     method = job.declared.method(job.options, context)
     return Anchored(method, job.options.anchor) if job.options.anchor else method

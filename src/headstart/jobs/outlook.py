@@ -18,7 +18,7 @@ from headstart.images.readers import FileReader
 from headstart.jobs.prepare import Job
 from headstart.jobs.search import Tools, loaded, search_few
 from headstart.launch.cores import loader_workers, own_cores
-from headstart.launch.devices import make_fabric, own_device
+from headstart.launch.devices import layout_of, make_fabric, own_device
 from headstart.launch.random_state import kept_random_state
 from headstart.machine import Arithmetic
 from headstart.methods.base import Method
@@ -195,7 +195,7 @@ def _step(job: Job, method: Method, images: ImageIndex, few: int, arithmetic: Ar
 def _at(progress: Progress, job: Job, method: Method, images: ImageIndex, few: int, arithmetic: Arithmetic) -> Taken:
     """What an image of one step takes."""
     s, fabric = job.run, make_fabric(own_device(job.run.device, job.run.devices), arithmetic.precision)
-    method.to(memory_format=torch.channels_last if arithmetic.channels_last else torch.contiguous_format)
+    method.to(memory_format=layout_of(arithmetic))
     area, rank, world = needed_area(method.view_specs()), ranks.rank(), ranks.world()
     reader = ranks.all_do(lambda: FileReader(images, area))
     own: dict[str, Any] = {"batch": few * world, "rank": rank, "world": world, "reader": reader}

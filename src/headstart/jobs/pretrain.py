@@ -37,7 +37,7 @@ from headstart.jobs.teacher import label_images, write_labels
 from headstart.jobs.together import agreed, moved, of_another_machine, share, sharing, taken_part, told_to_others
 from headstart.jobs.used_files import marks
 from headstart.launch.cores import loader_workers
-from headstart.launch.devices import make_fabric, own_device
+from headstart.launch.devices import layout_of, make_fabric, own_device
 from headstart.launch.group import join_launched, others
 from headstart.machine import Arithmetic, choose
 from headstart.methods.base import Method
@@ -226,7 +226,7 @@ class _Pretraining:
         """Steps that the time budget allows, after what was spent of it."""
         s = self.job.run
         fabric = make_fabric(self.device, self.arithmetic.precision)
-        step = Step(method, self.job.options, fabric, s.seed, s.accumulate)
+        step = Step(method.to(memory_format=layout_of(self.arithmetic)), self.job.options, fabric, s.seed, s.accumulate)
         kept = ranks.from_first(cache.share())
         epoch = steps_for(1, len(self.images), s.batch_size) * (1 - (kept or 0.0))
 

@@ -11,6 +11,7 @@ import inspect
 import os
 import textwrap
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -173,14 +174,15 @@ def with_signature(
 ) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
     """Let a function that takes ``**options`` show the real ones, to `inspect`, to ``help`` and to notebooks.
 
-    ``trust`` is granted here, for as long as the function works.
+    ``trust`` is granted here, for as long as the function works. After a pretraining the random numbers of the process
+    go on where they were: it seeds them, and a notebook is to draw other ones after each.
     """
 
     def decorate(function: Callable[..., Result]) -> Callable[..., Result]:
         @functools.wraps(function)
         def call(**given: Any) -> Result:
             asked = plain(given)
-            with granted(schema.truth(asked.get("trust"))):
+            with granted(schema.truth(asked.get("trust"))), _undrawn() if command == "pretrain" else nullcontext():
                 return function(**asked)
 
         shown = options(command)
@@ -189,6 +191,12 @@ def with_signature(
         return call
 
     return decorate
+
+
+def _undrawn() -> AbstractContextManager[None]:
+    from headstart.launch.random_state import undrawn  # with torch, which a comparison's options are read without
+
+    return undrawn()
 
 
 def signature(shown: list[Option], returns: Any) -> inspect.Signature:
@@ -214,7 +222,8 @@ def listed(shown: list[Option], width: int = 116) -> str:
 
 
 def plain(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given in Python, as the command would give it: paths as strings, ``options=`` among the others.
+    """What was given in Python, as the command would give it: ``options=`` among the others, paths as strings, numbers
+    of NumPy and torch as Python's, wherever in lists and mappings they are.
 
     Raises:
         UserError: ``options`` is no mapping, or names what is given beside it.
@@ -225,10 +234,19 @@ def plain(given: Mapping[str, Any]) -> dict[str, Any]:
     rest = {name: value for name, value in given.items() if name != "options"}
     if twice := sorted(set(own) & set(rest)):
         raise UserError(f"names {', '.join(twice)}, which is given beside it, too", where="options")
-    return {name: _as_string(value) for name, value in {**rest, **own}.items()}
+    return {name: _plain_value(value) for name, value in {**rest, **own}.items()}
 
 
-def _as_string(value: Any) -> Any:
-    if isinstance(value, (list, tuple)) and any(isinstance(one, os.PathLike) for one in value):
-        return [_as_string(one) for one in value]
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+def _plain_value(value: Any) -> Any:
+    """The value without types that are not Python's own; an object such as a detector in memory stays as it is."""
+    if isinstance(value, Mapping):
+        return {_plain_value(key): _plain_value(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        made = map(_plain_value, value)
+        return tuple(made) if type(value) is tuple else list(made)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    # A number of NumPy or torch, or an array of one or more (seeds=np.arange(3)): told by what they can do, for neither
+    # is imported to find that an option is misspelt.
+    dimensions = getattr(value, "ndim", None)
+    return value.tolist() if isinstance(dimensions, int) and dimensions < 2 and hasattr(value, "tolist") else value

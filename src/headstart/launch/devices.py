@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from headstart import ranks
 from headstart.errors import UserError
 from headstart.launch.places import launched
-from headstart.machine import Device, parse_device, parse_devices
+from headstart.machine import Arithmetic, Device, parse_device, parse_devices
 
 if TYPE_CHECKING:
+    import torch
     from lightning_fabric import Fabric
 
 
@@ -76,6 +77,13 @@ def processes(device: str | int, devices: str, nodes: int) -> int:
         what = f"are {nodes}, and {place.world} processes were started, {place.local_world} on this machine"
         raise UserError(what, where="nodes", hint=hint)
     return place.world
+
+
+def layout_of(arithmetic: Arithmetic) -> torch.memory_format:
+    """How the weights of a network that is computed so lie in memory, in whatever is measured of it, too."""
+    import torch
+
+    return torch.channels_last if arithmetic.channels_last else torch.contiguous_format
 
 
 def make_fabric(device: Device, precision: str = "32") -> Fabric:

@@ -47,6 +47,23 @@ def _which(device: torch.device) -> tuple[torch.device, ...]:
 
 
 @contextmanager
+def undrawn() -> Iterator[None]:
+    """Whatever is seeded and drawn meanwhile: afterwards the state is what it was, of every device that is there."""
+    device = torch.device("mps") if torch.backends.mps.is_available() else CPU
+    with kept_random_state(device):
+        seed, states = torch.initial_seed(), None
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            states = torch.cuda.get_rng_state_all()
+        try:
+            yield
+        finally:
+            if states is not None:
+                torch.cuda.set_rng_state_all(states)
+            elif torch.cuda.is_available():  # nobody had drawn there: the state was that of the seed
+                torch.cuda.manual_seed_all(seed)
+
+
+@contextmanager
 def kept_random_state(device: torch.device) -> Iterator[None]:
     """Whatever is drawn meanwhile: afterwards the state is what it was."""
     state = random_state(device)

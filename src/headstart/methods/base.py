@@ -98,6 +98,7 @@ class Context:
         finder: Where labels are given: a trained detector that labels images the first time, if one is given.
         read: Where labels are given: brings the images at some rows of the index, each once, batch after batch, scaled
             down to so many pixels at most.
+        export: Whose weights are handed back in the end.
     """
 
     student: nn.Module
@@ -113,6 +114,7 @@ class Context:
     trained: bool = True
     finder: Finder | None = None
     read: Callable[[Sequence[int], int], Iterable[PixelBatch]] | None = None
+    export: Export = "student"
 
     @property
     def names(self) -> tuple[str, ...]:

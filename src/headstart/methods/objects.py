@@ -90,6 +90,8 @@ class Objects(Method):
         if uniform >= s.mosaic or progress.step >= (1 - s.close_mosaic) * progress.steps:
             seen = unmixed(*seen)
         else:
+            if progress.part:  # whether there are mosaics is one for the step, how they are made is not
+                random = draws(self.context.seed, Purpose.MOSAIC_OR_NOT, progress.step, progress.part)
             seen = mosaics(*seen, random, (1 - self._zoom, 1 + self._zoom))
         images, owner, moved, labels = seen
         return images, owner.to(device), moved.to(device), labels.to(device)

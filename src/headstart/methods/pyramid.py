@@ -122,7 +122,7 @@ class Pyramid(Method):
     def draw(self, views: list[View], progress: Progress) -> list[Tensor]:
         """The boxes of a step in pixels of each view, float32 ``(B, boxes, 4)``: decided by the seed and the step."""
         s, size = self.settings, self.context.imgsz
-        random = draws(self.context.seed, Purpose.REGIONS, progress.step)
+        random = draws(self.context.seed, Purpose.REGIONS, progress.step, progress.part)
         crops = [view.boxes.cpu() for view in views]
         region = meeting(*crops)
         # Not smaller than a cell of the finest map in the view that shows it smaller.

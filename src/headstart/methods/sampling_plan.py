@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from headstart import ranks
 from headstart.methods.schedules import Progress
@@ -66,14 +67,18 @@ class SamplingPlan:
         seed: int,
         known: int,
         unlabelled: int,
-        boxes_a_class: float,
+        classes: Tensor,
         labelled_at_once: bool = False,
     ) -> SamplingPlan:
-        """As the options of a method say; the last part, where they do not, by the labelled boxes a class."""
+        """As the options of a method say; the last part, where they do not, by the labelled boxes a class.
+
+        `classes` are those of the labelled boxes, int64 ``(N,)``. One that is only named does not count: a dataset YAML
+        may have COCO's 80 names, and labels of three.
+        """
         options = {name: getattr(settings, name) for name in _OPTIONS}
         settle = settings.settle
         if settle is None:
-            settle = SETTLE if boxes_a_class >= SETTLED_FROM else 0.0
+            settle = SETTLE if len(classes) >= SETTLED_FROM * max(1, len(torch.unique(classes))) else 0.0
         kinds = {"known": known, "unlabelled": unlabelled}
         return cls(**options, settle=settle, batch=batch, seed=seed, **kinds, labelled_at_once=labelled_at_once)
 

@@ -16,11 +16,13 @@ class Progress(NamedTuple):
         step: Steps done, from 0.
         steps: Steps in all.
         epoch: Passes over the images done, a fraction: images seen / images.
+        part: Of the batch, which `accumulate=` takes in parts, from 0.
     """
 
     step: int
     steps: int
     epoch: float
+    part: int = 0
 
 
 def cosine(step: int, steps: int, start: float, end: float) -> float:

@@ -148,7 +148,7 @@ class Selftrain(Method):
             seed=context.seed,
             known=len(self._held_out.known),
             unlabelled=len(self._unlabelled),
-            boxes_a_class=len(context.given.labels.labels) / max(1, len(context.names)),
+            classes=context.given.labels.labels,
             labelled_at_once=settings.proposals is not None,
         )
         kinds = self._held_out.known, self._unlabelled, context.given.rows
@@ -224,7 +224,7 @@ class Selftrain(Method):
 
     def _settle(self, step: int) -> None:
         """The last part goes on from the mean of all cycles so far, and is none of them: its weights are better."""
-        self._judge(step)
+        self._judge(step, "teacher")
         self._take(self._averaged())
         self._mean = WeightMean()
         self._history.say("the last part begins: labelled images alone, seen whole, at a tenth of the learning rate")
@@ -257,9 +257,9 @@ class Selftrain(Method):
         moved, kept = boxes_in_view(view, owner, shares, labels)
         seen = view.images, owner[kept], moved[kept], labels[kept]
         if self._plan.in_mosaics(progress.step, progress.steps):
-            random = draws(self.context.seed, Purpose.MOSAICS, progress.step)
-            seen = mosaics(*seen, random, (1 - self._zoom, 1 + self._zoom))
-            seen = mixed(*seen, draws(self.context.seed, Purpose.MIXUP, progress.step), self.settings.mixup)
+            seed, at = self.context.seed, (progress.step, progress.part)
+            seen = mosaics(*seen, draws(seed, Purpose.MOSAICS, *at), (1 - self._zoom, 1 + self._zoom))
+            seen = mixed(*seen, draws(seed, Purpose.MIXUP, *at), self.settings.mixup)
         images, owner, moved, labels = seen
         return images, owner.to(device), moved.to(device), labels.to(device)
 
@@ -294,7 +294,7 @@ class Selftrain(Method):
         judged = self._held_out.judged(both.those(kept(both, keep)))
         # Nothing tells of a single round that it was for the worse but labels that are held out.
         goes_back = self.settings.rounds > 1 or len(self._held_out.rows)
-        state = (dict if first else mean.record) if goes_back else None
+        state = mean.record if goes_back else None
         entry = {"step": progress.step, **counts, **named_by, **learnt.record(), **judged}
         best = self._history.add(entry | ({"by": by.name} if first else {}), state)
         if self._history.drifted:
@@ -309,22 +309,22 @@ class Selftrain(Method):
     def finish(self, steps: int) -> None:
         """Judge what is handed back, where no last part has learnt from the held-out labels."""
         if not self._plan.settles(steps):
-            self._judge(steps)
+            self._judge(steps, self.context.export)
 
-    def _judge(self, step: int) -> None:
+    def _judge(self, step: int, which: Export) -> None:
         """Where the held-out labels say that the rounds were for the worse, take what was there before."""
         if self._history.best and self._burn_in_imgsz == self.context.imgsz:
-            judged = self._held_out.judged(self.label(self._held_out.rows.tolist(), "teacher").sure)
+            judged = self._held_out.judged(self.label(self._held_out.rows.tolist(), which).sure)
             if self._history.ends({"step": step, **judged}):
                 self._go_back()
 
     def _go_back(self) -> None:
-        """Take teacher and labels of the pass that agreed best; the teacher labels nothing any more."""
-        best = self._history.best
+        """Take the labels that agreed best, and the best own state, if any; the teacher labels nothing any more."""
+        best, own = self._history.best, self._history.own
         self._taught = Taught(best["taught"], best["known"])
-        if "states" not in best:  # labels of another detector; the weights stay what they are
+        if not own:  # all that was good is of another detector; the weights stay what they are
             return
-        mean = WeightMean(best["states"], best["number"])
+        mean = WeightMean(own["states"], own["number"])
         self._take(mean)
         self._mean = mean if self._burn_in_imgsz == self.context.imgsz else WeightMean()
         self._learnt.clear()

@@ -22,14 +22,17 @@ class History:
     Attributes:
         passes: Of each what it labelled, and how far that agrees with labels that are held out.
         drifted: What tells that it has drifted, in words; "" where nothing does.
-        best: The state at the pass that agreed best, with its number as ``pass``, and its labels, `PseudoLabels`, as
-            ``taught``; empty before the first. Without ``states`` where another detector labelled: its labels alone.
+        best: The labels of the pass that agreed best, `PseudoLabels`, as ``taught``, and its number as ``pass``; empty
+            before the first. They may be those of another detector.
+        own: The detector's own state at the pass of its own that agreed best, with the number of that as ``pass``;
+            empty before the first.
         judged: How far the detector at the end of the rounds agrees with held-out labels; empty where nobody knows.
     """
 
     passes: list[dict[str, Any]] = field(default_factory=list)
     drifted: str = ""
     best: dict[str, Any] = field(default_factory=dict)
+    own: dict[str, Any] = field(default_factory=dict)
     judged: dict[str, Any] = field(default_factory=dict)
     _news: list[tuple[Literal["info", "alarm"], str]] = field(default_factory=list)
 
@@ -39,24 +42,47 @@ class History:
         Args:
             entry: `headstart.pseudolabels.labelling.Labelling.counts` and agreement; ``by`` whom, if by another
                 detector.
-            state: What to go back to where a later pass drifts; None where none follows.
+            state: The detector's, to go back to where a later pass drifts; None where none follows.
 
         Returns:
-            Whether it is the best so far, and `best` its state.
+            Whether it is the best so far: the labels of `best` are to be this pass's.
         """
         self.passes.append(entry)
-        self.drifted = drift(self.passes)
+        self.drifted = self._told(drift(self.passes))
         self._news.append(("info", told(entry, entry.get("by", "the teacher"))))
         self._news += [("alarm", self.drifted)] if self.drifted else []
-        if self.drifted or state is None or agrees(entry) < max(agrees(one) for one in self.passes):
+        if self.drifted or state is None:
             return False
-        self.best = {"pass": len(self.passes) - 1, **state()}
+        if "by" not in entry and agrees(entry) >= max(agrees(one) for one in self._of_its_own):
+            self.own = {"pass": len(self.passes) - 1, **state()}
+        if agrees(entry) < max(agrees(one) for one in self.passes):
+            return False
+        self.best = {"pass": len(self.passes) - 1}
         return True
 
     @property
+    def _of_its_own(self) -> list[dict[str, Any]]:
+        return [one for one in self.passes if "by" not in one]
+
+    def _told(self, found: str) -> str:
+        """The finding that the teacher has drifted, if it is one, with what is gone back to."""
+        if not found:
+            return ""
+        by = self.passes[self.best["pass"]].get("by") if self.best else None
+        if not self.own:
+            stay = "the weights stay as they are, for there is no earlier state of its own to go back to"
+            return f"{found}; the labels of {by} are kept, and {stay}" if by else f"{found}; {stay}"
+        which = "that agreed best" if any(map(agrees, self.passes)) else "before"
+        if by:
+            return f"{found}; the labels of {by} are kept, and of the teacher's own states the one {which} is taken"
+        return f"{found}; the state {which} is taken, and its labels are kept"
+
+    @property
     def taken(self) -> Mapping[str, Any]:
-        """The pass whose labels are learnt from: the last, or the one that was gone back to; empty before the first."""
-        last = int(self.best["pass"]) if self.drifted and self.best else -1
+        """The pass that says how finds are named and kept: the last, or the one that was gone back to; empty before the
+        first.
+        """
+        last = int((self.own or self.best)["pass"]) if self.drifted and (self.own or self.best) else -1
         return self.passes[last] if self.passes else {}
 
     def ends(self, judged: dict[str, Any]) -> bool:
@@ -71,8 +97,8 @@ class History:
         if self.drifted or "f1" not in judged:
             return False
         self.judged = judged
-        own = [one for one in self.passes if "by" not in one]  # one cannot go back to weights that are not its own
-        self.drifted = drift([*own, judged]) if any(agrees(one) for one in own) else ""
+        own = self._of_its_own  # one cannot go back to weights that are not its own
+        self.drifted = self._told(drift([*own, judged])) if any(map(agrees, own)) else ""
         right = judged["precision"]
         given = "gives nothing there" if right is None else f"{right:.0%} of what it gives there is right"
         self.say(f"in the end it finds {judged['recall'] or 0:.0%} of the held-out labels, and {given}")
@@ -99,16 +125,21 @@ class History:
         return {"passes": self.passes, "drifted": self.drifted, "judged": self.judged}
 
     def record(self) -> dict[str, Any]:
-        """What a run goes on with; labels of the best state as tensors."""
+        """What a run goes on with; the best labels as tensors."""
         best = {**self.best, "taught": self.best["taught"].tensors()} if self.best else {}
-        return {"history": self.passes, "best": best, "drifted": self.drifted, "judged": self.judged}
+        kept = {"best": best, "own": self.own}
+        return {"history": self.passes, **kept, "drifted": self.drifted, "judged": self.judged}
 
     @classmethod
     def restored(cls, record: Mapping[str, Any]) -> History:
         """From what `record` gave; other entries do not matter."""
         best = record["best"]
-        best = {**best, **best.get("mean", {}), "taught": PseudoLabels(**best["taught"])} if best else {}
-        return cls(list(record["history"]), record["drifted"], best, record.get("judged", {}))
+        # Earlier versions kept the state with the best labels, if these were its own.
+        before = {**best, **best.get("mean", {})}
+        own = record.get("own") or {name: before[name] for name in ("pass", "states", "number") if "states" in before}
+        labels = {"taught": PseudoLabels(**best["taught"])} if best else {}
+        best = {name: best[name] for name in ("pass", "known") if name in best} | labels
+        return cls(list(record["history"]), record["drifted"], best, own, record.get("judged", {}))
 
 
 def drift(history: Sequence[Mapping[str, Any]]) -> str:
@@ -126,22 +157,20 @@ def drift(history: Sequence[Mapping[str, Any]]) -> str:
         known = max(1, sum(one["known"] for one in last["by_class"].values()))
         fallen = best - agrees(last)
         shares = ((one * known + 1) / (known + 2) for one in (best, agrees(last)))
-        by = max(history, key=agrees).get("by")
-        taken = f"the labels of {by} are kept" if by else "the state that agreed best is taken, and its labels are kept"
         if fallen > max(LEAST_FALL, 2 * sum(share * (1 - share) / (known + 2) for share in shares) ** 0.5):
             return (
                 f"the teacher has drifted: its labels agreed with the held-out ones to {best:.0%} (F1), and now to "
-                f"{agrees(last):.0%}; {taken}"
+                f"{agrees(last):.0%}"
             )
         return ""
     first = next(one for one in history if one.get("by") == last.get("by"))
-    for name in {*first["classes"], *last["classes"]}:
+    for name in dict.fromkeys([*first["classes"], *last["classes"]]):  # in their order: a set has another each time
         before, now = (one["classes"].get(name, 0) / max(1, one["images"]) for one in (first, last))
         counts = first["classes"].get(name, 0), last["classes"].get(name, 0)
         if counts[0] >= LEAST_COUNT and not before / MANY_TIMES <= now <= before * MANY_TIMES:
             return (
                 f"the teacher has drifted: of {name!r} it gave {counts[0]:,} labels on {first['images']:,} images at "
-                f"first, and now {counts[1]:,} on {last['images']:,}; the state before is taken, and its labels kept"
+                f"first, and now {counts[1]:,} on {last['images']:,}"
             )
     return ""
 

@@ -14,6 +14,7 @@ from headstart.report.run_reader import FoundRun
 from headstart.report.teacher_labels import drifted, learned_labels, often_wrong, teacher_sentence
 from headstart.run.display import NO_BREAK, duration
 from headstart.run.health import WARMUP, Health
+from headstart.settings.resolve import in_memory
 
 _JUDGED = (
     "loss", "teacher_entropy", "teacher_entropy_max", "feature_spread", "spread_alarm",
@@ -230,7 +231,7 @@ def _next_steps(run: FoundRun, tone: str) -> list[Step]:
         )
         return [Step(why, resume)]
     if tone == "bad":
-        return [Step("Pretrain again, at a third of the learning rate:", _again(run))]
+        return [_again(run)]
     detector = run.option("detector")
     known = detector if isinstance(detector, dict) else {}
     model = known.get("architecture") or known.get("name") or Path(str(run.option("model", "yolo11n"))).stem
@@ -267,14 +268,22 @@ def _with_classes(run: FoundRun, commands: Mapping[str, str], labels: str, model
     own = f"mine={_near(run.path / 'settings.yaml')}"
     recipe = [_listed("starts", ["coco", "coco-longer", own, "mine-as-is"])]
     recipe += [f"imgsz={size}"] if (size := run.option("imgsz")) else []
+    why = (
+        "Whether the images without labels helped, only a comparison says. This run as a recipe, made anew from "
+        "each list of labels, fine-tuned and as it is, against COCO's weights fine-tuned for as many steps:"
+    )
+    compare = shlex.join(["headstart", "compare", f"data={labels}", f"model={model}", *recipe])
+    if lost := _in_memory(run):
+        files = ", ".join(f"{name}: {file or 'the path of one'}" for name, file in lost.items())
+        why = (
+            f"Whether the images without labels helped, only a comparison says. {_objects_of(lost)} in memory, which a "
+            f"recipe cannot be: copy {_near(run.path / 'settings.yaml')}, name a file there below asked: ({files}), "
+            "and give headstart compare the copy as a start, such as mine=copy.yaml."
+        )
     return [
         Step("It has your classes, and finds objects as it is:", commands["predict"]),
         Step("Fine-tune it on your labels:", commands["train"]),
-        Step(
-            "Whether the images without labels helped, only a comparison says. This run as a recipe, made anew from "
-            "each list of labels, fine-tuned and as it is, against COCO's weights fine-tuned for as many steps:",
-            shlex.join(["headstart", "compare", f"data={labels}", f"model={model}", *recipe]),
-        ),
+        Step(why, "" if lost else compare),
     ]
 
 
@@ -284,14 +293,39 @@ def _listed(option: str, items: Sequence[str]) -> str:
     return f"{option}={','.join(items) if plain else json.dumps(items, ensure_ascii=False)}"
 
 
-def _again(run: FoundRun) -> str:
+def _in_memory(run: FoundRun) -> dict[str, str]:
+    """What was asked for as an object in memory, with the file that can be named in its place; "" where none is known.
+
+    The detector is kept in the run's folder as the run began with it, and may be another by now where it came from.
+    """
+    asked = run.settings.get("asked")
+    lost = {name: value for name, value in asked.items() if in_memory(value)} if isinstance(asked, dict) else {}
+    files = {name: str(value.get("origin") or "") for name, value in lost.items()}
+    start = run.path / "start.pt"
+    return files | ({"model": _near(start)} if "model" in files and start.is_file() else {})
+
+
+def _objects_of(lost: Mapping[str, str]) -> str:
+    return f"Of this run {' and '.join(lost)} {'was an object' if len(lost) == 1 else 'were objects'}"
+
+
+def _again(run: FoundRun) -> Step:
+    """The run once more, with all that was asked for but the rate."""
     lr = run.option("lr")
     rate = float(f"{lr / 3:.1g}") if isinstance(lr, (int, float)) else 3e-4
     # All that was asked for stays; the rate that is recorded is that of the run's batch already.
     asked = [f"cfg={_near(run.path / 'settings.yaml')}"]
     given = asked if isinstance(run.settings.get("asked"), dict) else [f"data={one}" for one in sources(run)]
-    words = [*given, f"lr={rate:g}", "lr_for=none", f"out={_near(run.path)}-2"]
-    return shlex.join(["headstart", "pretrain", *words])
+    lost, out = _in_memory(run), f"{_near(run.path)}-2"
+    if not all(lost.values()):
+        return Step(
+            "Pretrain again, at a third of the learning rate, and from Python, as this run was begun: "
+            f"{_objects_of(lost)} in memory, which no command can name. What changes: lr={rate:g}, lr_for=None, "
+            f"out={out!r}."
+        )
+    words = [*given, *(f"{name}={file}" for name, file in lost.items())]
+    words += [f"lr={rate:g}", "lr_for=none", f"out={out}"]
+    return Step("Pretrain again, at a third of the learning rate:", shlex.join(["headstart", "pretrain", *words]))
 
 
 def _here(command: str, run: FoundRun) -> str:

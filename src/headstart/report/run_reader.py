@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from headstart.errors import UserError
 from headstart.reading import parse_json, parse_yaml, read_json_lines
+from headstart.settings.resolve import readable
 
 _HEADS = (["path", "reason"], ["path", "note"])
 _MOST_KINDS, _OTHER = 40, "other"
@@ -69,14 +70,14 @@ class FoundRun:
     finished: bool
 
     def option(self, name: str, default: Any = None) -> Any:
-        """The value that option `name` had in the end: what "auto" became, not "auto"."""
+        """The value that option `name` had in the end: what "auto" became, not "auto"; an object in memory in words."""
         parts = (self.settings.get(part) for part in ("resolved", "options"))
         resolved, given = (part if isinstance(part, dict) else {} for part in parts)
         found = resolved.get(name)
         # Earlier versions kept a mark of the labels there, by the option's own name: no option resolves to facts.
         if found is None or (isinstance(found, dict) and name in given):
             found = given.get(name)
-        return self.settings.get(name, default) if found is None else found
+        return self.settings.get(name, default) if found is None else readable(found)
 
     def column(self, name: str) -> Floats:
         """A column of the metrics; all nan where nothing of that name was logged."""

@@ -102,7 +102,7 @@ def teacher_sentence(run: FoundRun) -> str:
 
 
 def drifted(run: FoundRun) -> bool:
-    """Whether the teacher has drifted, and was taken back."""
+    """Whether the teacher has drifted: it was taken back, where there was a state to go back to."""
     return bool(run.teacher.get("drifted"))
 
 

@@ -120,8 +120,8 @@ class Step:
         *some, last = split_views(views, self.parts)
         images = len(views[0].images)
         with self.fabric.no_backward_sync(self._module) if some else nullcontext():
-            losses = [self._backward(part, progress, images) for part in some]
-        return torch.stack([*losses, self._backward(last, progress, images)]).sum()
+            losses = [self._backward(part, progress._replace(part=at), images) for at, part in enumerate(some)]
+        return torch.stack([*losses, self._backward(last, progress._replace(part=len(some)), images)]).sum()
 
     def _backward(self, views: list[View], progress: Progress, images: int) -> Tensor:
         """The loss of a part, by its share of the images of the step."""

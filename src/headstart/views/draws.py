@@ -11,6 +11,8 @@ import torch
 
 _SEEDS_APART = 1_000_003
 """Seeds are so far apart that no step of one has the numbers of a step of the next."""
+_PARTS_APART = 2**52
+"""Parts of a batch are further apart than the numbers of the largest seed, which has 32 bits."""
 
 
 class Purpose(IntEnum):
@@ -30,6 +32,13 @@ class Purpose(IntEnum):
     MIXUP = 900_000
 
 
-def draws(seed: int, purpose: Purpose, step: int = 0) -> torch.Generator:
-    """A generator of the CPU, in the same state whenever it is asked for with the same arguments."""
-    return torch.Generator().manual_seed(seed * _SEEDS_APART + step + purpose)
+def draws(seed: int, purpose: Purpose, step: int = 0, part: int = 0) -> torch.Generator:
+    """A generator of the CPU, in the same state whenever it is asked for with the same arguments.
+
+    Args:
+        seed: Of the run.
+        purpose: What is drawn.
+        step: From 0.
+        part: Of the batch of a step, from 0.
+    """
+    return torch.Generator().manual_seed(seed * _SEEDS_APART + step + purpose + part * _PARTS_APART)
