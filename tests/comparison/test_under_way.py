@@ -139,7 +139,7 @@ def weights(result: FinetuneResult) -> dict[str, torch.Tensor]:
     return dict(found["model"].state_dict()) if "model" in found and hasattr(found["model"], "state_dict") else found
 
 
-SLOW = {"yolo11n, mosaics closed then"}
+SLOW = {"yolo11n", "yolo11n, mosaics closed then"}
 
 
 @pytest.mark.parametrize("case", [pytest.param(one, marks=pytest.mark.slow) if one in SLOW else one for one in CASES])
