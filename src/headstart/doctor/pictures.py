@@ -18,6 +18,7 @@ from headstart.images.decode import bytes_of
 from headstart.images.frames import is_video_name, parse
 from headstart.images.headers import DecodeError, read_header
 from headstart.images.index import ImageIndex
+from headstart.images.samples import spread
 from headstart.images.video import Capture
 
 STRIP = 4.0
@@ -58,7 +59,7 @@ def look_at(images: Sequence[str]) -> Looks:
 
 def _spread(images: Sequence[str]) -> Sequence[str]:
     """All, or `MOST` evenly over their order."""
-    return images if len(images) <= MOST else [images[at * len(images) // MOST] for at in range(MOST)]
+    return [images[at] for at in spread(len(images), MOST)]
 
 
 def read_findings(name: str, looks: Looks) -> list[Finding]:

@@ -15,6 +15,11 @@ TRIES = 4
 """Files looked at for each image wanted: with more broken ones than that, fewer images are found."""
 
 
+def spread(length: int, number: int) -> list[int]:
+    """Places of `number` of so many, evenly spread from the first one on; all of fewer."""
+    return sorted({place * length // number for place in range(number)}) if length else []
+
+
 def sample_images(
     images: ImageIndex, number: int, max_area: int, skipped: list[tuple[str, str]] | None = None
 ) -> Iterator[tuple[str, Tensor]]:
@@ -29,7 +34,7 @@ def sample_images(
     Yields:
         Path, and uint8 (C, H, W), RGB where C is 3, scaled down to `max_area` pixels where it is larger.
     """
-    bounds = [place * len(images) // number for place in range(number + 1)]
+    bounds = [*spread(len(images), number), len(images)]
     longest = -(-len(images) // number)
     # The first image of each stretch, then the second one of each ...
     positions = (

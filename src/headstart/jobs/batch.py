@@ -24,7 +24,7 @@ from headstart.images.index import ImageIndex
 from headstart.images.loader import ImageLoader
 from headstart.images.workers import AHEAD, start_worker
 from headstart.jobs.making import make_method
-from headstart.jobs.outlook import spread
+from headstart.jobs.outlook import some_of
 from headstart.jobs.prepare import Job
 from headstart.jobs.search import Tools, loaded, search_batches
 from headstart.launch.children import end_with
@@ -201,7 +201,7 @@ class _Trial:
     def __init__(self, job: Job, device: torch.device) -> None:
         self.job, self.device = job, device
         self.tools: Tools | None = None
-        self.images, self.labels = spread(job.images, FOUND_ON), None
+        self.images, self.labels = some_of(job.images, FOUND_ON), None
         s = job.run
         self.arithmetic = machine.choose(s.precision, s.channels_last, False, device)
         if job.declared.method.needs.pseudolabels:
@@ -212,7 +212,7 @@ class _Trial:
         try:
             if self.tools:
                 with suppress(UserError):  # nothing found is no matter here
-                    self._searched(spread(self.job.images, batch), batch)
+                    self._searched(some_of(self.job.images, batch), batch)
             return self._steps(batch)
         except Exception as error:
             # Where fewer images are left to try, they tell what an error without a cause was of.

@@ -15,6 +15,7 @@ from headstart import ranks
 from headstart.images.index import ImageIndex
 from headstart.images.loader import ImageLoader
 from headstart.images.readers import FileReader
+from headstart.images.samples import spread
 from headstart.jobs.prepare import Job
 from headstart.jobs.search import Tools, loaded, search_few
 from headstart.launch.cores import loader_workers, own_cores
@@ -121,7 +122,7 @@ def outlook(job: Job, make: Make, arithmetic: Arithmetic) -> Outlook | None:
     crowded = busy()  # before the trial, which is work as well
     share = s.batch_size // s.accumulate // ranks.world()
     few = share if device.type != "cpu" else min(share, IMAGES)
-    images = spread(job.images, 2 * few * ranks.world())
+    images = some_of(job.images, 2 * few * ranks.world())
     searches = job.declared.method.needs.pseudolabels
     # What is drawn here must not change what the run draws.
     with kept_random_state(device):
@@ -156,9 +157,9 @@ def _stepping() -> Iterator[None]:
         raise _InOneError from error
 
 
-def spread(images: ImageIndex, number: int) -> ImageIndex:
+def some_of(images: ImageIndex, number: int) -> ImageIndex:
     """Some of the images, from all over the index."""
-    return images.subset(sorted({place * len(images) // number for place in range(number)}))
+    return images.subset(spread(len(images), number))
 
 
 def _searched(job: Job, images: ImageIndex, device: torch.device) -> tuple[PseudoLabels, float]:
