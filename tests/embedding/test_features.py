@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from headstart.detectors.find import load_detector
-from headstart.embedding import features
 from headstart.embedding.features import Box, Describer, one_against_two, pooled
 from headstart.images.loader import PixelBatch
+from headstart.pseudolabels import labelling
 from headstart.pseudolabels.search import Search
 from headstart.settings.method_options import ProposalOptions
 
@@ -96,7 +96,7 @@ def test_passes_are_as_large_as_pixels_allow(monkeypatch: pytest.MonkeyPatch) ->
     images = batch([(128, 128), (64, 128), (128, 40), (100, 128), (128, 128)])
     labels = {3: [Box((0.0, 0.0, 0.5, 0.5), "label", 1)]}
     whole = describe(images, labels)
-    monkeypatch.setattr(features, "AT_ONCE", 2 * 128**2 + 1)
+    monkeypatch.setattr(labelling, "AT_ONCE", 2 * 128**2 + 1)
     parts = describe(images, labels)
     assert passes == [5, 2, 2, 1]
     assert (parts.rows, parts.sizes) == (whole.rows, whole.sizes)
@@ -108,5 +108,5 @@ def test_passes_are_as_large_as_pixels_allow(monkeypatch: pytest.MonkeyPatch) ->
     torch.testing.assert_close(parts.features, whole.features)
     torch.testing.assert_close(parts.box_features, whole.box_features, atol=1e-4, rtol=1e-4)
     assert parts.uncertainty == pytest.approx(whole.uncertainty, abs=1e-5)
-    monkeypatch.setattr(features, "AT_ONCE", 1)  # one that is too large by itself is looked at all the same
+    monkeypatch.setattr(labelling, "AT_ONCE", 1)  # one that is too large by itself is looked at all the same
     assert describe(images).rows == whole.rows

@@ -20,6 +20,7 @@ from headstart.comparison.start_records import LeakFacts, PretrainingFacts
 from headstart.comparison.starts import LONGER, Start
 from headstart.errors import UserError, few
 from headstart.images.index import find_images
+from headstart.images.samples import spread
 from headstart.images.shards import hash_of, size_of
 from headstart.run.display import make_console
 
@@ -123,12 +124,12 @@ class _Looks:
 
     def __init__(self, test: Sequence[str], others: Iterable[str], cache: Path) -> None:
         unique = sorted(set(others) - set(test))
-        every = -(-len(unique) // MOST) if unique else 1
-        self.looked = {*test, *unique[::every]}
+        some = [unique[at] for at in spread(len(unique), MOST)]
+        self.looked = {*test, *some}
         if len(self.looked) > _MANY:
-            said = f"looking for copies of test images among {len(unique[::every]):,} images ..."
+            said = f"looking for copies of test images among {len(some):,} images ..."
             make_console(stderr=True).print(said, markup=False)
-        made = likeness.thumbnails([*test, *unique[::every]], cache)
+        made = likeness.thumbnails([*test, *some], cache)
         self._values, self.unread = made.values, dict(made.unread)
         self._rows = {path: row for row, path in enumerate(made.paths)}
         self.test = self._of(test)

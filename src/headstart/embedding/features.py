@@ -15,7 +15,7 @@ from headstart.detectors.base import Detector, evaluating
 from headstart.images.loader import PixelBatch
 from headstart.probes.labelled import box_features
 from headstart.pseudolabels.base import PseudoLabelHead
-from headstart.pseudolabels.labelling import AT_ONCE, OVERLAP
+from headstart.pseudolabels.labelling import OVERLAP, at_once
 from headstart.pseudolabels.search import Search, chosen, fitted
 
 LEAST = 0.1
@@ -100,7 +100,7 @@ class Describer:
     @property
     def together(self) -> int:
         """Images that go through the network in one pass."""
-        return max(1, AT_ONCE // self.imgsz**2)
+        return at_once(self.imgsz)
 
     @torch.no_grad()
     def __call__(self, batch: PixelBatch, labels: Mapping[int, Sequence[Box]] | None = None) -> Described:

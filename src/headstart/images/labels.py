@@ -336,14 +336,25 @@ class Survey:
     Attributes:
         classes: Image -> the classes of its objects, for the images that Ultralytics uses; empty for background.
         dropped: Images that Ultralytics leaves out.
-        notes: What cannot be used and why, with counts and examples; empty where all is well.
+        errors: Of each of these its label file, and the first error there.
+        ineffective: What has no effect on the images that are used, with a count and examples; empty where all has.
         objects: Image -> how many objects it has, for the images of `classes`.
     """
 
     classes: dict[str, frozenset[int]]
     dropped: tuple[str, ...]
-    notes: tuple[str, ...]
+    errors: tuple[str, ...]
+    ineffective: tuple[str, ...]
     objects: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What cannot be used and why, with counts and examples; empty where all is well."""
+        if not self.dropped:
+            return self.ineffective
+        out, total = len(self.dropped), len(self.classes) + len(self.dropped)
+        told = f"{out:,} of {total:,} images are left out for their label files: {few(self.errors)}"
+        return (told, *self.ineffective)
 
 
 def survey(images: Iterable[str], classes: int | None = None, keypoints: Keypoints | None = None) -> Survey:
@@ -356,21 +367,16 @@ def survey(images: Iterable[str], classes: int | None = None, keypoints: Keypoin
     found: dict[str, frozenset[int]] = {}
     objects: dict[str, int] = {}
     dropped: list[str] = []
-    drops: list[str] = []
+    errors: list[str] = []
     lines: list[str] = []
     for image in images:
         labels = read_labels(label_path(image), classes, keypoints)
         if labels.dropped:
-            dropped.append(image)
             first = next(problem for problem in labels.problems if problem.drops_image)
-            drops.append(f"{labels.path}: {first}")
+            dropped.append(image)
+            errors.append(f"{labels.path}: {first}")
         else:
             found[image], objects[image] = labels.classes, len(labels.rows)
             lines += [f"{labels.path}: {problem}" for problem in labels.problems]
-    total = len(found) + len(dropped)
-    notes = []
-    if drops:
-        notes.append(f"{len(drops):,} of {total:,} images are left out for their label files: {few(drops)}")
-    if lines:
-        notes.append(f"{len(lines):,} lines or files of labels have no effect: {few(lines)}")
-    return Survey(found, tuple(dropped), tuple(notes), objects)
+    ineffective = (f"{len(lines):,} lines or files of labels have no effect: {few(lines)}",) if lines else ()
+    return Survey(found, tuple(dropped), tuple(errors), ineffective, objects)

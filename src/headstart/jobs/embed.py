@@ -220,13 +220,12 @@ def _labelled(labels: str, images: ImageIndex) -> _Given:
     to_mend = frozenset(row_of[resolved(path)] for path in known.dropped)
     if not to_mend:
         return _Given(dataset, found, to_mend, known.notes)
-    read = (read_labels(label_path(path), classes, keypoints) for path in known.dropped)
-    errors = [f"{one.path}: {next(each for each in one.problems if each.drops_image)}" for one in read]
     told = (
-        f"{len(errors):,} of {len(there):,} images of train have errors in their label files: {few(errors)}. They are "
-        "described as images without labels, and are not among those to label next: mend them"
+        f"{len(to_mend):,} of {len(there):,} images of train have errors in their label files: "
+        f"{few(known.errors)}. They are described as images without labels, and are not among those to "
+        "label next: mend them"
     )
-    return _Given(dataset, found, to_mend, (told, *known.notes[1:]))  # the first says that they are left out
+    return _Given(dataset, found, to_mend, (told, *known.ineffective))
 
 
 def _uncertain(s: EmbedSettings, detector: Detector, given: _Given | None) -> bool:

@@ -29,6 +29,11 @@ MATCH = 0.5
 NAMED = {"network": "named by the network", "both": "named by network and detector together"}
 
 
+def at_once(imgsz: int) -> int:
+    """Images of this side, pixels, that go through a network in one pass: one at least."""
+    return max(1, AT_ONCE // imgsz**2)
+
+
 def told_apart(names: Sequence[str]) -> tuple[str, ...]:
     """The names of classes as keys of what is counted by class: those that several classes share get their number.
 
@@ -211,7 +216,7 @@ def detect(
         images = images.contiguous(memory_format=torch.channels_last)
     sizes = (batch.sizes.flip(1).float() * scale[:, None]).to(device).repeat(1, 2)
     passes, first = [], 0
-    for some in torch.split(images, max(1, AT_ONCE // imgsz**2)):  # of all scores of all places there is no room
+    for some in torch.split(images, at_once(imgsz)):  # of all scores of all places there is no room
         boxes, scores = head.detections(network(some))
         best, label = scores.max(2)
         own, place = (best >= least).nonzero(as_tuple=True)

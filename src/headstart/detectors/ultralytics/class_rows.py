@@ -36,9 +36,9 @@ def found_by_name(
     for key, tensor in own.items():
         other = given.get(key)
         # Of biases, which begin alike for all classes, equal ones say nothing.
-        if other is None or tensor.dim() < 2 or same_bits(tensor, other):
+        if other is None or tensor.dim() < 2 or same_bits(tensor, other) or tensor.shape[1:] != other.shape[1:]:
             continue
-        if _per_class(tensor, len(names)) and _per_class(other, len(theirs)) and tensor.shape[1:] == other.shape[1:]:
+        if (len(tensor), len(other)) == (len(names), len(theirs)):
             found |= {here for here, there in pairs if same_bits(tensor[here], other[there])}
     return [names[at] for at in sorted(found)]
 
@@ -64,10 +64,6 @@ def rows_by_name(target: Any, source: Any, other: Any) -> dict[str, Tensor]:
             rows[key] = tensor.clone()
             rows[key][here] = given[key][there]
     return rows
-
-
-def _per_class(tensor: Tensor, classes: int) -> bool:
-    return tensor.dim() > 0 and len(tensor) == classes
 
 
 def _pairs(names: Sequence[str], theirs: Sequence[str]) -> list[tuple[int, int]]:
