@@ -67,6 +67,8 @@ SHARES: list[tuple[list[ClusterNode], str, int | str, Share, int, Slot]] = [
     ([node(8), node(16, memory=20 * GIB)], "cpu", "auto", Share(1, 0, 3 * GIB), 8 + 6, Slot("cpu", 1)),
     # A node of less than 3 GiB still takes one.
     ([node(4, memory=2 * GIB)], "auto", "auto", Share(1, 0, 2 * GIB), 1, Slot("cpu", 1)),
+    # Beside others it takes none: all are reckoned with one and the same memory.
+    ([node(2, memory=GIB), node(64)], "cpu", "auto", Share(1, 0, 3 * GIB), 21, Slot("cpu", 1)),
     # A head that deals out no CPUs takes none.
     ([node(0), node(2)], "auto", "auto", Share(1, 0, 3 * GIB), 2, Slot("cpu", 1)),
     # 4 trainings on 8 + 8 cores have 4 threads each; 3 on 8 + 4 have 4 each: with 5, one node has room for one alone.

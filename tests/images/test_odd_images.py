@@ -259,3 +259,11 @@ def test_a_file_that_is_at_fault_itself_is_not_waited_for(tmp_path: Path, monkey
     with pytest.raises(DecodeError, match="cannot be read: File name too long"):
         read_image(tmp_path / "odd.png")
     assert not waits
+
+
+def test_four_letters_within_what_is_compressed_are_no_size() -> None:
+    """In one of 4,000 large files they are there by chance, and were taken for a size of any kind."""
+    data = pil(PICTURE, "AVIF")
+    box = b"ispe" + bytes(4) + b"\xa1\xb2\xc3\xd4\xe5\xf6\x07\x18"
+    found = decode(data + struct.pack(">I", 8 + len(box)) + b"free" + box, suffix=".avif")
+    np.testing.assert_array_equal(found, decode(data, suffix=".avif"))

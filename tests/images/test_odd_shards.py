@@ -146,6 +146,9 @@ def test_patterns_in_datasets_and_lists(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "lists").mkdir()
     (tmp_path / "here.txt").rename(tmp_path / "lists/here.txt")  # whose names begin in the working folder
     read_image(find_images("lists/here.txt").path(0))
+    with (tmp_path / "lists/here.txt").open("r+") as file:  # as `ls` wrote it, before the first was removed
+        file.write("d/gone.png\nd/s/1.tar/1.png\n")
+    read_image(find_images("lists/here.txt").path(1))
 
 
 def test_members_that_are_held_out_are_not_learnt_from(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from headstart.images.index import ImageIndex, find_images
 from headstart.images.labels import label_path, read_labels
 from headstart.images.loader import ImageLoader
 from headstart.images.members import split
+from headstart.images.readers import FileReader
 from headstart.images.stream import WINDOW, Stream
 
 
@@ -331,3 +332,18 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         find_images("s3://bucket/0.tar.gz")
     with pytest.raises(UserError, match="there are no files at memory://nowhere"):
         find_images("memory://nowhere/")
+
+
+def test_each_storage_is_asked_for_its_own_parts(tmp_path: Path) -> None:
+    """Two kinds in one batch, with a shard at the same path in both."""
+    own = shard(tmp_path, range(2), "0.tar")
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s/0.tar").write_bytes(own)
+    fsspec.filesystem("memory").pipe(f"{tmp_path}/s/0.tar", shard(tmp_path, range(2, 4), "1.tar"))
+    index = find_images([f"file://{tmp_path}/s/0.tar", f"memory://{tmp_path}/s/0.tar"])
+    reader, rows = FileReader(index, None), list(range(len(index)))
+    alone = [reader.read(row) for row in rows]
+    assert len(rows) == 4
+    reader.ahead(rows)
+    assert len(remote._ahead.parts) == 4, "all of them came ahead"
+    assert all(np.array_equal(reader.read(row), image) for row, image in zip(rows, alone, strict=True))

@@ -17,6 +17,7 @@ from headstart.errors import UserError
 from headstart.images import cache as caches
 from headstart.images import store as stores
 from headstart.images.cache import open_cache
+from headstart.images.catalog import Stamp
 from headstart.images.decode import read_image
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.loader import ImageLoader
@@ -301,3 +302,51 @@ def test_a_note_that_is_lost_costs_a_decoding(deep: Path, tmp_path: Path, monkey
     assert [name for name in decoded if name != "05.jpg"] in (["01.png"], ["04.png"]), "it is there again for both"
     assert noted(deep, tmp_path) == [("01.png", NOTE), ("04.png", NOTE)]
     assert not list(store.folder.glob(".*.tmp"))
+
+
+def test_what_is_removed_is_not_said_to_be_there(tmp_path: Path) -> None:
+    """6 of 10 files change: the segment with all is less than half used then, and is given back."""
+    index = ImageIndex([f"/d/{number}.jpg" for number in range(10)])
+    pixels = np.zeros((32, 32, 3), np.uint8)
+
+    def stamp(time: int) -> Stamp:
+        return Stamp(1, time)
+
+    for time, rows in ((1, range(10)), (2, range(6))):
+        store = ImageStore(tmp_path / "store", index)
+        for row in rows:
+            store.put(row, index.path(row), stamp(time), pixels)
+        store.close()
+    store = ImageStore(tmp_path / "store", index)
+    there = sum(store.get(row, stamp(2 if row < 6 else 1)) is not None for row in range(10))
+    assert there == 6
+    assert store.kept() == sum(map(store.has, range(10))) == 6
+
+
+def test_processes_that_begin_at_once_take_over_what_is_kept(tmp_path: Path) -> None:
+    """Each made a table of its own before, of which the second took over nothing and replaced the first."""
+    paths = [f"/d/{number:07d}.jpg" for number in range(20_000)]
+    index = ImageIndex(paths)
+    store, pixels = ImageStore(tmp_path / "store", index), np.zeros((8, 8, 3), np.uint8)
+    for row in range(50):
+        store.put(row, index.path(row), Stamp(1, 1), pixels)
+    store.close()
+    more = ImageIndex([*paths, "/d/new.jpg"])
+    context = multiprocessing.get_context("fork")
+    begin, counts = context.Barrier(3), context.Queue()
+
+    def one() -> None:
+        begin.wait()
+        opened = ImageStore(tmp_path / "store", more)
+        begin.wait()
+        counts.put(opened.kept())
+        opened.close()
+
+    each = [context.Process(target=one) for _ in range(3)]
+    for process in each:
+        process.start()
+    assert [counts.get(timeout=60) for _ in each] == [50, 50, 50]
+    for process in each:
+        process.join(60)
+    found = ImageStore(tmp_path / "store", more)
+    assert sum(found.get(row, Stamp(1, 1)) is not None for row in range(50)) == 50

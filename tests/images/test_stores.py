@@ -101,3 +101,13 @@ def test_a_store_that_is_used_again_is_as_new(image_folder: Path, other: Path, t
     again = used(image_folder if first.sources == (str(image_folder),) else other, parent)
     assert "24 of 24 images are there already" in again.why
     assert [one.path for one in stores.kept(parent)] == [first.path]
+
+
+def test_a_store_that_goes_while_it_is_looked_at_is_no_fault(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used(image_folder, tmp_path).close()
+    (folder,) = stores._stores(tmp_path)
+    monkeypatch.setattr(stores, "_stores", lambda parent: iter([folder]))
+    shutil.rmtree(folder)  # by another process
+    assert stores._read(folder).bytes == 0

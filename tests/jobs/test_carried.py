@@ -89,3 +89,8 @@ def test_a_machine_whose_cache_cannot_be_written_ends_the_start_in_all(machines:
     assert first == second
     assert "cannot be kept on machine1" in first
     assert "HEADSTART_CACHE" in first
+
+
+def test_it_says_what_helps_where_a_machine_cannot_keep_an_index() -> None:
+    assert "HEADSTART_CACHE" in carried.Kept("/c/index/a", "index/a", "a").hint
+    assert "cache_dir=" in carried.Kept("/nvme/index/a", None, "a").hint, "HEADSTART_CACHE would not be looked at"

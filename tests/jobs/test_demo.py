@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -173,3 +174,12 @@ def test_fresh_images_show_a_gain_as_well(tmp_path: Path) -> None:
     difference = found["headstart"]
     assert difference.map50_95.t_low is not None
     assert difference.map50_95.t_low > 0
+
+
+def test_a_full_disk_is_said_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "draw_dataset", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        module.demo(tmp_path / "demo")

@@ -13,6 +13,7 @@ from headstart.jobs.going_on import _upgraded, command, continued
 from headstart.jobs.prepare import absolute_paths
 from headstart.jobs.used_files import labels_mark, marks, relabelled, unchanged
 from headstart.methods.base import GivenLabels
+from headstart.methods.selftrain import Settings
 from headstart.pseudolabels.base import PseudoLabels
 
 
@@ -201,3 +202,36 @@ def test_labels_that_a_run_did_not_begin_with_are_refused() -> None:
     other = GivenLabels(("bolt", "nut"), begun.rows, begun.labels)
     with pytest.raises(UserError, match="others than then"):
         relabelled(mark, other, "my.yaml")
+
+
+@pytest.mark.parametrize(
+    ("burn_in", "step", "refused"), [(None, 0, True), (None, 2, False), (0.5, 5, True), (0.5, 6, False)]
+)
+def test_another_detector_is_needed_until_it_has_labelled(
+    tmp_path: Path, burn_in: float | None, step: int, refused: bool
+) -> None:
+    """After burn-in, of 10 steps here; the state of that step is saved before it labels."""
+    weights = tmp_path / "proposals.pt"
+    weights.write_bytes(b"weights")
+    files = {"proposals": str(weights)}
+    more = {} if burn_in is None else {"burn_in": burn_in}
+    run = recorded(tmp_path / "run", {"files": marks(files), "steps": 10}, method="selftrain", **files, **more)
+    (run / "checkpoints").mkdir()
+    for name in (f"step-{step:08d}.pt", f"step-{9:08d} (copy).pt", "step-x.pt"):
+        (run / "checkpoints" / name).write_bytes(b"")
+    given = {"out": str(run), "resume": True}
+    continued(given, [])
+    weights.write_bytes(b"other weights")
+    if refused:
+        with pytest.raises(UserError, match=r"proposals: .* is not the file that this run began with"):
+            continued(given, [])
+    else:
+        continued(given, [])
+
+
+def test_an_option_that_an_older_version_lacked_may_be_said_as_it_is_by_default(tmp_path: Path) -> None:
+    run = recorded(tmp_path / "run", method="selftrain")
+    given = {"out": str(run), "resume": True}
+    continued({**given, "mixup": str(Settings.model_fields["mixup"].default)}, [])
+    with pytest.raises(UserError, match=r"mixup: was .* when the run began, is '0\.777' now"):
+        continued({**given, "mixup": "0.777"}, [])

@@ -337,3 +337,34 @@ def test_val_is_not_packed_where_the_data_name_the_dataset(images: Path, tmp_pat
     assert sum(made.shards.values()) == 17
     rows, _ = _given(tmp_path / "out/data.yaml", tmp_path / "out")
     assert rows == {f"{number:02d}" for number in range(9)}
+
+
+def test_what_can_be_read_again_is_not_left_out(images: Path, tmp_path: Path) -> None:
+    """An image that was away the first time, in a shard that is made anew."""
+    out, yaml, every = tmp_path / "out", str(images / "d.yaml"), find_images(images / "images").paths()
+    (images / "list.txt").write_text("".join(f"{path}\n" for path in every))
+    (images / "d.yaml").write_text("train: list.txt\nval: gone\nnames: [a, b, c]\n")
+    away = Path(every[9])
+    away.rename(tmp_path / "away.png")
+    assert [path for path, _ in packed(yaml, out).skipped] == [str(away)]
+    (tmp_path / "away.png").rename(away)
+    (out / "000000.tar").unlink()
+    made = packed(yaml, out)
+    assert not made.skipped
+    assert not any("labels have changed" in line for line in made.lines())
+    assert not (out / "skipped.csv").exists()
+    packed(yaml, tmp_path / "whole")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()
+    }
+
+
+def test_where_nothing_could_be_read_the_same_command_looks_again(tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text("".join(f"{tmp_path}/drive/{number}.png\n" for number in range(3)))
+    with pytest.raises(UserError, match="no image can be read"):
+        packed(str(listed), tmp_path / "out")
+    (tmp_path / "drive").mkdir()
+    for number in range(3):
+        (tmp_path / f"drive/{number}.png").write_bytes(packs.picture(number, 20, 20))
+    assert packed(str(listed), tmp_path / "out").shards == {"000000.tar": 3}

@@ -130,3 +130,12 @@ def test_a_detector_that_finds_hardly_any_is_refused(monkeypatch: pytest.MonkeyP
     made, finder = finds(0.05, 40, monkeypatch)
     with pytest.raises(UserError, match="proposals: coco finds 2 of 40 labelled objects"):
         made.taught_by(finder)
+
+
+def test_the_size_fits_the_detectors_largest_stride() -> None:
+    """64 for those of Ultralytics with a level more, whose maps do not join at 480 pixels."""
+    detector = load_detector(YOLO("yolov8n-p6.yaml", verbose=False)).with_classes(["nut", "bolt"])
+    found = Finder.of(detector, ["nut", "bolt"], 450)
+    assert found.knows_classes
+    assert found.imgsz == 512
+    assert Finder.of(detector, ["screw"], 450).imgsz == 512

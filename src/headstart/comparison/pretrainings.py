@@ -158,7 +158,7 @@ class Pretraining:
         if not self._kept() or self._settings() is None:
             return False
         folder = self.run / "checkpoints"
-        if not self.checkpoint.is_file() and not any(folder.glob("step-*.pt")):
+        if not self.checkpoint.is_file() and not checkpoint.steps(folder):
             return True  # ended before its first
         try:
             checkpoint.newest(folder)

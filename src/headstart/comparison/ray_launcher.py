@@ -188,6 +188,8 @@ def _on_cpus(nodes: Sequence[ClusterNode], jobs: int | str) -> tuple[Share, list
     if not nodes:
         raise UserError("no node of the Ray cluster has a CPU for a training", where="ray")
     if jobs == "auto":
+        # Each is reckoned with one and the same memory: nodes with less take part only where no other has enough.
+        nodes = [node for node in nodes if node.memory >= MEMORY] or nodes
         memory = int(min([MEMORY, *(node.memory for node in nodes)]))
         count = sum(int(min(node.cpus, node.memory // memory if memory else node.cpus)) for node in nodes)
         share = Share(1.0, 0.0, memory)

@@ -185,10 +185,14 @@ def _tiff(data: bytes) -> Header:
     return Header("TIFF", height, width, depth, held=(max(0, values - 3) + spare * values) * max(1, depth // 8))
 
 
+# A box of 20 bytes, of which these are the first: four letters alone would be found in what is compressed, too.
+_ISPE = rb"\0\0\0\x14ispe"
+
+
 def _iso(data: bytes) -> Header:
     """AVIF and HEIC: the largest of the sizes that the properties of its images and tiles name."""
     kind = kind_of(data[:32]) or ""
-    sizes = [struct.unpack_from(">II", data, found.end() + 4)[::-1] for found in re.finditer(rb"ispe", data[: 2**20])]
+    sizes = [struct.unpack_from(">II", data, found.end() + 4)[::-1] for found in re.finditer(_ISPE, data[: 2**20])]
     if not sizes:
         raise IndexError
     height, width = max(sizes, key=lambda size: size[0] * size[1])

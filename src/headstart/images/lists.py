@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from headstart.errors import UserError
@@ -11,12 +12,16 @@ from headstart.images.braces import named_by
 from headstart.images.frames import file_of
 from headstart.images.members import is_address, is_shard_name
 
+LOOKED_AT = 16
+"""Names of a list that are looked for, to tell where they begin."""
+
 
 def base_of(folder: Path, names: Sequence[str]) -> Path:
     """Where a list's plain relative names begin: beside it, or, as Ultralytics has it, in the working folder."""
     plain = (name for name in names if not name.startswith("./") and not os.path.isabs(name) and not is_address(name))  # noqa: PTH117
-    name = next(map(_file_of, plain), None)
-    return Path.cwd() if name and not (folder / name).exists() and Path(name).exists() else folder
+    some = list(islice(map(_file_of, plain), LOOKED_AT))  # the first may be gone
+    beside = any((folder / name).exists() for name in some)
+    return Path.cwd() if not beside and any(Path(name).exists() for name in some) else folder
 
 
 def _file_of(name: str) -> str:

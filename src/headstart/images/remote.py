@@ -301,7 +301,7 @@ _ahead = _Ahead()
 def fetch_ahead(wanted: Sequence[tuple[Member, Place]]) -> None:
     """Fetch members side by side; what does not come is asked for again, one by one, when it is read."""
     _ahead.parts.clear()
-    addresses, paths, starts, ends = [], [], [], []
+    asked: dict[int, tuple[Any, list[tuple[Member, str, int, int]]]] = {}
     total = 0
     for member, place in wanted:
         size = place.size + (HEAD + _SPARE if place.method >= 0 else 0)
@@ -309,18 +309,21 @@ def fetch_ahead(wanted: Sequence[tuple[Member, Place]]) -> None:
         if total > AT_ONCE:
             break
         fs, path = _filesystem(member.shard)
-        addresses.append(member)
-        paths.append(path)
-        starts.append(place.start)
-        ends.append(min(place.start + size, stamp_of(member.shard).st_size))
-    if not paths:
-        return
+        end = min(place.start + size, stamp_of(member.shard).st_size)
+        asked.setdefault(id(fs), (fs, []))[1].append((member, path, place.start, end))
+    for fs, ranges in asked.values():
+        _fetch_ranges(fs, ranges)
+
+
+def _fetch_ranges(fs: Any, ranges: Sequence[tuple[Member, str, int, int]]) -> None:
+    """Fetch members from one storage: each with its shard's path there, its first byte and that after its last."""
+    members, paths, starts, ends = map(list, zip(*ranges, strict=True))
     began, size = time.monotonic(), sum(ends) - sum(starts)
     try:
         found = _call(fs, "cat_ranges", paths, starts, ends, on_error="return", size=size)
     except Exception:  # each file system has its own; the images are asked for one by one then
         _failing.seconds += time.monotonic() - began
         return
-    for member, start, end, data in zip(addresses, starts, ends, found, strict=True):
+    for member, start, end, data in zip(members, starts, ends, found, strict=True):
         if isinstance(data, bytes) and len(data) == end - start:
             _ahead.parts[member] = (start, data)

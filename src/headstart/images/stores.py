@@ -134,8 +134,10 @@ def _stores(parent: Path) -> Iterator[Path]:
 
 
 def _read(path: Path) -> Kept:
-    sizes, times = [0], [0.0]
-    for file in path.iterdir():
+    sizes, times, files = [0], [0.0], list[Path]()
+    with suppress(OSError):  # another process has removed it meanwhile
+        files += path.iterdir()
+    for file in files:
         with suppress(OSError):
             info = file.stat()
             # What is reserved for a table but not written yet is counted by its blocks, where the system has them.

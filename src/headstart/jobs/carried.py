@@ -42,6 +42,13 @@ class Kept(NamedTuple):
         """Where this process has it, or is to have it: each machine may have another cache folder."""
         return Path(self.path) if self.below is None else _cache_folder() / self.below
 
+    @property
+    def hint(self) -> str:
+        """What to do where a machine cannot have it."""
+        if self.below is None:
+            return "give cache_dir= a folder that every machine has and can write to"
+        return "set HEADSTART_CACHE to a folder of that machine with more room"
+
     def load(self) -> ImageIndex | None:
         """The index; None where this process has no such file, or another one."""
         with suppress(OSError):
@@ -127,7 +134,7 @@ def bring(kept: list[Kept]) -> list[Kept]:
             ranks.wait()  # until it is there for all of a machine
             if error is None and one.load() is None:
                 what = f"the index of the images did not reach {machine}"
-                error = UserError(what, where=str(one.here()), hint="set HEADSTART_CACHE to a folder of that machine")
+                error = UserError(what, where=str(one.here()), hint=one.hint)
             for fault in ranks.of_all(error):
                 if fault is not None:
                     raise fault
@@ -157,7 +164,7 @@ def _received(one: Kept, writes: bool) -> UserError | None:
         return UserError(
             f"the index of the images cannot be kept on {socket.gethostname()}: {error.what}",
             where=str(one.here()),
-            hint="set HEADSTART_CACHE to a folder of that machine with more room",
+            hint=one.hint,
         )
     finally:
         for _ in pieces:  # the first process sends all of it, whatever happens here

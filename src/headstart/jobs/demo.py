@@ -115,8 +115,9 @@ def demo(out: str | Path = "runs/demo", overwrite: bool = False, seed: int = 0) 
     folder = _new(Path(out), overwrite)
     pool = SIGN_IMAGES["train"]
     console.print(f"1/3 drawing {pool} images of signs to learn from and {SIGN_IMAGES['val']} to test on")
-    signs = draw_dataset(folder / "signs", **SIGN_IMAGES, imgsz=IMGSZ, seed=seed, kind=SIGNS)
-    things = draw_dataset(folder / "things", **THING_IMAGES, imgsz=IMGSZ, seed=seed + 1_000_003, kind=THINGS)
+    with explained(folder):
+        signs = draw_dataset(folder / "signs", **SIGN_IMAGES, imgsz=IMGSZ, seed=seed, kind=SIGNS)
+        things = draw_dataset(folder / "things", **THING_IMAGES, imgsz=IMGSZ, seed=seed + 1_000_003, kind=THINGS)
     write_text(folder / "small.yaml", MODEL)
     console.print("2/3 training a small detector on other things: it stands in for COCO's weights")
     first = _first(folder, things)

@@ -112,17 +112,22 @@ def continued(given: Mapping[str, Any], problems: list[UserError]) -> tuple[dict
     if launched():  # who has started the processes says how many
         used |= {"devices": "1", "nodes": 1}
     began = record["resolved"].get("files")
-    saved = any(folder.checkpoints.glob("step-*.pt"))
-    found = labelled_before(folder.path) if needs.labels else found
-    if changed := replaced(began or {}, used, needs, saved=saved, found=found):
+    saved = checkpoint.steps(folder.checkpoints)
+    if needs.labels:
+        found = labelled_before(max(saved, default=0), used.get("burn_in"), record["resolved"].get("steps"))
+    if changed := replaced(began or {}, used, needs, saved=bool(saved), found=found):
         raise UserError.several(changed)
     kept = {key: value for key, value in given.items() if key in MAY_CHANGE}
     return {**used, **kept, "resume": True, "overwrite": False}, record
 
 
-def labelled_before(folder: Path) -> bool:
-    """Whether a run has a checkpoint of a step: what was to label images before the first one has done so."""
-    return any(int(path.stem.rpartition("-")[2]) for path in (folder / "checkpoints").glob("step-*.pt"))
+def labelled_before(step: int, burn_in: float | None, steps: int | None) -> bool:
+    """Whether another detector (``proposals=``) has labelled the images of a run that goes on after `step` steps.
+
+    It labels before the first step after burn-in, of which without ``burn_in=`` there is none then; the state of that
+    very step is saved before it does.
+    """
+    return step > round((burn_in or 0.0) * (steps or 0))
 
 
 def searches_again(record: Mapping[str, Any]) -> bool:
@@ -206,12 +211,12 @@ def _changed(
     for key, value in given.items():
         if key in MAY_CHANGE or key not in fields:
             continue
-        then = [part[key] for part in (asked, used) if key in part]
+        # What the record of an older version lacks was as it is by default.
+        then = [part[key] for part in (asked, used) if key in part] or [fields[key].default]
         if key == "method" and value in ("default", None) and key not in asked:
             continue
         if not any(_same(fields[key], value, one) or (key in NAMED and _became(one, value)) for one in then):
-            before = then[0] if then else fields[key].default
-            changed.append(UserError(f"was {before!r} when the run began, is {as_plain(value)!r} now", where=key))
+            changed.append(UserError(f"was {then[0]!r} when the run began, is {as_plain(value)!r} now", where=key))
     if changed:
         hint = "leave these options out, or start a new run"
         changed.append(UserError("a resumed run keeps its settings", hint=hint))
@@ -252,7 +257,7 @@ def saved_state(folder: RunFolder) -> dict[str, Any] | None:
     Raises:
         UserError: None is whole; or the run was finished, and has lost its own.
     """
-    if not folder.result.is_file() and not any(folder.checkpoints.glob("step-*.pt")):
+    if not folder.result.is_file() and not checkpoint.steps(folder.checkpoints):
         return None
     state, damaged = checkpoint.newest(folder.checkpoints)
     for line in checkpoint.set_aside(damaged):

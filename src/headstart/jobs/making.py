@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from headstart.detectors.find import load_detector
@@ -19,13 +17,14 @@ from headstart.pseudolabels.finder import Finder
 from headstart.settings.method_options import LabellerOptions, ProposalOptions
 
 
-def make_method(job: Job, labels: PseudoLabels | None, rows: RowReader | None = None) -> Method:
+def make_method(job: Job, labels: PseudoLabels | None, rows: RowReader | None = None, start: int = 0) -> Method:
     """The method on the job's detector.
 
     Args:
         job: The pretraining.
         labels: Pseudo-labels of its images, where it needs them.
         rows: Brings images, where it labels some.
+        start: Steps that were done before.
     """
     detector, s = job.detector, job.run
     needs = job.declared.method.needs
@@ -46,7 +45,7 @@ def make_method(job: Job, labels: PseudoLabels | None, rows: RowReader | None = 
         head=head,
         given=job.given,
         trained=detector.trained,
-        finder=None if rows is None else _finder(job),
+        finder=None if rows is None else _finder(job, start),
         read=rows,
         export=s.export,
     )
@@ -54,7 +53,7 @@ def make_method(job: Job, labels: PseudoLabels | None, rows: RowReader | None = 
     return Anchored(method, job.options.anchor) if job.options.anchor else method
 
 
-def _finder(job: Job) -> Finder | None:
+def _finder(job: Job, start: int) -> Finder | None:
     """What labels images the first time, where a detector for that is named and they are still to be labelled.
 
     No random number is drawn.
@@ -65,7 +64,7 @@ def _finder(job: Job) -> Finder | None:
     options = job.options
     if job.given is None or not isinstance(options, LabellerOptions) or options.proposals is None:
         return None
-    if job.record is not None and labelled_before(Path(str(job.run.out))):
+    if labelled_before(start, getattr(options, "burn_in", None), job.steps):
         return None
     with torch.random.fork_rng(devices=[]):
         detector = load_detector(options.proposals, where="proposals")

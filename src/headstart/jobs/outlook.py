@@ -128,6 +128,7 @@ def outlook(job: Job, make: Make, arithmetic: Arithmetic) -> Outlook | None:
     with kept_random_state(device):
         try:
             labels, search = ranks.first_does(lambda: _searched(job, images, device)) if searches else (None, 0.0)
+            search /= ranks.world()  # not before: the first process tries it alone, and all search
             method = ranks.all_do(lambda: make(labels))
             taken = _step(job, method, images, few, arithmetic)
         except _InOneError as error:
@@ -163,11 +164,11 @@ def some_of(images: ImageIndex, number: int) -> ImageIndex:
 
 
 def _searched(job: Job, images: ImageIndex, device: torch.device) -> tuple[PseudoLabels, float]:
-    """What is found on a few images, and seconds that the whole search will take."""
+    """What is found on a few images, and seconds that the whole search would take of one process."""
     tools: Tools = loaded(job)
     found, seconds = search_few(job, tools, images, device)
     total = min(len(job.images), job.steps * job.run.batch_size)
-    return found, seconds * total / ranks.world()
+    return found, seconds * total
 
 
 class Taken(NamedTuple):

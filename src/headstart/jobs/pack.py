@@ -14,10 +14,8 @@ import os
 import re
 import shlex
 import tarfile
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +30,24 @@ from headstart.images.frames import parse, saved_name
 from headstart.images.headers import DecodeError
 from headstart.images.index import ImageIndex, find_images
 from headstart.images.judges import without_judges
-from headstart.images.members import is_address
 from headstart.jobs.csv_files import write_csv
+from headstart.jobs.pack_folder import (
+    CLASSES,
+    DATASET,
+    REMARK,
+    SKIPPED,
+    STATE,
+    TRAIN,
+    begun,
+    clear,
+    of_an_end,
+    refuse_within,
+)
 from headstart.jobs.pack_labels import Labelled, mark_of
 from headstart.paths import expanded
-from headstart.reading import parse_json
 from headstart.run.display import Filling
 from headstart.settings.tools import PackSettings
 
-STATE, CLASSES, DATASET, TRAIN, SKIPPED = "pack.json", "classes.txt", "data.yaml", "train.txt", "skipped.csv"
-_REMARK = "# For headstart: Ultralytics reads files, not shards.\n"
 FORMAT = 1
 SMALLEST = 100_000
 """Bytes of a shard at least: each is a file to open, and a table to read."""
@@ -109,15 +115,15 @@ def pack(s: PackSettings) -> Packed:
     for dataset in labelled.files:  # from shards nobody can tell val and test any more
         images = without_judges(images, s.data, dataset)
     folder = expanded(s.out).absolute()
-    _refuse_within(images, folder)
+    refuse_within(images, folder)
     plan = {"format": FORMAT, "images": images.fingerprint(), "shard_size": size, **labelled.plan()}
-    state = _begun(folder, plan, overwrite=s.overwrite)
+    state = begun(folder, plan, overwrite=s.overwrite)
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     held = lock(folder)
     try:
         if state is None:
-            _clear(folder)
+            clear(folder)
             state = {**plan, "finished": False, "shards": [], "marks": [], "skipped": []}
         sweep_unfinished(folder)
         return _Packing(folder, images, labelled, size, state).run()
@@ -142,99 +148,6 @@ def bytes_of_size(text: str) -> int:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The folder
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def _refuse_within(images: ImageIndex, folder: Path) -> None:
-    """Raise where images lie in the folder that is written to: they would be replaced while they are read."""
-    below = tuple({f"{folder}{os.sep}", f"{folder.resolve()}{os.sep}"})
-    files = {os.path.realpath(shard) for shard in images.shards if not is_address(shard)}
-    if within := next((one for one in chain(files, images) if one.startswith(below)), None):
-        what = f"{within} lies in it: images cannot be packed into the folder that they are read from"
-        raise UserError(what, where=f"out={folder}", hint="choose another folder")
-
-
-def _begun(folder: Path, plan: Mapping[str, Any], *, overwrite: bool) -> dict[str, Any] | None:
-    """What was written by an earlier call that this one can go on with; None to begin anew.
-
-    Raises:
-        UserError: The folder holds something else.
-    """
-    where = f"out={folder}"
-    if folder.exists() and not folder.is_dir():
-        raise UserError("is a file, not a folder", where=where)
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if not {name for name in names if name != ".lock" and not name.endswith(".tmp")}:
-        return None
-    if STATE not in names:
-        raise UserError(
-            "holds files that are not shards of headstart", where=where, hint="choose an empty or new folder"
-        )
-    if overwrite:
-        return None
-    state = _read_state(folder)
-    if state is not None and not state["finished"] and all(state.get(key) == value for key, value in plan.items()):
-        return state
-    done = state is not None and state["finished"]
-    what = "holds finished shards already" if done else "holds shards of other images, or of another size"
-    if state is not None and state.get("classes") != plan.get("classes"):
-        what = "holds shards whose labels have other classes"
-    raise UserError(what, where=where, hint="overwrite=true replaces them, or choose another folder")
-
-
-def _read_state(folder: Path) -> dict[str, Any] | None:
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        found: dict[str, Any] = parse_json((folder / STATE).read_bytes())
-        found["shards"] = [[str(name), *map(int, numbers)] for name, *numbers in found["shards"]]
-        listed = len(found["shards"])
-        found["shards"] = found["shards"][: _there(folder, found["shards"])]
-        found["marks"] = [str(mark) for mark in found["marks"][: len(found["shards"])]]
-        found["skipped"] = [(str(path), str(why)) for path, why in found["skipped"]]
-        found["finished"] = bool(found["finished"]) and len(found["shards"]) == listed
-        return found
-    return None
-
-
-def _there(folder: Path, listed: list[list[Any]]) -> int:
-    """How many of the shards, from the first on, are there as they were written."""
-    for at, (name, _, _, _, size) in enumerate(listed):
-        path = folder / name
-        if not path.is_file() or path.stat().st_size != size or not path.with_name(name + BESIDE).is_file():
-            return at
-    return len(listed)
-
-
-def _clear(folder: Path) -> None:
-    """Remove what `pack` has written, and nothing else; its mark last."""
-    state: dict[str, Any] = {}
-    listed: set[str] = set()
-    with suppress(OSError, ValueError, TypeError):
-        state = dict(parse_json((folder / STATE).read_bytes()))
-        listed = {str(name) for name, *_ in state.get("shards", ())}
-    listed.add(f"{len(listed):06d}.tar")  # which it may have been at
-    shards = [path for path in folder.iterdir() if re.fullmatch(r"\d{6,}\.tar", path.name)]
-    # One that has a table of its members beside it, too: a call that was stopped may have taken it off the list.
-    tables = {path: path.with_name(path.name + BESIDE) for path in shards}
-    ours = [one for path, table in tables.items() if path.name in listed or table.is_file() for one in (path, table)]
-    ours += [folder / CLASSES] if state.get("classes") else []
-    beginnings = {folder / DATASET: _REMARK, folder / TRAIN: _REMARK, folder / SKIPPED: "path,reason"}
-    ours += [file for file, head in beginnings.items() if _begins(file, head)]
-    with explained(folder):
-        for path in [*ours, folder / STATE]:
-            path.unlink(missing_ok=True)
-
-
-def _begins(file: Path, head: str) -> bool:
-    """Whether a file is one that `pack` writes, by its first line."""
-    try:
-        with file.open("rb") as stream:
-            return stream.read(len(head.encode())) == head.encode()
-    except OSError:
-        return False
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # What is packed
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -252,6 +165,7 @@ class _Packing:
         """All that is left to do."""
         if self.labelled.files:
             self._leave_relabelled()
+        self._forget_skipped()
         write_text(self.folder / STATE, json.dumps(self.state) + "\n")
         row = self.state["shards"][-1][2] if self.state["shards"] else 0
         with Filling(label="packing images") as self.progress:
@@ -270,6 +184,12 @@ class _Packing:
                 self.made.notes.append(f"labels have changed: shards from {shards[at][0]} on were written anew")
                 self.made.kept, shards[at:], self.state["marks"][at:] = at, [], []
                 return
+
+    def _forget_skipped(self) -> None:
+        """Of what could not be read keep that of the shards that are kept: all else is read again."""
+        row = self.state["shards"][-1][2] if self.state["shards"] else 0
+        before = set(self.images.paths(slice(row)))
+        self.state["skipped"] = [one for one in self.state["skipped"] if one[0] in before]
 
     def _shard(self, row: int) -> int:
         """Write one shard from image `row` on; the row of the first image that is not in it."""
@@ -341,13 +261,16 @@ class _Packing:
         made.skipped = list(dict.fromkeys([*self.images.skipped, *self.state["skipped"]]))
         made.bytes = sum(size for *_, size in self.state["shards"])
         if not sum(made.shards.values()):
+            clear(self.folder)  # or the same command would not look at them again
             raise UserError("no image can be read of those that are there", where="data", hint="look at the files")
+        for path in of_an_end(self.folder):  # of an earlier call, which may have found other files
+            path.unlink(missing_ok=True)
         if made.classes:
             lines = "".join(f"{' '.join(name.split())}\n" for name in made.classes)
             write_text(self.folder / CLASSES, lines)
             train = self._train()
             if train is not None:
-                write_text(self.folder / TRAIN, _REMARK + "".join(f"./{member}\n" for member in train))
+                write_text(self.folder / TRAIN, REMARK + "".join(f"./{member}\n" for member in train))
             write_text(self.folder / DATASET, self._dataset(list(made.shards) if train is None else TRAIN))
         if made.skipped:
             write_csv(self.folder / SKIPPED, ["path", "reason"], made.skipped)
@@ -373,7 +296,7 @@ class _Packing:
         content: dict[str, Any] = {"train": train, "names": dict(enumerate(self.made.classes))}
         content |= {"channels": self.images.channels} if self.images.channels != 3 else {}
         content |= {"kpt_shape": list(self.labelled.keypoints)} if self.labelled.keypoints else {}
-        return _REMARK + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        return REMARK + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def _key(row: int, path: str) -> tuple[str, str]:

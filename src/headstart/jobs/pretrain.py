@@ -181,7 +181,7 @@ class _Pretraining:
         return budget_seconds(self.job.run.budget or "") or 0.0
 
     def _method(self, labels: PseudoLabels | None) -> Method:
-        return make_method(self.job, labels, self._rows)
+        return make_method(self.job, labels, self._rows, self._start)
 
     def _probe(self, method: Method) -> Callable[[], dict[str, float]] | None:
         """The probe of the run, which the first process makes and asks."""

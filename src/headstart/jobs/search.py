@@ -162,9 +162,11 @@ def search_few(job: Job, tools: Tools, images: ImageIndex, device: torch.device)
         UserError: Nothing is found, or no image can be read.
     """
     batch = max(1, len(images) // 4)
-    ends: list[float] = []
-    found = _find(job, tools, images, device, batch, 4, progress=lambda *_: ends.append(time.perf_counter()))
-    return found.labels, median(after - before for before, after in pairwise(ends)) / batch
+    ends = [time.perf_counter()]
+    batches = min(4, len(images))
+    found = _find(job, tools, images, device, batch, batches, progress=lambda *_: ends.append(time.perf_counter()))
+    warm = ends[1:] if batches > 1 else ends
+    return found.labels, median(after - before for before, after in pairwise(warm)) / batch
 
 
 def search_batches(job: Job, tools: Tools, images: ImageIndex, device: torch.device, batch: int) -> PseudoLabels:

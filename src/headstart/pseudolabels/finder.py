@@ -62,9 +62,9 @@ class Finder(NamedTuple):
         Args:
             detector: With classes that are among others all of `names`, or without.
             names: The user's classes, by index.
-            imgsz: Longer side at which it looks at images, pixels; rounded up to a multiple of 32.
+            imgsz: Longer side at which it looks at images, pixels; rounded up to what its maps fit.
         """
-        imgsz = -(-imgsz // 32) * 32
+        imgsz = detector.fitting(-(-imgsz // 32) * 32)[0]
         own = {name: number for number, name in detector.names.items()}
         if all(name in own for name in names) and len(own) == len(detector.names):
             try:

@@ -124,7 +124,9 @@ class ProposalOptions(TeacherOptions):
     max_objects: int = Field(10, ge=1, description="objects that are kept an image at most")
     min_score: float = Field(0.4, gt=0, le=1, description="least score of an object, as a share of the image's best")
     max_area: float = Field(0.8, gt=0, le=1, description="largest object, as a share of the image's area")
-    clusters: int = Field(64, ge=2, description="clusters into which the objects are divided by how they look")
+    clusters: int = Field(
+        64, ge=2, le=50_000, description="clusters into which the objects are divided by how they look"
+    )
     components: int = Field(64, ge=1, description="principal components of the features that are clustered")
 
 

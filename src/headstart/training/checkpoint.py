@@ -81,6 +81,11 @@ def newest(folder: Path) -> tuple[dict[str, Any], dict[Path, str]]:
     raise UserError(what, where=str(folder), hint="bring back a copy of one, or start again with overwrite=true")
 
 
+def steps(folder: Path) -> list[int]:
+    """The steps of which `folder` has a checkpoint, in order, whole or not; other files there are none of ours."""
+    return [int(path.stem.rpartition("-")[2]) for path in _all(folder)]
+
+
 def set_aside(damaged: dict[Path, str]) -> list[str]:
     """Give checkpoints that are damaged another name, so that none is taken for the newest again; a sentence each."""
     for path in damaged:
