@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,11 +62,16 @@ def save(
         limit: Bytes; passed only if even the smallest tiles need more.
         sizes: Sides of tiles to try, pixels, falling.
     """
+    most = float(sizes[0])
     for size in sizes:
+        if size > most and size != sizes[-1]:
+            continue
         data = io.BytesIO()
         draw(rows, size, gap_after).save(data, "PNG", optimize=size <= 112)
         if data.tell() <= limit:
             break
+        # Smaller tiles take at least as many bytes a pixel: those that cannot fit are not tried.
+        most = size * math.sqrt(limit / data.tell())
     no_link(path)
     path.write_bytes(data.getvalue())
 
