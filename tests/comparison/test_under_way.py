@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+import small
 from headstart.comparison.child import environment
 from headstart.comparison.finetune import finetune
 from headstart.detectors.find import finetuner
@@ -35,13 +36,14 @@ TORCHVISION = "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn"
 WAITING: dict[str, Any] = {"nbs": 16, "warmup_epochs": 1.0}
 CASES = {
     "yolo11n": ("yolo11n.yaml", 2, {**WAITING, "close_mosaic": 1}),
-    "yolo11n, mosaics closed before": ("yolo11n.yaml", 3, {**WAITING, "close_mosaic": 2}),
+    "a few layers, mosaics closed before": ("small.yaml", 3, {**WAITING, "close_mosaic": 2}),
     "yolo11n, mosaics closed then": ("yolo11n.yaml", 2, {**WAITING, "close_mosaic": 2}),
     "yolo26n, whose loss changes, SGD, images in memory": (
         "yolo26n.yaml",
         2,
         {"nbs": 4, "warmup_epochs": 0.0, "cache": "ram", "optimizer": "SGD"},
     ),
+    "a few layers": ("small.yaml", 1, {"warmup_epochs": 0.0}),
     "torchvision": (TORCHVISION, 2, {}),
 }
 KILLED = """\
@@ -73,6 +75,9 @@ def settings_for(case: str, data: Path, out: Path) -> FinetuneSettings:
     model, _, extra = CASES[case]
     start = out / "start.pt"
     out.mkdir()
+    if model == "small.yaml":
+        model = str(out / model)
+        Path(model).write_text(small.SMALL)
     names = _names(data)
     finetuner(model).build_start(StartSettings(model, names, seed=1), start)
     listed = _lists(data, out, 8 if model == TORCHVISION else None)  # the larger network's steps take longer
@@ -116,9 +121,9 @@ def kill_after(settings: FinetuneSettings, epoch: int) -> None:
 
 @pytest.fixture(scope="module")
 def killed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> FinetuneSettings:
-    """A training of two epochs that was killed after the first."""
+    """A training of two epochs of few weights that was killed after the first."""
     out = tmp_path_factory.mktemp("killed") / "out"
-    settings = dataclasses.replace(settings_for("torchvision", data, out), epochs=2)
+    settings = dataclasses.replace(settings_for("a few layers", data, out), epochs=2)
     kill_after(settings, 1)
     return settings
 
@@ -139,7 +144,7 @@ def weights(result: FinetuneResult) -> dict[str, torch.Tensor]:
     return dict(found["model"].state_dict()) if "model" in found and hasattr(found["model"], "state_dict") else found
 
 
-SLOW = {"yolo11n", "yolo11n, mosaics closed then"}
+SLOW = {"a few layers", "yolo11n", "yolo11n, mosaics closed then"}
 
 
 @pytest.mark.parametrize("case", [pytest.param(one, marks=pytest.mark.slow) if one in SLOW else one for one in CASES])
