@@ -70,8 +70,8 @@ def save(
         draw(rows, size, gap_after).save(data, "PNG", optimize=size <= 112)
         if data.tell() <= limit:
             break
-        # Smaller tiles take at least as many bytes a pixel: those that cannot fit are not tried.
-        most = size * math.sqrt(limit / data.tell())
+        # Bytes a pixel change little with the size, mostly to more: tiles that are much too large are not tried.
+        most = 1.2 * size * math.sqrt(limit / data.tell())
     no_link(path)
     path.write_bytes(data.getvalue())
 
