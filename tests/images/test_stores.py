@@ -110,4 +110,4 @@ def test_a_store_that_goes_while_it_is_looked_at_is_no_fault(
     (folder,) = stores._stores(tmp_path)
     monkeypatch.setattr(stores, "_stores", lambda parent: iter([folder]))
     shutil.rmtree(folder)  # by another process
-    assert stores._read(folder).bytes == 0
+    assert [(one.path, one.bytes) for one in stores.kept(tmp_path)] == [(folder, 0)]

@@ -301,7 +301,7 @@ _ahead = _Ahead()
 def fetch_ahead(wanted: Sequence[tuple[Member, Place]]) -> None:
     """Fetch members side by side; what does not come is asked for again, one by one, when it is read."""
     _ahead.parts.clear()
-    asked: dict[int, tuple[Any, list[tuple[Member, str, int, int]]]] = {}
+    asked: dict[Any, list[tuple[Member, str, int, int]]] = {}
     total = 0
     for member, place in wanted:
         size = place.size + (HEAD + _SPARE if place.method >= 0 else 0)
@@ -310,8 +310,8 @@ def fetch_ahead(wanted: Sequence[tuple[Member, Place]]) -> None:
             break
         fs, path = _filesystem(member.shard)
         end = min(place.start + size, stamp_of(member.shard).st_size)
-        asked.setdefault(id(fs), (fs, []))[1].append((member, path, place.start, end))
-    for fs, ranges in asked.values():
+        asked.setdefault(fs, []).append((member, path, place.start, end))
+    for fs, ranges in asked.items():
         _fetch_ranges(fs, ranges)
 
 

@@ -21,7 +21,7 @@ import shutil
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -73,7 +73,9 @@ class ImageStore:
         self._table_path = folder / f"{index.fingerprint()}.table"
         folder.mkdir(parents=True, exist_ok=True)
         if not self._is_whole(len(index)):
-            with _alone(folder):  # others that begin at once would take over nothing, and replace each other's
+            with waited_for(
+                folder / "making"
+            ):  # or processes replace each other's tables
                 if not self._is_whole(len(index)):
                     self._make_table(index)
         self._table = self._open_table(_HEADER + 64 * len(index))
@@ -282,18 +284,17 @@ class ImageStore:
 
     def _sweep(self) -> None:
         """Remove segments of which less than half is used; the rest of their images is decoded again in time."""
-        slots = self.slots()
-        slots = slots[slots["check"] != 0]
+        every = self.slots()
+        slots = every[every["check"] != 0]
         names, which = np.unique(slots["segment"], return_inverse=True)
         lengths = slots["height"].astype(np.float64) * slots["width"] * self.channels
         used = dict(zip(names.tolist(), np.bincount(which, lengths, len(names)).tolist(), strict=True))
-        every = self.slots()
         for path in self.folder.glob("*.pixels"):
             with path.open("r+b") as file:
                 # Locked: a process still writes to it, and its slots may be on their way.
-                if _lock(file) and used.get(int(path.stem, 16), 0) < os.fstat(file.fileno()).st_size / 2:
+                if _lock(file) and used.get(segment := int(path.stem, 16), 0) < os.fstat(file.fileno()).st_size / 2:
                     path.unlink()
-                    every["check"][every["segment"] == int(path.stem, 16)] = 0
+                    every["check"][every["segment"] == segment] = 0
 
 
 def store_folder(parent: Path, index: ImageIndex, max_area: int | None) -> Path:
@@ -376,14 +377,13 @@ def _lock(file: BinaryIO) -> bool:
     return True
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process makes a table in `folder`, and keep others from it."""
-    with (folder / "making").open("ab") as file:
-        if fcntl is not None:
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(file.fileno(), fcntl.LOCK_EX)
-        yield
+def waited_for(path: Path, *, shared: bool = False) -> BinaryIO:
+    """Open a file, once other processes let go of its lock, which is then held until it is closed."""
+    file = path.open("ab")
+    if fcntl is not None:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file.fileno(), fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+    return file
 
 
 def _padded(length: int) -> int:

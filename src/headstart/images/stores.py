@@ -20,6 +20,7 @@ from typing import BinaryIO
 from headstart.errors import UserError
 from headstart.files import write_text
 from headstart.images.index import ImageIndex
+from headstart.images.store import waited_for
 from headstart.reading import parse_json
 
 try:
@@ -79,11 +80,7 @@ def use(folder: Path, index: ImageIndex, max_area: int | None) -> BinaryIO:
 
 def _locked(folder: Path) -> BinaryIO:
     folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / LOCK).open("ab")
-    if fcntl is not None:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(file.fileno(), fcntl.LOCK_SH)
-    return file
+    return waited_for(folder / LOCK, shared=True)
 
 
 def _is(file: BinaryIO, path: Path) -> bool:

@@ -165,9 +165,9 @@ class _Packing:
         """All that is left to do."""
         if self.labelled.files:
             self._leave_relabelled()
-        self._forget_skipped()
-        write_text(self.folder / STATE, json.dumps(self.state) + "\n")
         row = self.state["shards"][-1][2] if self.state["shards"] else 0
+        self._forget_skipped(row)
+        write_text(self.folder / STATE, json.dumps(self.state) + "\n")
         with Filling(label="packing images") as self.progress:
             while row < len(self.images):
                 row = self._shard(row)
@@ -185,11 +185,11 @@ class _Packing:
                 self.made.kept, shards[at:], self.state["marks"][at:] = at, [], []
                 return
 
-    def _forget_skipped(self) -> None:
-        """Of what could not be read keep that of the shards that are kept: all else is read again."""
-        row = self.state["shards"][-1][2] if self.state["shards"] else 0
-        before = set(self.images.paths(slice(row)))
-        self.state["skipped"] = [one for one in self.state["skipped"] if one[0] in before]
+    def _forget_skipped(self, row: int) -> None:
+        """Of what could not be read keep what comes before `row`, with the shards that are kept: all else is read."""
+        if skipped := dict(self.state["skipped"]):
+            before = filter(skipped.__contains__, map(self.images.path, range(row)))
+            self.state["skipped"] = [(path, skipped[path]) for path in before]
 
     def _shard(self, row: int) -> int:
         """Write one shard from image `row` on; the row of the first image that is not in it."""
