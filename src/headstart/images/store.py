@@ -73,9 +73,7 @@ class ImageStore:
         self._table_path = folder / f"{index.fingerprint()}.table"
         folder.mkdir(parents=True, exist_ok=True)
         if not self._is_whole(len(index)):
-            with waited_for(
-                folder / "making"
-            ):  # or processes replace each other's tables
+            with waited_for(folder / "making"):  # or processes replace each other's tables
                 if not self._is_whole(len(index)):
                     self._make_table(index)
         self._table = self._open_table(_HEADER + 64 * len(index))
