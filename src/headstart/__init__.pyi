@@ -290,8 +290,8 @@ def pretrain(
             at least
         rounds: selftrain: how often the teacher labels the images; the learning rate falls before each time
         ema: selftrain: momentum of the teacher's weights
-        average: selftrain: the mean of the teachers at the ends of cycles, not the last one; none: from trained
-            weights
+        average: selftrain: the mean of the teachers at the ends of cycles, not the last one; none: yes, but not
+            from scratch
         keep: selftrain: score from which what the teacher finds is taken for an object; class: one for each class,
             so that as many are kept as from 0.4 on, and of each class by its share of the labels
         unsure: selftrain: score below which it is taken for background, up to keep

@@ -126,6 +126,10 @@ def test_handed_back_and_read_again(detector: Any, model: str, tmp_path: Path) -
     again = find.load_detector(path)
     assert (again.trained, again.name, again.names) == (True, detector.name, detector.names)
     started = find.load_detector(model, init=path)
+    again.save(tmp_path / "gone-on.pt", {})
+    further = find.load_detector(tmp_path / "gone-on.pt")
+    assert (detector.trained, detector.from_scratch) == (False, False)
+    assert [one.from_scratch for one in (again, started, further)] == [True, True, True]
     for other in (again, started):
         state = other.module.state_dict()
         assert all(torch.equal(state[name], tensor) for name, tensor in given.items())

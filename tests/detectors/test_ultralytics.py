@@ -144,6 +144,17 @@ def test_whether_the_weights_were_trained(run: Path, checkpoint: Path, tmp_path:
     assert load_detector(tmp_path / "theirs.pt").trained
 
 
+def test_whether_headstart_began_at_random_weights_is_known_of_its_own_checkpoints_alone(tmp_path: Path) -> None:
+    started = load_detector("yolo11n.yaml")
+    started.graft({name: one + 1 for name, one in list(started.module.state_dict().items())[:1]})
+    started.save(tmp_path / "ours.pt", {})
+    YOLO("yolo11n.yaml").save(tmp_path / "theirs.pt")
+    assert load_detector(tmp_path / "ours.pt").from_scratch
+    assert not load_detector(tmp_path / "theirs.pt").from_scratch
+    assert not load_detector(tmp_path / "ours.pt", init=str(tmp_path / "theirs.pt")).from_scratch
+    assert load_detector(tmp_path / "theirs.pt", init=str(tmp_path / "ours.pt")).from_scratch
+
+
 def test_a_name_without_scale_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert load_detector("yolo11").notes == ("yolo11 names no scale: Ultralytics takes 'n'",)
     assert capsys.readouterr() == ("", "")

@@ -279,11 +279,11 @@ def test_the_mean_of_the_ends_of_the_cycles_labels_and_is_handed_back(average: b
     assert {last[name] for name in last.keys() - counters} == {7.0 if average else 10.0}
 
 
-@pytest.mark.parametrize(("average", "trained", "mean"), [(None, True, 3.0), (None, False, 4.0), (True, False, 3.0)])
-def test_from_random_weights_the_last_end_alone_is_taken(average: bool | None, trained: bool, mean: float) -> None:
+@pytest.mark.parametrize(("average", "scratch", "mean"), [(None, False, 3.0), (None, True, 4.0), (True, True, 3.0)])
+def test_from_random_weights_the_last_end_alone_is_taken(average: bool | None, scratch: bool, mean: float) -> None:
     """Of 1 at the end of burn-in and 4 at that of the round, which weighs twice: 9/3, or 4."""
     made = method(average=average, rounds=1, settle=0.0)
-    made.context = replace(made.context, trained=trained)
+    made.context = replace(made.context, from_scratch=scratch)
     Sees(made, {})
     for value, step in ((1.0, 10), (4.0, None)):
         with torch.no_grad():

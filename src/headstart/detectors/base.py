@@ -71,6 +71,7 @@ class Detector(ABC):
         backbone: The last map of the backbone.
         levels: The pyramid that the head reads, in the head's order; a classifier's is its backbone map.
         trained: Whether it starts from trained weights (a checkpoint), not from random ones.
+        from_scratch: Whether headstart made its weights of random ones; of what another program wrote nobody knows.
         notes: What a user should know about how it was loaded, a sentence each.
         channels: Of the images that it reads; 3 are RGB.
         imgsz: Side of the images that a run teaches it to detect in, pixels; a checkpoint says so to the family's own
@@ -85,6 +86,7 @@ class Detector(ABC):
     backbone: Level
     levels: tuple[Level, ...]
     trained: bool
+    from_scratch: bool = False
     notes: tuple[str, ...] = ()
     channels: int = 3
     imgsz: int | None = None
@@ -283,7 +285,7 @@ class Detector(ABC):
             if names := [name for name in own if self.part_of(name) == part]:
                 counts.append(f"{part} {sum(name not in wrong for name in names)} of {len(names)} tensors")
         self.notes += (f"{', '.join(counts)} came from {source}",)
-        self.trained = True
+        self.trained, self.from_scratch = True, False
 
 
 def refuse_not_finite(state: Mapping[str, Tensor], source: str, *, where: str) -> None:

@@ -94,7 +94,7 @@ class Context:
         head: Where all is trained: the detector's own, with an output for each pseudo-label, or for each class of the
             labels that the user gives.
         given: Labels that the user gives, where it needs them.
-        trained: Whether the student starts from trained weights, not from random ones.
+        from_scratch: Whether the student starts from random weights, or from what headstart made of them.
         finder: Where labels are given: a trained detector that labels images the first time, if one is given.
         read: Where labels are given: brings the images at some rows of the index, each once, batch after batch, scaled
             down to so many pixels at most.
@@ -111,7 +111,7 @@ class Context:
     pseudolabels: PseudoLabels | None = None
     head: PseudoLabelHead | None = None
     given: GivenLabels | None = None
-    trained: bool = True
+    from_scratch: bool = False
     finder: Finder | None = None
     read: Callable[[Sequence[int], int], Iterable[PixelBatch]] | None = None
     export: Export = "student"

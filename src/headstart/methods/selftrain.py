@@ -76,7 +76,7 @@ class Settings(DetectionSettings, LabelOptions, LabellerOptions):
     ema: float = Field(0.999, ge=0, lt=1, description="momentum of the teacher's weights")
     average: bool | None = Field(
         None,
-        description="the mean of the teachers at the ends of cycles, not the last one; none: from trained weights",
+        description="the mean of the teachers at the ends of cycles, not the last one; none: yes, but not from scratch",
     )
     keep: Annotated[float, Field(gt=0, le=1)] | Literal["class"] = Field(
         0.4,
@@ -337,7 +337,7 @@ class Selftrain(Method):
 
     def _averaged(self) -> WeightMean:
         """Of the teachers at the ends of the cycles so far, if this one ended now."""
-        average = self.context.trained if self.settings.average is None else self.settings.average
+        average = not self.context.from_scratch if self.settings.average is None else self.settings.average
         mean = self._mean if average else WeightMean()
         return mean.with_another({name: self.get_submodule(name).state_dict() for name in ("teacher", "teacher_head")})
 

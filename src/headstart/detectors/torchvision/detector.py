@@ -32,7 +32,7 @@ def load(model: str, init: str | None = None) -> TorchvisionDetector:
         if wrong := differences(module.state_dict(), state, model) | differences(state, module.state_dict(), "it"):
             raise UserError(f"{model} is not a whole {record.model}: {shorten(wrong)}", where="model")
         module.load_state_dict(state)
-        return TorchvisionDetector(record.model, module, record.names, trained=not record.random, init=init)
+        return TorchvisionDetector(record.model, module, record.names, began=record, init=init)
     name = names.bare(model)
     classes = models.published_names(name)
     return TorchvisionDetector(name, models.build(name, len(classes)), classes, init=init)
@@ -45,26 +45,33 @@ class TorchvisionDetector(Detector):
         name: By which torchvision builds it.
         module: The network.
         classes: Names of its classes, the background first.
-        trained: Whether its weights are trained ones.
+        began: What the file of its weights says of them; None for random ones.
         init: A state dict to load over them.
     """
 
     license = "BSD-3-Clause"
 
     def __init__(
-        self, name: str, module: nn.Module, classes: Collection[str], trained: bool = False, init: str | None = None
+        self,
+        name: str,
+        module: nn.Module,
+        classes: Collection[str],
+        began: models.Record | None = None,
+        init: str | None = None,
     ) -> None:
         self.name, self.module, self.task = name, module, "detect"
         self.names = dict(enumerate(classes))
-        self.trained = trained
+        self.trained = began is not None and not began.random
+        self.from_scratch = began is not None and began.from_scratch
         self._grafted: set[str] = set()
         for parameter in module.parameters():
             parameter.requires_grad_(True)
         module.train()
         self.backbone, self.levels = self._measure()
         if init is not None:
-            state, _ = models.read_state(init, "init")
+            state, record = models.read_state(init, "init")
             self.start_from(models.with_counters(state, module.state_dict()), init)
+            self.from_scratch = record is not None and record.from_scratch
 
     def _measure(self) -> tuple[Level, tuple[Level, ...]]:
         """Width and stride of the body's last map and of the pyramid, from one forward pass."""
@@ -104,7 +111,8 @@ class TorchvisionDetector(Detector):
         parts = sorted({self.part_of(name) for name in self._grafted}, key=PARTS.index)
         plain = json.loads(json.dumps(dict(info), default=str))
         random = not (self.trained or parts)
-        record = Record(self.name, list(self.names.values()), parts, random, plain)
+        scratch = self.from_scratch or not self.trained
+        record = Record(self.name, list(self.names.values()), parts, random, scratch, plain)
         models.write_state(Path(path), self.module, record)
 
     @property

@@ -32,6 +32,7 @@ class Record(NamedTuple):
         names: Class names by index, the background first.
         trained: Parts that were pretrained.
         random: Whether no weights in it were trained.
+        from_scratch: Whether they are random, or headstart made them of random ones.
         info: Plain values of the run.
     """
 
@@ -39,6 +40,7 @@ class Record(NamedTuple):
     names: Sequence[str]
     trained: Sequence[Part] = ()
     random: bool = False
+    from_scratch: bool = False
     info: Mapping[str, Any] = {}
 
 
@@ -185,7 +187,7 @@ def read_state(path: str, where: str) -> tuple[dict[str, Tensor], Record | None]
     record = getattr(held, "_metadata", {}).get("headstart", {}).get("record")
     fields = json.loads(record) if record else None
     state = {name.removeprefix("module."): tensor for name, tensor in held.items()}
-    return state, None if fields is None else Record(**{key: fields[key] for key in Record._fields})
+    return state, None if fields is None else Record(**{key: fields[key] for key in Record._fields if key in fields})
 
 
 def write_state(path: Path, module: nn.Module, record: Record) -> None:

@@ -47,9 +47,9 @@ def build_start(settings: StartSettings, path: Path) -> Built:
                 name, len(own_names), state, source=weights, where="starts", same_names=same, parts=parts
             )
     _refuse_more_than_boxes(name, module)
-    record = Record(
-        name, own_names, [], weights is None, {"seed": settings.seed, "weights": weights, "parts": list(parts)}
-    )
+    info = {"seed": settings.seed, "weights": weights, "parts": list(parts)}
+    scratch = weights is None or (record is not None and record.from_scratch)
+    record = Record(name, own_names, random=weights is None, from_scratch=scratch, info=info)
     models.write_state(path, module, record)
     return replace(built(module, taken, models.part_of), foreign=foreign, classified=same)
 

@@ -74,6 +74,7 @@ class UltralyticsDetector(Detector):
     def __init__(self, live: Any, module: Any, init: str | Path | None = None, channels: int = 3) -> None:
         check_trainable(module, str(live.model_name), channels=channels)
         self.channels, self.trained = channels, _was_trained(live.ckpt or {})
+        self.from_scratch = made_from_scratch(live)
         module = self._for_channels(module, self.trained)
         for passing in ("criterion", "clip_model"):
             # Made while training or prompting: no part of the detector, and of classes that a reader may not have.
@@ -185,10 +186,11 @@ class UltralyticsDetector(Detector):
         self._grafted |= set(state)
 
     def _start_from(self, init: str) -> None:
-        other = open_checkpoint(init, where="init").model
-        check_trainable(other, init, where="init", channels=self.channels)
-        other = self._for_channels(other, True)
+        opened = open_checkpoint(init, where="init")
+        check_trainable(opened.model, init, where="init", channels=self.channels)
+        other = self._for_channels(opened.model, True)
         self.start_from(own_state(other), init)
+        self.from_scratch = made_from_scratch(opened)
         own, given = own_state(self.module), own_state(other)
         head = [name for name in own if self.part_of(name) == "head"]
         if all(name in given and same_bits(own[name], given[name]) for name in head):  # it finds what that one finds
@@ -209,6 +211,7 @@ class UltralyticsDetector(Detector):
         parts = sorted({self.part_of(name) for name in self._grafted}, key=PARTS.index)
         # Said of the exception alone: the weights in a checkpoint are trained.
         random: dict[str, Any] = {} if self.trained or parts else {"random": True}
+        random |= {"from_scratch": True} if self.from_scratch or not self.trained else {}
         return {
             "epoch": -1,
             "best_fitness": None,
@@ -315,6 +318,11 @@ class LayerTrunk(Trunk):
 def _was_trained(checkpoint: Mapping[str, Any]) -> bool:
     """Whether an Ultralytics object was loaded from a checkpoint, or trained; one of ours may hold random weights."""
     return bool(checkpoint) and not (checkpoint.get("headstart") or {}).get("random", False)
+
+
+def made_from_scratch(live: Any) -> bool:
+    """Whether headstart made the weights of an Ultralytics object of random ones."""
+    return bool(((live.ckpt or {}).get("headstart") or {}).get("from_scratch", False))
 
 
 def _sources(i: int, f: Any) -> list[int]:

@@ -23,7 +23,7 @@ from headstart.detectors.finetuner import Built, StartSettings
 from headstart.detectors.handback import Part, shorten
 from headstart.detectors.tensors import built, differences, own_state
 from headstart.detectors.ultralytics.class_rows import class_names, rows_by_name
-from headstart.detectors.ultralytics.detector import UltralyticsDetector
+from headstart.detectors.ultralytics.detector import UltralyticsDetector, made_from_scratch
 from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter, with_classes
 from headstart.detectors.ultralytics.undisturbed import undisturbed
 from headstart.errors import UserError
@@ -37,10 +37,10 @@ def build_start(settings: StartSettings, path: Path) -> Built:
         live = build(model)
         source = live.model
         given: Mapping[str, Tensor] = {}
-        foreign, classified = "", False
+        foreign, classified, from_scratch = "", False, True
         if weights is not None:
             opened = open_checkpoint(weights, "starts", "connect this machine, or give the file: starts=coco=path.pt")
-            other, foreign = opened.model, _foreign(opened)
+            other, foreign, from_scratch = opened.model, _foreign(opened), made_from_scratch(opened)
             classified = class_names(other) == list(names)
             check_trainable(other, weights, where="starts")
             given = _fitting(source, other, model, weights, parts)
@@ -58,7 +58,7 @@ def build_start(settings: StartSettings, path: Path) -> Built:
         elif weights is not None and "head" in parts and not whole:
             target.load_state_dict(rows_by_name(target, source, other), strict=False)
         detector = UltralyticsDetector(live, target)
-        detector.trained = weights is not None
+        detector.trained, detector.from_scratch = weights is not None, from_scratch
         detector.save(path, {"seed": settings.seed, "weights": weights, "parts": list(parts) if weights else []})
     found = built(detector.module, given, splitter(detector.module))
     return replace(found, foreign=foreign, classified=classified)
