@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ if os.environ.get("PYTEST_XDIST_WORKER"):  # tests side by side share the cores
 
 import headstart  # noqa: F401 - before torch, for what it sets there
 
+gc.set_threshold(10_000)  # at Python's 700 a tenth of the suite's time goes into it
 os.environ.setdefault("YOLO_OFFLINE", "true")  # Ultralytics looks for updates and fonts otherwise
 os.environ["HF_HUB_OFFLINE"] = "1"  # what a machine has downloaded, or can, is not to change what a test sees
 os.environ["HF_HUB_CACHE"] = os.devnull

@@ -1,5 +1,8 @@
 """A detector of a few layers, which is built in a moment."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 SMALL = """\
 nc: 2
 backbone:
@@ -11,3 +14,12 @@ head:
   - [-1, 1, Conv, [16, 1, 1]]
   - [[2, 3, 4], 1, Detect, [nc]]
 """
+
+_FOLDER = TemporaryDirectory()
+
+
+def small_yaml() -> str:
+    """Its YAML, in a folder that no test looks into."""
+    path = Path(_FOLDER.name) / "small.yaml"
+    path.write_text(SMALL)
+    return str(path)

@@ -22,6 +22,7 @@ from headstart.pseudolabels.fit import Fit
 from headstart.report.pretraining_verdict import judge
 from headstart.report.run_reader import find_run
 from headstart.training import checkpoint
+from small import small_yaml
 
 FITS = Fit("trained", 24, score=0.3, again=0.9)
 ASTRAY = Fit("trained", 24, score=0.0001, again=0.3)
@@ -327,6 +328,7 @@ def test_what_cannot_be_exported_is_said_before_anything_begins(image_folder: Pa
 
 def begin(image_folder: Path, out: Path, **options: Any) -> dict[str, Any]:
     given = {**SMALL, "data": str(image_folder), "method": "byol", "hidden_dim": 32, "steps": 2, "out": str(out)}
+    given["model"] = small_yaml()
     given = {key: value for key, value in {**given, **options}.items() if value is not None}
     headstart.pretrain(**given)
     state = checkpoint.newest(out / "checkpoints")[0]
@@ -404,7 +406,7 @@ def test_tensors_that_are_not_finite_are_told(
         self.module.state_dict()["model.0.conv.weight"].fill_(float("inf"))
 
     monkeypatch.setattr(UltralyticsDetector, "graft", spoil)
-    given = {**SMALL, "data": str(image_folder), "method": "byol", "hidden_dim": 32, "steps": 1}
+    given = {**SMALL, "data": str(image_folder), "model": small_yaml(), "method": "byol", "hidden_dim": 32, "steps": 1}
     assert not headstart.pretrain(**given, out=str(tmp_path / "run")).ok
     assert "NOT HANDED BACK WHOLE: 1 tensors hold NaN or infinity; unverified.pt" in capsys.readouterr().err
 
@@ -428,7 +430,7 @@ def test_a_dropped_tensor_fails_the_run(
     monkeypatch.setattr(UltralyticsDetector, "save", forgetful)
     words = [f"{key}={value}" for key, value in SMALL.items() if key != "report"]
     out = tmp_path / "run"
-    words += [f"data={image_folder}", "method=byol", "hidden_dim=32", "steps=1", f"out={out}", "model=yolo11n.yaml"]
+    words += [f"data={image_folder}", "method=byol", "hidden_dim=32", "steps=1", f"out={out}", f"model={small_yaml()}"]
     assert cli.main(["pretrain", *words]) == 1
     said = capsys.readouterr().err
     assert "NOT HANDED BACK WHOLE: 1 tensors did not arrive" in said

@@ -28,10 +28,11 @@ from headstart.run import health
 from headstart.run.display import Display
 from headstart.training import loop
 from headstart.training.step import Step
+from small import small_yaml
 
 STEPS = 6
 SMALL = {
-    "model": "yolo11n.yaml",
+    "model": small_yaml(),
     "batch": 4,
     "imgsz": 64,
     "local_imgsz": 32,
@@ -68,7 +69,7 @@ def images(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="module")
 def run(images: Path, tmp_path_factory: pytest.TempPathFactory) -> headstart.Run:
-    return pretrain(tmp_path_factory.mktemp("runs") / "a", images, report=True, steps=8)
+    return pretrain(tmp_path_factory.mktemp("runs") / "a", images, model="yolo11n.yaml", report=True, steps=8)
 
 
 # -- what a run leaves behind -----------------------------------------------------------------------------------------
@@ -258,7 +259,9 @@ def test_a_start_from_other_weights_and_from_a_live_object(run: headstart.Run, i
         "steps": 1,
         "weight_decay": 0,
     }  # so small that weights stay where they started
-    by_init = weights(pretrain(tmp_path / "init", images, init=str(run.checkpoint), **slow).checkpoint)
+    by_init = weights(
+        pretrain(tmp_path / "init", images, model="yolo11n.yaml", init=str(run.checkpoint), **slow).checkpoint
+    )
     began = yaml.safe_load((tmp_path / "init" / "settings.yaml").read_text())["resolved"]["files"]
     assert began == {"init": hashlib.blake2b(run.checkpoint.read_bytes(), digest_size=16).hexdigest()}
     by_live = weights(pretrain(tmp_path / "live", images, model=live, **slow).checkpoint)
@@ -273,7 +276,7 @@ def test_the_teacher_can_be_exported(images: Path, tmp_path: Path) -> None:
     """A teacher with momentum 0 is the student of the step before; one with momentum 1 is the start."""
     start = {"steps": 2, "export": "teacher"}
     torch.manual_seed(0)
-    before = load_detector("yolo11n.yaml").module.state_dict()
+    before = load_detector(SMALL["model"]).module.state_dict()
     still = weights(pretrain(tmp_path / "still", images, ema_start=1, ema_end=1, **start).checkpoint)
     torch.testing.assert_close(still["model.0.conv.weight"], before["model.0.conv.weight"], rtol=0, atol=0)
     follows = weights(pretrain(tmp_path / "follows", images, ema_start=0, ema_end=0, **start).checkpoint)

@@ -55,11 +55,11 @@ def options(image_folder: Path, few: Path, tmp_path: Path) -> dict[str, Any]:
         if number % 3:
             shutil.copy(path, pool / path.name)
     torch.manual_seed(3)
-    YOLO("yolo11n.yaml", verbose=False).save(tmp_path / "start.pt")
-    small = {"batch": 4, "imgsz": 64, "steps": 6, "save_every": 2, "log_every": 1, "workers": 0, "device": "cpu"}
+    YOLO(small.small_yaml(), verbose=False).save(tmp_path / "start.pt")
+    short = {"batch": 4, "imgsz": 64, "steps": 6, "save_every": 2, "log_every": 1, "workers": 0, "device": "cpu"}
     method = {"burn_in": 0.3, "rounds": 2, "settle": 0.2, "keep": 1e-4, "unsure": 1e-5, "max_objects": 3, "held_out": 0}
     given = {"data": str(pool), "labels": str(few), "model": str(tmp_path / "start.pt"), "out": str(tmp_path / "run")}
-    return {**small, **method, **given, "method": "selftrain", "report": False}
+    return {**short, **method, **given, "method": "selftrain", "report": False}
 
 
 def test_labels_whose_val_is_their_train_are_learnt_from(options: dict[str, Any], few: Path) -> None:
