@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from test_runner import FakeTraining, classified
+from ultralytics import YOLO
 
 import headstart
 from headstart.comparison import child, cost, prepare, pretrainings, recipe_plans, runner
@@ -29,6 +30,7 @@ from headstart.jobs.scenes import draw_dataset
 from headstart.methods import namer
 from headstart.training import checkpoint
 from headstart.trust import granted
+from small import small_yaml
 
 METHOD = '''"""Learns from labels, as far as a comparison is concerned."""
 
@@ -72,6 +74,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_dataset(tmp_path_factory.mktemp("recipes") / "data", unlabelled=6, train=24, val=6, imgsz=64)
 
 
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """COCO's, as far as a test is concerned, of a network that is built in a moment: each recipe makes a start."""
+    path = tmp_path_factory.mktemp("weights") / "w.pt"
+    YOLO(small_yaml()).save(path)
+    return path
+
+
 @pytest.fixture
 def labelled(tmp_path: Path) -> Path:
     """A method with an option ``labels``, in a file."""
@@ -93,6 +103,7 @@ def options(data: Path, weights: Path, recipe: Path, tmp_path: Path) -> dict[str
     given = {"data": data, "starts": f"coco={weights},mine={recipe}", "labels": "25%,100%", "seeds": 2, "epochs": 4}
     return {
         **given,
+        "model": small_yaml(),
         "imgsz": 64,
         "lr": 0.001,
         "out": tmp_path / "out",
@@ -164,7 +175,7 @@ def test_a_recipe_with_labels_is_made_for_each_list_from_these_labels_alone(
         assert len(pool) == 24, "the train part of the data set, where nobody names other images"
         assert not test & {*pool, *listed}
         assert (one["seed"], one["method"]) == (int(node[-1]), str(labelled))
-        assert (one["model"], one["init"]) == ("yolo11n.yaml", str(weights)), "the comparison's COCO weights"
+        assert (one["model"], one["init"]) == (small_yaml(), str(weights)), "the comparison's COCO weights"
     used = {one.name: Path(one.start).name for one in training.asked if one.name.startswith("mine")}
     assert used == {f"mine-{name}": f"mine-{name}.pt" for name in [node.removeprefix("mine-") for node in asked]}
     assert found.results is not None
@@ -562,7 +573,7 @@ def test_a_method_that_a_run_says_it_used_runs_for_no_recipe(tmp_path: Path) -> 
 def test_what_a_recipe_makes_is_measured_as_it_is(fakes: Fakes, options: dict[str, Any], tmp_path: Path) -> None:
     """Of one pretraining, beside what is fine-tuned or alone."""
     training, pretraining = fakes
-    pretraining.weights = classified(tmp_path / "own.pt")
+    pretraining.weights = classified(tmp_path / "own.pt", model=small_yaml())
     given = {**options, "labels": "25%", "seeds": 1, "starts": f"mine-as-is,{options['starts']}"}
     found = headstart.compare(**given)
     assert found.ok, found.failed
@@ -591,7 +602,7 @@ def test_what_a_recipe_makes_is_measured_as_it_is(fakes: Fakes, options: dict[st
 def test_coco_is_as_long_as_what_is_measured_as_it_is(fakes: Fakes, options: dict[str, Any], tmp_path: Path) -> None:
     """With several rates as well: the search has to know how long it takes."""
     training, pretraining = fakes
-    pretraining.weights = classified(tmp_path / "own.pt")
+    pretraining.weights = classified(tmp_path / "own.pt", model=small_yaml())
     starts = f"coco-longer,{options['starts'].replace('mine=', 'mine-as-is=')}"
     found = headstart.compare(**{**options, "labels": "100%", "seeds": 1, "lr": [0.001, 0.01], "starts": starts})
     assert found.ok, found.failed
@@ -831,7 +842,7 @@ def test_a_real_recipe(options: dict[str, Any], recipe: Path, weights: Path, dat
     (run,) = start.recipe.runs
     assert run.pretraining is not None
     assert (run.pretraining.steps, run.pretraining.shown) == (3, 8)
-    assert start.taken["backbone"] == (240, 240)
+    assert start.taken["backbone"] == (24, 24), "four convolutions, each with the five tensors of a batch norm"
     cell = next(one for one in found.results.cells if one.start == "mine")
     assert cell.measured.initial_sha256 == run.sha256
     (found.folder / "pretrainings/mine-8-seed0/run/headstart.pt").unlink()

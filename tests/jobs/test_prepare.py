@@ -346,7 +346,9 @@ def begin(image_folder: Path, out: Path, **options: Any) -> dict[str, Any]:
         {"save_every": 7, "log_every": 1},
     ],
 )
-def test_the_same_command_resumes(image_folder: Path, weights: Path, tmp_path: Path, again: dict[str, Any]) -> None:
+def test_the_same_command_resumes(image_folder: Path, tmp_path: Path, again: dict[str, Any]) -> None:
+    weights = tmp_path / "start.pt"
+    YOLO(small_yaml(), verbose=False).save(weights)
     began = {"lr": 1e-3} if "batch" in again else {}
     given = begin(image_folder, tmp_path / "run", init=str(weights), **began)
     assert headstart.pretrain(**{**given, **again, "resume": True}).step == 2

@@ -78,7 +78,7 @@ def test_what_is_handed_back_finds_objects_in_images_of_the_size_that_it_learnt(
     options: dict[str, Any], few: Path
 ) -> None:
     """Ultralytics takes the size of a checkpoint where it is given none, and of a training from it, too."""
-    run = pretrain(**{**options, "imgsz": 72, "teacher": "none", "steps": 2, "settle": 0})
+    run = pretrain(**{**options, "imgsz": 72, "teacher": "none", "steps": 2, "settle": 0, "model": "yolo11n.yaml"})
     model: Any = YOLO(run.checkpoint)
     assert model.overrides["imgsz"] == 96, "72 is no multiple of the stride: it was shown in 96"
     model.predict(next((few.parent / "images").iterdir()), verbose=False)

@@ -166,11 +166,10 @@ def test_a_live_teacher_must_be_given_again(image_folder: Path, weights: Path, t
         pretrain(out=str(tmp_path / "run"), resume=True)
 
 
-def test_a_teachers_features_are_clustered_before_the_first_step(
-    image_folder: Path, weights: Path, tmp_path: Path
-) -> None:
-    run, other, plain = tmp_path / "run", tmp_path / "other", tmp_path / "plain"
-    given = {**options("objects", image_folder, weights, tmp_path / "few"), "clusters": 3}
+def test_a_teachers_features_are_clustered_before_the_first_step(image_folder: Path, tmp_path: Path) -> None:
+    run, other, plain, weights = (tmp_path / name for name in ("run", "other", "plain", "few.pt"))
+    YOLO(small.small_yaml(), verbose=False).save(weights)
+    given = {**options("objects", image_folder, weights, tmp_path / "few"), "clusters": 3, "model": small.small_yaml()}
     pretrain(**given, teacher=Patches(), out=str(run))
     pretrain(**given, out=str(plain))
     found, without = (PseudoLabels.load(one / "pseudolabels.pt")[0] for one in (run, plain))
