@@ -85,6 +85,13 @@ def test_a_word_that_is_no_option(line: str) -> None:
         cli.parse(line.split())
 
 
+def test_a_list_that_a_shell_took_apart() -> None:
+    with pytest.raises(UserError, match=r"in quotes, 'data=\[a, b, c\]'"):
+        cli.parse(["pretrain", "data=[a,", "b,", "c]", "steps=3"])
+    with pytest.raises(UserError, match=r"in quotes, 'extra=\{\"lr0\": 0.1\}'"):
+        cli.parse(["compare", "data=x.yaml", 'extra={"lr0":', "0.1}"])
+
+
 @pytest.mark.parametrize(("line", "name"), [("report a run=b", "run"), ("probe a source=b data=x", "source")])
 def test_a_value_with_and_without_its_key(line: str, name: str) -> None:
     with pytest.raises(UserError, match=rf"{name}: is given twice: as 'a' and with {name}=\n  -> leave out one"):

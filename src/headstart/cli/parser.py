@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -69,23 +69,32 @@ class Command(click.Command):
                 given[name] = Word(value)
         others, words = _leftover(ctx.args)
         given |= {name: Word(value) for name, value in others.items()}
-        positional = self._positional(words)
+        positional = self._positional(words, given)
         if twice := next(iter(positional.keys() & given.keys()), None):
             hint = "leave out one of the two" + (", or give all without a key" if self.spec.many else "")
             raise UserError(f"is given twice: as {words[0]!r} and with {twice}=", where=twice, hint=hint)
         return Asked(self.spec.name, {**positional, **given})
 
-    def _positional(self, words: list[str]) -> dict[str, Any]:
-        """What was given without a key."""
+    def _positional(self, words: list[str], given: Mapping[str, Any]) -> dict[str, Any]:
+        """What was given without a key, beside what was given with one."""
         from headstart.settings.words import Word
 
         name, many = self.spec.positional, self.spec.many
         if words and (name is None or (len(words) > 1 and not many)):
             stray = words[0] if name is None else words[1]
-            raise UserError(f"{stray!r} is not an option", hint="options are key=value or --key value")
+            raise UserError(f"{stray!r} is not an option", hint=_how_to_write(words, given))
         if not words or name is None:
             return {}
         return {name: words if many else Word(words[0])}  # of several each is one, whatever is in it
+
+
+def _how_to_write(words: Sequence[str], given: Mapping[str, Any]) -> str:
+    """What words that are no options were probably meant for: a shell takes a list with spaces apart."""
+    for name, value in given.items():
+        if isinstance(value, str) and value.lstrip().startswith(("[", "{")) and not value.rstrip().endswith(("]", "}")):
+            whole = " ".join([f"{name}={value}", *words])
+            return f"a shell ends {name}={value} at the space: write it without spaces, or in quotes, '{whole}'"
+    return "options are key=value or --key value"
 
 
 def _leftover(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
