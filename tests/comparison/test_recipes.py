@@ -13,7 +13,6 @@ import pytest
 import torch
 import yaml
 from test_runner import FakeTraining, classified
-from ultralytics import YOLO
 
 import headstart
 from headstart.comparison import child, cost, prepare, pretrainings, recipe_plans, runner
@@ -72,14 +71,6 @@ class Labelled(Method):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_dataset(tmp_path_factory.mktemp("recipes") / "data", unlabelled=6, train=24, val=6, imgsz=64)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """COCO's, as far as a test is concerned, of a network that is built in a moment: each recipe makes a start."""
-    path = tmp_path_factory.mktemp("weights") / "w.pt"
-    YOLO(small_yaml()).save(path)
-    return path
 
 
 @pytest.fixture
@@ -573,7 +564,7 @@ def test_a_method_that_a_run_says_it_used_runs_for_no_recipe(tmp_path: Path) -> 
 def test_what_a_recipe_makes_is_measured_as_it_is(fakes: Fakes, options: dict[str, Any], tmp_path: Path) -> None:
     """Of one pretraining, beside what is fine-tuned or alone."""
     training, pretraining = fakes
-    pretraining.weights = classified(tmp_path / "own.pt", model=small_yaml())
+    pretraining.weights = classified(tmp_path / "own.pt")
     given = {**options, "labels": "25%", "seeds": 1, "starts": f"mine-as-is,{options['starts']}"}
     found = headstart.compare(**given)
     assert found.ok, found.failed
@@ -602,7 +593,7 @@ def test_what_a_recipe_makes_is_measured_as_it_is(fakes: Fakes, options: dict[st
 def test_coco_is_as_long_as_what_is_measured_as_it_is(fakes: Fakes, options: dict[str, Any], tmp_path: Path) -> None:
     """With several rates as well: the search has to know how long it takes."""
     training, pretraining = fakes
-    pretraining.weights = classified(tmp_path / "own.pt", model=small_yaml())
+    pretraining.weights = classified(tmp_path / "own.pt")
     starts = f"coco-longer,{options['starts'].replace('mine=', 'mine-as-is=')}"
     found = headstart.compare(**{**options, "labels": "100%", "seeds": 1, "lr": [0.001, 0.01], "starts": starts})
     assert found.ok, found.failed

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from ultralytics import YOLO
 from ultralytics.utils import SETTINGS_FILE
 
 import headstart
@@ -59,6 +60,7 @@ from headstart.jobs.compare_options import resolve
 from headstart.jobs.scenes import CLASSES, draw_dataset
 from headstart.run.loggers import Logger
 from headstart.run.loggers.csv import CsvLogger
+from small import small_yaml
 from untouched import own_settings, untouched
 
 GAIN = {"scratch": 0.1, "coco": 0.3, "ssl": 0.2}
@@ -137,7 +139,8 @@ def fake(monkeypatch: pytest.MonkeyPatch, starts: Path) -> FakeTraining:
 @pytest.fixture
 def options(data: Path, weights: Path, tmp_path: Path) -> dict[str, Any]:
     given = {"data": data, "starts": f"scratch,coco={weights}", "labels": "25%,100%", "seeds": 2, "epochs": 4}
-    return {**given, "imgsz": 64, "lr": 0.001, "out": tmp_path / "out", "device": "cpu", "jobs": 2, "pictures": 0}
+    given |= {"model": small_yaml(), "out": tmp_path / "out", "pictures": 0}
+    return {**given, "imgsz": 64, "lr": 0.001, "device": "cpu", "jobs": 2}
 
 
 def test_the_cells_differ_in_the_start_alone(fake: FakeTraining, options: dict[str, Any]) -> None:
@@ -702,7 +705,7 @@ def test_weights_of_other_classes_are_not_measured_as_they_are(
     assert not fake.asked
 
 
-def classified(path: Path, names: Sequence[str] = CLASSES, model: str = "yolo11n.yaml") -> Path:
+def classified(path: Path, names: Sequence[str] = CLASSES, model: str = small_yaml()) -> Path:
     """A detector of the classes of `data`."""
     finetuner(model).build_start(StartSettings(model, names, seed=9), path)
     return path
@@ -742,11 +745,10 @@ def test_own_weights_are_a_reference_by_their_name(
 def test_weights_that_are_not_cocos_are_not_called_so_without_a_remark(
     fake: FakeTraining, options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ultralytics import YOLO
     from ultralytics.nn.tasks import DetectionModel
 
-    yolo = YOLO("yolo11n.yaml")
-    yolo.model = DetectionModel("yolo11n.yaml", nc=2, verbose=False)
+    yolo = YOLO(small_yaml())
+    yolo.model = DetectionModel(small_yaml(), nc=2, verbose=False)
     yolo.model.names = {0: "nut", 1: "bolt"}
     yolo.save(tmp_path / "old.pt")
     given = {**options, "starts": f"scratch,coco={tmp_path / 'old.pt'}", "labels": "100%"}
@@ -1081,8 +1083,11 @@ def spiked(data: Path, folder: Path) -> Path:
     return folder / data.name
 
 
-def test_a_real_comparison(data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_comparison(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two trainings of one epoch, by Ultralytics, through everything: starts, arrival, scores of classes, pictures."""
+    weights = tmp_path / "weights" / "w.pt"
+    weights.parent.mkdir()
+    YOLO("yolo11n.yaml").save(weights)
     mine = spiked(data, tmp_path / "mine")
     settings = own_settings(tmp_path / "config", tmp_path / "datasets")
     before = SETTINGS_FILE.read_bytes()  # of this process; those that train read the other one
@@ -1093,7 +1098,9 @@ def test_a_real_comparison(data: Path, weights: Path, tmp_path: Path, monkeypatc
             lr=0.001, device="cpu", out=tmp_path / "it's #1", pictures=2, workers=0, extra={"cache": "disk"},
         )  # fmt: skip
     assert SETTINGS_FILE.read_bytes() == before
-    assert {path.name for path in tmp_path.iterdir()} == {"mine", "config", "it's #1"}, "no folder of Ultralytics"
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "config", "weights", "it's #1"}, (
+        "no folder of Ultralytics"
+    )
     assert not list(found.folder.rglob("*.npy")), "decoded images go with their training"
     assert found.failed == ()
     content = found.results

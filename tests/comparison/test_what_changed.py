@@ -25,6 +25,7 @@ from headstart.detectors.finetuner import FinetuneSettings
 from headstart.errors import UserError
 from headstart.images.labels import label_path
 from headstart.jobs.scenes import draw_dataset
+from small import small_yaml
 
 
 @pytest.fixture
@@ -41,7 +42,8 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFacto
 def options(weights: Path, tmp_path: Path) -> dict[str, Any]:
     data = draw_dataset(tmp_path / "data", unlabelled=2, train=24, val=6, imgsz=64)
     given = {"data": data, "starts": f"scratch,coco={weights}", "labels": "100%", "seeds": 2, "epochs": 4}
-    return {**given, "imgsz": 64, "lr": 0.001, "out": tmp_path / "out", "device": "cpu", "jobs": 2, "pictures": 0}
+    given |= {"model": small_yaml(), "out": tmp_path / "out", "pictures": 0}
+    return {**given, "imgsz": 64, "lr": 0.001, "device": "cpu", "jobs": 2}
 
 
 def asked_again(fake: FakeTraining, options: dict[str, Any]) -> int:

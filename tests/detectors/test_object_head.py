@@ -20,7 +20,7 @@ from headstart.jobs.pretrain import pretrain
 from headstart.pseudolabels import parts
 from headstart.pseudolabels.base import PseudoLabels
 from headstart.pseudolabels.parts import Parts
-from small import SMALL
+from small import SMALL, small_yaml
 
 
 def images(number: int = 2, size: int = 128) -> torch.Tensor:
@@ -109,7 +109,7 @@ def test_a_search_that_ends_at_any_batch_goes_on(
 ) -> None:
     """By Ctrl-C, or by an error once a part is written; it finds what one that was never stopped finds."""
     torch.manual_seed(0)
-    YOLO("yolo11n.yaml", verbose=False).save(tmp_path / "start.pt")
+    YOLO(small_yaml(), verbose=False).save(tmp_path / "start.pt")
     shutil.copytree(image_folder, tmp_path / "images")
     (tmp_path / "images" / "no.jpg").write_bytes(b"none")
     given = {"data": str(tmp_path / "images"), "model": str(tmp_path / "start.pt"), "method": "objects", "steps": 6}
@@ -187,7 +187,7 @@ def test_what_a_budget_had_cut_is_not_searched_again(tmp_path: Any) -> None:
 
 def test_a_run_goes_on_with_its_own_images_alone(image_folder: Any, tmp_path: Any) -> None:
     """What was found belongs to places in the index: with other images the boxes would be those of others."""
-    YOLO("yolo11n.yaml", verbose=False).save(tmp_path / "start.pt")
+    YOLO(small_yaml(), verbose=False).save(tmp_path / "start.pt")
     shutil.copytree(image_folder, tmp_path / "images")
     given = {"data": str(tmp_path / "images"), "model": str(tmp_path / "start.pt"), "method": "objects", "steps": 2}
     given |= {"batch": 4, "imgsz": 64, "device": "cpu", "workers": 0, "report": False}

@@ -189,7 +189,7 @@ def conflicts(given: Mapping[str, Any]) -> list[UserError]:
         problems.append(UserError(f"give one of {many}", where=", ".join(lengths)))
     budget = given.get("budget")
     if budget is not None and budget_seconds(str(budget)) is None:
-        hint = "give a number with s, m or h, such as 30m"
+        hint = "give a number with s, m or h, such as 30m or 1h30m"
         problems.append(UserError(f"{str(budget)!r} is not a duration", where="budget", hint=hint))
     return problems
 
