@@ -151,6 +151,9 @@ def test_whether_headstart_began_at_random_weights_is_known_of_its_own_checkpoin
     YOLO("yolo11n.yaml").save(tmp_path / "theirs.pt")
     assert load_detector(tmp_path / "ours.pt").from_scratch
     assert not load_detector(tmp_path / "theirs.pt").from_scratch
+    filled = YOLO("yolo11n.yaml")
+    headstart.load_into(filled, tmp_path / "ours.pt")
+    assert load_detector(filled).from_scratch
     assert not load_detector(tmp_path / "ours.pt", init=str(tmp_path / "theirs.pt")).from_scratch
     assert load_detector(tmp_path / "theirs.pt", init=str(tmp_path / "ours.pt")).from_scratch
 

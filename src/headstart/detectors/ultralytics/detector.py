@@ -31,6 +31,7 @@ from headstart.detectors.ultralytics.opening import (
     channels_of,
     check_trainable,
     first_layer,
+    made_from_scratch,
     open_checkpoint,
     splitter,
     with_channels,
@@ -318,11 +319,6 @@ class LayerTrunk(Trunk):
 def _was_trained(checkpoint: Mapping[str, Any]) -> bool:
     """Whether an Ultralytics object was loaded from a checkpoint, or trained; one of ours may hold random weights."""
     return bool(checkpoint) and not (checkpoint.get("headstart") or {}).get("random", False)
-
-
-def made_from_scratch(live: Any) -> bool:
-    """Whether headstart made the weights of an Ultralytics object of random ones."""
-    return bool(((live.ckpt or {}).get("headstart") or {}).get("from_scratch", False))
 
 
 def _sources(i: int, f: Any) -> list[int]:

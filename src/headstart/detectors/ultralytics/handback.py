@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from headstart.detectors.handback import PARTS, Dropped, HandBack, Part, PartCount, shorten
 from headstart.detectors.tensors import differences, mismatches, not_finite, own_state
-from headstart.detectors.ultralytics.opening import check_trainable, open_checkpoint, splitter
+from headstart.detectors.ultralytics.opening import check_trainable, made_from_scratch, open_checkpoint, splitter
 from headstart.detectors.ultralytics.undisturbed import quiet, undisturbed
 from headstart.errors import UserError
 from headstart.trust import granted
@@ -90,6 +90,7 @@ def load_into(yolo: Any, run: Any, trust: bool = False) -> HandBack:
     if not trained:
         raise UserError(f"{path} holds no pretrained weights", where="run", hint="give a run's headstart.pt")
     found = _load(yolo, own_state(given.model), splitter(given.model), trained, path)
+    _keep(yolo, {"from_scratch": made_from_scratch(given)})
     if found.parts["head"].arrived:
         yolo.model.names = dict(given.model.names)
     return found
@@ -114,7 +115,6 @@ def _load(
     with torch.no_grad():
         for name, tensor in (pair for given in parts.values() for pair in given.items()):
             own[name].copy_(tensor)
-    _keep(yolo)
     counts = {
         part: PartCount(len(ours[part]), len(ours[part]) * (part in trained), len(ours[part]) * (part in parts))
         for part in PARTS
@@ -123,9 +123,9 @@ def _load(
     return HandBack(counts, dropped)
 
 
-def _keep(yolo: Any) -> None:
+def _keep(yolo: Any, record: Mapping[str, Any]) -> None:
     """Make ``yolo.train()`` start from the object's own weights: it does only while ``ckpt`` says they were loaded."""
-    yolo.ckpt = yolo.ckpt or {"model": yolo.model}
+    yolo.ckpt = yolo.ckpt or {"model": yolo.model, "headstart": dict(record)}
     yolo.overrides.pop("pretrained", None)
     yolo.predictor = None
 

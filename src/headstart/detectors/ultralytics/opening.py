@@ -91,6 +91,11 @@ def open_checkpoint(path: str | Path, where: str = "model", hint: str = "") -> A
     return live
 
 
+def made_from_scratch(live: Any) -> bool:
+    """Whether headstart made the weights of an Ultralytics object of random ones."""
+    return bool(((live.ckpt or {}).get("headstart") or {}).get("from_scratch", False))
+
+
 _FIRST = "model.0.conv.weight"
 """The tensor that Ultralytics fills where channels differ."""
 

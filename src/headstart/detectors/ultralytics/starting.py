@@ -23,8 +23,15 @@ from headstart.detectors.finetuner import Built, StartSettings
 from headstart.detectors.handback import Part, shorten
 from headstart.detectors.tensors import built, differences, own_state
 from headstart.detectors.ultralytics.class_rows import class_names, rows_by_name
-from headstart.detectors.ultralytics.detector import UltralyticsDetector, made_from_scratch
-from headstart.detectors.ultralytics.opening import build, check_trainable, open_checkpoint, splitter, with_classes
+from headstart.detectors.ultralytics.detector import UltralyticsDetector
+from headstart.detectors.ultralytics.opening import (
+    build,
+    check_trainable,
+    made_from_scratch,
+    open_checkpoint,
+    splitter,
+    with_classes,
+)
 from headstart.detectors.ultralytics.undisturbed import undisturbed
 from headstart.errors import UserError
 
