@@ -384,7 +384,8 @@ def test_the_checkpoint_is_an_ordinary_one(checkpoint: Path, detector: Detector)
     assert {value.dtype for value in state.values()} == {torch.float32, torch.int64}
     expected = changed(detector)
     assert all(torch.equal(state[name], value) for name, value in expected.items() if value.is_floating_point())
-    assert live.ckpt["headstart"] == {"method": "dino", "out": str(checkpoint.parent), "trained": ["backbone"]}
+    record = {"method": "dino", "out": str(checkpoint.parent), "trained": ["backbone"], "from_scratch": True}
+    assert live.ckpt["headstart"] == record, "it began with random weights"
     assert live.overrides == {
         "task": "detect",
         "imgsz": 640,

@@ -211,8 +211,8 @@ class UltralyticsDetector(Detector):
         module.args = self._train_args()  # type: ignore[assignment]
         parts = sorted({self.part_of(name) for name in self._grafted}, key=PARTS.index)
         # Said of the exception alone: the weights in a checkpoint are trained.
-        random: dict[str, Any] = {} if self.trained or parts else {"random": True}
-        random |= {"from_scratch": True} if self.from_scratch or not self.trained else {}
+        began = {"random": not (self.trained or parts), "from_scratch": self.from_scratch or not self.trained}
+        exceptions = {name: True for name, holds in began.items() if holds}
         return {
             "epoch": -1,
             "best_fitness": None,
@@ -222,7 +222,7 @@ class UltralyticsDetector(Detector):
             "optimizer": None,
             "train_args": self._train_args(),
             # Plain values only, so that a machine without headstart reads the file.
-            "headstart": json.loads(json.dumps({**info, "trained": parts, **random}, default=str)),
+            "headstart": json.loads(json.dumps({**info, "trained": parts, **exceptions}, default=str)),
             "date": datetime.now().astimezone().isoformat(),
             "version": __version__,
             "license": "AGPL-3.0 License (https://ultralytics.com/license)",
