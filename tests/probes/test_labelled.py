@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +39,17 @@ def test_neighbours_against_counting() -> None:
     found = knn_accuracy(torch.from_numpy(features), torch.from_numpy(classes), torch.from_numpy(owner))
     assert found == pytest.approx(right / 60)
     assert 0.4 < found < 0.95
+
+
+@pytest.mark.parametrize("accuracy", [knn_accuracy, linear_accuracy])
+def test_numbers_of_classes_may_be_anything(accuracy: Any) -> None:
+    """A track in place of a class: 16 million columns a box are not made, and the figure is that of classes 0 to 2."""
+    random = torch.Generator().manual_seed(0)
+    features, owner = torch.randn(40, 6, generator=random), torch.arange(40) // 3
+    classes = torch.randint(0, 3, (40,), generator=random)
+    features[classes == 1] += 1.5
+    large = torch.tensor([5, 7, 16_000_000])[classes]
+    assert accuracy(features, large, owner) == accuracy(features, classes, owner) > 0.4
 
 
 def test_a_box_never_votes_for_its_own_image() -> None:

@@ -31,6 +31,15 @@ def test_names_stand_above_their_boxes() -> None:
     assert not rows_of(plain, YELLOW, 1)[0] < 110
 
 
+def test_a_box_of_a_few_pixels_of_a_large_image_is_a_dot() -> None:
+    """One of 2 in 2,000 pixels, shown in 200: a fifth of a pixel, at the middle of the square, by a pen of 2."""
+    tile = sheets.Tile(np.zeros((2000, 2000, 3), np.uint8), boxes=[(1000, 1000, 1002, 1002, 0)])
+    picture = np.asarray(sheets.draw([[tile]], 200))[:, :, :3]
+    dot = np.argwhere((picture == YELLOW).all(2))
+    assert 1 <= len(dot) <= 16
+    assert abs(dot - 100).max() <= 2
+
+
 def test_a_name_that_would_cover_another_is_left_out() -> None:
     """Two boxes with the same corner: the first name is written; with the second lower by 40 both are."""
     first = (50, 20, 150, 90, 0)

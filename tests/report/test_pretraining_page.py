@@ -20,6 +20,7 @@ from headstart.cli.command import parse
 from headstart.cli.options import values
 from headstart.errors import UserError
 from headstart.report import charts, write_report
+from headstart.report.pretraining_verdict import judge
 from headstart.report.run_reader import find_run
 from headstart.run.folder import RunFolder
 from headstart.settings.resolve import collect
@@ -243,6 +244,16 @@ def test_collapse_is_the_verdict(run: Path) -> None:
     assert "same uniform answer for every image" in page.text
     assert "Step 2,030" in page.text
     assert "lr=0.0003" in page.text
+
+
+def test_again_is_beside_the_run_wherever_the_report_is_drawn(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = fake_run.lines()
+    for line in lines[200:]:
+        line["teacher_entropy"] = 7.62
+    fake_run.write_lines(run, lines)
+    monkeypatch.chdir(run)
+    command = judge(find_run(Path())).next_steps[0].command
+    assert f"out={run.with_name(run.name + '-2')}" in shlex.split(command)
 
 
 def test_recovery_is_said(run: Path) -> None:

@@ -104,7 +104,9 @@ def _draw_tile(tile: Tile, size: int) -> Image.Image:
     pen = ImageDraw.Draw(square)
     places = []
     for x0, y0, x1, y1, color in tile.boxes:
-        corners = (left + x0 * scale, top + y0 * scale, left + x1 * scale - 1, top + y1 * scale - 1)
+        first = left + x0 * scale, top + y0 * scale
+        # What is smaller than a pixel of the tile is a pixel: Pillow refuses corners that pass each other.
+        corners = (*first, max(first[0], left + x1 * scale - 1), max(first[1], top + y1 * scale - 1))
         places.append((corners, (*(_COLORS[color % len(_COLORS)] if color >= 0 else _GRAY), 255)))
     for corners, paint in reversed(places):
         pen.rectangle(corners, outline=paint, width=max(1, size // (160 if tile.names else 80)))

@@ -316,7 +316,8 @@ def _again(run: FoundRun) -> Step:
     # All that was asked for stays; the rate that is recorded is that of the run's batch already.
     asked = [f"cfg={_near(run.path / 'settings.yaml')}"]
     given = asked if isinstance(run.settings.get("asked"), dict) else [f"data={one}" for one in sources(run)]
-    lost, out = _in_memory(run), f"{_near(run.path)}-2"
+    folder = run.path.resolve()  # drawn from inside it, it is "."
+    lost, out = _in_memory(run), _near(folder.with_name(f"{folder.name}-2"))
     if not all(lost.values()):
         return Step(
             "Pretrain again, at a third of the learning rate, and from Python, as this run was begun: "
