@@ -193,8 +193,7 @@ def test_a_run_that_is_asked_to_stop_while_images_are_labelled_stops_at_once(
     options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """What was learnt is saved before; the same command goes on to the very weights of a run that was left alone."""
-    (tmp_path / "small.yaml").write_text(small.SMALL)
-    given = {**options, "model": str(tmp_path / "small.yaml"), "save_every": 100, "precision": "32"}
+    given = {**options, "model": small.small_yaml(), "save_every": 100, "precision": "32"}
     whole = pretrain(**{**given, "out": str(tmp_path / "whole")})
     detected, seen = Labeller._detected, []
 
@@ -222,8 +221,7 @@ def test_storage_that_fails_while_images_are_labelled_costs_no_step(
     options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Labelling may take hours: what was trained until then is saved first."""
-    (tmp_path / "small.yaml").write_text(small.SMALL)
-    given = {**options, "model": str(tmp_path / "small.yaml"), "save_every": 100}
+    given = {**options, "model": small.small_yaml(), "save_every": 100}
 
     def fail(*_: object, **__: object) -> None:
         raise RunError("the storage does not answer", where="data")

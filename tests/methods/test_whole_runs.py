@@ -200,9 +200,8 @@ def test_a_gentler_rate_with_init(image_folder: Path, weights: Path, tmp_path: P
 
 
 def test_a_run_goes_on_with_its_own_labels_alone(image_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "small.yaml").write_text(small.SMALL)
     few, run = labelled(image_folder, tmp_path / "few"), tmp_path / "run"
-    given = {**SMALL, "data": str(image_folder), "model": str(tmp_path / "small.yaml"), "method": "selftrain"}
+    given = {**SMALL, "data": str(image_folder), "model": small.small_yaml(), "method": "selftrain"}
     given |= {"labels": str(few), "held_out": 0, "steps": 2, "save_every": 1, "out": str(run)}
     pretrain(**given)
     (run / "checkpoints" / "step-00000002.pt").unlink()
@@ -224,8 +223,7 @@ def test_a_run_goes_on_with_its_own_labels_alone(image_folder: Path, tmp_path: P
 
 def test_a_detector_of_other_classes_labels_first(image_folder: Path, weights: Path, tmp_path: Path) -> None:
     """It is not needed where a run goes on: what it found is not looked for again."""
-    (tmp_path / "small.yaml").write_text(small.SMALL)
-    given = {**SMALL, "data": str(image_folder), "model": str(tmp_path / "small.yaml"), "method": "selftrain"}
+    given = {**SMALL, "data": str(image_folder), "model": small.small_yaml(), "method": "selftrain"}
     given |= {"labels": str(labelled(image_folder, tmp_path / "few")), "held_out": 0, "proposal_imgsz": 96}
     other = shutil.copy(weights, tmp_path / "other.pt")
     given |= {"proposals": str(other), "teacher": Patches(), "steps": 4, "rounds": 2, "unsure": 1e-5}
@@ -252,8 +250,7 @@ def test_a_detector_of_other_classes_labels_first(image_folder: Path, weights: P
 def test_a_run_that_was_killed_before_it_had_settings_begins_by_resume(
     image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "small.yaml").write_text(small.SMALL)
-    given = {**SMALL, "data": str(image_folder), "model": str(tmp_path / "small.yaml"), "method": "dino", "steps": 1}
+    given = {**SMALL, "data": str(image_folder), "model": small.small_yaml(), "method": "dino", "steps": 1}
     given |= {"hidden_dim": 32, "out": str(tmp_path / "run")}
     killed = RunFolder.create(tmp_path / "run")
     killed.log("loading")
@@ -270,8 +267,7 @@ def test_a_run_that_was_killed_before_it_had_settings_begins_by_resume(
 
 def test_every_option_of_selftrain_resumes_exactly(image_folder: Path, tmp_path: Path) -> None:
     """Labelled before steps 1 and 3 of 6, cut after 4; the same with loader processes, which read ahead."""
-    (tmp_path / "small.yaml").write_text(small.SMALL)
-    given = {**SMALL, "data": str(image_folder), "model": str(tmp_path / "small.yaml"), "method": "selftrain"}
+    given = {**SMALL, "data": str(image_folder), "model": small.small_yaml(), "method": "selftrain"}
     given |= {"labels": str(labelled(image_folder, tmp_path / "few")), "held_out": 0, "batch": 8, "steps": 6}
     given |= {"rounds": 2, "keep": "class", "unsure": 1e-5, "balance": 1.0, "mixup": 1.0, "burn_in": 0.2, "settle": 0.0}
     given |= {"close_mosaic": 0.0, "max_objects": 5}

@@ -93,6 +93,11 @@ class Detector(ABC):
     license: str = ""
 
     @property
+    def began_at_random(self) -> bool:
+        """Whether its weights are random, or headstart made them of random ones."""
+        return self.from_scratch or not self.trained
+
+    @property
     def architecture(self) -> str:
         """What ``model=`` of a comparison is to name for it."""
         return self.name

@@ -111,8 +111,7 @@ class TorchvisionDetector(Detector):
         parts = sorted({self.part_of(name) for name in self._grafted}, key=PARTS.index)
         plain = json.loads(json.dumps(dict(info), default=str))
         random = not (self.trained or parts)
-        scratch = self.from_scratch or not self.trained
-        record = Record(self.name, list(self.names.values()), parts, random, scratch, plain)
+        record = Record(self.name, list(self.names.values()), parts, random, self.began_at_random, plain)
         models.write_state(Path(path), self.module, record)
 
     @property

@@ -211,7 +211,7 @@ class UltralyticsDetector(Detector):
         module.args = self._train_args()  # type: ignore[assignment]
         parts = sorted({self.part_of(name) for name in self._grafted}, key=PARTS.index)
         # Said of the exception alone: the weights in a checkpoint are trained.
-        began = {"random": not (self.trained or parts), "from_scratch": self.from_scratch or not self.trained}
+        began = {"random": not (self.trained or parts), "from_scratch": self.began_at_random}
         exceptions = {name: True for name, holds in began.items() if holds}
         return {
             "epoch": -1,
