@@ -18,6 +18,17 @@ head:
 _FOLDER = TemporaryDirectory()
 
 
+def small_checkpoint(path: Path, channels: int) -> Path:
+    """A checkpoint of it that reads images of so many channels, as Ultralytics writes it; returns `path`."""
+    from ultralytics import YOLO
+    from ultralytics.nn.tasks import DetectionModel
+
+    live = YOLO(small_yaml(), verbose=False)
+    live.model = DetectionModel(small_yaml(), ch=channels, nc=2, verbose=False)
+    live.save(path)
+    return path
+
+
 def small_yaml() -> str:
     """Its YAML, in a folder that no test looks into."""
     path = Path(_FOLDER.name) / "small.yaml"

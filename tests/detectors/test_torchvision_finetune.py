@@ -282,6 +282,12 @@ def test_figures_by_hand() -> None:
     assert (result.map50_95, result.map50) == pytest.approx((0.25, 0.5))
 
 
+def test_classes_of_one_name_are_told_apart() -> None:
+    """By the user's numbers, in which the background is none."""
+    found = score([boxes([0, 0, 10, 10]), boxes([5, 5, 50, 50], label=3)], ["__background__", "bolt", "nut", "bolt"])
+    assert [one.name for one in found.classes] == ["bolt (0)", "bolt (2)"]
+
+
 def test_images_without_objects_measure_nothing() -> None:
     with pytest.raises(UserError, match="the test images show no object"):
         score([boxes()], ["__background__", "a"])

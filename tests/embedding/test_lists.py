@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +52,31 @@ def test_k_center_by_hand() -> None:
     """Labelled 0; the farthest is 10, then 5 (5 from both), then 2 (2 and 3 away; 8 is 2 and 3 away, and later)."""
     found = k_center(points(0, 2, 5, 8, 10), 4, labelled=[0])
     assert [(one.row, one.distance) for one in found] == [(4, 10.0), (2, 5.0), (1, 2.0), (3, 2.0)]
+
+
+def test_labelled_images_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many they are: blocks of them against blocks of the others, the same choice as one by one."""
+    monkeypatch.setattr(selection, "_BLOCK", 16)
+    monkeypatch.setattr(selection, "_KNOWN", 7)
+    values = np.random.default_rng(2).normal(size=(90, 5)).astype(np.float32)
+    values[40] = values[3]  # a copy of a labelled image is never chosen
+    labelled = list(range(0, 60, 3))
+    read: list[int] = []
+
+    class Counted(np.ndarray):
+        def __getitem__(self, rows: Any) -> Any:
+            read.append(np.size(rows))
+            return np.asarray(super().__getitem__(rows))
+
+    found = k_center(values.view(Counted), 0, labelled=labelled)
+    assert found == []
+    assert sum(read) == 70 + -(-70 // 16) * len(labelled)  # each of the others once, the labelled once a block
+    (first,) = k_center(values, 1, labelled=labelled)
+    rest = [row for row in range(90) if row not in labelled]
+    far = [min(float(np.linalg.norm(values[row] - values[known])) for known in labelled) for row in rest]
+    assert first.row == rest[int(np.argmax(far))]
+    assert first.distance == pytest.approx(max(far))
+    assert 40 not in [one.row for one in k_center(values, 90, labelled=labelled)]
 
 
 def test_without_labels_it_begins_in_the_middle() -> None:

@@ -25,6 +25,7 @@ from headstart.files import OwnedFolder
 from headstart.jobs.export import CONTENTS, Exported, export
 from headstart.report.run_reader import find_run
 from headstart.settings.tools import ExportSettings
+from small import small_checkpoint
 
 PAGE = Path(__file__).parents[2] / "docs" / "export.md"
 safetensors = pytest.importorskip("safetensors.torch")
@@ -67,6 +68,17 @@ def test_the_backbone_as_safetensors(yolo: Path, tmp_path: Path) -> None:
     assert all(torch.equal(found[name], state[name]) for name in found)
     assert json.loads((made.folder / "export.json").read_text())["name"] == "yolo11n"
     assert {one.name for one in made.folder.iterdir()} == {"README.md", "export.json", "model.safetensors"}
+
+
+@pytest.mark.parametrize(("channels", "called"), [(1, "gray"), (4, "of 4 channels")])
+def test_a_detector_of_other_channels(tmp_path: Path, channels: int, called: str) -> None:
+    """No images are there that it would have to fit: it is exported as it is."""
+    network = small_checkpoint(tmp_path / "net.pt", channels)
+    made = exported(network, out=str(tmp_path / "out"))
+    assert safetensors.load_file(made.file)["model.0.conv.weight"].shape == (8, channels, 3, 3)
+    assert f"Images are {called}, float" in (made.folder / "README.md").read_text()
+    pytest.importorskip("onnxruntime")
+    assert exported(network, out=str(tmp_path / "onnx"), format="onnx", imgsz=64).file.is_file()
 
 
 def test_what_is_read_back_otherwise_is_no_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -740,6 +740,23 @@ def test_a_report_that_cannot_be_drawn_ends_no_run(
     assert told in (out / "log.txt").read_text()
 
 
+def test_pictures_that_cannot_be_drawn_cost_no_report(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them: each is said, and the page has everything else."""
+
+    def save(*_: Any, **__: Any) -> None:
+        raise ValueError("no fonts")
+
+    monkeypatch.setattr("headstart.probes.sheets.save", save)
+    assert pretrain(tmp_path / "run", images, steps=1, report=True).ok
+    log = (tmp_path / "run" / "log.txt").read_text()
+    for name in ("views", "neighbours", "components"):
+        assert f"picture {name} could not be drawn: ValueError: no fonts" in log
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert not list((tmp_path / "run" / "assets").glob("*.png"))
+
+
 def test_a_comparisons_report_that_cannot_be_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 

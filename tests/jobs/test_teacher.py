@@ -93,10 +93,11 @@ def test_the_passes_are_told_and_recorded(options: dict[str, Any], capsys: pytes
     assert (record["labelled"], record["unlabelled"], record["held_out"]) == (LABELLED, UNLABELLED, 0)
     assert [one["step"] for one in record["passes"]] == [2, 3]  # burn-in ends at 2; the last part begins at 5
     events = [json.loads(line) for line in (run.folder / "events.jsonl").read_text().splitlines()]
-    assert [one["kind"] for one in events] == ["info"] * 4
+    assert [one["kind"] for one in events] == ["info"] * 5
     assert events[0]["message"].startswith(f"burn-in: 2 steps on {LABELLED} labelled images")
     assert events[3]["step"] == 6
     assert "the last part begins" in events[3]["message"]
+    assert events[4]["message"].startswith("handed back: the teacher as it is at the end")
     for one, event in zip(record["passes"], events[1:3], strict=True):
         assert f"{one['with_labels']} of {one['images']} images: {one['labels']} boxes" in event["message"]
     assert (run.folder / "log.txt").read_text().count(events[0]["message"]) == 1

@@ -294,6 +294,14 @@ def test_from_random_weights_the_last_end_alone_is_taken(average: bool | None, s
             made.before_step(Progress(step, STEPS, 0.0))
     back = made.handed_back("teacher").values()
     assert {float(one.mean()) for one in back if one.is_floating_point()} == {mean}
+    made.news()
+    made.finish(STEPS)
+    ((_, told),) = made.news()
+    assert told.startswith(
+        "handed back: the mean of the teachers at the ends of 2 parts"
+        if mean == 3
+        else "handed back: the teacher as it is"
+    )
 
 
 def test_burn_in_may_see_larger_views_than_what_is_trained_after_it() -> None:

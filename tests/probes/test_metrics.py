@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from lightly.utils.debug import std_of_l2_normalized
 from PIL import Image
 from torch import Tensor
 
-from headstart.probes import metrics
+from headstart.probes import metrics, sheets
 from headstart.probes.assets import write_assets
 from headstart.run.health import WARMUP, Health
 
@@ -227,14 +228,30 @@ def test_few_samples(tmp_path: Path, count: int) -> None:
     found = write_assets(tmp_path, look, samples(count), views(count), imgsz=64)
     assert (tmp_path / "assets" / "views.png").is_file() is (count > 0)
     assert (tmp_path / "assets" / "components.png").is_file() is (count > 0)
-    assert ("neighbours" in found["left_out"]) is (count < 2)  # type: ignore[operator]
+    assert ("neighbours" in found["left_out"]) is (count < 2)
 
 
 def test_features_that_are_not_finite_leave_their_pictures_out(tmp_path: Path) -> None:
     write_assets(tmp_path, look, samples(4), imgsz=64)
     found = write_assets(tmp_path, lambda x: tuple(y * math.nan for y in look(x)), samples(4), imgsz=64)  # type: ignore[arg-type]
-    assert set(found["left_out"]) == {"neighbours", "components"}  # type: ignore[call-overload]
+    assert set(found["left_out"]) == {"neighbours", "components"}
     assert [path.name for path in (tmp_path / "assets").iterdir()] == ["probe.json"]
+
+
+@pytest.mark.parametrize("lost", ["views", "neighbours", "components"])
+def test_a_picture_that_fails_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
+    save = sheets.save
+
+    def saving(path: Path, *given: Any, **options: Any) -> None:
+        if path.stem == lost:
+            raise ValueError("no font")
+        save(path, *given, **options)
+
+    monkeypatch.setattr(sheets, "save", saving)
+    found = write_assets(tmp_path, look, samples(12), views(3), imgsz=64)
+    assert found["failed"] == {lost: "ValueError: no font"}
+    there = {path.stem for path in (tmp_path / "assets").iterdir()}
+    assert there == {"views", "neighbours", "components", "probe"} - {lost}
 
 
 def test_noise_stays_within_the_limit(tmp_path: Path) -> None:

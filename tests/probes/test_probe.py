@@ -18,6 +18,7 @@ from headstart.jobs.scenes import draw_dataset
 from headstart.probes.probe import Probe, Samples, measures
 from headstart.report import write_report
 from headstart.run import health
+from small import small_checkpoint
 from untouched import untouched
 
 
@@ -47,6 +48,15 @@ def test_samples_have_the_labels_that_lie_beside(scenes: Path) -> None:
     assert [len(boxes) for boxes in samples.boxes] == [len(one) for one in lines]
     assert samples.classes.tolist() == [int(line.split()[0]) for one in lines for line in one]
     assert len(Samples.read(find_images(str(scenes)), number=8, imgsz=64, labels=False).classes) == 0
+
+
+def test_of_wrong_data_no_fault_of_the_detector_is_made(tmp_path: Path) -> None:
+    """How many channels the images have is not known then; one that reads gray images is as good as any."""
+    gray = small_checkpoint(tmp_path / "gray.pt", 1)
+    with pytest.raises(UserError) as raised:
+        probe(str(gray), str(tmp_path / "nowhere"))
+    assert "nowhere" in str(raised.value)
+    assert "channels" not in str(raised.value)
 
 
 def test_of_poses_the_boxes_are_looked_at(scenes: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from headstart.detectors.find import load_detector
+from headstart.images.class_names import told_apart
 from headstart.images.loader import PixelBatch
 from headstart.pseudolabels import labelling
 from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
@@ -21,7 +22,6 @@ from headstart.pseudolabels.labelling import (
     detect,
     kept,
     told,
-    told_apart,
 )
 from headstart.pseudolabels.taught import Taught
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from PIL import Image
 
 from headstart.images.index import find_images
+from headstart.probes import sheets
 from headstart.pseudolabels.base import PseudoLabels
 from headstart.pseudolabels.labelling import Detections, Labelling
 from headstart.pseudolabels.pictures import _by_class, _drawable, write_clusters, write_examples, write_labelled
@@ -60,6 +63,22 @@ def test_the_sheets_of_labels(image_folder: Path, tmp_path: Path) -> None:
     # Nothing is left open any more: the sheet of the run before must not stay.
     write_labelled(tmp_path / "new", Labelling.split(found, 0.0), find_images(str(image_folder)), ("bolt", "nut"))
     assert {path.stem for path in (tmp_path / "new").iterdir()} == {"sure", "least-sure"}
+
+
+def test_a_sheet_that_fails_costs_no_other(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = sheets.save
+
+    def saving(path: Path, *given: Any, **options: Any) -> None:
+        if path.stem == "sure":
+            raise ValueError("no font")
+        save(path, *given, **options)
+
+    monkeypatch.setattr(sheets, "save", saving)
+    found = detections([0, 1, 2], [0.9, 0.8, 0.3], [0, 1, 0])
+    images = find_images(str(image_folder))
+    failed = write_labelled(tmp_path / "new", Labelling.split(found, 0.5), images, ("bolt", "nut"))
+    assert failed == {"sure": "ValueError: no font"}
+    assert {path.stem for path in (tmp_path / "new").iterdir()} == {"least-sure", "open"}
 
 
 def test_classes_take_turns() -> None:

@@ -19,7 +19,7 @@ from test_pretraining_page import Page
 from headstart import cli
 from headstart.comparison.records import ClassScore, Point, Results
 from headstart.comparison.results import read_results
-from headstart.comparison.wording import few_objects
+from headstart.comparison.wording import few_objects, points
 from headstart.errors import UserError
 from headstart.files import explained
 from headstart.report import comparison_page, is_comparison, write_report
@@ -192,6 +192,14 @@ def test_how_soon_a_start_is_nearly_as_good_as_coco_in_the_end(
     assert said is None or said in note
 
 
+def test_with_one_label_budget_there_is_no_most() -> None:
+    cells = [fake_comparison.cell(start, "5%", 0, map50_95=at) for start, at in (("scratch", 0.3), ("coco", 0.5))]
+    found = fake_comparison.results(starts=["scratch", "coco"], seeds=[0], cells=cells)
+    only = tuple(one for one in found.budgets if one.name == "5%")
+    note = budgets(found.model_copy(update={"budgets": only}), "budgets").note
+    assert note.endswith(" With these labels, coco is highest, at 0.500.")
+
+
 @pytest.mark.parametrize(
     ("done", "said"),
     [
@@ -357,6 +365,36 @@ def test_the_word_is_about_the_start_that_is_measured_against(
     for page in (write_report(tmp_path).read_text(), comparison_card(tmp_path, content)):
         assert pill in page
     assert pill in comparison_page.write_side_by_side([tmp_path, tmp_path], tmp_path / "both.html").read_text()
+
+
+def test_comparisons_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """By the end of the path from which they differ; the same one twice has its own name twice."""
+    for folder in ("first/run", "second/run"):
+        fake_comparison.write_comparison(tmp_path / folder, starts=["scratch", "dino"], name="run")
+    folders = [tmp_path / "first/run", tmp_path / "second/run"]
+    text = " ".join(Page(comparison_page.write_side_by_side(folders, tmp_path / "both.html")).texts)
+    assert "first/run" in text
+    assert "second/run" in text
+    assert str(tmp_path) not in text
+    twice = " ".join(Page(comparison_page.write_side_by_side(folders[:1] * 2, tmp_path / "twice.html")).texts)
+    assert "first/run" not in twice
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (None, "–"),
+        (0.0, "+0.00"),
+        (0.00002, "+0.002"),
+        (-0.00004, "−0.004"),
+        (-0.0002, "−0.02"),
+        (0.00996, "+1.00"),
+        (0.0123, "+1.2"),
+        (-0.05, "−5.0"),
+    ],
+)
+def test_points_that_are_not_zero_do_not_look_so(share: float | None, said: str) -> None:
+    assert points(share) == said
 
 
 def test_steps_are_called_batches() -> None:

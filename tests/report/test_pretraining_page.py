@@ -266,6 +266,13 @@ def test_recovery_is_said(run: Path) -> None:
     assert "was over by the end" in page.text
 
 
+def test_loss_that_stays_neither_fell_nor_rose(run: Path) -> None:
+    fake_run.write_lines(run, [line | {"loss": 1.00001 + at / 1e6} for at, line in enumerate(fake_run.lines(steps=50))])
+    text = " ".join(draw(run).texts)
+    assert "It began and ended at 1." in text
+    assert "rose from" not in text
+
+
 def test_loss_that_is_no_number(run: Path) -> None:
     lines = fake_run.lines()
     for line in lines[300:]:

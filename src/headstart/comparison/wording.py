@@ -206,11 +206,13 @@ def few_objects(results: Results) -> str | None:
 
 
 def points(share: float | None) -> str:
-    """A difference in mAP as points of a hundred, with its sign; three digits where it is small."""
+    """A difference in mAP as points of a hundred, with its sign; more digits where it is small."""
     if share is None:
         return "–"
-    digits = 1 if abs(share) >= 0.01 else 2
-    return f"{share * 100:+.{digits}f}".replace("-", "−")
+    fitting = 1 if abs(share) >= 0.01 else 2
+    # A verdict of "worse" beside an interval of -0.00 to -0.00 cannot be understood; scores have five digits.
+    digits = fitting if f"{share * 100:.{fitting}f}".strip("-0.") else 3
+    return f"{share * 100:+.{digits if share else fitting}f}".replace("-", "−")
 
 
 def interval(values: Paired) -> str:

@@ -153,7 +153,9 @@ def check_init(model: Any, init: str) -> list[UserError]:
     return [] if Path(init).is_file() else [UserError(f"{init} does not exist", where="init")]
 
 
-def load_detector(model: Any, init: str | Path | None = None, *, where: str = "model", channels: int = 3) -> Detector:
+def load_detector(
+    model: Any, init: str | Path | None = None, *, where: str = "model", channels: int | None = 3
+) -> Detector:
     """Load or build a detector for pretraining.
 
     Args:
@@ -164,7 +166,7 @@ def load_detector(model: Any, init: str | Path | None = None, *, where: str = "m
             Its backbone must fit completely; `Detector.notes` says how much of neck and head did.
         where: The option that names `model`, for what is said of it.
         channels: Of the images that it is to read. The first layer of one that reads RGB is made for as many, and
-            `Detector.notes` says how.
+            `Detector.notes` says how. None: as many as it reads, where there are no images to be read.
 
     Raises:
         UserError: The model is not found, cannot be read, built or trained, holds NaN, or `init` is of another
@@ -183,8 +185,10 @@ def load_detector(model: Any, init: str | Path | None = None, *, where: str = "m
     return found
 
 
-def _with_channels(loaders: Family, model: Any, init: str | Path | None, channels: int) -> Any:
+def _with_channels(loaders: Family, model: Any, init: str | Path | None, channels: int | None) -> Any:
     load = getattr(loaders, "load_with_channels", None)
+    if load is None and channels is None:
+        return loaders.load(model, init)
     if load is None:
         what = f"{model} reads RGB, and the images of the data set have {channels} channels"
         raise UserError(what, where="model", hint="give a detector of Ultralytics, or leave channels: out")

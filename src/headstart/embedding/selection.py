@@ -20,6 +20,8 @@ from headstart.embedding.neighbors import Features
 PREFILTER = 10
 """Candidates for each image that is wanted, where an uncertainty is known."""
 _BLOCK = 16384
+_KNOWN = 1024
+"""Labelled images to which a block's distances are held at once."""
 
 
 class Chosen(NamedTuple):
@@ -40,7 +42,8 @@ def k_center(
     """Choose `number` images, or fewer where what is left equals what was chosen.
 
     Args:
-        features: ``(N, D)``, may lie in a file; read once for each image that is chosen, block by block.
+        features: ``(N, D)``, may lie in a file; read once for each image that is chosen, block by block, and once for
+            the labelled ones together.
         number: How many.
         labelled: Rows that are labelled already.
         candidates: Rows to choose from; None for all.
@@ -52,8 +55,8 @@ def k_center(
     """
     rows = np.asarray(sorted(set(range(len(features)) if candidates is None else candidates) - set(labelled)), np.int64)
     far = np.full(len(rows), np.inf, np.float32)
-    for one in labelled:
-        far = np.minimum(far, _distances(features, rows, np.array(features[one], np.float32), device))
+    if len(labelled):
+        far = _nearest(features, rows, np.asarray(sorted(set(labelled)), np.int64), device)
     found: list[Chosen] = []
     while len(found) < min(number, len(rows)):
         at = _middle(features, rows, device) if not found and not len(labelled) else int(far.argmax())
@@ -69,6 +72,24 @@ def least_sure(uncertainty: Sequence[float], rows: Sequence[int], number: int) -
     """The `PREFILTER` times `number` most uncertain of `rows`; of equal ones the first."""
     ordered = sorted(rows, key=lambda row: (-uncertainty[row], row))
     return sorted(ordered[: PREFILTER * number])
+
+
+def _nearest(
+    features: Features, rows: npt.NDArray[np.int64], known: npt.NDArray[np.int64], device: torch.device | str
+) -> npt.NDArray[np.float32]:
+    """Distances of some rows from the nearest of others, block against block: either may be more than memory holds."""
+    parts = []
+    for at in range(0, len(rows), _BLOCK):
+        block = torch.from_numpy(np.asarray(features[rows[at : at + _BLOCK]], np.float32)).to(device)
+        far = torch.full((len(block),), torch.inf, device=device)
+        for other in range(0, len(known), _KNOWN):
+            points = torch.from_numpy(np.asarray(features[known[other : other + _KNOWN]], np.float32)).to(device)
+            # Not by products, as torch.cdist does for many points: what is labelled must be at a distance of 0.
+            between = torch.cdist(block, points, compute_mode="donot_use_mm_for_euclid_dist")
+            far = torch.minimum(far, between.amin(1))
+        parts.append(far.cpu())
+    found: npt.NDArray[np.float32] = torch.cat(parts).numpy() if parts else np.zeros(0, np.float32)
+    return found
 
 
 def _distances(

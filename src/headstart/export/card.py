@@ -21,6 +21,7 @@ AGPL = (
     "checkpoints say so themselves. Weights that were made from its models, or are used with its code, fall under that "
     "license. The images that they learnt from may have terms of their own."
 )
+_KINDS = {1: "gray", 3: "RGB"}
 _LICENSES = {"AGPL-3.0": "agpl-3.0", "BSD-3-Clause": "bsd-3-clause"}
 _OPTIONS = ("method", "preset", "teacher", "proposals", "labels", "lr", "batch", "imgsz", "seed")
 _PATHS = {"teacher", "proposals", "labels"}
@@ -55,12 +56,12 @@ def card(known: Known) -> str:
     license = _LICENSES.get(detector.license, "other")
     head: dict[str, Any] = {"library_name": {"timm": "timm"}.get(known.format, known.format), "license": license}
     head |= {"tags": ["object-detection", "backbone", "headstart"]}
-    level = detector.backbone
+    level, images = detector.backbone, _KINDS.get(detector.channels, f"of {detector.channels} channels")
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n",
         f"# Backbone of {text(detector.name)}\n",
         f"`{known.file}`: the backbone alone, up to its last map ({level.width} channels, stride {level.stride}). "
-        f"Images are RGB, float, in [0, 1]{_normalized(known)}; sides are multiples of {level.stride}.\n",
+        f"Images are {images}, float, in [0, 1]{_normalized(known)}; sides are multiples of {level.stride}.\n",
         f"```python\n{known.use}\n```\n",
         f"{known.checked}\n",
         "## How it was made\n",

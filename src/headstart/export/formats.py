@@ -66,7 +66,7 @@ def _same(one: Tensor, other: Tensor) -> bool:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def write_onnx(path: Path, trunk: nn.Module, imgsz: int, stride: int) -> float:
+def write_onnx(path: Path, trunk: nn.Module, imgsz: int, stride: int, channels: int = 3) -> float:
     """Write the backbone for images of any number, height and width, and compare onnxruntime with torch.
 
     Args:
@@ -74,6 +74,7 @@ def write_onnx(path: Path, trunk: nn.Module, imgsz: int, stride: int) -> float:
         trunk: Gives one map.
         imgsz: Side of the image that it is traced with, pixels.
         stride: Images are multiples of it.
+        channels: Of the images that it reads.
 
     Returns:
         The greatest difference that was found, as a share of the maps' greatest value.
@@ -82,7 +83,7 @@ def write_onnx(path: Path, trunk: nn.Module, imgsz: int, stride: int) -> float:
         RunError: The two differ; the file is removed.
         UserError: Torch cannot export this network.
     """
-    images = torch.rand(1, 3, imgsz, imgsz, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(1, channels, imgsz, imgsz, generator=torch.Generator().manual_seed(0))
     axes = {"images": {0: "batch", 2: "height", 3: "width"}, "features": {0: "batch", 2: "rows", 3: "columns"}}
     names: dict[str, Any] = {"input_names": ["images"], "output_names": ["features"], "dynamic_axes": axes}
     only = _Only(trunk)
@@ -98,7 +99,7 @@ def write_onnx(path: Path, trunk: nn.Module, imgsz: int, stride: int) -> float:
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"torch cannot export this backbone as ONNX: {reason}", where="format") from error
-        sizes = [(1, imgsz, imgsz), (2, imgsz + stride, imgsz + 2 * stride)]
+        sizes = [(1, channels, imgsz, imgsz), (2, channels, imgsz + stride, imgsz + 2 * stride)]
         worst = max(_difference(path, only, size) for size in sizes)
     if not worst <= TOLERANCE:
         path.unlink(missing_ok=True)
@@ -124,8 +125,7 @@ def _difference(path: Path, network: nn.Module, size: Sequence[int]) -> float:
     """Of onnxruntime and torch on a random image, as a share of the greatest value."""
     import onnxruntime
 
-    number, high, wide = size
-    images = torch.rand(number, 3, high, wide, generator=torch.Generator().manual_seed(1))
+    images = torch.rand(*size, generator=torch.Generator().manual_seed(1))
     expected = network(images)
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -133,7 +133,7 @@ def _difference(path: Path, network: nn.Module, size: Sequence[int]) -> float:
     except Exception as error:  # whatever onnxruntime raises: classes of its own, without a common one
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         path.unlink(missing_ok=True)
-        what = f"onnxruntime cannot run it on images of {number} x 3 x {high} x {wide}: {reason}"
+        what = f"onnxruntime cannot run it on images of {' x '.join(map(str, size))}: {reason}"
         raise RunError(what, where=str(path), hint="use format=safetensors") from error
     if found.shape != expected.shape:
         return float("inf")

@@ -74,7 +74,7 @@ def export(s: ExportSettings) -> Exported:
             "holds an export already", where=f"out={folder.path}", hint="add overwrite=true, or choose another"
         )
     with granted(s.trust):
-        detector = load_detector(str(checkpoint), where="source")
+        detector = load_detector(str(checkpoint), where="source", channels=None)
     detector.module.cpu()
     if s.format == "timm":
         detector.timm_backbone()  # or it says why there is none, before anything is written
@@ -128,7 +128,7 @@ def _written(
 def _backbone(s: ExportSettings, file: Path, detector: Detector, about: dict[str, Any]) -> tuple[str, str]:
     """Write the file; what was compared, and the name of the model in timm."""
     if s.format == "onnx":
-        worst = formats.write_onnx(file, detector.trunk(), s.imgsz, detector.backbone.stride)
+        worst = formats.write_onnx(file, detector.trunk(), s.imgsz, detector.backbone.stride, detector.channels)
         words = (
             f"Checked: onnxruntime gives torch's maps at two sizes and batches, to {worst:.1g} of their greatest value."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -23,8 +24,8 @@ PROBE_IMAGES = 256
 PICTURES = ("sure", "least-sure", "open", "views", "neighbours", "components", "clusters", "examples")
 
 
-def draw(job: Job, folder: Path, method: Method, images: ImageIndex, labels: PseudoLabels | None) -> None:
-    """Write pictures and report into the run's `folder`.
+def draw(job: Job, folder: Path, method: Method, images: ImageIndex, labels: PseudoLabels | None) -> list[str]:
+    """Write pictures and report into the run's `folder`; a picture that fails costs neither another nor the report.
 
     Args:
         job: The pretraining.
@@ -32,19 +33,31 @@ def draw(job: Job, folder: Path, method: Method, images: ImageIndex, labels: Pse
         method: Trained.
         images: That it was trained on.
         labels: Their pseudo-labels, where the method has any.
+
+    Returns:
+        What could not be drawn and why, in sentences.
     """
     from headstart.report import write_report
 
     samples = [image for _, image in sample_images(images, PROBE_IMAGES, max_area=512 * 512)]
+    failed: dict[str, str] = {}
+    writers: dict[str, Callable[[], object]] = {}
     if samples:  # nearly all files are broken: a page without pictures
-        _features(job, folder, method, samples)
+        writers["views"] = lambda: failed.update(_features(job, folder, method, samples))
         if labels is not None:
-            write_clusters(folder / "assets" / "clusters.png", labels, images)
-            _examples(folder / "assets" / "examples.png", job, method, images)
+            writers["clusters"] = lambda: write_clusters(folder / "assets" / "clusters.png", labels, images)
+            writers["examples"] = lambda: _examples(folder / "assets" / "examples.png", job, method, images)
+    for name, write in writers.items():
+        try:
+            write()
+        except Exception as error:  # whatever drawing may raise
+            failed[name] = f"{type(error).__name__}: {error}"
     write_report(folder)
+    return [f"picture {name} could not be drawn: {why}" for name, why in failed.items()]
 
 
-def _features(job: Job, folder: Path, method: Method, samples: list[Tensor]) -> None:
+def _features(job: Job, folder: Path, method: Method, samples: list[Tensor]) -> dict[str, str]:
+    """Draw views, neighbours and components; the pictures that failed, each with its error."""
     detector = job.detector
     trunk = detector.trunk(neck=method.needs.trains != "backbone").eval()
 
@@ -55,7 +68,9 @@ def _features(job: Job, folder: Path, method: Method, samples: list[Tensor]) -> 
 
     stride = detector.backbone.stride
     imgsz = max(stride, job.run.imgsz // stride * stride)
-    assets.write_assets(folder, features, samples, _views(samples[:6], method, job.run.seed), imgsz=imgsz)
+    views = _views(samples[:6], method, job.run.seed)
+    failed: dict[str, str] = assets.write_assets(folder, features, samples, views, imgsz=imgsz)["failed"]
+    return failed
 
 
 def _views(shown: list[Tensor], method: Method, seed: int) -> list[View]:

@@ -239,9 +239,10 @@ class _Pretraining:
 
     # -- what is said -------------------------------------------------------------------------------------------------
 
-    def _tell(self, display: Display, line: str) -> None:
-        self.folder.log(line)
-        display.say(line)
+    def _tell(self, display: Display, *lines: str) -> None:
+        for line in lines:
+            self.folder.log(line)
+            display.say(line)
 
     def _announce(self) -> None:
         """Say what was chosen and what it will take, before anything long begins."""
@@ -281,8 +282,7 @@ class _Pretraining:
             cache.why,
             *filter(None, [loader.note]),
         ]
-        for line in lines:
-            self._tell(display, line)
+        self._tell(display, *lines)
         self.facts = facts
         return display
 
@@ -303,8 +303,7 @@ class _Pretraining:
 
     def _say_times(self, display: Display, shares: dict[str, float], cache: Cache) -> None:
         times = [clock.sentence(shares), clock.advice(shares, self.facts)] if any(shares.values()) else []
-        for line in filter(None, [*times, cache.ended, *self.folder.noted()]):
-            self._tell(display, line)
+        self._tell(display, *filter(None, [*times, cache.ended, *self.folder.noted()]))
 
     # -- how it ends --------------------------------------------------------------------------------------------------
 
@@ -354,8 +353,7 @@ class _Pretraining:
         """Write labels, look at what was learnt."""
         job, folder = self.job, self.folder
         lines, problem = write_labels(job, method, labelled, self.images, folder) if labelled else ([], None)
-        for line in lines:
-            self._tell(display, line)
+        self._tell(display, *lines)
         drawn = job.run.report and self._draw(display, method, outcome, labels)
         why = f"; which and why: {folder.path / 'skipped.csv'}" if folder.skipped else ""
         display.say(f"{outcome.step} steps in {duration(outcome.seconds)}, {folder.skipped} images skipped{why}")
@@ -376,11 +374,12 @@ class _Pretraining:
     def _draw(self, display: Display, method: Method, outcome: Outcome, labels: PseudoLabels | None) -> bool:
         """Draw the report; a run that is finished stays so where that fails."""
         try:
-            draw(self.job, self.folder.path, method, self.images, labels)
+            told = draw(self.job, self.folder.path, method, self.images, labels)
         except Exception as error:  # whatever drawing may raise
             again = f"headstart report {shlex.quote(str(self.folder.path))} draws it"
             self._tell(display, f"report could not be drawn: {type(error).__name__}: {error}; {again}")
             return False
+        self._tell(display, *told)
         for name in PICTURES:
             self.folder.picture(outcome.step, name)
         return True

@@ -92,7 +92,7 @@ def _both(s: ProbeSettings, path: Path) -> tuple[ImageIndex, Detector]:
         problems.append(problem)
     try:
         with granted(s.trust):
-            detector = load_detector(str(path), where="source", channels=index.channels if index else 3)
+            detector = load_detector(str(path), where="source", channels=index.channels if index else None)
     except UserError as problem:
         problems.append(problem)
     if index is None or detector is None:

@@ -82,7 +82,8 @@ def write_labels(
         folder.teacher({**method.teacher_record(), "handed_back": {**counts, "all": whole}})
         lines += [told(counts, "the detector that is handed back")] if export else []
         if job.run.report:
-            lines += _pictures(folder.path / "assets", labelled, images, given)
+            failed = write_labelled(folder.path / "assets", labelled, images, given.names)
+            lines += [f"picture {name} could not be drawn: {why}" for name, why in failed.items()]
     if not export:
         return lines, None
     try:
@@ -108,15 +109,6 @@ def _exports(job: Job) -> bool:
 def _unlabelled(images: ImageIndex, given: GivenLabels) -> list[int]:
     known = set(given.rows.tolist())
     return [row for row in range(len(images)) if row not in known]
-
-
-def _pictures(folder: Path, labelled: Labelling, images: ImageIndex, given: GivenLabels) -> list[str]:
-    """Draw the sheets; a run that is finished stays so where that fails."""
-    try:
-        write_labelled(folder, labelled, images, given.names)
-    except Exception as error:  # whatever drawing may raise
-        return [f"pictures of the labels could not be drawn: {type(error).__name__}: {error}"]
-    return []
 
 
 def _exported(job: Job, path: Path, labelled: Labelling, images: ImageIndex, given: GivenLabels) -> list[str]:

@@ -226,7 +226,7 @@ class Method(nn.Module, ABC):
         """What a teacher has labelled so far, for ``teacher.json``; empty where none labels anything.
 
         Returns:
-            ``names`` of the classes, `headstart.pseudolabels.labelling.told_apart`; the scores ``keep``, from which a
+            ``names`` of the classes, `headstart.images.class_names.told_apart`; the scores ``keep``, from which a
             box is an object (``class``: one for each class, which each pass has), and ``unsure``, below which it is
             background; numbers of ``labelled``, ``unlabelled`` and ``held_out`` images; ``passes``, each with ``step``,
             `headstart.pseudolabels.labelling.Labelling.counts` and, where labels are held out, ``precision``,

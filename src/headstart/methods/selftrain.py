@@ -24,6 +24,7 @@ from pydantic import Field
 from torch import Tensor
 
 from headstart import ranks
+from headstart.images.class_names import told_apart
 from headstart.images.mixed import MixedStream
 from headstart.methods.base import Context, Export, Method, Needs, frozen_copy
 from headstart.methods.held_out import HeldOut
@@ -36,7 +37,7 @@ from headstart.pseudolabels.base import PseudoLabelHead, PseudoLabels
 from headstart.pseudolabels.finder import Finder
 from headstart.pseudolabels.history import History
 from headstart.pseudolabels.labeller import Labeller, Learnt
-from headstart.pseudolabels.labelling import Detections, Labelling, kept, told_apart
+from headstart.pseudolabels.labelling import Detections, Labelling, kept
 from headstart.pseudolabels.sizes import zoom_of
 from headstart.pseudolabels.taught import Taught
 from headstart.pseudolabels.thresholds import LEAST, Keep
@@ -293,8 +294,7 @@ class Selftrain(Method):
         counts = Labelling.split(found, keep).counts(self.context.names)
         judged = self._held_out.judged(both.those(kept(both, keep)))
         # Nothing tells of a single round that it was for the worse but labels that are held out.
-        goes_back = self.settings.rounds > 1 or len(self._held_out.rows)
-        state = mean.record if goes_back else None
+        state = mean.record if self.settings.rounds > 1 or len(self._held_out.rows) else None
         entry = {"step": progress.step, **counts, **named_by, **learnt.record(), **judged}
         best = self._history.add(entry | ({"by": by.name} if first else {}), state)
         if self._history.drifted:
@@ -310,6 +310,7 @@ class Selftrain(Method):
         """Judge what is handed back, where no last part has learnt from the held-out labels."""
         if not self._plan.settles(steps):
             self._judge(steps, self.context.export)
+        self._history.say(self._averaged().told() if self.context.export != "student" else "")
 
     def _judge(self, step: int, which: Export) -> None:
         """Where the held-out labels say that the rounds were for the worse, take what was there before."""
@@ -382,9 +383,8 @@ class Selftrain(Method):
         """Backbone, neck and head."""
         if which == "student":
             return {**self.student.state_dict(), **self.head.handed_back()}
-        averaged = self._averaged().states
-        head = {name: averaged["teacher_head"][name] for name in self.teacher_head.handed_back()}
-        return {**averaged["teacher"], **head}
+        averaged, head = self._averaged().states, self.teacher_head.handed_back()
+        return {**averaged["teacher"], **{name: averaged["teacher_head"][name] for name in head}}
 
     def get_extra_state(self) -> dict[str, Any]:
         """What the teacher has labelled, for a run that goes on."""

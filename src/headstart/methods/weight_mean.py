@@ -46,6 +46,12 @@ class WeightMean:
             }
         return WeightMean(states, self.number + 1)
 
+    def told(self) -> str:
+        """Which of the moments is handed back, in a sentence."""
+        if self.number == 1:
+            return "handed back: the teacher as it is at the end, no mean of several moments"
+        return f"handed back: the mean of the teachers at the ends of {self.number} parts, each twice the one before it"
+
     def record(self) -> dict[str, Any]:
         """What `WeightMean` is made from again."""
         return {"states": self.states, "number": self.number}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,8 +19,6 @@ from headstart.probes.metrics import feature_spread, nearest_neighbours, princip
 from headstart.probes.sheets import Tile
 
 Features = Callable[[Tensor], tuple[Tensor, Tensor]]
-
-
 """Images float (B, 3, S, S) in [0, 1] -> pooled features (B, D) and the feature map (B, C, h, w)."""
 
 
@@ -50,11 +48,11 @@ def write_assets(
     map_imgsz: int | None = None,
     batch: int = 32,
     device: str | torch.device = "cpu",
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Write ``assets/``: views.png, neighbours.png, components.png and probe.json, under 1.5 MB together.
 
     A picture that cannot be made (too few images, features that are not finite) is left out, and an older one
-    removed; probe.json says why.
+    removed; probe.json says why, and by which error a picture failed.
 
     Args:
         run_dir: The run folder.
@@ -73,17 +71,27 @@ def write_assets(
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("views.png", "neighbours.png", "components.png"):
         (folder / name).unlink(missing_ok=True)
-    found: dict[str, object] = {"images": len(samples), "imgsz": imgsz}
+    found: dict[str, Any] = {"images": len(samples), "imgsz": imgsz}
     left_out: dict[str, str] = {}
+    failed: dict[str, str] = {}
+
+    def fed(images: Tensor) -> tuple[Tensor, Tensor]:
+        return features(images.to(device))
+
+    writers: dict[str, Callable[[], dict[str, object]]] = {
+        "views": lambda: _write_views(folder, samples, views),
+        "neighbours": lambda: _write_neighbours(folder, samples, fed, imgsz, batch),
+        "components": lambda: _write_components(folder, samples, fed, map_imgsz or 2 * imgsz, batch),
+    }
     with torch.no_grad():
-        found |= _write_views(folder, samples, views)
-        for name, write in (("neighbours", _write_neighbours), ("components", _write_components)):
-            size = imgsz if name == "neighbours" else map_imgsz or 2 * imgsz
+        for name, write in writers.items():
             try:
-                found |= write(folder, samples, lambda images: features(images.to(device)), size, batch)
+                found |= write()
             except _LeftOutError as reason:
                 left_out[name] = str(reason)
-    found["left_out"] = left_out
+            except Exception as error:  # whatever drawing may raise: one picture costs no other
+                failed[name] = f"{type(error).__name__}: {error}"
+    found |= {"left_out": left_out, "failed": failed}
     write_text(folder / "probe.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
     return found
 

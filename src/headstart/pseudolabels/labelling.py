@@ -7,7 +7,6 @@ it as background would punish a student for finding what its teacher missed (Xu 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, box_iou
 
+from headstart.images.class_names import told_apart
 from headstart.images.loader import PixelBatch
 from headstart.pseudolabels.base import DetectionHead, PseudoLabels, rank_of
 from headstart.pseudolabels.search import fitted
@@ -32,25 +32,6 @@ NAMED = {"network": "named by the network", "both": "named by network and detect
 def at_once(imgsz: int) -> int:
     """Images of this side, pixels, that go through a network in one pass: one at least."""
     return max(1, AT_ONCE // imgsz**2)
-
-
-def told_apart(names: Sequence[str]) -> tuple[str, ...]:
-    """The names of classes as keys of what is counted by class: those that several classes share get their number.
-
-    ``bolt, nut, bolt`` are ``bolt (0), nut, bolt (2)``; under one key the last class would take the others' place.
-    """
-    often = Counter(names)
-    taken = {name for name, number in often.items() if number == 1}
-    found = []
-    for at, name in enumerate(names):
-        own = name
-        if often[name] > 1:
-            own = f"{name} ({at})"
-            while own in taken:  # another class is called so
-                own += f" ({at})"
-            taken.add(own)
-        found.append(own)
-    return tuple(found)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def write_clusters(path: Path, found: PseudoLabels, images: ImageIndex) -> None:
         sheets.save(path, rows)
 
 
-def write_labelled(folder: Path, labelled: Labelling, images: ImageIndex, names: Sequence[str]) -> None:
+def write_labelled(folder: Path, labelled: Labelling, images: ImageIndex, names: Sequence[str]) -> dict[str, str]:
     """Images with the labels that a detector gives, in the color of their class, and in gray what it leaves open.
 
     ``sure.png``: of each class the images with the surest boxes; ``least-sure.png``: those with the least sure boxes
@@ -50,6 +50,9 @@ def write_labelled(folder: Path, labelled: Labelling, images: ImageIndex, names:
         labelled: What was found.
         images: The index.
         names: Of the classes.
+
+    Returns:
+        The sheets that could not be drawn, each with its error: one costs no other.
     """
     sure, unsure = labelled.sure, labelled.unsure
     number = torch.bincount(unsure.rows, minlength=len(images))
@@ -58,14 +61,22 @@ def write_labelled(folder: Path, labelled: Labelling, images: ImageIndex, names:
         "least-sure": _by_class(sure, descending=False),
         "open": number.argsort(descending=True, stable=True)[: int((number > 0).sum())].tolist(),
     }
+    failed = {}
     for name, rows in sheets_of.items():
         found = (_labelled(images.path(row), row, labelled, names) for row in rows)
-        tiles = list(islice((tile for tile in found if tile is not None), 2 * WIDE))
-        (folder / f"{name}.png").unlink(missing_ok=True)  # of the run before its last checkpoint
-        if tiles:
-            folder.mkdir(parents=True, exist_ok=True)
-            lines = [tiles[:WIDE], tiles[WIDE:]] if len(tiles) > WIDE else [tiles]
-            sheets.save(folder / f"{name}.png", lines, sizes=sheets.LARGE_TILES, limit=2 * sheets.LIMIT)
+        try:
+            _sheet(folder / f"{name}.png", list(islice((tile for tile in found if tile is not None), 2 * WIDE)))
+        except Exception as error:  # whatever drawing may raise
+            failed[name] = f"{type(error).__name__}: {error}"
+    return failed
+
+
+def _sheet(path: Path, tiles: list[sheets.Tile]) -> None:
+    path.unlink(missing_ok=True)  # of the run before its last checkpoint
+    if tiles:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [tiles[:WIDE], tiles[WIDE:]] if len(tiles) > WIDE else [tiles]
+        sheets.save(path, lines, sizes=sheets.LARGE_TILES, limit=2 * sheets.LIMIT)
 
 
 def _by_class(found: Detections, *, descending: bool) -> list[int]:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from headstart.pseudolabels.labelling import Detections, told_apart
+from headstart.images.class_names import told_apart
+from headstart.pseudolabels.labelling import Detections
 
 KEEP = 0.4
 """Score that decides how many boxes of all classes together are kept, and the threshold where nothing tells another."""

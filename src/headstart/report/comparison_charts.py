@@ -52,7 +52,8 @@ def budgets(results: Results, key: str, full: bool = True) -> Chart:
         return Chart(key, title, unit, "No training is done yet.", full=full)
     ticks = [(size, f"{size:,}" if str(size) == name else f"{size:,} ({name})") for name, size in sizes.items()]
     short = [(size, name) for name, size in sizes.items()]
-    highest = _highest([line for line in lines if line.xs[-1] == max(sizes.values())], len(results.starts))
+    most = [line for line in lines if line.xs[-1] == max(sizes.values())]
+    highest = _highest(most, len(results.starts), "With the most labels" if len(sizes) > 1 else "With these labels")
     several = any(line.low for line in lines)
     note = (
         f"{'Mean over seeds, with its 95 % t interval,' if several else 'Score'} over the number of labelled images."
@@ -70,20 +71,20 @@ def budgets(results: Results, key: str, full: bool = True) -> Chart:
     return _chart(key, title, unit, note, draw, full)
 
 
-def _highest(lines: list[Line], starts: int) -> str:
+def _highest(lines: list[Line], starts: int, where: str) -> str:
     """Which start is highest in the end, as far as three digits tell; all of them where they are level.
 
     Of those that were trained there: one alone is not highest, and where some are missing, that is said.
     """
     ends = {line.label: f"{line.ys[-1]:.3f}" for line in lines}
     if len(ends) == 1 and starts > 1:
-        return f" With the most labels, {', '.join(ends)} alone was trained, to {', '.join(ends.values())}."
+        return f" {where}, {', '.join(ends)} alone was trained, to {', '.join(ends.values())}."
     best = [name for name, end in ends.items() if end == max(ends.values())]
     if len(best) > 1 and len(best) == len(ends):
-        return f" With the most labels, {'all' if len(ends) == starts else enumerated(best)} are at {ends[best[0]]}."
+        return f" {where}, {'all' if len(ends) == starts else enumerated(best)} are at {ends[best[0]]}."
     verb = "is" if len(best) == 1 else "are"
     among = "" if len(ends) == starts else f" of the {len(ends)} that were trained there"
-    return f" With the most labels, {enumerated(best)} {verb} highest{among}, at {ends[best[0]]}." if best else ""
+    return f" {where}, {enumerated(best)} {verb} highest{among}, at {ends[best[0]]}." if best else ""
 
 
 def differences(results: Results) -> Chart:

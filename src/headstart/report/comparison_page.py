@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ def write_side_by_side(folders: Sequence[str | Path], path: Path) -> Path:
         UserError: One of them is no comparison, or the file cannot be written.
     """
     found = [(Path(folder), read_results(Path(folder))) for folder in folders]
-    sides = [side(results, folder, at) for at, (folder, results) in enumerate(found)]
+    names = _names([(results.name, folder.resolve()) for folder, results in found])
+    sides = [side(results, name, at) for at, (name, (_, results)) in enumerate(zip(names, found, strict=True))]
     return _write(path, "side_by_side.html.j2", {"sides": sides, "how": wording.HOW})
 
 
@@ -58,11 +60,25 @@ def _write(path: Path, template: str, content: Mapping[str, Any]) -> Path:
     return path
 
 
-def side(results: Results, folder: Path, at: int) -> dict[str, Any]:
+def _names(found: Sequence[tuple[str, Path]]) -> list[str]:
+    """Names of comparisons on one page: of those that share one, the end of the path from which they differ."""
+    often = Counter(name for name, _ in found)
+    paths = {name: {path for other, path in found if other == name} for name in often}
+
+    def own(name: str, path: Path) -> str:
+        for length in range(1, len(path.parts) + 1):
+            tail = path.parts[-length:]
+            if sum(other.parts[-length:] == tail for other in paths[name]) == 1:
+                return str(Path(*tail))
+        return str(path)
+
+    return [name if often[name] == 1 else own(name, path) for name, path in found]
+
+
+def side(results: Results, name: str, at: int) -> dict[str, Any]:
     """One of several comparisons: its verdict, its table and its chart."""
     return {
-        "name": results.name,
-        "folder": folder.resolve().name,
+        "name": name,
         "setup": setup(results),
         "tone": tone(results),
         "sentence": results.verdict,

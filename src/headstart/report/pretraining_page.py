@@ -146,12 +146,12 @@ def _loss(run: FoundRun) -> Chart:
     note = ""
     if ends:
         first, last = ends
-        word = "fell" if last < first else "rose"
-        note = (
-            f"It {word} from {number(first)} to {number(last)}."
-            if len(_finite(loss)) > 1
-            else f"Logged once: {number(first)}."
-        )
+        if len(_finite(loss)) == 1:
+            note = f"Logged once: {number(first)}."
+        elif number(first) == number(last):
+            note = f"It began and ended at {number(first)}."
+        else:
+            note = f"It {'fell' if last < first else 'rose'} from {number(first)} to {number(last)}."
         if len(_finite(loss)) >= 40:
             note = f"{note[:-1]} (medians of the first and last twentieth)."
     if len(bad):

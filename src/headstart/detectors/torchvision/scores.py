@@ -12,6 +12,7 @@ from torch import Tensor
 
 from headstart.detectors.scores import ClassScore
 from headstart.errors import UserError
+from headstart.images.class_names import told_apart
 
 
 class Scores(NamedTuple):
@@ -28,7 +29,7 @@ def score(pairs: Iterable[tuple[dict[str, Tensor], dict[str, Tensor]]], names: S
     Args:
         pairs: Per image what was found (``boxes``, ``scores``, ``labels``) and what is there (``boxes``, ``labels``);
             boxes ``(N, 4)`` as corners in pixels.
-        names: Of the classes, the background first.
+        names: Of the classes, the background first; those of one name are `told_apart`.
 
     Raises:
         UserError: The images show no object.
@@ -48,12 +49,13 @@ def score(pairs: Iterable[tuple[dict[str, Tensor], dict[str, Tensor]]], names: S
     # (10 overlaps, 101 recalls, classes, 4 areas, 3 numbers of detections); -1 where a class has no object.
     precision = content["precision"][:, :, :, 0, -1]
     seen = content["classes"].reshape(-1).tolist()
+    called = ("", *told_apart([str(name) for name in names[1:]]))  # without the background: numbers are the user's
     classes = []
     for place, label in enumerate(seen):
         if objects[label]:
             overall, at_50 = precision[:, :, place].mean(), precision[0, :, place].mean()
             row = (round(float(overall), 5), round(float(at_50), 5), objects[label])
-            classes.append(ClassScore(str(names[label]), *row))
+            classes.append(ClassScore(called[label], *row))
     return Scores(float(content["map"]), float(content["map_50"]), classes)
 
 

@@ -57,8 +57,8 @@ def load(model: Any, init: str | Path | None = None) -> UltralyticsDetector:
     return load_with_channels(model, init, 3)
 
 
-def load_with_channels(model: Any, init: str | Path | None, channels: int) -> UltralyticsDetector:
-    """The same for images of so many channels."""
+def load_with_channels(model: Any, init: str | Path | None, channels: int | None) -> UltralyticsDetector:
+    """The same for images of so many channels; None for as many as it reads."""
     if problems := check(model):
         raise problems[0]
     from headstart.detectors.ultralytics.detector import load

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.detectors.scores import ClassScore, write_scores
+from headstart.images.class_names import told_apart
 
 
 class ScoreWriter:
@@ -23,12 +24,13 @@ class ScoreWriter:
 
 
 def class_scores(metrics: Any) -> list[ClassScore]:
-    """The classes that have objects among the test images; one that is never found has an AP of 0."""
+    """The classes that have objects among the test images, `told_apart`; one that is never found has an AP of 0."""
     box = metrics.box
+    names = told_apart([str(metrics.names[number]) for number in range(len(metrics.names))])
     found = {int(number): at for at, number in enumerate(box.ap_class_index)}
     return [
         ClassScore(
-            name=str(metrics.names[number]),
+            name=names[number],
             map50_95=round(float(box.ap[found[number]]), 5) if number in found else 0.0,
             map50=round(float(box.ap50[found[number]]), 5) if number in found else 0.0,
             objects=int(objects),

@@ -43,7 +43,7 @@ from headstart.files import write_atomically
 from headstart.views.resize import GRAY
 
 
-def load(model: Any, init: str | Path | None = None, channels: int = 3) -> UltralyticsDetector:
+def load(model: Any, init: str | Path | None = None, channels: int | None = 3) -> UltralyticsDetector:
     """See `headstart.detectors.find.load_detector`; the name was checked."""
     with quiet():
         if not isinstance(model, (str, Path)):
@@ -67,14 +67,14 @@ class UltralyticsDetector(Detector):
         live: A YOLO, RTDETR, YOLOWorld or YOLOE object: its task and arguments are taken.
         module: Its network, or a copy of it.
         init: A checkpoint to load over it.
-        channels: Of the images that it is to read.
+        channels: Of the images that it is to read; None for as many as it reads.
     """
 
     license = "AGPL-3.0"
 
-    def __init__(self, live: Any, module: Any, init: str | Path | None = None, channels: int = 3) -> None:
+    def __init__(self, live: Any, module: Any, init: str | Path | None = None, channels: int | None = 3) -> None:
         check_trainable(module, str(live.model_name), channels=channels)
-        self.channels, self.trained = channels, _was_trained(live.ckpt or {})
+        self.channels, self.trained = channels or channels_of(module), _was_trained(live.ckpt or {})
         self.from_scratch = made_from_scratch(live)
         module = self._for_channels(module, self.trained)
         for passing in ("criterion", "clip_model"):

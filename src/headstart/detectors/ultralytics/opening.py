@@ -105,7 +105,7 @@ def channels_of(module: Any) -> int:
     return int(module.yaml.get("channels") or 3)
 
 
-def check_trainable(module: Any, name: str, where: str = "model", channels: int = 3) -> None:
+def check_trainable(module: Any, name: str, where: str = "model", channels: int | None = 3) -> None:
     """Raise a `UserError` where gradients cannot train `module`, or images of `channels` cannot be made fit for it."""
     if not isinstance(getattr(module, "yaml", None), dict) or not isinstance(module.model, nn.Sequential):
         raise UserError(f"{name} is not built from a model YAML", where=where, hint="give a YOLO or RT-DETR model")
@@ -117,7 +117,7 @@ def check_trainable(module: Any, name: str, where: str = "model", channels: int 
             where=where,
             hint="load the checkpoint again, and do not predict, validate or export with the object before",
         )
-    if (own := channels_of(module)) not in (3, channels):
+    if channels is not None and (own := channels_of(module)) not in (3, channels):
         what = f"{name} reads images of {own} channels, not of {channels}"
         hint = f"to pretrain it, give data= a dataset YAML that says channels: {own}; elsewhere detectors read RGB"
         raise UserError(what, where=where, hint=hint)
