@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,13 +17,13 @@ from test_runner import FakeTraining
 
 import headstart
 from headstart import report
-from headstart.comparison import prepare, runner, wording
+from headstart.comparison import prepare, request, runner, wording
 from headstart.comparison.child import Stopped
 from headstart.comparison.label_lists import held_out_part
 from headstart.comparison.results import read_results
 from headstart.comparison.shown import Detections, ShownImage, there, write_detections
 from headstart.comparison.starts import build_starts
-from headstart.detectors.finetuner import FinetuneSettings
+from headstart.detectors.finetuner import UNDER_WAY, FinetuneSettings
 from headstart.errors import UserError
 from headstart.images.labels import label_path
 from headstart.jobs.scenes import draw_dataset
@@ -121,11 +123,110 @@ def test_a_start_is_added_with_a_rate_of_its_own(fake: FakeTraining, options: di
     assert {(one.name.split("-")[0], one.lr0) for one in fake.asked} == {("mine", 0.0001)}
     assert asked_again(fake, more) == 0
     # Left out, or changed, it would be trained anew without a word; where the start is left out, its rate is, too.
-    with pytest.raises(UserError, match=r"mine had 0\.0001 when the comparison began, has none of its own now"):
+    with pytest.raises(UserError, match=r"mine was trained at 0\.0001, and has none of its own now"):
         headstart.compare(**{**more, "start_lr": {}})
-    with pytest.raises(UserError, match=r"start_lr: mine had 0\.0001 when the comparison began, has 0\.0002 now"):
+    with pytest.raises(UserError, match=r"start_lr: mine was trained at 0\.0001, and has 0\.0002 now"):
         headstart.compare(**{**more, "start_lr": {"mine": 0.0002}})
     assert asked_again(fake, options) == 0
+    # A call without the start, whose rate is then not in compare.yaml, does not make that forgotten.
+    with pytest.raises(UserError, match=r"start_lr: mine was trained at 0\.0001, and has 0\.0002 now"):
+        headstart.compare(**{**more, "start_lr": {"mine": 0.0002}})
+
+
+def test_a_rate_that_nothing_was_trained_at_may_change(
+    fake: FakeTraining, options: dict[str, Any], weights: Path
+) -> None:
+    """A plan was asked for, and a call was refused: neither has trained the start."""
+    headstart.compare(**options)
+    more = {**options, "starts": f"{options['starts']},mine={weights}"}
+    headstart.compare(**{**more, "start_lr": {"mine": 0.1}, "plan": True})
+    with pytest.raises(UserError, match="1000 labelled images were asked for"):
+        headstart.compare(**{**more, "start_lr": {"mine": 0.2}, "labels": "1000"})
+    assert asked_again(fake, {**more, "start_lr": {"mine": 0.0001}}) == 2
+
+
+def test_what_is_trained_anew_is_said_with_the_reason(
+    fake: FakeTraining, options: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    headstart.compare(**options)
+    assert "trained anew" not in capsys.readouterr().err
+    image = next((options["data"].parent / "images/train").iterdir())
+    ImageOps.invert(Image.open(image).convert("RGB")).resize((80, 80)).save(image)
+    headstart.compare(**options)
+    said = capsys.readouterr().err
+    assert "trained anew, for labels, images or options are others: scratch, 100%, seed 0; " in said
+    assert "and 1 more" in said
+    headstart.compare(**options)
+    assert "trained anew" not in capsys.readouterr().err
+
+
+def test_other_versions_are_said_before_more_is_trained() -> None:
+    """A build's name is none: torch says 2.9.0+cpu of itself, its package 2.9.0."""
+    kept: Any = {
+        "cell": SimpleNamespace(arrival=SimpleNamespace(versions={"ultralytics": "8.3.0", "torch": "2.9.0+cpu"}))
+    }
+    more: Any = SimpleNamespace(changed=lambda: "")
+    now = {"ultralytics": "8.4.1", "torch": "2.9.0"}
+    (said,) = request.told_before(kept, [more], now)
+    assert said.startswith(
+        "what is kept was trained with ultralytics 8.3.0, and here is ultralytics 8.4.1, torch 2.9.0: "
+    )
+    assert request.told_before(kept, [], now) == []
+    assert request.told_before(kept, [more], {"ultralytics": "8.3.0", "torch": "2.9.0+cu128"}) == []
+
+
+def test_the_state_of_a_training_is_kept_until_it_is_written_down(
+    fake: FakeTraining, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a disk that is full just then: the same command goes on from there, and not from the beginning."""
+    write, left = request.write_text, list[bool]()
+
+    def full(path: Path, text: str) -> None:
+        (path.parent / UNDER_WAY).touch()
+        if len(left) < 2:
+            left.append(True)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, text)
+
+    monkeypatch.setattr(request, "write_text", full)
+    assert not headstart.compare(**{**options, "starts": "scratch"}).ok
+    folders = list((options["out"] / "cells").iterdir())
+    assert [(one / UNDER_WAY).is_file() for one in folders] == [True, True]
+    headstart.compare(**{**options, "starts": "scratch"})
+    assert [(one / UNDER_WAY).is_file() for one in folders] == [False, False]
+
+
+def test_labelled_images_without_an_object_are_refused_before_anything_is_trained(
+    fake: FakeTraining, options: dict[str, Any]
+) -> None:
+    for image in sorted((options["data"].parent / "images/train").iterdir())[1:]:
+        label_path(str(image)).write_text("")
+    with pytest.raises(UserError, match=r"labels: the 1 labelled images that seed \d draws for 1 show no object"):
+        headstart.compare(**{**options, "labels": "1", "seeds": 6})
+    with pytest.raises(UserError, match=r"lr: of 100% the \d+ images that rates are judged on, or the others, show no"):
+        headstart.compare(**{**options, "lr": [0.001, 0.01]})
+    assert not fake.asked
+
+
+def test_images_without_a_label_file_are_said_to_be_background(
+    fake: FakeTraining, options: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for image in sorted((options["data"].parent / "images/train").iterdir())[4:]:
+        label_path(str(image)).unlink()
+    headstart.compare(**options)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "20 of 24 images of train have no label file, and are taken for background" in said
+
+
+def test_starts_whose_runs_would_have_one_folder_are_refused(
+    fake: FakeTraining, options: dict[str, Any], weights: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(f"method: selftrain\nsteps: 2\nmodel: {small_yaml()}\n")
+    starts = f"mine={recipe},mine-12={weights}"
+    with pytest.raises(UserError, match="starts: mine and mine-12 would have one folder with these labels"):
+        headstart.compare(**{**options, "starts": starts, "labels": "12"})
+    assert not fake.asked
 
 
 def test_that_nothing_will_be_compared_is_said_before(

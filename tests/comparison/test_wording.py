@@ -88,7 +88,7 @@ def test_budgets_that_are_inconclusive_for_other_reasons_stay_apart() -> None:
     # 20%: as above. 5%: a mean of 1/300 of a point, a deviation of 5: 12.42 / 2 * 2 either side, no number of seeds.
     assert wording._in_short(found, first=True) == (
         "dino against coco: inconclusive with 3 seeds at 1% of the labels (+0.00 points of mAP50-95; no difference in "
-        "any seed), and inconclusive with 3 seeds at 5% of the labels (+0.00 points of mAP50-95, 95 % interval −12.4 "
+        "any seed), and inconclusive with 3 seeds at 5% of the labels (+0.003 points of mAP50-95, 95 % interval −12.4 "
         "to +12.4; more than 1,000 seeds would show a difference of this size with 80 % power), and inconclusive with "
         "3 seeds at 20% of the labels (+1.0 points of mAP50-95, 95 % interval −4.0 to +6.0; about 34 seeds would show "
         "a difference of this size with 80 % power)"
@@ -103,7 +103,7 @@ def test_budgets_that_are_inconclusive_for_other_reasons_stay_apart() -> None:
         ([0.0, 0.0], "inconclusive at 5% of the labels (+0.00 points; no difference in any seed)"),
         (
             [0.0001, -0.01, 0.01],
-            "inconclusive at 5% of the labels (+0.00 points, −2.5 to +2.5; more than 1,000 seeds would show a "
+            "inconclusive at 5% of the labels (+0.003 points, −2.5 to +2.5; more than 1,000 seeds would show a "
             "difference of this size with 80 % power)",
         ),
         ([0.03, 0.03, 0.031], "better at 5% of the labels (+3.0 points, +2.9 to +3.2)"),

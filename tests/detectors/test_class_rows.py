@@ -14,6 +14,8 @@ from ultralytics import YOLO
 import headstart
 from headstart.detectors.find import finetuner, load_detector
 from headstart.detectors.finetuner import StartSettings
+from headstart.errors import UserError
+from small import small_yaml
 
 THINGS = [f"thing {at}" for at in range(80)]
 
@@ -108,3 +110,40 @@ def test_a_head_that_is_loaded_into_a_live_object_brings_its_names(tmp_path: Pat
     other = YOLO(tmp_path / "two.pt")
     assert {one.part for one in headstart.load_into(other, tmp_path / "run").dropped} == {"head"}
     assert list(other.names.values()) == ["x", "y"]
+
+
+ALIKE = ["Bolt", "nut", " bolt"]
+
+
+def test_classes_that_are_one_to_ultralytics_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    """Its training would begin both with the row of one: named by number, with what to do."""
+    told = r"labels: 'Bolt' \(0\) and ' bolt' \(2\) are one class to Ultralytics.*\n.*a name of its own"
+    with pytest.raises(UserError, match=told):
+        load_detector(small_yaml()).with_classes(ALIKE)
+    settings = StartSettings(small_yaml(), ALIKE, None, (), 0)
+    with pytest.raises(UserError, match=r"data: 'Bolt' \(0\)"):
+        finetuner("yolo11n.yaml").build_start(settings, tmp_path / "start.pt")
+
+
+@pytest.mark.parametrize(("model", "rows"), [(small_yaml(), 6), ("yolo26n.yaml", 12)], ids=["small", "yolo26n"])
+def test_a_model_whose_own_classes_are_alike_is_handed_back(model: str, rows: int, tmp_path: Path) -> None:
+    """Its head may not have been trained at all; rows of three maps, weights and biases, are exchanged."""
+    saved(tmp_path / "own.pt", ALIKE, model)
+    detector = load_detector(tmp_path / "own.pt")
+    detector.save(tmp_path / "back.pt", {})
+    found = detector.verify(tmp_path / "back.pt", [])
+    assert found.ok
+    assert (found.alike, found.shared) == (("'Bolt' (0) and ' bolt' (2)",), rows)
+    tensors = len(detector.module.state_dict())
+    assert any(line.startswith(f"all {tensors - rows} tensors bitwise equal") for line in found.lines())
+    assert any(f"{rows} tensors arrive with one row for classes called alike" in line for line in found.lines())
+
+
+def test_what_else_is_lost_of_classes_that_are_alike_is_no_excuse(tmp_path: Path) -> None:
+    saved(tmp_path / "own.pt", ALIKE, small_yaml())
+    detector = load_detector(tmp_path / "own.pt")
+    detector.save(tmp_path / "back.pt", {})
+    (name,) = (one for one in detector.module.state_dict() if one.endswith("cv3.0.2.weight"))
+    with torch.no_grad():
+        detector.module.state_dict()[name][1] += 1  # nut, which has its own row
+    assert [one.name for one in detector.verify(tmp_path / "back.pt", []).dropped] == [name]

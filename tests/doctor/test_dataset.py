@@ -74,6 +74,13 @@ def test_lines_that_a_trainer_drops_are_told_with_file_and_line(scenes: Path) ->
     assert found["labels.train"].facts["used"] == 11
 
 
+def test_classes_that_are_one_to_a_trainer(scenes: Path) -> None:
+    (scenes / "scenes.yaml").write_text("train: images/train\nval: images/val\nnames: [a, b, c, d, ' A', f, g, B]\n")
+    named = found_in(scenes)["classes.names"]
+    assert named.outcome == "wrong"
+    assert named.words.startswith("'a' (0) and ' A' (4); 'b' (1) and 'B' (7) are one class to Ultralytics")
+
+
 def test_images_without_label_files_are_background_or_nobody_labelled_them(scenes: Path) -> None:
     for number in range(8):
         (scenes / "labels" / "train" / f"{number:05d}.txt").unlink()

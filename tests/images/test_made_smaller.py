@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from headstart.images.resize import within_area, within_side
@@ -31,3 +34,19 @@ def test_lines_of_pixels() -> None:
     assert within_side(np.full((1, 5000, 3), 9, np.uint8), 128).shape == (1, 128, 3)
     same = np.zeros((4, 5, 3), np.uint8)
     assert within_area(same, 20) is same
+
+
+def test_what_a_store_has_mapped_for_reading_is_made_smaller_without_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch warns of such arrays, once a process, so that a test may not see it: it is to be given none."""
+    image = np.frombuffer(bytes(range(192)) * 4, np.uint8).reshape(16, 16, 3)
+    assert not image.flags.writeable
+    given: list[bool] = []
+    made = torch.from_numpy
+
+    def from_numpy(array: Any) -> torch.Tensor:
+        given.append(array.flags.writeable)
+        return made(array)
+
+    monkeypatch.setattr(torch, "from_numpy", from_numpy)
+    assert within_area(image, 64).shape == within_side(image, 8).shape == (8, 8, 3)
+    assert given == [True, True]

@@ -17,6 +17,7 @@ from headstart.images.index import find_images
 from headstart.jobs import outlook
 from headstart.jobs.outlook import Outlook, Taken, together
 from processes import in_processes
+from small import small_checkpoint
 
 SMALL: dict[str, Any] = {"batch": 8, "imgsz": 64, "workers": 0, "device": "cpu", "report": False, "precision": "32"}
 
@@ -76,7 +77,7 @@ def test_the_trial_changes_no_run(
     image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     torch.manual_seed(3)
-    YOLO("yolo11n.yaml", verbose=False).save(tmp_path / "trained.pt")
+    small_checkpoint(tmp_path / "trained.pt", 3)
     own = {"clusters": 4} if method == "objects" else {"hidden_dim": 32}
     given = {**SMALL, **own, "data": str(image_folder), "model": str(tmp_path / "trained.pt"), "method": method}
     states, logs = [], []

@@ -20,7 +20,7 @@ from headstart.methods.schedules import Progress
 from headstart.methods.selftrain import Selftrain, Settings
 from headstart.pseudolabels.base import PseudoLabels
 from headstart.pseudolabels.history import History, drift
-from headstart.pseudolabels.labeller import Labeller
+from headstart.pseudolabels.labeller import Labeller, Learnt
 from headstart.pseudolabels.labelling import Detections
 from headstart.settings import words
 
@@ -304,6 +304,20 @@ def test_from_random_weights_the_last_end_alone_is_taken(average: bool | None, s
     )
 
 
+def test_the_last_step_is_in_what_is_handed_back() -> None:
+    """The last part has 10 steps: the average begins with it, and takes 9/20 of the student after the tenth."""
+    made = method()
+    with torch.no_grad():
+        for module, value in ((made.student, 3.0), (made.head, 3.0), (made.teacher, 1.0), (made.teacher_head, 1.0)):
+            for one in module.state_dict().values():
+                one.fill_(value)
+    made._learnt["teacher"] = Learnt()
+    made.finish(STEPS)
+    back = made.handed_back("teacher").values()
+    assert {round(float(one.mean()), 5) for one in back if one.is_floating_point()} == {round(1 + 2 * 9 / 20, 5)}
+    assert not made._learnt, "what labelled images told of the weights before"
+
+
 def test_burn_in_may_see_larger_views_than_what_is_trained_after_it() -> None:
     """256 pixels in the first 10 of 40 steps, and when its teacher labels; its weights are no part of the mean."""
     made = method(label_imgsz=250)
@@ -560,6 +574,9 @@ def passed(f1: float | None = None, known: int = 100, **classes: int) -> dict[st
         ([passed(a=2), passed(a=19)], ""),  # too few to tell
         ([passed(), passed(b=30)], ""),  # it finds what it did not: from random weights that is what rounds are for
         ([passed(a=19), passed(a=100)], ""),
+        ([passed(a=60), passed() | {"images": 0}], ""),  # nobody looked
+        ([passed(a=60), passed() | {"images": 33}], ""),  # 19.8 were to be expected: too few to tell
+        ([passed(a=60), passed() | {"images": 34}], "of 'a' it gave 60 labels on 100 images at first, and now 0 on 34"),
         ([passed(a=50) | {"by": "coco"}, passed(a=9)], ""),  # what another detector found says nothing of its own
         ([passed(a=50) | {"by": "coco"}, passed(a=40), passed(a=7)], "of 'a' it gave 40"),
         ([passed(0.9) | {"by": "coco"}, passed(0.7)], "to 90% (F1), and now to 70%"),
@@ -777,7 +794,7 @@ def test_a_round_that_was_for_the_better_stays(monkeypatch: pytest.MonkeyPatch) 
     made._labeller = Names(made, "network")
     made.before_step(Progress(10, STEPS, 0.0))
     with torch.no_grad():
-        for one in made.teacher.parameters():
+        for one in (*made.teacher.parameters(), *made.student.parameters()):  # which the teacher follows once more
             one.add_(1.0)
     expected = {name: one.clone() for name, one in made.handed_back("teacher").items()}
     made.finish(STEPS)

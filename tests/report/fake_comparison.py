@@ -186,7 +186,7 @@ def results(
     """The whole of ``results.json``, as a comparison concludes it."""
     starts, seeds = starts or list(WORTH), [0, 1, 2] if seeds is None else seeds
     chosen = [
-        RateChoice(start=start, budget=budget, lr=0.001, validation_map50_95={"0.001": 0.2, "0.0003": None})
+        RateChoice(start=start, budget=budget, lr=0.001, validation_map50_95={"0.001": 0.2, "0.01": None})
         for start in starts
         for budget in BUDGETS
     ]

@@ -110,7 +110,8 @@ def test_whose_boxes_are_shown() -> None:
 def test_failed_checks_failed_trainings_and_single_seeds_are_said(tmp_path: Path) -> None:
     cell = fake_comparison.cell
     twins = [cell("coco", "5%", 0)]
-    twins.append(cell("coco", "5%", 1, curve=twins[0].measured.curve, map50_95=twins[0].measured.map50_95))
+    same = {"curve": twins[0].measured.curve, "map50_95": twins[0].measured.map50_95}
+    twins.append(cell("coco", "5%", 1, rows_sha256=twins[0].measured.rows_sha256, **same))
     broken = cell("scratch", "5%", 1, state="failed", figures=None, error="out of memory <script>")
     fake_comparison.write_comparison(
         tmp_path, starts=["scratch", "coco"], seeds=[0, 1], cells=[*twins, cell("scratch", "5%", 0), broken]

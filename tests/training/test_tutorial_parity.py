@@ -78,7 +78,11 @@ def plain_loop(
     return losses, model
 
 
-@pytest.fixture(scope="module", params=[(1, torch.float32), (2, torch.float64)], ids=["one thread", "two threads"])
+ONE = pytest.param((1, torch.float32), id="one thread")
+TWO = pytest.param((2, torch.float64), id="two threads", marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", params=[ONE, TWO])
 def both(request: pytest.FixtureRequest) -> Iterator[tuple[list[float], Tutorial, list[float], nn.Module]]:
     """On two threads each takes views of its own, and sums gradients in another order.
 

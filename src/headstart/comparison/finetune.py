@@ -71,7 +71,8 @@ def finetune(
         )
     seconds = round(time.monotonic() - started, 2)
     write_json(folder / RESULT, {**vars(curve[-1]), "seconds": seconds})
-    (folder / UNDER_WAY).unlink(missing_ok=True)
+    if not settings.key:  # else until it is written down which training it was: see `Training.record`
+        (folder / UNDER_WAY).unlink(missing_ok=True)
     return read_result(folder)
 
 

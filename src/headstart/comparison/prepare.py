@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from headstart.comparison.label_lists import LabelList
 from headstart.comparison.leaks import Leaks, look_for_leaks
 from headstart.comparison.longer import most
 from headstart.comparison.pretrainings import FOLDER as PRETRAININGS
-from headstart.comparison.pretrainings import namers
+from headstart.comparison.pretrainings import Node, namers
 from headstart.comparison.recipes import RecipeStart, coco_weights, placed, read_recipe, with_namer
 from headstart.comparison.remarks import NAME_IT, not_coco, other_size
+from headstart.comparison.request import PARENTS, RECORD
 from headstart.comparison.results import SETTINGS
 from headstart.comparison.start_records import PretrainingFacts
 from headstart.comparison.starts import Start, StartFile, build_starts, called_coco, parse_starts, pretraining_of
@@ -31,10 +33,11 @@ from headstart.errors import UserError
 from headstart.files import OwnedFolder, explained, write_text
 from headstart.images.dataset_yaml import find_dataset_yaml, shipped
 from headstart.images.index import find_images
-from headstart.images.labels import expected
+from headstart.images.labels import expected, label_path
 from headstart.paths import located
 from headstart.reading import looked_at, parse_yaml
 from headstart.run.display import make_console
+from headstart.settings.resolve import as_plain
 from headstart.settings.schema import CompareSettings
 
 # A comparison may be given more starts, budgets and seeds, and be told to say more or less; all else is another one.
@@ -152,26 +155,39 @@ def _changed(asked: Mapping[str, Any], record: Path) -> list[UserError] | None:
         known = None
     if not isinstance(known, dict):
         return None
-    now = {**asked, "data": _absolute(asked["data"])}
+    now = {**{key: as_plain(value) for key, value in asked.items()}, "data": _absolute(asked["data"])}
     # An earlier version had fewer options, and did what their defaults say now.
     before = {key: field.get_default() for key, field in CompareSettings.model_fields.items()} | known
     return [
         UserError(f"was {before[key]!r} when the comparison began, is {value!r} now", where=key)
         for key, value in now.items()
         if key not in _MAY_CHANGE and before[key] != value
-    ] + _other_rates(asked, known)
+    ] + _other_rates(asked, known, record.parent)
 
 
-def _other_rates(asked: Mapping[str, Any], known: Mapping[str, Any]) -> list[UserError]:
-    """Starts that had a rate of their own and have another now: their trainings would be made anew without a word."""
-    rates, now = known.get("start_lr"), asked["start_lr"]
-    names = {start.name for start in parse_starts(asked["starts"], asked["model"])[0]}
-    told = {name: f"has {now[name]:g} now" if name in now else "has none of its own now" for name in names}
-    return [
-        UserError(f"{name} had {rate:g} when the comparison began, {told[name]}", where="start_lr", hint=_ANOTHER_NAME)
-        for name, rate in (rates if isinstance(rates, dict) else {}).items()
-        if name in names and isinstance(rate, (int, float)) and now.get(name) != rate
-    ]
+def _other_rates(asked: Mapping[str, Any], known: Mapping[str, Any], folder: Path) -> list[UserError]:
+    """Starts that were trained at a rate and have another of their own now, or had one of their own."""
+    before, now = known.get("start_lr"), asked["start_lr"]
+    own = before if isinstance(before, dict) else {}
+    problems = []
+    for start in parse_starts(asked["starts"], asked["model"])[0]:
+        name, trained = start.name, _trained_at(folder, start.name)
+        other = trained - {now[name]} if name in now else trained & {own.get(name)}
+        for rate in sorted(other):
+            told = f"has {now[name]:g} now" if name in now else "has none of its own now"
+            what = f"{name} was trained at {rate:g}, and {told}"
+            problems.append(UserError(what, where="start_lr", hint=_ANOTHER_NAME))
+    return problems
+
+
+def _trained_at(folder: Path, start: str) -> set[float]:
+    """Learning rates of the trainings of a start that are finished."""
+    found = set()
+    for record in folder.glob(f"{PARENTS['main']}/*/{RECORD}"):
+        with suppress(OSError, ValueError, KeyError, TypeError):  # damaged ones are made anew
+            known = json.loads(record.read_text(encoding="utf-8"))
+            found |= {float(known["lr"])} if known["start"] == start and known["epochs"] else set()
+    return found
 
 
 def _absolute(data: str) -> str:
@@ -197,12 +213,38 @@ def prepare(settings: CompareSettings, folder: Path) -> Prepared:
     named = list(find_images(settings.unlabelled)) if settings.unlabelled else []
     leaks = look_for_leaks(dataset, starts, pretrainings, recipes, named, folder / "labels" / _LOOKS)
     sizes = [*_sizes(settings, pretrainings, recipes), *_alone(starts)]
+    sizes += _background(dataset)
     dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *named_by, *sizes, *leaks.notes))
     lists, search = _write_lists(settings, dataset, budgets, folder / "labels")
+    _refuse_shared_folders(settings, starts, budgets, recipes)
     there = _with_coco([start for start in starts if start.kind != "recipe"], settings, recipes)
     files = build_starts(there, settings.seeds, dataset, trainer.architecture(settings.model), folder / "starts")
     dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *_foreign(starts, files, settings.seeds[0])))
     return Prepared(settings, folder, dataset, starts, budgets, lists, search, files, pretrainings, recipes, leaks)
+
+
+def _background(dataset: Dataset) -> list[str]:
+    """That images count as background because they have no label file, which nobody may have meant."""
+    without = [image for image in dataset.pool if not dataset.objects.get(image) and not label_path(image).is_file()]
+    if not without:
+        return []
+    what = f"{len(without):,} of {len(dataset.pool):,} images of train have no label file, and are taken for background"
+    return [f"{what}, such as {without[0]}; those that nobody has labelled belong into unlabelled="]
+
+
+def _refuse_shared_folders(
+    settings: CompareSettings, starts: Sequence[Start], budgets: Sequence[Budget], recipes: Mapping[str, RecipeStart]
+) -> None:
+    """Names of starts with which two runs, or a run and a start, would have one folder: each would get the other's."""
+    of: dict[str, set[str]] = {}
+    for start in starts:
+        for seed in settings.seeds:
+            for budget in budgets if start.kind == "recipe" and recipes[start.base].recipe.labelled else [None]:
+                name = Node(start.base if start.kind == "recipe" else start.name, budget.name if budget else "", seed)
+                of.setdefault(name.name, set()).add(name.start)
+    if shared := sorted({" and ".join(sorted(names)) for names in of.values() if len(names) > 1}):
+        what = f"{'; '.join(shared)} would have one folder with these labels"
+        raise UserError(what, where="starts", hint="give one of them another name, which does not end in a number")
 
 
 def _recipes(
@@ -290,17 +332,35 @@ def _write_lists(
     write_text(test, "".join(f"{image}\n" for image in dataset.test))
     every = [*dataset.pool, *dataset.test]
     known = label_lists.label_marks(every), label_lists.image_sizes(every)  # once: there may be very many
-    lists, search = {}, {}
+    lists, search, problems = dict[tuple[str, int], LabelList](), dict[str, LabelList](), list[UserError]()
     for seed in settings.seeds:
         order = label_lists.stratified_order(classes, seed)
         for budget in budgets:
             images = order[: budget.images(len(order))]
             name = f"{budget.key}-seed{seed}"
-            lists[budget.name, seed] = label_lists.write_list(folder, name, dataset, images, test, *known)
+            one = lists[budget.name, seed] = label_lists.write_list(folder, name, dataset, images, test, *known)
+            if not one.counts.train.labelled:
+                problems.append(_nothing_to_learn(budget, seed, one))
             if seed == settings.seeds[0] and len(settings.lr) > 1:
                 held = label_lists.held_out_part(images, classes, settings.lr_val, seed)
                 part = folder / f"{name}-validation.txt"
                 write_text(part, "".join(f"{image}\n" for image in sorted(held)))
                 rest = sorted(set(images) - set(held))
-                search[budget.name] = label_lists.write_list(folder, f"{name}-search", dataset, rest, part, *known)
+                tried = label_lists.write_list(folder, f"{name}-search", dataset, rest, part, *known)
+                search[budget.name] = tried
+                counts = tried.counts
+                if one.counts.train.labelled and not (counts.train.labelled and counts.test.labelled):
+                    problems.append(_nothing_to_choose_by(budget, tried))
+    if problems:
+        raise UserError.several(problems)
     return lists, search
+
+
+def _nothing_to_learn(budget: Budget, seed: int, one: LabelList) -> UserError:
+    what = f"the {one.images:,} labelled images that seed {seed} draws for {budget.name} show no object"
+    return UserError(what, where="labels", hint="give more of them, or take this seed out")
+
+
+def _nothing_to_choose_by(budget: Budget, one: LabelList) -> UserError:
+    what = f"of {budget.name} the {one.test_images:,} images that rates are judged on, or the others, show no object"
+    return UserError(what, where="lr", hint="give one rate, e.g. lr=0.001, a larger lr_val=, or more labels")

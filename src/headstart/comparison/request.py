@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from headstart.comparison.checks import figures_of
+from headstart.comparison.figures import figures_of
 from headstart.comparison.grid import Cell
 from headstart.comparison.label_lists import LabelList
 from headstart.comparison.pool import Done
 from headstart.comparison.records import CellResult
 from headstart.comparison.starts import StartFile
 from headstart.detectors.find import finetuner
-from headstart.detectors.finetuner import FIGURES, FinetuneResult, FinetuneSettings, read_result
-from headstart.errors import RunError, UserError
+from headstart.detectors.finetuner import FIGURES, RESULT, UNDER_WAY, FinetuneResult, FinetuneSettings, read_result
+from headstart.errors import RunError, UserError, few
 from headstart.files import content_hash, write_text
 from headstart.reading import looked_at
 from headstart.settings.schema import CompareSettings
@@ -102,6 +103,62 @@ class Training:
         content |= {"files": _marks(self.settings.folder), "content": self.labels.content_sha256}
         content |= {"start_sha256": self.start.sha256, "seconds": result.seconds, "device": device}
         write_text(self.settings.folder / RECORD, json.dumps(content, indent=1) + "\n")
+        (self.settings.folder / UNDER_WAY).unlink(missing_ok=True)  # not before: it would be trained from its beginning
+
+    def changed(self) -> str:
+        """Why what was trained to its end in this cell is trained anew, in words; "" where nothing was."""
+        folder = self.settings.folder
+        try:
+            known = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            if not (folder / RESULT).is_file() or not isinstance(known["key"], str):
+                return ""
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+        if known.get("lr", self.cell.lr) != self.cell.lr:
+            return f"their learning rate was {known['lr']:g} and is {self.cell.lr:g}"
+        if known.get("epochs", self.cell.epochs) != self.cell.epochs:
+            return f"they had {known['epochs']} epochs and have {self.cell.epochs}"
+        if known.get("labels") != self.labels.sha256:
+            return "their labelled images are others"
+        if known.get("start_sha256", self.start.sha256) != self.start.sha256:
+            return "their start is another"
+        if known["key"] != self.key or known.get("content") != self.labels.content_sha256:
+            return "labels, images or options are others"
+        return "their files were changed or damaged"
+
+
+def told_before(
+    known: Mapping[Cell, FinetuneResult], todo: Sequence[Training], versions: Mapping[str, str]
+) -> list[str]:
+    """What is to be known before anything is trained, in sentences: what is lost by it, and what does not fit it.
+
+    Args:
+        known: Trainings that were finished before and are kept.
+        todo: Those that are trained now.
+        versions: Of the packages that train.
+    """
+    lost: dict[str, list[str]] = {}
+    for one in todo:
+        if why := one.changed():
+            lost.setdefault(why, []).append(one.cell.shown)
+    told = [f"trained anew, for {why}: {few(cells)}" for why, cells in lost.items()]
+    if todo:
+        other = {
+            f"{name} {before}"
+            for result in known.values()
+            for name, before in result.arrival.versions.items()
+            if _released(versions.get(name, before)) != _released(before)
+        }
+        if other:
+            now = ", ".join(f"{name} {one}" for name, one in versions.items())
+            what = f"what is kept was trained with {', '.join(sorted(other))}, and here is {now}"
+            told.append(f"{what}: the two cannot be compared; install those versions, or give another out=")
+    return told
+
+
+def _released(version: str) -> str:
+    """A version without what a build of it is called: torch says 2.9.0+cpu of itself, and its package 2.9.0."""
+    return version.partition("+")[0]
 
 
 def record_of(done: Done[Training, FinetuneResult]) -> CellResult:

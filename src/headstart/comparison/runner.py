@@ -22,7 +22,7 @@ from headstart.comparison.pool import Done, Slot
 from headstart.comparison.prepare import Prepared
 from headstart.comparison.pretrainings import Node, Pretraining, node_of, nodes, pretraining
 from headstart.comparison.records import CellResult, RateChoice, Results
-from headstart.comparison.request import PARENTS, Training, record_of, request
+from headstart.comparison.request import PARENTS, Training, record_of, request, told_before
 from headstart.comparison.start_records import PretrainingFacts
 from headstart.comparison.starts import Start, StartFile, build_start, pretraining_of, unclassified
 from headstart.detectors.find import finetuner
@@ -266,6 +266,8 @@ class Running:
             if known:
                 self.under_way()
             self.say(f"{what}: {len(trainings)}{ready}; {self.launcher.why}")
+        for line in told_before(known, todo, finetuner(self.prepared.settings.model).versions()):
+            self.say(line, style="bold yellow")
         for one in (one for one in trainings if one.cell in known):
             self.log(record_of(Done(one, known[one.cell])))
         left = [one.cell for one in todo]

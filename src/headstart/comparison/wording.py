@@ -174,9 +174,14 @@ def detectable(results: Results) -> str | None:
     if not found:
         return None
     sizes = sorted(100 * (one.map50_95.detectable or 0) for one in found)
-    low, high = (f"{one:.1f}" if one >= 0.05 else "less than 0.1" for one in (sizes[0], sizes[-1]))
+    low, high = (
+        f"{one:.1f}" if 0.05 <= one <= 100 else "less than 0.1" if one < 1 else "more than 100"
+        for one in (sizes[0], sizes[-1])
+    )
     seeds = sorted({len(one.seeds) for one in found})
     counts = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    if sizes[0] > 100:
+        return f"With {counts} seeds and the spread seen here no difference is shown with 80 % power: give more seeds"
     size = low if low == high else f"{low} to {high}, by start and budget,"
     return (
         f"With {counts} seeds and the spread seen here, a real difference of {size} points of mAP50-95 is shown with "
@@ -231,7 +236,9 @@ def rows(results: Results, gap: str = " ") -> list[tuple[str, ...]]:
     for one in results.scores:
         against = {d.reference: d for d in results.differences if (d.start, d.budget) == (one.start, one.budget)}
         cells = [_difference(against.get(name), gap, results.trusted) for name in references(results)]
-        found.append((one.budget, one.start, _score(one.map50_95), f"{one.map50.mean:.3f}", *cells))
+        done = len({cell.seed for cell in results.of(one.start, one.budget)})
+        number = f" ({done} of {len(results.settings.seeds)} seeds)" if done < len(results.settings.seeds) else ""
+        found.append((one.budget, one.start, f"{_score(one.map50_95)}{number}", f"{one.map50.mean:.3f}", *cells))
     return found
 
 

@@ -63,6 +63,8 @@ class HandBack:
         classes: Number of classes of the checkpoint, and the one with which `fresh` was found; None where not tried.
         not_finite: Tensors that hold a NaN or an infinity: they may have arrived bit by bit and are worth nothing.
         of_user: Whether its classes are the user's own already.
+        alike: Classes that the family's trainer takes for one, in words.
+        shared: Tensors that arrived but for their rows, which the trainer puts in each other's place.
     """
 
     parts: Mapping[Part, PartCount]
@@ -72,6 +74,8 @@ class HandBack:
     classes: tuple[int, int] | None = None
     not_finite: tuple[str, ...] = ()
     of_user: bool = False
+    alike: tuple[str, ...] = ()
+    shared: int = 0
 
     @classmethod
     def compared(
@@ -113,6 +117,7 @@ class HandBack:
             "compared": list(self.places),
             "fresh": list(self.fresh),
             "classes": list(self.classes) if self.classes else None,
+            "alike": list(self.alike),
             "lines": self.lines(),
         }
 
@@ -124,7 +129,13 @@ class HandBack:
         if self.places and self.ok:
             # Those tried with other classes are fresh in that trial alone, and arrived here.
             total = sum(count.total for count in self.parts.values()) - len(self.fresh) * (self.classes is None)
+            total -= self.shared
             lines.append(f"all {total} tensors bitwise equal in {', '.join(self.places)}")
+        if self.shared:
+            lines.append(
+                f"{self.shared} tensors arrive with one row for classes called alike, {'; '.join(self.alike)}: "
+                "a training begins these with the same weights, for Ultralytics finds rows by name"
+            )
         for one in self.dropped[:_NAMED]:
             trained = "pretrained" if one.trained else "not pretrained"
             lines.append(f"DROPPED {one.name} ({one.part}, {trained}): {one.reason}")

@@ -1,8 +1,9 @@
 """The state of a training that is under way: kept now and then, so that one that was stopped goes on from there.
 
 A training of some hours on a machine that is taken away in between would else never end. ``under-way.pt`` lies in the
-training's folder until its result does. Where one process reads the images, what comes out is bit for bit what it
-would have been; worker processes have random states of their own, and then images come in another order from there on.
+training's folder until its result is recorded. Where one process reads the images, what comes out is bit for bit what
+it would have been; worker processes have random states of their own, and then images come in another order from there
+on.
 """
 
 from __future__ import annotations

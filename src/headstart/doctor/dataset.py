@@ -13,6 +13,7 @@ import torch
 
 from headstart.doctor.findings import Finding, Outcome, lost, of_error
 from headstart.errors import UserError
+from headstart.images.class_names import alike
 from headstart.images.dataset_yaml import DatasetYaml
 from headstart.images.index import find_images
 from headstart.images.labels import Keypoints, expected, keypoints_for, label_path, read_labels
@@ -174,10 +175,10 @@ def class_findings(names: Sequence[str], parts: Mapping[str, Part]) -> list[Find
     train = parts["train"].classes if "train" in parts else Counter()
     counts = {name: {part: one.classes[at] for part, one in parts.items()} for at, name in enumerate(names)}
     found = [_counted(names, train, counts)]
-    twice = [name for name, number in Counter(names).items() if number > 1]
-    if twice:
-        words = f"names several classes alike: {', '.join(twice)}"
-        found.append(Finding("classes.names", "note", words, "give each class a name of its own"))
+    if same := alike(names):
+        words = f"{'; '.join(same)} are one class to Ultralytics, for which neither case nor spaces around count"
+        hint = "give each class a name of its own, under names:"
+        found.append(Finding("classes.names", "wrong", words, hint))
     for part, one in parts.items():
         if part != "train" and (unknown := [at for at in sorted(+one.classes) if not train[at]]):
             found.append(_unknown(part, names, unknown, one.classes))

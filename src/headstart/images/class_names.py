@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 
@@ -23,3 +23,24 @@ def told_apart(names: Sequence[str]) -> tuple[str, ...]:
             taken.add(own)
         found.append(own)
     return tuple(found)
+
+
+def spelling(name: str) -> str:
+    """What two names of one class have in common, as Ultralytics compares them: neither case nor spaces around."""
+    return name.strip().lower()
+
+
+def unnamed(names: Sequence[str]) -> bool:
+    """Whether these are no names, but the numbers that the classes of a network from its YAML have."""
+    return all(name == str(at) for at, name in enumerate(names))
+
+
+def alike(names: Sequence[str]) -> list[str]:
+    """Classes that are one to Ultralytics' trainer, in words: ``'Bolt' (0) and 'bolt' (1)``; none as a rule.
+
+    It looks for the rows of a head by name when a training begins, and each of these gets the row of the last.
+    """
+    of: dict[str, list[int]] = defaultdict(list)
+    for at, name in enumerate(names):
+        of[spelling(name)].append(at)
+    return [" and ".join(f"{names[at]!r} ({at})" for at in same) for same in of.values() if len(same) > 1]

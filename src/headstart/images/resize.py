@@ -39,7 +39,8 @@ def within_side(image: Pixels | Tensor, most: int) -> Pixels | Tensor:
 
 def _resized(image: Pixels, height: int, width: int) -> Pixels:
     # A third of what OpenCV's area averaging takes: torch has a vectorised kernel for up to four interleaved channels.
-    planes = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    own = np.require(image, requirements=["C", "W"])  # a store maps for reading only, of which torch would warn
+    planes = torch.from_numpy(own).permute(2, 0, 1)[None]
     small = F.interpolate(planes, (height, width), mode="bilinear", antialias=True)
     found: Pixels = small[0].permute(1, 2, 0).contiguous().numpy()
     return found

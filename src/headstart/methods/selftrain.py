@@ -8,7 +8,6 @@ nor as background. After STAC (Sohn et al., 2020, arXiv 2005.04757), Unbiased Te
 2102.09480), Efficient Teacher (Xu et al., 2023, arXiv 2302.07577) and MixPL (Chen et al., 2023, arXiv 2312.07006).
 
 A part of the labelled images is held out until the last part, and the teacher's labels are compared with theirs.
-
 On several devices each labels its part of the images, and all learn from what all have labelled: thresholds, agreement
 and drift are told from all of them. Mosaics and the loss are as in `objects`. Batch normalization: the student
 is in training mode; the teacher's statistics are averages of the student's, as its weights are.
@@ -207,7 +206,6 @@ class Selftrain(Method):
 
     def before_step(self, progress: Progress) -> None:
         """The teacher follows the student, and labels what comes next where it is time for that."""
-        self._learnt.clear()
         cycle = self.cycle(progress)
         if progress.step:
             self._follow(cycle.step or progress.step)
@@ -232,6 +230,7 @@ class Selftrain(Method):
 
     def _follow(self, step: int) -> None:
         """The average begins anew with every cycle: `step` is that of the cycle."""
+        self._learnt.clear()
         momentum = min(self.settings.ema, (1 + step) / (10 + step))
         follow(self.student, self.teacher, momentum)
         follow(self.head, self.teacher_head, momentum)
@@ -307,7 +306,8 @@ class Selftrain(Method):
             self._history.best |= {"taught": self._taught.labels, "known": self._taught.known}
 
     def finish(self, steps: int) -> None:
-        """Judge what is handed back, where no last part has learnt from the held-out labels."""
+        """Follow the last step, and judge what is handed back, where no last part has learnt from held-out labels."""
+        self._follow(self.cycle(Progress(steps - 1, steps, 0.0)).step + 1)
         if not self._plan.settles(steps):
             self._judge(steps, self.context.export)
         self._history.say(self._averaged().told() if self.context.export != "student" else "")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from lightly.loss.regularizer import DSERegularizer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -132,6 +131,8 @@ def dse(cells: Tensor) -> float:
 
     Its clusters begin at random: drawn from a fixed seed, so that two measures of the same features agree.
     """
+    from lightly.loss.regularizer import DSERegularizer  # brings timm: a second and a half that a run without needs not
+
     tokens = cells.flatten(2).transpose(1, 2)
     tokens = tokens[:: max(1, tokens.shape[0] * tokens.shape[1] // CELLS)]
     with undrawn():  # a seed is one of every device, too, wherever the map is

@@ -150,7 +150,8 @@ def drift(history: Sequence[Mapping[str, Any]]) -> str:
     one right and one wrong added to each (Agresti and Caffo, 2000, doi:10.1080/00031305.2000.10474560), since of a pass
     that was all right the share alone would tell no error. Else it is the number of labels of a class an image: fewer
     than a fifth, or more than five times those of the first pass, of a class that had 20 at least there: one that was
-    hardly found, and now is, is what rounds are for. Passes of another detector are not counted against the teacher's.
+    hardly found, and now is, is what rounds are for. Nor does a pass tell on so few images that fewer than 20 were to
+    be expected. Passes of another detector are not counted against the teacher's.
     """
     last, best = history[-1], max(agrees(one) for one in history)
     if best > 0:
@@ -167,7 +168,8 @@ def drift(history: Sequence[Mapping[str, Any]]) -> str:
     for name in dict.fromkeys([*first["classes"], *last["classes"]]):  # in their order: a set has another each time
         before, now = (one["classes"].get(name, 0) / max(1, one["images"]) for one in (first, last))
         counts = first["classes"].get(name, 0), last["classes"].get(name, 0)
-        if counts[0] >= LEAST_COUNT and not before / MANY_TIMES <= now <= before * MANY_TIMES:
+        enough = min(counts[0], before * last["images"]) >= LEAST_COUNT
+        if enough and not before / MANY_TIMES <= now <= before * MANY_TIMES:
             return (
                 f"the teacher has drifted: of {name!r} it gave {counts[0]:,} labels on {first['images']:,} images at "
                 f"first, and now {counts[1]:,} on {last['images']:,}"

@@ -11,8 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
+from headstart.detectors.handback import shorten
 from headstart.detectors.tensors import own_state, same_bits
 from headstart.detectors.ultralytics.opening import with_classes
+from headstart.errors import UserError
+from headstart.images.class_names import alike, spelling, unnamed
 
 
 def class_names(module: Any) -> list[str]:
@@ -66,19 +69,34 @@ def rows_by_name(target: Any, source: Any, other: Any) -> dict[str, Tensor]:
     return rows
 
 
+def refuse_alike(names: Sequence[str], where: str) -> None:
+    """Raise a `UserError` where two classes are one to Ultralytics: a training would begin both with one's row."""
+    if same := alike(names):
+        what = f"{shorten(same, '; ')} are one class to Ultralytics, for which neither case nor spaces around count"
+        raise UserError(what, where=where, hint="give each class of the dataset YAML a name of its own, under names:")
+
+
+def merged(names: Sequence[str], state: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> frozenset[str]:
+    """Class layers that a trainer has changed in nothing but the rows of classes that are `alike`.
+
+    Args:
+        names: Of the classes, of start and trainer alike.
+        state: Of the start.
+        held: What the trainer holds.
+    """
+    rows = [there for _, there in _pairs(names, names)]
+    if rows == list(range(len(names))):
+        return frozenset()
+    return frozenset(
+        name
+        for name, tensor in state.items()
+        if name in held and tensor.dim() and len(tensor) == len(rows) and same_bits(tensor[rows], held[name])
+    )
+
+
 def _pairs(names: Sequence[str], theirs: Sequence[str]) -> list[tuple[int, int]]:
     """Places of the classes that both have, here and there; none where nobody has named them."""
-    if _numbers(names) or _numbers(theirs):
+    if unnamed(names) or unnamed(theirs):
         return []
-    places = {_key(name): at for at, name in enumerate(theirs)}
-    return [(at, places[_key(name)]) for at, name in enumerate(names) if _key(name) in places]
-
-
-def _key(name: str) -> str:
-    """What two names of one class have in common, as Ultralytics compares them."""
-    return name.strip().lower()
-
-
-def _numbers(names: Sequence[str]) -> bool:
-    """Whether these are no names, but the numbers that the classes of a network from its YAML have."""
-    return all(name == str(at) for at, name in enumerate(names))
+    places = {spelling(name): at for at, name in enumerate(theirs)}
+    return [(at, places[spelling(name)]) for at, name in enumerate(names) if spelling(name) in places]

@@ -22,7 +22,7 @@ from headstart.detectors.base import Advised, Detector, Level, Trunk
 from headstart.detectors.handback import PARTS, HandBack, Part, shorten
 from headstart.detectors.tensors import own_state, same_bits
 from headstart.detectors.ultralytics import advice, model_files
-from headstart.detectors.ultralytics.class_rows import class_names, found_by_name
+from headstart.detectors.ultralytics.class_rows import class_names, found_by_name, refuse_alike
 from headstart.detectors.ultralytics.handback import verify
 from headstart.detectors.ultralytics.head import DetectHead, has_pseudolabel_head, proposals, why_no_class_head
 from headstart.detectors.ultralytics.odd_paths import is_plain
@@ -151,6 +151,7 @@ class UltralyticsDetector(Detector):
 
     def with_classes(self, names: Sequence[str], keypoints: Sequence[int] | None = None) -> UltralyticsDetector:
         """See `Detector.with_classes`: rebuilt as Ultralytics does it when a training begins."""
+        refuse_alike(names, "labels")
         own = cast("dict[str, Any]", self.module.yaml).get("kpt_shape")
         if self.names == dict(enumerate(names)) and (keypoints is None or own is None or [*own] == [*keypoints]):
             return self

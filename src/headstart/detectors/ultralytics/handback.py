@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from headstart.detectors.handback import PARTS, Dropped, HandBack, Part, PartCount, shorten
 from headstart.detectors.tensors import differences, mismatches, not_finite, own_state
+from headstart.detectors.ultralytics.class_rows import class_names, merged
 from headstart.detectors.ultralytics.opening import check_trainable, made_from_scratch, open_checkpoint, splitter
 from headstart.detectors.ultralytics.undisturbed import quiet, undisturbed
 from headstart.errors import UserError
+from headstart.images.class_names import alike
 from headstart.trust import granted
 
 _PLACES = ("the file read back", "the trainer's model", "the trainer's EMA")
@@ -32,9 +34,12 @@ def verify(path: Path, module: nn.Module, part_of: Callable[[str], Part], traine
         live = open_checkpoint(path, where=str(path))
         read = live.model
         classes, found = int(live.model.yaml["nc"]), [mismatches(expected, live.model.state_dict(), _PLACES[0])]
-        trainer = start_trainer(live, classes, path)
+        names = class_names(read)
+        trainer, shared = start_trainer(live, classes, path), set[str]()
         for place, holder in zip(_PLACES[1:], (trainer.model, trainer.ema.ema), strict=True):
-            found.append(mismatches(expected, holder.state_dict(), place))
+            wrong, rows = mismatches(expected, state := holder.state_dict(), place), merged(names, expected, state)
+            shared |= rows & wrong.keys()
+            found.append({name: why for name, why in wrong.items() if name not in rows})
         lost = found[2] | found[1] | found[0]  # where a tensor is lost first is the reason
         other = 3 if classes != 3 else 4
         live.model = read  # train() has put the trainer's model in its place
@@ -50,6 +55,8 @@ def verify(path: Path, module: nn.Module, part_of: Callable[[str], Part], traine
         places=_PLACES,
         fresh=tuple(name for name in fresh if name not in beyond),
         classes=(classes, other),
+        alike=tuple(alike(names)) if shared else (),
+        shared=len(shared),
         not_finite=not_finite(expected),
     )
 

@@ -22,7 +22,7 @@ from headstart.detectors.base import refuse_not_finite
 from headstart.detectors.finetuner import Built, StartSettings
 from headstart.detectors.handback import Part, shorten
 from headstart.detectors.tensors import built, differences, own_state
-from headstart.detectors.ultralytics.class_rows import class_names, rows_by_name
+from headstart.detectors.ultralytics.class_rows import class_names, refuse_alike, rows_by_name
 from headstart.detectors.ultralytics.detector import UltralyticsDetector
 from headstart.detectors.ultralytics.opening import (
     build,
@@ -39,6 +39,7 @@ from headstart.errors import UserError
 def build_start(settings: StartSettings, path: Path) -> Built:
     """See `headstart.detectors.finetuner.Finetuner.build_start`."""
     model, names, weights, parts = settings.model, settings.names, settings.weights, settings.parts
+    refuse_alike(list(names), "data")
     with undisturbed():
         torch.manual_seed(settings.seed)
         live = build(model)
