@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from collections.abc import Callable
@@ -231,7 +232,12 @@ def test_runs_that_are_there_are_kept_whether_the_network_can_be_had_now_or_not(
 
 
 def test_what_is_done_is_kept_and_what_changed_is_made_anew(
-    fakes: Fakes, options: dict[str, Any], recipe: Path, data: Path, tmp_path: Path
+    fakes: Fakes,
+    options: dict[str, Any],
+    recipe: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     shutil.copytree(data.parent, tmp_path / "copy")
     options["data"] = tmp_path / "copy" / data.name
@@ -247,11 +253,16 @@ def test_what_is_done_is_kept_and_what_changed_is_made_anew(
     assert again() == []
     assert training.asked == []
     assert again(seeds=3) == ["mine-100pc-seed2", "mine-25pc-seed2"]
+    assert "made anew" not in capsys.readouterr().err
     few = {seed: (found.folder / f"labels/25pc-seed{seed}.txt").read_text() for seed in (0, 1, 2)}
     pool = (found.folder / "labels/100pc-seed0.txt").read_text().split()
     image = next(path for path in pool if not any(path in text for text in few.values()))
     label_path(image).write_text(label_path(image).read_text().rstrip() + "  \n")
     assert again(seeds=3) == [f"mine-100pc-seed{seed}" for seed in (0, 1, 2)], "a corrected label"
+    told = "recipe, labels, images or the version of headstart are others than those of the run that is there"
+    said = capsys.readouterr().err
+    for seed in (0, 1, 2):
+        assert re.search(rf"made anew, for {told}: .*pretraining of mine, 100%, seed {seed}", said)
     test = (found.folder / "labels/test.txt").read_text().split()[0]
     label_path(test).write_text(label_path(test).read_text().rstrip() + "  \n")
     assert again(seeds=3) == [], "a test label is none of its business"

@@ -157,7 +157,7 @@ def _changed(asked: Mapping[str, Any], record: Path) -> list[UserError] | None:
         return None
     now = {**{key: as_plain(value) for key, value in asked.items()}, "data": _absolute(asked["data"])}
     # An earlier version had fewer options, and did what their defaults say now.
-    before = {key: field.get_default() for key, field in CompareSettings.model_fields.items()} | known
+    before = {key: as_plain(field.get_default()) for key, field in CompareSettings.model_fields.items()} | known
     return [
         UserError(f"was {before[key]!r} when the comparison began, is {value!r} now", where=key)
         for key, value in now.items()

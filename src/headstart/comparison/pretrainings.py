@@ -21,7 +21,7 @@ from headstart.comparison.label_lists import LabelList
 from headstart.comparison.pace import Pace, pace_of
 from headstart.comparison.pool import Slot
 from headstart.comparison.recipes import INDIFFERENT, Recipe, coco_weights, file_marks
-from headstart.errors import RunError, UserError
+from headstart.errors import RunError, UserError, few
 from headstart.files import content_hash, write_text
 from headstart.reading import looked_at, parse_yaml
 from headstart.run import provenance
@@ -118,6 +118,10 @@ class Pretraining:
         mark = content_hash(str(self.checkpoint))
         return done and bool(mark) and known.get("checkpoint", mark) == mark
 
+    def replaces(self) -> bool:
+        """Whether its folder holds a run that was finished, and is another one: it is removed for this."""
+        return self._record().get("seconds") is not None and self.checkpoint.is_file() and not self._kept()
+
     @property
     def seconds(self) -> float:
         """Wall-clock seconds of its processes."""
@@ -205,6 +209,13 @@ class Pretraining:
     def _note(self, **more: float | str) -> None:
         content = {"key": self.key, "files": file_marks(self.options), "meaning": self._meaning, **more}
         write_text(self.folder / RECORD, json.dumps(content, indent=1) + "\n")
+
+
+def made_anew(runs: Sequence[Pretraining]) -> list[str]:
+    """What is lost when these are made, in a sentence; none where nothing is."""
+    lost = [run.node.shown for run in runs if run.replaces()]
+    why = "recipe, labels, images or the version of headstart are others"
+    return [f"made anew, for {why} than those of the run that is there: {few(lost)}"] if lost else []
 
 
 def namers(folder: Path, start: str) -> list[str | None]:

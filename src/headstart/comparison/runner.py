@@ -20,7 +20,7 @@ from headstart.comparison.longer import most
 from headstart.comparison.pace import Timed, speed_of, time_left
 from headstart.comparison.pool import Done, Slot
 from headstart.comparison.prepare import Prepared
-from headstart.comparison.pretrainings import Node, Pretraining, node_of, nodes, pretraining
+from headstart.comparison.pretrainings import Node, Pretraining, made_anew, node_of, nodes, pretraining
 from headstart.comparison.records import CellResult, RateChoice, Results
 from headstart.comparison.request import PARENTS, Training, record_of, request, told_before
 from headstart.comparison.start_records import PretrainingFacts
@@ -144,6 +144,8 @@ class Running:
             if ready:
                 self.under_way()
             self.say(f"pretrainings: {len(runs)}{ready}; {self.launcher.why}")
+        for line in made_anew(todo):
+            self.say(line, style="bold yellow")
         outcome, stopped = self.launcher.run_all(todo, _pretrain_one, self._tell_made, lambda run: run.node.shown)
         if stopped:
             raise Interrupted
