@@ -103,6 +103,8 @@ def test_a_start_is_measured_as_it_is_by_its_name(given: dict[str, Any], tmp_pat
     resolve({**given, "starts": "coco,run-as-is,run=" + run, "start_lr": {"run": 0.1}, "reference": "run-as-is"})
     with pytest.raises(UserError, match="start_lr: run-as-is is no start that is fine-tuned"):
         resolve({**given, "starts": "coco,run-as-is,run=" + run, "start_lr": {"run-as-is": 0.1}})
+    numbers = resolve({**given, "starts": "coco,1=" + run, "start_lr": {1: 0.1}, "reference": 1})
+    assert (numbers.reference, numbers.start_lr) == ("1", {"1": 0.1}), "names as YAML and Python give them"
 
 
 def test_budgets() -> None:

@@ -69,6 +69,11 @@ def resolve(options: Mapping[str, Any]) -> CompareSettings:
     if all(isinstance(one, Mapping) for one in extras):  # what is none is refused with all else
         further = [{**(part.get("extra") or {}), **{key: part[key] for key in part if key in theirs}} for part in parts]
         ours["extra"] = _as_typed({**further[0], **further[1]})
+    # Names of starts that are numbers: YAML and Python give them as such.
+    if isinstance(ours.get("reference"), (int, float)):
+        ours["reference"] = str(ours["reference"])
+    if isinstance(ours.get("start_lr"), Mapping):
+        ours["start_lr"] = {str(name): rate for name, rate in ours["start_lr"].items()}
     if unread:  # said with all else that is wrong
         ours["cfg"] = options["cfg"]
     return resolve_options(CompareSettings, ours, "compare", _check)
