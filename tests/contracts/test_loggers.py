@@ -221,6 +221,15 @@ def test_a_logger_that_raises_is_said_once_and_left_out(tmp_path: Path, broken: 
     assert (tmp_path / "out/csv/version_0/metrics.csv").is_file()
 
 
+def test_a_logger_that_leaves_the_process_is_left_out_alone(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(OWN + "    def metrics(self, *_): raise SystemExit(3)\n")
+    said: list[str] = []
+    (own,) = open_loggers([str(path)], tmp_path / "out", said.append)
+    run(own, tmp_path)
+    assert said == [f"the logger {path} failed and is left out from here on: SystemExit: 3"]
+
+
 def test_a_failure_is_said_on_standard_error_by_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine[x].py").write_text(OWN + "    def start(self, settings): raise ValueError('[bold]no[/]')\n")
     (logger,) = open_loggers([str(tmp_path / "mine[x].py")], tmp_path)

@@ -22,7 +22,7 @@ from headstart.pseudolabels.fit import Fit
 from headstart.report.pretraining_verdict import judge
 from headstart.report.run_reader import find_run
 from headstart.training import checkpoint
-from small import small_yaml
+from small import small_checkpoint, small_yaml
 
 FITS = Fit("trained", 24, score=0.3, again=0.9)
 ASTRAY = Fit("trained", 24, score=0.0001, again=0.3)
@@ -207,6 +207,19 @@ def test_a_number_is_a_truth_value(image_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is a run in this folder already"):
         job(image_folder, method="dino", out=str(tmp_path), overwrite=0)
     assert job(image_folder, method="dino", out=str(tmp_path), overwrite=1).run.overwrite is True
+
+
+@pytest.mark.parametrize("name", ["model", "init"])
+def test_what_a_run_starts_from_is_not_replaced_by_it(image_folder: Path, tmp_path: Path, name: str) -> None:
+    """It would be removed with the run that it is in: the new one could never be gone on with."""
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "settings.yaml").write_text("")
+    small_checkpoint(out / "headstart.pt", 3)
+    given = {"method": "simclr", "model": small_yaml(), name: str(out / "headstart.pt"), "out": str(out)}
+    with pytest.raises(UserError, match=rf"{name}: .*headstart\.pt lies in the run that overwrite=true replaces"):
+        job(image_folder, **given, overwrite=True)
+    assert (out / "headstart.pt").is_file()
 
 
 def test_the_home_folder_is_understood(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

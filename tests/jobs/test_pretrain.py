@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -738,6 +739,15 @@ def test_a_report_that_cannot_be_drawn_ends_no_run(
     assert told in said
     assert "report:    " not in said
     assert told in (out / "log.txt").read_text()
+
+
+def test_measures_may_be_tensors(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a method of a user's own has them."""
+    measured = {"mine": torch.tensor(0.5), "other": np.float32(0.25)}
+    monkeypatch.setattr("headstart.methods.dino.DINO.measures", lambda self: measured)
+    assert pretrain(tmp_path / "run", images, steps=1).ok
+    (line,) = [json.loads(one) for one in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert (line["mine"], line["other"]) == (0.5, 0.25)
 
 
 def test_pictures_that_cannot_be_drawn_cost_no_report(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -325,6 +326,20 @@ def test_new_folder_counts_up(tmp_path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x-2").mkdir()
     assert run.new_folder(tmp_path, "x") == tmp_path / "x-3"
+
+
+def test_git_state_of_names_that_are_no_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    author = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    for words in (
+        ["init", "-q"],
+        ["config", "core.quotepath", "false"],
+        [*author, "commit", "-q", "--allow-empty", "-m", "a"],
+    ):
+        subprocess.run(["git", *words], check=True)
+    assert (provenance.git_state() or {})["changed"] is False
+    Path(os.fsdecode(b"caf\xe9.txt")).touch()
+    assert (provenance.git_state() or {})["changed"] is True
 
 
 def test_git_state_outside_git(tmp_path, monkeypatch) -> None:

@@ -41,6 +41,20 @@ def check_run(given: Mapping[str, Any]) -> list[UserError]:
         problems.append(UserError("give one of the two, not both", where="resume, overwrite"))
     elif given.get("out") and not resuming and (refused := refusal(Path(str(given["out"])), overwrite=overwriting)):
         problems.append(refused)
+    if given.get("out") and overwriting:
+        problems += _would_be_removed(given)
+    return problems
+
+
+def _would_be_removed(given: Mapping[str, Any]) -> list[UserError]:
+    """Files that the run starts from and lie in the run that it is to replace, with which they would go."""
+    out = Path(str(given["out"])).resolve()
+    problems = []
+    for name in ("model", "init", "teacher", "teacher_weights", "proposals"):
+        value = given.get(name)
+        if isinstance(value, (str, os.PathLike)) and Path(value).is_file() and out in Path(value).resolve().parents:
+            what = f"{value} lies in the run that overwrite=true replaces: it would be lost, and the run with it"
+            problems.append(UserError(what, where=name, hint="give another out=, or copy that file elsewhere first"))
     return problems
 
 

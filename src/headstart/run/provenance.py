@@ -71,7 +71,10 @@ _GIT = ("git", "-c", "core.fsmonitor=false")
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run([*_GIT, *arguments], capture_output=True, text=True, timeout=10, check=False)
+        # Names of files and branches may be of any bytes.
+        done = subprocess.run(
+            [*_GIT, *arguments], capture_output=True, text=True, errors="replace", timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

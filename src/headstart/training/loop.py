@@ -211,7 +211,8 @@ def train(
             # -- what it looks like
             probing = probe is not None and bad is None and (step % every.probe == 0 or step == length.steps)
             if step % every.log == 0 or step == length.steps or step == 1 or probing or bad is not None:
-                values = {"loss": float(loss.detach()), "weight_growth": growth(), **method.measures()}
+                measures = {name: float(value) for name, value in method.measures().items()}  # tensors among a user's
+                values = {"loss": float(loss.detach()), "weight_growth": growth(), **measures}
                 shares = clock.shares()
                 now = time.perf_counter()
                 values |= probe() if probe and probing else {}

@@ -107,7 +107,7 @@ class Guarded(Logger):
     def _call(self, logger: Logger, what: str, values: tuple[Any, ...]) -> None:
         try:
             getattr(logger, what)(*values)
-        except Exception as error:  # whatever a user's code, or a full disk, raises
+        except (Exception, SystemExit) as error:  # whatever a user's code, or a full disk, raises
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             self._leave_out(f"failed: {type(error).__name__}: {reason}")
 
