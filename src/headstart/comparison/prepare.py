@@ -169,9 +169,9 @@ def _other_rates(asked: Mapping[str, Any], known: Mapping[str, Any], folder: Pat
     """Starts that were trained at a rate and have another of their own now, or had one of their own."""
     before, now = known.get("start_lr"), asked["start_lr"]
     own = before if isinstance(before, dict) else {}
-    problems = []
+    problems, rates = [], _trained_at(folder)
     for start in parse_starts(asked["starts"], asked["model"])[0]:
-        name, trained = start.name, _trained_at(folder, start.name)
+        name, trained = start.name, rates.get(start.name, set())
         other = trained - {now[name]} if name in now else trained & {own.get(name)}
         for rate in sorted(other):
             told = f"has {now[name]:g} now" if name in now else "has none of its own now"
@@ -180,13 +180,14 @@ def _other_rates(asked: Mapping[str, Any], known: Mapping[str, Any], folder: Pat
     return problems
 
 
-def _trained_at(folder: Path, start: str) -> set[float]:
-    """Learning rates of the trainings of a start that are finished."""
-    found = set()
+def _trained_at(folder: Path) -> dict[str, set[float]]:
+    """Learning rates of the trainings of each start that are finished."""
+    found: dict[str, set[float]] = {}
     for record in folder.glob(f"{PARENTS['main']}/*/{RECORD}"):
         with suppress(OSError, ValueError, KeyError, TypeError):  # damaged ones are made anew
             known = json.loads(record.read_text(encoding="utf-8"))
-            found |= {float(known["lr"])} if known["start"] == start and known["epochs"] else set()
+            if known["epochs"]:
+                found.setdefault(known["start"], set()).add(float(known["lr"]))
     return found
 
 

@@ -14,7 +14,7 @@ from headstart.images.samples import sample_images
 from headstart.jobs.prepare import Job
 from headstart.methods.base import Method
 from headstart.methods.schedules import Progress
-from headstart.probes import assets
+from headstart.probes import assets, sheets
 from headstart.pseudolabels.base import PseudoLabels
 from headstart.pseudolabels.pictures import write_clusters, write_examples
 from headstart.views.render import make_views
@@ -47,11 +47,7 @@ def draw(job: Job, folder: Path, method: Method, images: ImageIndex, labels: Pse
         if labels is not None:
             writers["clusters"] = lambda: write_clusters(folder / "assets" / "clusters.png", labels, images)
             writers["examples"] = lambda: _examples(folder / "assets" / "examples.png", job, method, images)
-    for name, write in writers.items():
-        try:
-            write()
-        except Exception as error:  # whatever drawing may raise
-            failed[name] = f"{type(error).__name__}: {error}"
+    failed |= sheets.failures(writers)
     write_report(folder)
     return [f"picture {name} could not be drawn: {why}" for name, why in failed.items()]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -73,7 +74,6 @@ def write_assets(
         (folder / name).unlink(missing_ok=True)
     found: dict[str, Any] = {"images": len(samples), "imgsz": imgsz}
     left_out: dict[str, str] = {}
-    failed: dict[str, str] = {}
 
     def fed(images: Tensor) -> tuple[Tensor, Tensor]:
         return features(images.to(device))
@@ -83,14 +83,15 @@ def write_assets(
         "neighbours": lambda: _write_neighbours(folder, samples, fed, imgsz, batch),
         "components": lambda: _write_components(folder, samples, fed, map_imgsz or 2 * imgsz, batch),
     }
+
+    def tell(name: str) -> None:
+        try:
+            found.update(writers[name]())
+        except _LeftOutError as reason:
+            left_out[name] = str(reason)
+
     with torch.no_grad():
-        for name, write in writers.items():
-            try:
-                found |= write()
-            except _LeftOutError as reason:
-                left_out[name] = str(reason)
-            except Exception as error:  # whatever drawing may raise: one picture costs no other
-                failed[name] = f"{type(error).__name__}: {error}"
+        failed = sheets.failures({name: partial(tell, name) for name in writers})
     found |= {"left_out": left_out, "failed": failed}
     write_text(folder / "probe.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
     return found

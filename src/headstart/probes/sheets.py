@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,17 @@ class Tile:
     boxes: Sequence[tuple[float, float, float, float, int]] = ()
     names: Sequence[str] = ()
     smooth: bool = True
+
+
+def failures(writers: Mapping[str, Callable[[], object]]) -> dict[str, str]:
+    """Draw pictures, each by its name; those that could not be drawn, each with its error: one costs no other."""
+    failed = {}
+    for name, write in writers.items():
+        try:
+            write()
+        except Exception as error:  # whatever drawing may raise
+            failed[name] = f"{type(error).__name__}: {error}"
+    return failed
 
 
 def save(

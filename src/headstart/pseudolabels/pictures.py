@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -61,14 +62,12 @@ def write_labelled(folder: Path, labelled: Labelling, images: ImageIndex, names:
         "least-sure": _by_class(sure, descending=False),
         "open": number.argsort(descending=True, stable=True)[: int((number > 0).sum())].tolist(),
     }
-    failed = {}
-    for name, rows in sheets_of.items():
-        found = (_labelled(images.path(row), row, labelled, names) for row in rows)
-        try:
-            _sheet(folder / f"{name}.png", list(islice((tile for tile in found if tile is not None), 2 * WIDE)))
-        except Exception as error:  # whatever drawing may raise
-            failed[name] = f"{type(error).__name__}: {error}"
-    return failed
+
+    def draw(name: str) -> None:
+        found = (_labelled(images.path(row), row, labelled, names) for row in sheets_of[name])
+        _sheet(folder / f"{name}.png", list(islice((tile for tile in found if tile is not None), 2 * WIDE)))
+
+    return sheets.failures({name: partial(draw, name) for name in sheets_of})
 
 
 def _sheet(path: Path, tiles: list[sheets.Tile]) -> None:
